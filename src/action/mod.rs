@@ -1,0 +1,1 @@
+//! Everything a step can run: the trait, the registry, recognition, one file per family.

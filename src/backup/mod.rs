@@ -1,0 +1,1 @@
+//! The repository: container, keys, catalog, WAL archive.

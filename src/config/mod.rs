@@ -1,0 +1,1 @@
+//! breakglass.toml and the environment, as values for everybody above.

@@ -1,0 +1,1 @@
+//! The drill: private PostgreSQL, live traffic, faults, the unattended operator.

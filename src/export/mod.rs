@@ -1,0 +1,1 @@
+//! The timeline as documents: rows built once, one file per format.

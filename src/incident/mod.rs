@@ -1,0 +1,1 @@
+//! State as a fold over the journal, and decide: the only place that says what is allowed. Pure.

@@ -1,0 +1,1 @@
+//! What in a plan will not work.

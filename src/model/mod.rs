@@ -1,0 +1,20 @@
+//! Nouns and facts. Pure: no I/O, no clock, no async, nothing of ours outside this folder.
+
+pub mod duration;
+pub mod event;
+pub mod ids;
+pub mod plan;
+pub mod record;
+pub mod secret;
+pub mod target;
+pub mod text;
+pub mod time;
+
+pub use duration::{format_clock, parse_duration};
+pub use event::{Event, Kind};
+pub use ids::{Actor, Digest, IncidentId, RunId, Seq, StepId};
+pub use plan::{Block, BlockRole, Plan, Risk, Scenario, Severity, Step};
+pub use record::Record;
+pub use secret::{Redactor, Secret};
+pub use text::CleanText;
+pub use time::Time;

@@ -1,0 +1,1 @@
+//! Markdown to Plan; the library of plans.

@@ -1,0 +1,1 @@
+//! Server programs, live identity, instances.

@@ -1,0 +1,1 @@
+//! All tests, one binary. Each module says what belongs in it.
