@@ -40,6 +40,82 @@ pub struct Plan {
     pub notices: Vec<Notice>,
     /// Everything else the author wrote that a responder may want (contacts, matrix, templates, checklists, procedures).
     pub extras: Vec<Extra>,
+    /// People and services to reach.
+    #[serde(default)]
+    pub contacts: Vec<Contact>,
+    /// Escalation levels, in order.
+    #[serde(default)]
+    pub escalation: Vec<Escalation>,
+    /// The severity matrix: what each level asks for.
+    #[serde(default)]
+    pub matrix: Vec<MatrixRow>,
+    /// Links to other documents, as written.
+    #[serde(default)]
+    pub links: Vec<Link>,
+}
+
+/// A person, team or service that can be reached.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contact {
+    /// Role, service or name in the first column.
+    pub role: String,
+    /// The rest of what the author wrote: name, phone, address.
+    pub reach: Vec<String>,
+    /// Whether it still holds a blank to fill in, such as `[Name]` or `+1-XXX-XXX-XXXX`.
+    pub unfilled: bool,
+    /// Heading it stands under.
+    pub section: String,
+    /// Line.
+    pub line: u32,
+    /// The reading rule that produced it.
+    pub rule: String,
+}
+
+/// A level of escalation.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Escalation {
+    /// Its number, from 1.
+    pub level: u32,
+    /// Who.
+    pub who: String,
+    /// Seconds until they must have answered, if said.
+    pub respond_s: Option<u64>,
+    /// Line.
+    pub line: u32,
+    /// The reading rule that produced it.
+    pub rule: String,
+}
+
+/// What one level of the document's severity scale asks for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MatrixRow {
+    /// `P0` … `P3`, mapped through the document's own scale.
+    pub level: String,
+    /// The author's name for it.
+    pub raw: String,
+    /// Seconds until somebody must respond.
+    pub respond_s: Option<u64>,
+    /// Seconds until it is escalated.
+    pub escalate_s: Option<u64>,
+    /// Who is told, and by when, as written.
+    pub communicate: Option<String>,
+    /// Seconds until people must have been told.
+    pub communicate_s: Option<u64>,
+    /// Line.
+    pub line: u32,
+    /// The reading rule that produced it.
+    pub rule: String,
+}
+
+/// A link as written.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// Its text.
+    pub text: String,
+    /// Where it points: a document, an anchor or both.
+    pub target: String,
+    /// Line.
+    pub line: u32,
 }
 
 /// Recovery objectives.
@@ -55,7 +131,7 @@ pub struct Objectives {
 }
 
 /// One stated objective.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Objective {
     /// `rto`, `rpo` or `mtd`.
     pub metric: String,
@@ -72,12 +148,18 @@ pub struct Objective {
 }
 
 /// How bad it is. `level` is P0 to P3, mapped through the document's own scale.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Severity {
     /// `P0` … `P3`.
     pub level: String,
     /// The author's words.
     pub raw: String,
+    /// Line; 0 when not from a document.
+    #[serde(default)]
+    pub line: u32,
+    /// The reading rule that produced it.
+    #[serde(default)]
+    pub rule: String,
 }
 
 /// One thing that can happen, with what to do.
@@ -104,6 +186,18 @@ pub struct Scenario {
     /// Checks afterwards.
     #[serde(default)]
     pub after: Vec<Item>,
+    /// Every objective stated for it, with line and rule.
+    #[serde(default)]
+    pub objectives: Vec<Objective>,
+    /// The author's estimate of the whole recovery in seconds ("Estimated recovery time"); never an objective.
+    #[serde(default)]
+    pub estimate_s: Option<u64>,
+    /// How it shows itself.
+    #[serde(default)]
+    pub symptoms: Vec<Item>,
+    /// What must be there before the first step.
+    #[serde(default)]
+    pub prerequisites: Vec<Item>,
     /// Where.
     pub source: Source,
 }
@@ -139,7 +233,7 @@ pub enum Phase {
 }
 
 /// One thing to do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     /// `s1`, `s2`, … or the author's own id.
     pub id: StepId,
@@ -159,17 +253,26 @@ pub struct Step {
     pub estimate_s: Option<u64>,
     /// "If database is down": the condition under which the step applies.
     pub condition: Option<String>,
+    /// What the author says should be seen afterwards.
+    #[serde(default)]
+    pub expected: Option<String>,
+    /// Links and jumps ("see Scenario B").
+    #[serde(default)]
+    pub links: Vec<Link>,
     /// Where.
     pub source: Source,
 }
 
 /// A sub-step or a box to tick.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Item {
     /// As written.
     pub title: String,
     /// Line.
     pub line: u32,
+    /// The reading rule that produced it.
+    #[serde(default)]
+    pub rule: String,
 }
 
 /// What a fence is for. Only `Run` and `Query` may ever be executed.
@@ -237,6 +340,52 @@ pub struct Block {
     /// `<placeholder>`s to be asked for before it may run.
     #[serde(default)]
     pub placeholders: Vec<String>,
+    /// Variables it uses that no earlier block of the scenario sets: taken from the environment, else asked for.
+    #[serde(default)]
+    pub variables: Vec<String>,
+    /// What it can do, from the author or from known patterns; none when only the action or the reader can tell.
+    #[serde(default)]
+    pub risk: Option<Risk>,
+    /// Why it is shown and copied but never run by the console, although its role is `run` or `query`.
+    #[serde(default)]
+    pub blocked: Option<String>,
+    /// Whether it needs a terminal of its own (an editor, `psql` without a command, `ssh`).
+    #[serde(default)]
+    pub interactive: bool,
+    /// Line of the closing fence.
+    #[serde(default)]
+    pub line_end: u32,
+    /// The reading rule that decided its role.
+    #[serde(default)]
+    pub rule: String,
+}
+
+impl Block {
+    /// Whether the console may run it at all: its role allows it and nothing blocks it.
+    pub fn runnable(&self) -> bool {
+        matches!(self.role, BlockRole::Run | BlockRole::Query) && self.blocked.is_none()
+    }
+}
+
+impl Default for Block {
+    /// An empty block that is never run.
+    fn default() -> Self {
+        Self {
+            line: 0,
+            lang: String::new(),
+            role: BlockRole::Text,
+            code: String::new(),
+            attrs: BTreeMap::new(),
+            own: None,
+            placeholders: Vec::new(),
+            variables: Vec::new(),
+            risk: None,
+            blocked: None,
+            interactive: false,
+            line_end: 0,
+            rule: String::new(),
+        }
+    }
 }
 
 /// One word of a recognised command: literal pieces and plain variables, as bash would read them.
@@ -254,7 +403,7 @@ pub enum Piece {
 }
 
 /// Something worth telling the reader about how the document was read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notice {
     /// Line, from 1; 0 for the whole document.
     pub line: u32,
@@ -263,14 +412,18 @@ pub struct Notice {
 }
 
 /// A section that is not a scenario but is kept and can be shown.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Extra {
-    /// `contacts`, `escalation`, `matrix`, `template`, `checklist`, `procedure`, `drill`, `retention`, `reference`.
+    /// `contacts`, `escalation`, `matrix`, `template`, `checklist`, `procedure`, `process`, `drill`, `retention`,
+    /// `rotation`, `schedule`, `channels`, `objectives`, `reference`.
     pub kind: String,
     /// Heading.
     pub title: String,
     /// Markdown.
     pub text: String,
+    /// Boxes, bullets or table rows below it, one line each.
+    #[serde(default)]
+    pub items: Vec<Item>,
     /// Where.
     pub source: Source,
 }
