@@ -1,1 +1,212 @@
 //! Everything a step can run: the trait, the registry, recognition, one file per family.
+//!
+//! An action is registered under the words of its command line (`pitr restore`); its clap arguments serve the shell, the
+//! recogniser and lint alike. `preview` reads only; `run` happens in a worker (or in the foreground from the shell) and
+//! checks again first. What it learned comes back as facts, which the journal keeps.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Secrets, Settings};
+use crate::error::{Error, Result};
+use crate::incident::State;
+use crate::model::Event;
+use crate::model::event::Outcome;
+use crate::model::plan::Risk;
+use crate::model::target::Identity;
+
+/// What an action is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spec {
+    /// Words of the command line after `breakglass`, such as `pitr restore`; `shell` and `sql` for blocks.
+    pub name: &'static str,
+    /// One line.
+    pub about: &'static str,
+    /// What it can do at worst.
+    pub risk: Risk,
+    /// What to do by hand when it cannot run.
+    pub fallback: &'static str,
+}
+
+/// How far a running action is. One value per phase, the current one last.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Phases begun so far.
+    pub phases: Vec<ProgressPhase>,
+    /// Milliseconds until the action is done, when known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eta_ms: Option<u64>,
+}
+
+/// One phase of a running action.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgressPhase {
+    /// `files`, `replay`, …
+    pub name: String,
+    /// Done so far, in `unit`.
+    pub done: u64,
+    /// In all, when known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total: Option<u64>,
+    /// `bytes`, `rows`, `ms` (of replayed time), …
+    pub unit: String,
+    /// For people: `14:00:21→14:01:07`.
+    #[serde(default)]
+    pub text: String,
+    /// Per second, when measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<u64>,
+}
+
+/// Where an action writes what people read. Lines are redacted and cleaned behind it.
+pub trait Output: Send + Sync {
+    /// One line of our own.
+    fn line(&self, text: &str);
+    /// Bytes of a child, as they come.
+    fn bytes(&self, bytes: &[u8]);
+    /// How far it is.
+    fn progress(&self, progress: &Progress);
+}
+
+/// What an action gets.
+#[derive(Clone)]
+pub struct Ctx {
+    /// Settings.
+    pub settings: Arc<Settings>,
+    /// Secrets.
+    pub secrets: Arc<Secrets>,
+    /// The incident it runs in, as of its start; none from the shell.
+    pub incident: Option<Arc<State>>,
+    /// Folder of the incident, for salvage, evidence and carried variables; none from the shell.
+    pub incident_dir: Option<PathBuf>,
+    /// Folder of the run (`runs/<seq>`), where scratch files may go; none from the shell.
+    pub run_dir: Option<PathBuf>,
+    /// File that children inherit so that their survival can be seen; none from the shell.
+    pub children_lock: Option<Arc<std::fs::File>>,
+    /// Output.
+    pub out: Arc<dyn Output>,
+    /// Cancelled when somebody asks it to stop.
+    pub cancel: CancellationToken,
+    /// The text of a `shell` or `sql` block.
+    pub code: Option<String>,
+    /// Name given to confirm a `destroy` (typed in the console, `--confirm` in the shell).
+    pub confirmed: Option<String>,
+}
+
+/// What a preview found, read-only.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Preview {
+    /// What would happen, one line each.
+    pub lines: Vec<String>,
+    /// Identity of the target as seen live.
+    pub target: Option<Identity>,
+    /// Facts for the journal.
+    pub facts: Vec<Event>,
+}
+
+/// How an action ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Done {
+    /// Outcome.
+    pub outcome: Outcome,
+    /// Exit code.
+    pub exit_code: i32,
+    /// One sentence.
+    pub summary: String,
+    /// Facts for the journal.
+    pub facts: Vec<Event>,
+    /// What `--json` prints.
+    pub json: serde_json::Value,
+}
+
+impl Done {
+    /// Success with a sentence.
+    pub fn ok(summary: impl Into<String>) -> Self {
+        Self {
+            outcome: Outcome::Succeeded,
+            exit_code: 0,
+            summary: summary.into(),
+            facts: Vec::new(),
+            json: serde_json::Value::Null,
+        }
+    }
+    /// The thing checked is not as it should be (exit 1).
+    pub fn check_failed(summary: impl Into<String>) -> Self {
+        Self { outcome: Outcome::Failed, exit_code: 1, ..Self::ok(summary) }
+    }
+    /// Adds a fact.
+    #[must_use]
+    pub fn fact(mut self, event: Event) -> Self {
+        self.facts.push(event);
+        self
+    }
+    /// Sets what `--json` prints.
+    #[must_use]
+    pub fn json(mut self, value: serde_json::Value) -> Self {
+        self.json = value;
+        self
+    }
+}
+
+/// Something a step can run.
+pub trait Action: Send + Sync {
+    /// What it is.
+    fn spec(&self) -> Spec;
+    /// Its arguments, for the shell's help, the recogniser and lint. The command's name is the last word of the spec's.
+    fn arguments(&self) -> clap::Command;
+    /// What it would do; reads only.
+    fn preview<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Preview>>;
+    /// Does it. An `Err` is a failed run whose kind decides the exit code; `Refused` means nothing was touched.
+    fn run<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Done>>;
+    /// Risk of this call; never below what the arguments imply.
+    fn risk(&self, _args: &[String]) -> Risk {
+        self.spec().risk
+    }
+}
+
+/// All actions by name.
+#[derive(Default, Clone)]
+pub struct Registry {
+    actions: Vec<Arc<dyn Action>>,
+}
+
+impl Registry {
+    /// Adds an action.
+    pub fn add(&mut self, action: impl Action + 'static) {
+        self.actions.push(Arc::new(action));
+    }
+    /// By its full name.
+    pub fn get(&self, name: &str) -> Option<Arc<dyn Action>> {
+        self.actions.iter().find(|a| a.spec().name == name).cloned()
+    }
+    /// The action whose name the words begin with (longest wins), and the words left over.
+    pub fn find<'w>(&self, words: &'w [String]) -> Option<(Arc<dyn Action>, &'w [String])> {
+        let mut best: Option<(usize, Arc<dyn Action>)> = None;
+        for action in &self.actions {
+            let name: Vec<&str> = action.spec().name.split(' ').collect();
+            let fits = words.len() >= name.len() && name.iter().zip(words).all(|(n, w)| n == w);
+            if fits && best.as_ref().is_none_or(|(len, _)| name.len() > *len) {
+                best = Some((name.len(), action.clone()));
+            }
+        }
+        best.map(|(len, action)| (action, &words[len..]))
+    }
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<dyn Action>> {
+        self.actions.iter()
+    }
+}
+
+/// Parses an action's arguments with its clap definition.
+pub fn parse_args<T: clap::FromArgMatches>(command: clap::Command, args: &[String]) -> Result<T> {
+    let name = command.get_name().to_string();
+    let matches = command
+        .no_binary_name(true)
+        .try_get_matches_from(args)
+        .map_err(|e| Error::usage(format!("The arguments of {name:?} cannot be used")).why(e.to_string().trim_end()))?;
+    T::from_arg_matches(&matches).map_err(|e| Error::usage(format!("The arguments of {name:?} cannot be used")).why(e))
+}

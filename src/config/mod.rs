@@ -1,1 +1,9 @@
 //! breakglass.toml and the environment, as values for everybody above.
+//!
+//! Precedence: flag > environment > plan attribute > ./breakglass.toml > user file > default.
+
+pub mod load;
+pub mod settings;
+
+pub use load::{Config, Environment};
+pub use settings::{Connection, Policies, Secrets, ServiceSettings, Settings};

@@ -1,1 +1,14 @@
-//! State as a fold over the journal, and decide: the only place that says what is allowed. Pure.
+//! State as a fold over the journal, and decide: the only place that says what is allowed. Pure: time is an argument.
+
+pub mod clock;
+pub mod command;
+pub mod decide;
+mod fold;
+pub mod forecast;
+pub mod state;
+
+pub use clock::{Instant, Now, RtoClock};
+pub use command::{Command, RunRequest};
+pub use decide::{Context, Policy, Refusal, decide};
+pub use forecast::{Forecast, StepTimes, forecast};
+pub use state::{Run, RunStatus, State, StepState, StepStatus};

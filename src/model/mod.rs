@@ -13,7 +13,7 @@ pub mod time;
 pub use duration::{format_clock, parse_duration};
 pub use event::{Event, Kind};
 pub use ids::{Actor, Digest, IncidentId, RunId, Seq, StepId};
-pub use plan::{Block, BlockRole, Plan, Risk, Scenario, Severity, Step};
+pub use plan::{Block, BlockRole, Phase, Plan, Risk, Scenario, Severity, Step};
 pub use record::Record;
 pub use secret::{Redactor, Secret};
 pub use text::CleanText;

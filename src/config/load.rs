@@ -1,0 +1,332 @@
+//! Finding and reading the configuration.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::settings::{DATABASE_PASSWORD, REPOSITORY_KEY};
+use super::{Connection, Policies, Secrets, ServiceSettings, Settings};
+use crate::error::{Error, Result};
+use crate::model::{Secret, parse_duration};
+
+/// The environment variables we understand, read once by the caller.
+#[derive(Debug, Clone, Default)]
+pub struct Environment {
+    /// Variables by name.
+    pub vars: BTreeMap<String, String>,
+    /// Current directory.
+    pub cwd: PathBuf,
+}
+
+impl Environment {
+    /// Reads the process's environment; variables that are not UTF-8 are left out.
+    pub fn read() -> Self {
+        let vars =
+            std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect();
+        Self { vars, cwd: std::env::current_dir().unwrap_or_else(|_| PathBuf::from(".")) }
+    }
+    /// A variable that is set and not empty.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.vars.get(name).map(String::as_str).filter(|v| !v.is_empty())
+    }
+}
+
+/// Configuration in force.
+#[derive(Debug, Clone, Default)]
+pub struct Config {
+    /// What actions need.
+    pub settings: Settings,
+    /// What must never be shown.
+    pub secrets: Secrets,
+    /// Where incidents live.
+    pub state_dir: Option<PathBuf>,
+    /// Allow a state directory on a network file system.
+    pub allow_network_state: bool,
+    /// Theme name.
+    pub theme: Option<String>,
+    /// Folders or files with the team's plans.
+    pub plans: Vec<PathBuf>,
+    /// Drill settings: size, objectives in seconds.
+    pub drill: DrillConfig,
+    /// The file that was read, if any.
+    pub file: Option<PathBuf>,
+}
+
+/// Settings of drills.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DrillConfig {
+    /// Scale of the sandbox's data.
+    pub size: Option<u32>,
+    /// Objective of the sandbox in seconds.
+    pub rto_s: Option<u64>,
+    /// Objective of the sandbox in seconds.
+    pub rpo_s: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct File {
+    state_dir: Option<PathBuf>,
+    allow_network_state: bool,
+    theme: Option<String>,
+    plans: Vec<PathBuf>,
+    target: FileTarget,
+    repository: FileRepository,
+    postgres: FilePostgres,
+    service: ServiceSettings,
+    policy: FilePolicy,
+    drill: FileDrill,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct FileTarget {
+    name: Option<String>,
+    url: Option<String>,
+    expect: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct FileRepository {
+    url: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct FilePostgres {
+    bin_dir: Option<PathBuf>,
+    run_as: Option<String>,
+    instances_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct FilePolicy {
+    backup_max_age: Option<String>,
+    preview_max_age: Option<String>,
+    second_person: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct FileDrill {
+    size: Option<u32>,
+    rto: Option<String>,
+    rpo: Option<String>,
+    project_size: Option<String>,
+}
+
+impl Config {
+    /// Reads `explicit`, else `./breakglass.toml`, else the user's file, then the environment on top.
+    pub fn load(env: &Environment, explicit: Option<&Path>) -> Result<Self> {
+        let mut candidates = Vec::new();
+        match explicit {
+            Some(path) => candidates.push(env.cwd.join(path)),
+            None => {
+                candidates.push(env.cwd.join("breakglass.toml"));
+                if let Some(dirs) = directories::ProjectDirs::from("", "", "breakglass") {
+                    candidates.push(dirs.config_dir().join("breakglass.toml"));
+                }
+            }
+        }
+        let mut config = Self::default();
+        for path in candidates {
+            match std::fs::read_to_string(&path) {
+                Ok(text) => {
+                    config.read_file(&text, &path)?;
+                    config.file = Some(path);
+                    break;
+                }
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound && explicit.is_none() => {}
+                // Without permission the default file simply is not ours; an explicit one must be readable.
+                Err(e) if explicit.is_none() && e.kind() == std::io::ErrorKind::PermissionDenied => {}
+                Err(e) => {
+                    return Err(Error::config(format!("The configuration file {path:?} cannot be read"))
+                        .why(e)
+                        .hint("give another one with --config, or put its permissions right"));
+                }
+            }
+        }
+        config.read_environment(env)?;
+        Ok(config)
+    }
+
+    fn read_file(&mut self, text: &str, path: &Path) -> Result<()> {
+        let bad = |what: String| Error::config(format!("{}: {what}", path.display()));
+        let file: File = toml::from_str(text).map_err(|e| {
+            bad("the file cannot be used".into()).why(e.to_string().trim_end()).hint("docs/formats.md lists every key")
+        })?;
+        let dir = path.parent().unwrap_or(Path::new("."));
+        let duration = |key: &str, value: &Option<String>| -> Result<Option<u64>> {
+            match value {
+                None => Ok(None),
+                Some(v) => parse_duration(v).map(|d| Some(d.as_secs())).map_err(|e| bad(format!("{key}: {e}"))),
+            }
+        };
+        self.state_dir = file.state_dir.map(|p| dir.join(p));
+        self.allow_network_state = file.allow_network_state;
+        self.theme = file.theme;
+        self.plans = file.plans.into_iter().map(|p| dir.join(p)).collect();
+        let s = &mut self.settings;
+        s.target = file.target.name;
+        s.expect = file.target.expect;
+        if let Some(url) = &file.target.url {
+            let (connection, password) = parse_database_url(url).map_err(|e| bad(format!("target.url: {e}")))?;
+            if password.is_some() {
+                return Err(bad("target.url holds a password".into())
+                    .hint("leave it out and set PGPASSWORD, or put the whole URL into DATABASE_URL"));
+            }
+            s.database = Some(connection);
+        }
+        s.repository =
+            file.repository.url.map(|u| if u.contains("://") { u } else { dir.join(u).display().to_string() });
+        s.bin_dir = file.postgres.bin_dir.map(|p| dir.join(p));
+        s.run_as = file.postgres.run_as;
+        s.instances_dir = file.postgres.instances_dir.map(|p| dir.join(p));
+        s.service = file.service;
+        let defaults = Policies::default();
+        s.policy = Policies {
+            backup_max_age_s: duration("policy.backup_max_age", &file.policy.backup_max_age)?
+                .unwrap_or(defaults.backup_max_age_s),
+            preview_max_age_s: duration("policy.preview_max_age", &file.policy.preview_max_age)?
+                .unwrap_or(defaults.preview_max_age_s),
+            second_person: file.policy.second_person,
+        };
+        s.project_size_bytes = match &file.drill.project_size {
+            None => None,
+            Some(v) => Some(parse_size(v).map_err(|e| bad(format!("drill.project_size: {e}")))?),
+        };
+        self.drill = DrillConfig {
+            size: file.drill.size,
+            rto_s: duration("drill.rto", &file.drill.rto)?,
+            rpo_s: duration("drill.rpo", &file.drill.rpo)?,
+        };
+        Ok(())
+    }
+
+    fn read_environment(&mut self, env: &Environment) -> Result<()> {
+        if let Some(url) = env.get("DATABASE_URL") {
+            let (connection, password) =
+                parse_database_url(url).map_err(|e| Error::config(format!("DATABASE_URL: {e}")))?;
+            self.settings.database = Some(connection);
+            if let Some(password) = password {
+                self.secrets.set(DATABASE_PASSWORD, password);
+            }
+        }
+        if let Some(password) = env.get("PGPASSWORD")
+            && self.secrets.get(DATABASE_PASSWORD).is_none()
+        {
+            self.secrets.set(DATABASE_PASSWORD, Secret::new(password));
+        }
+        if let Some(key) = env.get("BACKUP_ENCRYPTION_KEY") {
+            if key.chars().count() < 32 {
+                return Err(Error::config(format!(
+                    "BACKUP_ENCRYPTION_KEY has {} characters, at least 32 are needed",
+                    key.chars().count()
+                ))
+                .hint("make one with: openssl rand -base64 36"));
+            }
+            self.secrets.set(REPOSITORY_KEY, Secret::new(key));
+        }
+        if let Some(dir) = env.get("BACKUP_DIR") {
+            let url = if dir.contains("://") { dir.to_string() } else { env.cwd.join(dir).display().to_string() };
+            self.settings.repository = Some(url);
+        }
+        if let Some(home) = env.get("BREAKGLASS_HOME") {
+            self.state_dir = Some(env.cwd.join(home));
+        }
+        Ok(())
+    }
+}
+
+/// Splits `postgres://user:password@host:port/database?sslmode=…&host=/socket/dir` into connection and password.
+///
+/// The message of an error never holds the URL, which may contain a password.
+pub fn parse_database_url(url: &str) -> std::result::Result<(Connection, Option<Secret>), String> {
+    let rest = url
+        .strip_prefix("postgres://")
+        .or_else(|| url.strip_prefix("postgresql://"))
+        .ok_or("it does not begin with postgres://")?;
+    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
+    let (login, address) = authority.rsplit_once('@').unwrap_or(("", authority));
+    let (user, password) = match login.split_once(':') {
+        Some((u, p)) => (percent_decode(u)?, Some(Secret::new(percent_decode(p)?))),
+        None => (percent_decode(login)?, None),
+    };
+    let (host, port) = match address.rsplit_once(':') {
+        Some((h, p)) if !h.ends_with(':') && !p.contains(']') => (h, p),
+        _ => (address, ""),
+    };
+    let port_of = |p: &str| p.parse::<u16>().map_err(|_| format!("{p:?} is not a port"));
+    let mut connection = Connection {
+        host: percent_decode(host.trim_start_matches('[').trim_end_matches(']'))?,
+        port: if port.is_empty() { 5432 } else { port_of(port)? },
+        user,
+        database: percent_decode(database)?,
+        sslmode: None,
+    };
+    let mut secret = password;
+    for pair in query.split('&').filter(|p| !p.is_empty()) {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let value = percent_decode(value)?;
+        match key {
+            "host" => connection.host = value,
+            "port" => connection.port = port_of(&value)?,
+            "user" => connection.user = value,
+            "password" => secret = Some(Secret::new(value)),
+            "dbname" => connection.database = value,
+            "sslmode" => connection.sslmode = Some(value),
+            _ => {}
+        }
+    }
+    if connection.host.is_empty() {
+        connection.host = "localhost".into();
+    }
+    if connection.user.is_empty() {
+        return Err("it names no user".into());
+    }
+    if connection.database.is_empty() {
+        connection.database.clone_from(&connection.user);
+    }
+    Ok((connection, secret))
+}
+
+fn percent_decode(text: &str) -> std::result::Result<String, String> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(b) = bytes.next() {
+        if b == b'%' {
+            let hex: Vec<u8> = bytes.by_ref().take(2).collect();
+            let value =
+                std::str::from_utf8(&hex).ok().filter(|h| h.len() == 2).and_then(|h| u8::from_str_radix(h, 16).ok());
+            out.push(value.ok_or("a % is not followed by two hexadecimal digits")?);
+        } else {
+            out.push(b);
+        }
+    }
+    String::from_utf8(out).map_err(|_| "it is not UTF-8 after decoding".into())
+}
+
+/// `500 GB`, `1.2TB`, `300MiB` to bytes.
+pub fn parse_size(text: &str) -> std::result::Result<u64, String> {
+    let bad = || format!("{text:?} is not a size; write a number and a unit, such as 500 GB or 1.2 TB");
+    let t = text.trim();
+    let split = t.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(bad)?;
+    let number: f64 = t[..split].parse().map_err(|_| bad())?;
+    let factor = match t[split..].trim().to_ascii_lowercase().as_str() {
+        "b" => 1.0,
+        "kb" => 1e3,
+        "mb" => 1e6,
+        "gb" => 1e9,
+        "tb" => 1e12,
+        "kib" => 1024.0,
+        "mib" => 1_048_576.0,
+        "gib" => 1_073_741_824.0,
+        "tib" => 1_099_511_627_776.0,
+        _ => return Err(bad()),
+    };
+    Ok((number * factor) as u64)
+}

@@ -1,0 +1,130 @@
+//! Everything an action may need to know, as one value that goes into a run's request.json. Never a secret.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::Secret;
+
+/// How to reach a database; the password travels apart, as a [`Secret`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Connection {
+    /// Host name or address, or the directory of a unix socket when it begins with `/`.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Role.
+    pub user: String,
+    /// Database.
+    pub database: String,
+    /// `sslmode` as in a connection URL; `prefer` when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sslmode: Option<String>,
+}
+
+impl std::fmt::Display for Connection {
+    /// `shop @ db.example.org:5432`, without role and password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} @ {}:{}", self.database, self.host, self.port)
+    }
+}
+
+/// The service in front of the database, as far as we may touch it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServiceSettings {
+    /// URL that answers 2xx with JSON `{"status": …, "components": {name: status}}` when asked with GET.
+    pub health_url: Option<String>,
+    /// Command that stops the faulty release: program and arguments, run without a shell.
+    pub release_stop: Vec<String>,
+    /// Command that points the service at another database; `{host}`, `{port}`, `{database}` are replaced.
+    pub switch: Vec<String>,
+    /// Command that lets writes in again after the switch, if the service was put into maintenance.
+    pub resume: Vec<String>,
+    /// Roles of the application: their sessions are ended at containment. Empty: all but our own.
+    pub roles: Vec<String>,
+}
+
+/// Limits of the safety gates, as configured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Policies {
+    /// A `destroy` needs a verified backup younger than this many seconds.
+    pub backup_max_age_s: u64,
+    /// A preview older than this many seconds must be repeated.
+    pub preview_max_age_s: u64,
+    /// `destroy` needs another person's approval.
+    pub second_person: bool,
+}
+
+impl Default for Policies {
+    fn default() -> Self {
+        Self { backup_max_age_s: 24 * 3600, preview_max_age_s: 15 * 60, second_person: false }
+    }
+}
+
+/// Everything an action may need to know.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Settings {
+    /// The target as people call it, such as `shop @ production`.
+    pub target: Option<String>,
+    /// The database.
+    pub database: Option<Connection>,
+    /// What the live identity must be: `system_identifier`, `database`, `host`.
+    pub expect: BTreeMap<String, String>,
+    /// Repository of backups and WAL: a path or a `file://` URL.
+    pub repository: Option<String>,
+    /// Directory of PostgreSQL's server programs; found by ourselves when not given.
+    pub bin_dir: Option<PathBuf>,
+    /// Unix user that runs PostgreSQL when we are root.
+    pub run_as: Option<String>,
+    /// Where recovered instances are built; beside the source's data directory when not given.
+    pub instances_dir: Option<PathBuf>,
+    /// Executable to use in `archive_command` and `restore_command` when the running one cannot be executed by `run_as`.
+    pub helper_exe: Option<PathBuf>,
+    /// The service in front of the database.
+    pub service: ServiceSettings,
+    /// Limits of the safety gates.
+    pub policy: Policies,
+    /// Database size in bytes for which drill reports project the recovery time.
+    pub project_size_bytes: Option<u64>,
+}
+
+/// Secrets by name: `database_password`, `repository_key`, or the name of an environment variable.
+///
+/// They reach a worker through a pipe and a tool through its environment or a 0600 file.
+#[derive(Debug, Clone, Default)]
+pub struct Secrets(BTreeMap<String, Secret>);
+
+/// Name of the database password.
+pub const DATABASE_PASSWORD: &str = "database_password";
+/// Name of the repository's passphrase (`BACKUP_ENCRYPTION_KEY`).
+pub const REPOSITORY_KEY: &str = "repository_key";
+
+impl Secrets {
+    /// Adds or replaces one.
+    pub fn set(&mut self, name: impl Into<String>, secret: Secret) {
+        self.0.insert(name.into(), secret);
+    }
+    /// Looks one up.
+    pub fn get(&self, name: &str) -> Option<&Secret> {
+        self.0.get(name)
+    }
+    /// All of them, for the redactor.
+    pub fn values(&self) -> impl Iterator<Item = &Secret> {
+        self.0.values()
+    }
+    /// The form that goes through the pipe to a worker: one JSON object.
+    pub fn to_pipe(&self) -> zeroize::Zeroizing<Vec<u8>> {
+        let map: BTreeMap<&str, &str> = self.0.iter().map(|(k, v)| (k.as_str(), v.expose())).collect();
+        zeroize::Zeroizing::new(serde_json::to_vec(&map).unwrap_or_default())
+    }
+    /// Reads the form that came through the pipe.
+    pub fn from_pipe(bytes: &[u8]) -> Result<Self, String> {
+        let map: BTreeMap<String, String> = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+        Ok(Self(map.into_iter().map(|(k, v)| (k, Secret::new(v))).collect()))
+    }
+}

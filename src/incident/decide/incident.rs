@@ -1,0 +1,154 @@
+//! The incident itself: open, declare, impact, notes, variables, facts, the moment, waivers, closing.
+
+use crate::model::event::Event;
+
+use super::{Command, Context, Decision, Refusal, State, must_be_open, must_say};
+
+pub(super) fn open(command: &Command, ctx: Context<'_>) -> Decision {
+    let Command::Open { id, kind, plan, rto_ms, rpo_ms, program, target, expect } = command else {
+        return Err(Refusal::new("Only opening can be the first command", ""));
+    };
+    let s = ctx.scenario;
+    Ok(vec![Event::IncidentOpened {
+        id: id.clone(),
+        kind: *kind,
+        scenario: s.slug.clone(),
+        title: s.title.clone(),
+        plan: plan.clone(),
+        severity: s.severity.as_ref().map(|v| v.level.clone()),
+        rto_ms: rto_ms.or(s.rto_s.map(|v| v.saturating_mul(1000))),
+        rpo_ms: rpo_ms.or(s.rpo_s.map(|v| v.saturating_mul(1000))),
+        program: program.clone(),
+        target: target.clone(),
+        expect: expect.clone(),
+    }])
+}
+
+pub(super) fn decide(state: &State, command: &Command, ctx: Context<'_>) -> Decision {
+    // A closed incident still takes notes and evidence: late knowledge belongs into the record.
+    if !matches!(command, Command::Note { .. } | Command::Attach { .. } | Command::Observe { .. }) {
+        must_be_open(state)?;
+    }
+    match command {
+        Command::Declare { severity } => {
+            if !matches!(severity.as_str(), "P0" | "P1" | "P2" | "P3") {
+                return Err(Refusal::new(format!("{severity:?} is not a severity"), "use P0, P1, P2 or P3"));
+            }
+            if state.declared.is_some() && state.severity.as_deref() == Some(severity) {
+                return Ok(vec![]);
+            }
+            Ok(vec![Event::IncidentDeclared { severity: severity.clone() }])
+        }
+        Command::SetImpact { at, source } => {
+            if *at > ctx.now.time {
+                return Err(Refusal::new(format!("{at} is in the future"), "the impact can only have started already"));
+            }
+            if state.impact.as_ref().is_some_and(|i| i.at == *at && i.source == *source) {
+                return Ok(vec![]);
+            }
+            Ok(vec![Event::ImpactStarted { at: *at, source: source.clone() }])
+        }
+        Command::Note { text } => {
+            must_say(text, "The note")?;
+            Ok(vec![Event::NoteAdded { text: text.clone() }])
+        }
+        Command::SetVariable { name, value } => {
+            let valid = name
+                .chars()
+                .enumerate()
+                .all(|(i, c)| c == '_' || c.is_ascii_alphabetic() || (i > 0 && c.is_ascii_digit()));
+            if name.is_empty() || !valid {
+                return Err(Refusal::new(format!("{name:?} is not a variable name"), "use letters, digits and _"));
+            }
+            if state.vars.get(name) == Some(value) {
+                return Ok(vec![]);
+            }
+            Ok(vec![Event::VariableSet { name: name.clone(), value: value.clone() }])
+        }
+        Command::Observe { facts } => {
+            if let Some(event) = facts.iter().find(|e| !is_fact(e)) {
+                return Err(Refusal::new(format!("{event:?} is not an observation"), ""));
+            }
+            Ok(facts.clone())
+        }
+        Command::ChooseMoment { target, at, loses } => {
+            if state.facts.promoted.is_some() {
+                return Err(Refusal::new(
+                    "The recovered database is already in service",
+                    "open another incident to recover it to another moment",
+                ));
+            }
+            if at.is_some_and(|at| at > ctx.now.time) {
+                return Err(Refusal::new(format!("{target} is in the future"), "choose a moment that has passed"));
+            }
+            Ok(vec![Event::MomentChosen { target: target.clone(), at: *at, loses: loses.clone() }])
+        }
+        Command::Waive { gate, reason } => {
+            must_say(reason, "The reason")?;
+            Ok(vec![Event::GateWaived { gate: gate.clone(), reason: reason.clone() }])
+        }
+        Command::RestoreService { at, how } => {
+            if state.restored.is_some() {
+                return Ok(vec![]);
+            }
+            if *at > ctx.now.time {
+                return Err(Refusal::new(format!("{at} is in the future"), "service can only be back already"));
+            }
+            Ok(vec![Event::ServiceRestored { at: *at, how: how.clone() }])
+        }
+        Command::Tell { audience, text } => {
+            must_say(text, "The message")?;
+            Ok(vec![Event::MessageSent { audience: audience.clone(), text: text.clone() }])
+        }
+        Command::Attach { file, sha256 } => {
+            Ok(vec![Event::EvidenceAdded { file: file.clone(), sha256: sha256.clone() }])
+        }
+        Command::OfferPlan { plan } => {
+            if *plan == state.plan || state.plan_offered.as_ref() == Some(plan) {
+                return Ok(vec![]);
+            }
+            Ok(vec![Event::PlanOffered { plan: plan.clone() }])
+        }
+        Command::AdoptPlan { plan } => {
+            if *plan == state.plan {
+                return Ok(vec![]);
+            }
+            Ok(vec![Event::PlanAdopted { plan: plan.clone() }])
+        }
+        Command::Close { summary, force } => {
+            must_say(summary, "The summary")?;
+            if let Some(run) = state.open_runs().next() {
+                return Err(Refusal::new(
+                    format!("Run {} ({}) is still open", run.id, run.shown),
+                    "wait for it, cancel it, or say what became of it",
+                ));
+            }
+            if state.restored.is_none() && !force {
+                return Err(Refusal::gate(
+                    "not_restored",
+                    "Service is not marked as restored",
+                    "mark it as restored, or close anyway and say why in the summary",
+                ));
+            }
+            Ok(vec![Event::IncidentClosed { summary: summary.clone() }])
+        }
+        _ => Ok(vec![]),
+    }
+}
+
+/// Events that only report the world and may be recorded outside a run.
+fn is_fact(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::TargetSeen { .. }
+            | Event::HealthSeen { .. }
+            | Event::ExposureSampled { .. }
+            | Event::RangeSeen { .. }
+            | Event::DamageAssessed { .. }
+            | Event::MomentsFound { .. }
+            | Event::LossMeasured { .. }
+            | Event::BackupTaken { .. }
+            | Event::DrillPrepared { .. }
+            | Event::DrillJudged { .. }
+    )
+}

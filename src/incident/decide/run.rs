@@ -1,0 +1,256 @@
+//! Runs: request with its safety gates, start, finish, withdraw, cancel, lose, resolve, approve.
+
+use crate::model::RunId;
+use crate::model::event::Event;
+use crate::model::plan::Risk;
+
+use super::{Command, Context, Decision, Refusal, State, must_be_open, must_say, step};
+use crate::incident::{Run, RunRequest, RunStatus, StepStatus};
+
+pub(super) fn decide(state: &State, command: &Command, ctx: Context<'_>) -> Decision {
+    match command {
+        Command::RequestRun(request) => {
+            must_be_open(state)?;
+            self::request(state, request, ctx)
+        }
+        Command::StartRun { run, pid, host, program } => match find(state, *run)?.status {
+            RunStatus::Requested => {
+                Ok(vec![Event::RunStarted { run: *run, pid: *pid, host: host.clone(), program: program.clone() }])
+            }
+            RunStatus::Withdrawn => Err(Refusal::new(format!("Run {run} was withdrawn"), "request it again")),
+            _ => Err(Refusal::new(format!("Run {run} has already started"), "it is never run twice")),
+        },
+        Command::FinishRun { run, outcome, exit_code, summary, duration_ms, output, facts } => {
+            match find(state, *run)?.status {
+                // A worker that was taken for lost may still report: the truth is better late than never.
+                RunStatus::Running | RunStatus::Unknown => {
+                    let mut events = vec![Event::RunFinished {
+                        run: *run,
+                        outcome: *outcome,
+                        exit_code: *exit_code,
+                        summary: summary.clone(),
+                        duration_ms: *duration_ms,
+                        output: output.clone(),
+                    }];
+                    events.extend(facts.iter().cloned());
+                    Ok(events)
+                }
+                RunStatus::Requested => Err(Refusal::new(format!("Run {run} has not started"), "start it first")),
+                _ => Err(Refusal::new(format!("Run {run} has already ended"), "")),
+            }
+        }
+        Command::WithdrawRun { run, reason } => match find(state, *run)?.status {
+            RunStatus::Requested => Ok(vec![Event::RunWithdrawn { run: *run, reason: reason.clone() }]),
+            RunStatus::Withdrawn => Ok(vec![]),
+            _ => Err(Refusal::new(format!("Run {run} has started"), "cancel it instead")),
+        },
+        Command::CancelRun { run } => {
+            let found = find(state, *run)?;
+            match found.status {
+                _ if found.cancel_requested && found.is_open() => Ok(vec![]),
+                RunStatus::Requested | RunStatus::Running => Ok(vec![Event::RunCancelRequested { run: *run }]),
+                RunStatus::Unknown => Err(Refusal::new(
+                    format!("The worker of run {run} is gone, nothing is left to cancel"),
+                    "say what became of it",
+                )),
+                _ => Err(Refusal::new(format!("Run {run} has already ended"), "")),
+            }
+        }
+        Command::LoseRun { run } => match find(state, *run)?.status {
+            RunStatus::Running => Ok(vec![Event::RunOutcomeUnknown { run: *run }]),
+            RunStatus::Unknown => Ok(vec![]),
+            RunStatus::Requested => Err(Refusal::new(format!("Run {run} has not started"), "withdraw it instead")),
+            _ => Err(Refusal::new(format!("Run {run} has already ended"), "")),
+        },
+        Command::ResolveRun { run, outcome, reason } => {
+            must_say(reason, "How you know")?;
+            match find(state, *run)?.status {
+                RunStatus::Unknown => {
+                    Ok(vec![Event::RunResolved { run: *run, outcome: *outcome, reason: reason.clone() }])
+                }
+                _ => Err(Refusal::new(format!("The outcome of run {run} is not in question"), "")),
+            }
+        }
+        Command::Approve { shown, requested_by } => {
+            must_be_open(state)?;
+            if ctx.actor == requested_by {
+                return Err(Refusal::new(
+                    "Approval needs another person than the one who asks",
+                    "let a second responder approve",
+                ));
+            }
+            Ok(vec![Event::RunApproved { shown: shown.clone(), requested_by: requested_by.clone() }])
+        }
+        _ => Ok(vec![]),
+    }
+}
+
+fn find(state: &State, run: RunId) -> Result<&Run, Refusal> {
+    state.runs.get(&run).ok_or_else(|| Refusal::new(format!("There is no run {run} in this incident"), ""))
+}
+
+fn request(state: &State, request: &RunRequest, ctx: Context<'_>) -> Decision {
+    let mut events = Vec::new();
+    if let Some(id) = &request.step {
+        step::find(ctx, id)?;
+        match state.step(id).status {
+            StepStatus::Open => events.push(Event::StepStarted { step: id.clone() }),
+            StepStatus::Active => {}
+            StepStatus::Done | StepStatus::Skipped if request.risk == Risk::Read => {}
+            StepStatus::Done | StepStatus::Skipped => {
+                return Err(Refusal::new(format!("Step {id} is closed"), "reopen it with a reason, then run"));
+            }
+        }
+    }
+    if request.risk > Risk::Read {
+        one_at_a_time(state)?;
+    }
+    sequence_gates(state, request, ctx)?;
+    if request.risk == Risk::Destroy {
+        destroy_gates(state, request, ctx)?;
+    }
+    events.push(Event::RunRequested {
+        step: request.step.clone(),
+        block_line: request.block_line,
+        action: request.action.clone(),
+        shown: request.shown.clone(),
+        args: request.args.clone(),
+        risk: request.risk,
+        confirmed: request.confirmed.clone(),
+    });
+    Ok(events)
+}
+
+/// While something that changes the world may still be going on, nothing else that changes it begins.
+fn one_at_a_time(state: &State) -> Result<(), Refusal> {
+    let Some(run) = state.open_runs().find(|r| r.is_mutating()) else { return Ok(()) };
+    Err(match run.status {
+        RunStatus::Unknown => Refusal::new(
+            format!("The outcome of run {} ({}) is unknown: its worker vanished", run.id, run.shown),
+            "look at the target and say what became of it first",
+        ),
+        _ => Refusal::new(
+            format!("Run {} ({}) is still going on", run.id, run.shown),
+            "wait for it or cancel it; two changing actions never run at once",
+        ),
+    })
+}
+
+/// The order that keeps data: a moment before a restore, a verified shadow and contained damage before a promotion.
+fn sequence_gates(state: &State, request: &RunRequest, _ctx: Context<'_>) -> Result<(), Refusal> {
+    match request.action.as_str() {
+        "pitr restore" if request.args.iter().any(|a| a.contains("$TARGET") || a.is_empty()) => Err(Refusal::new(
+            "No moment is chosen yet, so there is nothing to restore to",
+            "choose the moment first, or give --to",
+        )),
+        "pitr verify" if state.facts.shadow.is_none() => {
+            Err(Refusal::new("There is no recovered instance to verify", "run the restore first"))
+        }
+        "pitr promote" => {
+            if state.facts.shadow.is_none() {
+                return Err(Refusal::new("There is no recovered instance to promote", "run the restore first"));
+            }
+            if state.facts.contained.is_none() && !state.waived("containment") {
+                return Err(Refusal::gate(
+                    "containment",
+                    "Writes to the damaged database were not stopped: whatever is written now would be lost silently",
+                    "stop the bleeding first, or waive the gate \"containment\" with a reason",
+                ));
+            }
+            match &state.facts.verified {
+                Some((true, _)) => Ok(()),
+                _ if state.waived("verification") => Ok(()),
+                Some((false, checks)) => {
+                    let failed: Vec<_> = checks
+                        .iter()
+                        .filter(|c| c.verdict == crate::model::event::Verdict::Failed)
+                        .map(|c| c.name.as_str())
+                        .collect();
+                    Err(Refusal::gate(
+                        "verification",
+                        format!("Verification of the recovered instance failed: {}", failed.join(", ")),
+                        "choose another moment, or waive the gate \"verification\" with a reason",
+                    ))
+                }
+                None => Err(Refusal::gate(
+                    "verification",
+                    "The recovered instance has not been verified",
+                    "run the verification, or waive the gate \"verification\" with a reason",
+                )),
+            }
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `destroy` needs, in order: the preview, the expected identity, a verified backup, the typed name, a second person.
+fn destroy_gates(state: &State, request: &RunRequest, ctx: Context<'_>) -> Result<(), Refusal> {
+    let Some((seen, when)) = &state.facts.source else {
+        return Err(Refusal::gate(
+            "identity",
+            "The live identity of the target has not been seen",
+            "look at the target first (health or assess), or waive the gate \"identity\" with a reason",
+        ));
+    };
+    if when.elapsed(ctx.now) > ctx.policy.preview_max_age && !state.waived("identity") {
+        return Err(Refusal::gate(
+            "identity",
+            format!("The target's identity was last seen at {}", when.at.hms()),
+            "look at it again, or waive the gate \"identity\" with a reason",
+        ));
+    }
+    for (key, want) in &state.expect {
+        let got = match key.as_str() {
+            "system_identifier" => &seen.system_identifier,
+            "database" => &seen.database,
+            "host" => &seen.host,
+            _ => continue,
+        };
+        if got != want && !state.waived("identity") {
+            return Err(Refusal::gate(
+                "identity",
+                format!("The target's {key} is {got:?}, but {want:?} is expected"),
+                "check that this is the right server; the override is waiving the gate \"identity\" with a reason",
+            ));
+        }
+    }
+    let young = state.facts.backups.iter().any(|b| b.verified && b.when.elapsed(ctx.now) <= ctx.policy.backup_max_age);
+    // A recovery beside keeps the damaged cluster: the shadow that is promoted came out of a backup that was read whole.
+    let restored_from_verified = request.action == "pitr promote" && state.facts.shadow.is_some();
+    if !young && !restored_from_verified && !state.waived("verified_backup") {
+        return Err(Refusal::gate(
+            "verified_backup",
+            format!(
+                "There is no verified backup younger than {}",
+                crate::model::format_clock(ctx.policy.backup_max_age)
+            ),
+            "take one, or waive the gate \"verified_backup\" with a reason",
+        ));
+    }
+    match &request.confirmed {
+        Some(name) if *name == seen.database || Some(name) == state.target.as_ref() => {}
+        Some(name) => {
+            return Err(Refusal::new(
+                format!("{name:?} was typed, the target is {:?}", seen.database),
+                "type the target's name exactly",
+            ));
+        }
+        None => {
+            return Err(Refusal::new(
+                format!("{:?} destroys: the target's name was not typed", request.shown),
+                "type it",
+            ));
+        }
+    }
+    if ctx.policy.second_person
+        && !state.approvals.iter().any(|(shown, by, _)| *shown == request.shown && by == ctx.actor)
+        && !state.waived("second_person")
+    {
+        return Err(Refusal::gate(
+            "second_person",
+            "This needs the approval of a second person",
+            "let another responder approve it, or waive the gate \"second_person\" with a reason",
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,143 @@
+//! When will service be back? From what the same steps took before, else the author's estimate, else the action's own ETA.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::model::{Phase, Scenario, Step, StepId, Time};
+
+use super::{Now, State, StepStatus};
+
+/// How long steps took in earlier incidents and drills, by step id.
+pub type StepTimes = BTreeMap<StepId, Vec<Duration>>;
+
+/// Judgement of the forecast against the objective.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Course {
+    /// P90 is within the objective.
+    OnCourse,
+    /// P90 is past the objective.
+    AtRisk,
+    /// P50 is past the objective.
+    WillMiss,
+    /// The objective is passed.
+    Missed,
+    /// Service is restored within the objective.
+    Met,
+    /// There is no objective, or nothing to forecast from.
+    Unknown,
+}
+
+impl Course {
+    /// As shown on the screen.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::OnCourse => "on course",
+            Self::AtRisk => "at risk",
+            Self::WillMiss => "will miss",
+            Self::Missed => "missed",
+            Self::Met => "met",
+            Self::Unknown => "no forecast",
+        }
+    }
+}
+
+/// A forecast of when service is restored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forecast {
+    /// Judgement.
+    pub course: Course,
+    /// Half of the recoveries would be done by then.
+    pub p50: Option<Time>,
+    /// Nine of ten would be done by then.
+    pub p90: Option<Time>,
+    /// Steps without any basis for an estimate; they count as nothing, so the forecast is a lower bound.
+    pub unknown_steps: usize,
+}
+
+/// Steps that count towards "service restored": up to and including the promotion, else all before telling and closing.
+pub fn restoring_steps(scenario: &Scenario) -> impl Iterator<Item = &Step> {
+    let last = scenario.steps.iter().rposition(|s| s.phase == Some(Phase::Promote));
+    scenario
+        .steps
+        .iter()
+        .enumerate()
+        .filter(move |(i, s)| match last {
+            Some(last) => *i <= last,
+            None => !matches!(s.phase, Some(Phase::Protect | Phase::Communicate | Phase::Close | Phase::Prevent)),
+        })
+        .map(|(_, s)| s)
+}
+
+/// P50 and P90 of one step: measured, else from the author's estimate (P90 half as long again).
+pub fn step_estimate(step: &Step, history: &StepTimes) -> Option<(Duration, Duration)> {
+    if let Some(times) = history.get(&step.id)
+        && !times.is_empty()
+    {
+        let mut sorted = times.clone();
+        sorted.sort();
+        let at = |percent: usize| sorted[((sorted.len() - 1) * percent).div_ceil(100)];
+        // One sample says little about the spread.
+        let p90 = if sorted.len() < 3 { at(100).mul_f64(1.3) } else { at(90) };
+        return Some((at(50), p90));
+    }
+    step.estimate_s.map(|s| (Duration::from_secs(s), Duration::from_secs(s).mul_f64(1.5)))
+}
+
+/// The forecast. `running_eta` is the running action's own estimate of the time left, for its step.
+pub fn forecast(
+    state: &State,
+    scenario: &Scenario,
+    history: &StepTimes,
+    running_eta: Option<(&StepId, Duration)>,
+    now: &Now,
+) -> Forecast {
+    let clock = state.rto_clock(now);
+    if clock.stopped {
+        let course = match clock.objective {
+            None => Course::Unknown,
+            Some(_) if clock.missed() => Course::Missed,
+            Some(_) => Course::Met,
+        };
+        let at = state.restored.as_ref().map(|r| r.at);
+        return Forecast { course, p50: at, p90: at, unknown_steps: 0 };
+    }
+    let (mut p50, mut variance, mut unknown) = (0f64, 0f64, 0usize);
+    for step in restoring_steps(scenario) {
+        let s = state.step(&step.id);
+        if matches!(s.status, StepStatus::Done | StepStatus::Skipped) {
+            continue;
+        }
+        let elapsed = s.started.as_ref().map_or(Duration::ZERO, |i| i.elapsed(now));
+        let left = match running_eta {
+            Some((id, eta)) if *id == step.id => Some((eta, eta.mul_f64(1.3))),
+            _ => step_estimate(step, history).map(|(a, b)| {
+                // An overdue step is not about to end: expect a quarter of the estimate more.
+                (a.saturating_sub(elapsed).max(a / 4), b.saturating_sub(elapsed).max(b / 4))
+            }),
+        };
+        match left {
+            Some((a, b)) => {
+                p50 += a.as_secs_f64();
+                variance += (b.as_secs_f64() - a.as_secs_f64()).max(0.0).powi(2);
+            }
+            None => unknown += 1,
+        }
+    }
+    let p90 = p50 + variance.sqrt();
+    let at = |seconds: f64| now.time.plus(Duration::from_secs_f64(seconds));
+    let course = match clock.objective {
+        None => Course::Unknown,
+        Some(_) if clock.missed() => Course::Missed,
+        Some(o) => {
+            let done = |seconds: f64| clock.elapsed + Duration::from_secs_f64(seconds);
+            if done(p50) > o {
+                Course::WillMiss
+            } else if done(p90) > o {
+                Course::AtRisk
+            } else {
+                Course::OnCourse
+            }
+        }
+    };
+    Forecast { course, p50: Some(at(p50)), p90: Some(at(p90)), unknown_steps: unknown }
+}

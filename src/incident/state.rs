@@ -1,0 +1,356 @@
+//! What is known of an incident: a fold over its journal, nothing else.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::model::event::{Check, Kind, Outcome, OutputSeal};
+use crate::model::plan::Risk;
+use crate::model::target::{Candidate, Identity, Loss, RecoveryTarget};
+use crate::model::{Actor, Digest, IncidentId, RunId, Seq, StepId, Time};
+
+use super::Instant;
+
+/// Status of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StepStatus {
+    /// Not begun.
+    #[default]
+    Open,
+    /// Being worked on.
+    Active,
+    /// Done.
+    Done,
+    /// Left out.
+    Skipped,
+}
+
+/// A step as worked so far.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StepState {
+    /// Status.
+    pub status: StepStatus,
+    /// First start.
+    pub started: Option<Instant>,
+    /// End of the last time it was done or skipped.
+    pub ended: Option<Instant>,
+    /// Ticked items by position.
+    pub ticked: BTreeMap<u32, Instant>,
+    /// Why it was skipped or reopened.
+    pub reason: Option<String>,
+    /// Who acted last.
+    pub actor: Option<Actor>,
+}
+
+impl StepState {
+    /// Time it took, once ended.
+    pub fn took(&self) -> Option<Duration> {
+        Some(self.started.as_ref()?.until(self.ended.as_ref()?))
+    }
+}
+
+/// Status of a run as far as the journal tells; whether its worker lives is seen from the locks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunStatus {
+    /// Asked for; the worker has not started.
+    Requested,
+    /// The worker started and has not finished.
+    Running,
+    /// Ended.
+    Finished(Outcome),
+    /// Vanished without an end; a person has to say what became of it.
+    Unknown,
+    /// Taken back before it started.
+    Withdrawn,
+}
+
+/// One execution of an action.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// Id.
+    pub id: RunId,
+    /// Step it belongs to.
+    pub step: Option<StepId>,
+    /// Line of the block in the plan.
+    pub block_line: Option<u32>,
+    /// Registered name of the action.
+    pub action: String,
+    /// As shown to the person who asked.
+    pub shown: String,
+    /// Arguments.
+    pub args: Vec<String>,
+    /// What it can do.
+    pub risk: Risk,
+    /// Who asked.
+    pub actor: Actor,
+    /// When it was asked for.
+    pub requested: Instant,
+    /// When the worker started.
+    pub started: Option<Instant>,
+    /// When it ended (or was resolved).
+    pub ended: Option<Instant>,
+    /// Status.
+    pub status: RunStatus,
+    /// Worker's process id and host.
+    pub worker: Option<(u32, String)>,
+    /// Whether a cancel was asked for.
+    pub cancel_requested: bool,
+    /// Exit code, when finished.
+    pub exit_code: Option<i32>,
+    /// One sentence, when finished or resolved.
+    pub summary: String,
+    /// Wall time of the action in milliseconds.
+    pub duration_ms: u64,
+    /// What it printed.
+    pub output: OutputSeal,
+}
+
+impl Run {
+    /// Whether it may still be doing something.
+    pub fn is_open(&self) -> bool {
+        matches!(self.status, RunStatus::Requested | RunStatus::Running | RunStatus::Unknown)
+    }
+    /// Whether it can change anything.
+    pub fn is_mutating(&self) -> bool {
+        self.risk > Risk::Read
+    }
+    /// Whether it finished with success.
+    pub fn succeeded(&self) -> bool {
+        self.status == RunStatus::Finished(Outcome::Succeeded)
+    }
+}
+
+/// When users were first affected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Impact {
+    /// When.
+    pub at: Time,
+    /// How that is known.
+    pub source: String,
+    /// Where it was recorded.
+    pub recorded: Instant,
+}
+
+/// Service is back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restored {
+    /// When.
+    pub at: Time,
+    /// How that is known.
+    pub how: String,
+}
+
+/// A remark.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// Record it stands in.
+    pub seq: Seq,
+    /// When it happened and when it was written.
+    pub when: Instant,
+    /// Who wrote it.
+    pub actor: Actor,
+    /// Text.
+    pub text: String,
+}
+
+/// A waived safety gate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiver {
+    /// Gate.
+    pub gate: String,
+    /// Why.
+    pub reason: String,
+    /// When.
+    pub when: Instant,
+}
+
+/// Exposure of the source at a moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exposure {
+    /// When it was sampled.
+    pub when: Instant,
+    /// Age of the oldest commit that could not be recovered then.
+    pub exposure: Duration,
+    /// Whether that is an upper bound.
+    pub at_most: bool,
+    /// Position of the source's log.
+    pub lsn: Option<String>,
+    /// Last commit seen.
+    pub last_commit: Option<Time>,
+    /// How it was measured.
+    pub source: String,
+}
+
+/// An isolated instance recovered beside the source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shadow {
+    /// Run that built it, if any.
+    pub run: Option<RunId>,
+    /// Socket directory or host.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Data directory.
+    pub data_directory: String,
+    /// Target it was recovered to.
+    pub target: RecoveryTarget,
+    /// Base backup used.
+    pub backup: String,
+    /// Position reached.
+    pub reached_lsn: String,
+    /// Time of the last replayed commit.
+    pub reached_time: Option<Time>,
+    /// Bytes restored.
+    pub bytes: u64,
+    /// Milliseconds for the files.
+    pub files_ms: u64,
+    /// Milliseconds for the log.
+    pub replay_ms: u64,
+    /// When.
+    pub when: Instant,
+}
+
+/// A backup taken during the incident.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backup {
+    /// Id.
+    pub id: String,
+    /// Bytes stored.
+    pub bytes: u64,
+    /// Timeline.
+    pub timeline: u32,
+    /// Whether every byte was read back.
+    pub verified: bool,
+    /// When.
+    pub when: Instant,
+}
+
+/// What has been learned of the world, latest first where several are possible.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Facts {
+    /// Live identity of the source, and when it was seen.
+    pub source: Option<(Identity, Instant)>,
+    /// Live identity of the shadow.
+    pub shadow_identity: Option<(Identity, Instant)>,
+    /// Last health seen: healthy, components, when.
+    pub health: Option<(bool, BTreeMap<String, String>, Instant)>,
+    /// Last exposure sample.
+    pub exposure: Option<Exposure>,
+    /// Containment: what was done, archived position, when.
+    pub contained: Option<(Vec<String>, Option<String>, Instant)>,
+    /// What is damaged: findings, rows per table.
+    pub damage: Option<(Vec<String>, BTreeMap<String, u64>)>,
+    /// What can be recovered to: earliest, latest, holes.
+    pub range: Option<(Option<Time>, Option<Time>, Vec<String>)>,
+    /// Suspects found, best first.
+    pub candidates: Vec<Candidate>,
+    /// The moment chosen: target, its time, the expected loss.
+    pub chosen: Option<(RecoveryTarget, Option<Time>, Option<Loss>)>,
+    /// The shadow.
+    pub shadow: Option<Shadow>,
+    /// Verification of the shadow: passed, checks. Cleared when another shadow is built.
+    pub verified: Option<(bool, Vec<Check>)>,
+    /// Promotion: identity of the new primary, where the damaged cluster is kept, when.
+    pub promoted: Option<(Identity, String, Instant)>,
+    /// Backups taken.
+    pub backups: Vec<Backup>,
+    /// Measured loss.
+    pub loss: Option<Loss>,
+    /// Salvage: folder, rows per table.
+    pub salvage: Option<(String, BTreeMap<String, u64>)>,
+    /// Drill: scratch directory, size, database bytes, set-up milliseconds.
+    pub drill: Option<(String, u32, u64, u64)>,
+    /// Judgement of a drill: passed, checks, when the damage began.
+    pub judged: Option<(bool, Vec<Check>, Option<Time>)>,
+}
+
+/// An incident as its journal tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    /// Id.
+    pub id: IncidentId,
+    /// Real or drill.
+    pub kind: Kind,
+    /// Scenario's slug.
+    pub scenario: String,
+    /// Scenario's title.
+    pub title: String,
+    /// plan.json the incident works with.
+    pub plan: Digest,
+    /// A newer plan.json that was offered and not adopted.
+    pub plan_offered: Option<Digest>,
+    /// Severity: declared, else the plan's.
+    pub severity: Option<String>,
+    /// Objective.
+    pub rto: Option<Duration>,
+    /// Objective.
+    pub rpo: Option<Duration>,
+    /// Version of the program that opened it.
+    pub program: String,
+    /// Target as people call it.
+    pub target: Option<String>,
+    /// Expected live identity.
+    pub expect: BTreeMap<String, String>,
+    /// When it was opened.
+    pub opened: Instant,
+    /// Who opened it.
+    pub opened_by: Actor,
+    /// When it was declared.
+    pub declared: Option<Instant>,
+    /// When users were first affected.
+    pub impact: Option<Impact>,
+    /// Service restored.
+    pub restored: Option<Restored>,
+    /// Closed: when and the summary.
+    pub closed: Option<(Instant, String)>,
+    /// Steps touched so far, by id.
+    pub steps: BTreeMap<StepId, StepState>,
+    /// Runs by id.
+    pub runs: BTreeMap<RunId, Run>,
+    /// Variables.
+    pub vars: BTreeMap<String, String>,
+    /// Remarks.
+    pub notes: Vec<Note>,
+    /// Waived gates.
+    pub waivers: Vec<Waiver>,
+    /// Approvals: what was shown, who asked, who approved.
+    pub approvals: Vec<(String, Actor, Actor)>,
+    /// Messages: audience, text, when.
+    pub messages: Vec<(String, String, Instant)>,
+    /// Evidence: file, digest.
+    pub evidence: Vec<(String, Digest)>,
+    /// What has been learned of the world.
+    pub facts: Facts,
+    /// Sequence number of the last record.
+    pub seq: Seq,
+    /// Hash of the last record.
+    pub head: Digest,
+    /// When the last record was written.
+    pub last_recorded: Time,
+    /// An event of the future was met: nothing may be written.
+    pub read_only: bool,
+    /// Oddities: clock went back, torn tail moved.
+    pub notices: Vec<String>,
+}
+
+impl State {
+    /// Status and times of a step; open when never touched.
+    pub fn step(&self, id: &StepId) -> StepState {
+        self.steps.get(id).cloned().unwrap_or_default()
+    }
+    /// Runs that may still be doing something, oldest first.
+    pub fn open_runs(&self) -> impl Iterator<Item = &Run> {
+        self.runs.values().filter(|r| r.is_open())
+    }
+    /// The last run of a step, if any.
+    pub fn last_run_of(&self, step: &StepId) -> Option<&Run> {
+        self.runs.values().rev().find(|r| r.step.as_ref() == Some(step))
+    }
+    /// Whether a gate was waived.
+    pub fn waived(&self, gate: &str) -> bool {
+        self.waivers.iter().any(|w| w.gate == gate)
+    }
+    /// The first step of the scenario that is neither done nor skipped.
+    pub fn current_step<'a>(&self, scenario: &'a crate::model::Scenario) -> Option<&'a crate::model::Step> {
+        scenario.steps.iter().find(|s| !matches!(self.step(&s.id).status, StepStatus::Done | StepStatus::Skipped))
+    }
+}
