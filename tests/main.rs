@@ -1,1 +1,5 @@
 //! All tests, one binary. Each module says what belongs in it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+// Children: start, output, end.
+mod process;

@@ -1,0 +1,216 @@
+//! The two locks of a run: `worker.lock` says the worker lives, `children.lock` says something it started lives.
+//!
+//! Both are `flock` locks (what `File::lock` takes on Linux and macOS): they belong to the open file, not to the process, so a
+//! child that inherits the file holds the lock, also after the worker was killed. `worker.lock` is close-on-exec;
+//! `children.lock` is inherited on purpose by every child except servers meant to stay.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use crate::error::{Context, Error, Result};
+
+/// Name of the worker's lock in a run's folder.
+pub const WORKER_LOCK: &str = "worker.lock";
+/// Name of the children's lock in a run's folder.
+pub const CHILDREN_LOCK: &str = "children.lock";
+
+/// How long a worker waits for its locks: a console that probes holds one for an instant.
+const TAKE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// What the locks of a run say about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunLiveness {
+    /// No lock file: no worker ever got that far.
+    NeverStarted,
+    /// The worker holds its lock.
+    Running,
+    /// The worker is gone but something it started still runs: watch or stop it, never retry.
+    WorkerDied,
+    /// Nobody holds either lock.
+    Gone,
+}
+
+/// The children lock of this process, once it is a worker. Never closed: children must find it open.
+static CHILDREN: OnceLock<File> = OnceLock::new();
+
+/// The descriptor children shall inherit, when this process is a worker.
+pub(super) fn children_lock_fd() -> Option<RawFd> {
+    CHILDREN.get().map(AsRawFd::as_raw_fd)
+}
+
+/// The locks a worker holds. Dropping releases `worker.lock`; `children.lock` is released by [`RunLocks::release`].
+#[derive(Debug)]
+pub struct RunLocks {
+    worker: File,
+}
+
+impl RunLocks {
+    /// Takes both locks of the run in `folder` and makes every later child of this process inherit `children.lock`.
+    ///
+    /// # Errors
+    /// Refused when another worker or its children hold them; state when the files cannot be made.
+    pub fn take(folder: &Path) -> Result<Self> {
+        let worker = open(&folder.join(WORKER_LOCK))?;
+        lock_until(&worker, &folder.join(WORKER_LOCK))?;
+        let children = open(&folder.join(CHILDREN_LOCK))?;
+        lock_until(&children, &folder.join(CHILDREN_LOCK))?;
+        CHILDREN
+            .set(children)
+            .map_err(|_| Error::state("this process already holds the locks of a run; a worker works on one"))?;
+        Ok(Self { worker })
+    }
+
+    /// Lets both locks go, after the finish was recorded. Children that still run keep `children.lock` held: it is not
+    /// unlocked here, only no longer ours to hold once we exit.
+    pub fn release(self) {
+        // Unlock rather than close: a child being forked right now holds a copy of the file for an instant.
+        let _ = self.worker.unlock();
+    }
+}
+
+fn open(path: &Path) -> Result<File> {
+    OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o660)
+        .open(path)
+        .state(|| format!("cannot open the lock {}", path.display()))
+}
+
+fn lock_until(file: &File, path: &Path) -> Result<()> {
+    let deadline = Instant::now() + TAKE_DEADLINE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+            Err(TryLockError::WouldBlock) => {
+                let who = holders(path).iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                return Err(Error::refused(format!("the run's lock {} is held", path.display()))
+                    .why(if who.is_empty() { "by another process".to_string() } else { format!("by process {who}") }));
+            }
+            Err(TryLockError::Error(e)) => return Err(e).state(|| format!("cannot lock {}", path.display())),
+        }
+    }
+}
+
+/// Looks at the locks of the run in `folder` without keeping them.
+///
+/// # Errors
+/// State when a lock file exists but cannot be opened or locked.
+pub fn probe(folder: &Path) -> Result<RunLiveness> {
+    match held(&folder.join(WORKER_LOCK))? {
+        None => return Ok(RunLiveness::NeverStarted),
+        Some(true) => return Ok(RunLiveness::Running),
+        Some(false) => {}
+    }
+    Ok(if held(&folder.join(CHILDREN_LOCK))? == Some(true) { RunLiveness::WorkerDied } else { RunLiveness::Gone })
+}
+
+/// Whether somebody holds an exclusive lock on the file; none when there is no such file.
+fn held(path: &Path) -> Result<Option<bool>> {
+    let file = match File::open(path) {
+        Ok(f) => f,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e).state(|| format!("cannot open the lock {}", path.display())),
+    };
+    // Shared, so that several consoles probing at once do not see each other.
+    match file.try_lock_shared() {
+        Ok(()) => {
+            let _ = file.unlock();
+            Ok(Some(false))
+        }
+        Err(TryLockError::WouldBlock) => Ok(Some(true)),
+        Err(TryLockError::Error(e)) => Err(e).state(|| format!("cannot probe the lock {}", path.display())),
+    }
+}
+
+/// Processes that have the file open, by looking through `/proc` (Linux; empty elsewhere, and blind to other users' processes
+/// unless we are root).
+pub fn holders(path: &Path) -> Vec<u32> {
+    let Ok(wanted) = std::fs::metadata(path) else { return Vec::new() };
+    let Ok(all) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let me = std::process::id();
+    let mut found: Vec<u32> = all
+        .flatten()
+        .filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok())
+        .filter(|pid| *pid != me && has_open(*pid, &wanted))
+        .collect();
+    found.sort_unstable();
+    found
+}
+
+fn has_open(pid: u32, wanted: &std::fs::Metadata) -> bool {
+    let Ok(files) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    files.flatten().any(|f| std::fs::metadata(f.path()).is_ok_and(|m| m.ino() == wanted.ino() && m.dev() == wanted.dev()))
+}
+
+/// One process that a dead worker left behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Orphan {
+    /// Process id.
+    pub pid: u32,
+    /// Its command line as the system shows it, cut at 200 characters.
+    pub command: String,
+}
+
+/// What of the run in `folder` still runs after its worker died.
+pub fn orphans(folder: &Path) -> Vec<Orphan> {
+    holders(&folder.join(CHILDREN_LOCK))
+        .into_iter()
+        .map(|pid| {
+            let raw = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let text = String::from_utf8_lossy(&raw).replace('\0', " ");
+            Orphan { pid, command: text.trim().chars().take(200).collect() }
+        })
+        .collect()
+}
+
+/// Ends what a dead worker left behind: TERM to each process group, up to [`super::group::GRACE`], then KILL. Returns whether the
+/// run is gone. Blocks; call it off the screen's thread.
+///
+/// # Errors
+/// State when the locks cannot be probed; refused while the worker itself lives (cancel the run instead).
+pub fn stop_orphans(folder: &Path) -> Result<bool> {
+    if probe(folder)? == RunLiveness::Running {
+        return Err(Error::refused("the worker of this run is alive").hint("Cancel the run instead: the worker ends its processes in order."));
+    }
+    let lock: PathBuf = folder.join(CHILDREN_LOCK);
+    let mut deadline = Instant::now() + super::group::GRACE;
+    let mut signal = super::group::terminate as fn(u32);
+    for pid in holders(&lock) {
+        signal(group_of(pid));
+    }
+    let mut killed = false;
+    loop {
+        if held(&lock)? != Some(true) {
+            return Ok(true);
+        }
+        if Instant::now() >= deadline {
+            if killed {
+                return Ok(false);
+            }
+            killed = true;
+            signal = super::group::kill;
+            for pid in holders(&lock) {
+                signal(group_of(pid));
+            }
+            deadline = Instant::now() + super::group::GRACE;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The group of a process; the children of a worker lead groups of their own.
+fn group_of(pid: u32) -> u32 {
+    i32::try_from(pid)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw)
+        .and_then(|p| rustix::process::getpgid(Some(p)).ok())
+        .and_then(|g| u32::try_from(g.as_raw_nonzero().get()).ok())
+        .unwrap_or(pid)
+}
