@@ -149,7 +149,9 @@ fn the_environment_is_stated() {
 
 #[test]
 fn a_child_leads_its_own_group_and_has_no_terminal() {
-    let out = capture_blocking(&sh("echo $$; ps -o pgid= -p $$; ls -l /proc/$$/fd/0"), Duration::from_secs(10)).unwrap().text();
+    let out = capture_blocking(&sh("echo $$; ps -o pgid= -p $$; ls -l /proc/$$/fd/0"), Duration::from_secs(10))
+        .unwrap()
+        .text();
     let lines: Vec<&str> = out.lines().map(str::trim).collect();
     assert_eq!(lines[0], lines[1], "{out}");
     assert!(lines[2].ends_with("/dev/null"), "{out}");

@@ -106,7 +106,11 @@ impl Handshake {
         let mut out = std::io::stdout().lock();
         let _ = writeln!(out, "{READY}").and_then(|()| out.flush());
         drop(out);
-        let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null").state(|| "cannot open /dev/null".into())?;
+        let null = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/null")
+            .state(|| "cannot open /dev/null".into())?;
         rustix::stdio::dup2_stdin(&null).state(|| "cannot let go of standard input".into())?;
         rustix::stdio::dup2_stdout(&null).state(|| "cannot let go of standard output".into())?;
         rustix::stdio::dup2_stderr(&null).state(|| "cannot let go of standard error".into())?;
@@ -151,7 +155,8 @@ pub fn spawn_detached(program: &Path, args: &[OsString], secrets: &[u8], deadlin
 
 fn handshake(child: &mut Child, secrets: &[u8], deadline: Duration) -> Result<()> {
     let until = Instant::now() + deadline;
-    let (Some(mut stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take()) else {
+    let (Some(mut stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
+    else {
         return Err(Error::state("a worker was started without its pipes"));
     };
     if secrets.len() > 32 * 1024 {
@@ -165,7 +170,8 @@ fn handshake(child: &mut Child, secrets: &[u8], deadline: Duration) -> Result<()
         Ok(Some(line)) if line == READY => sent.state(|| "cannot send a worker its secrets".into()),
         Ok(Some(line)) if line.starts_with(FAILED) => Err(refusal(&line[FAILED.len()..])),
         Ok(_) => {
-            let said = read_line_until(stderr, Instant::now() + Duration::from_millis(500)).ok().flatten().unwrap_or_default();
+            let said =
+                read_line_until(stderr, Instant::now() + Duration::from_millis(500)).ok().flatten().unwrap_or_default();
             Err(Error::state("the worker ended before it was ready").why(said))
         }
         Err(e) => Err(e),
@@ -200,7 +206,8 @@ fn read_line_until(mut from: impl Read + std::os::fd::AsFd, until: Instant) -> R
             break;
         }
         let left = until.saturating_duration_since(Instant::now());
-        let timeout = Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() };
+        let timeout =
+            Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() };
         let ready = {
             let mut fds = [PollFd::new(&from, PollFlags::IN)];
             match poll(&mut fds, Some(&timeout)) {
@@ -209,8 +216,9 @@ fn read_line_until(mut from: impl Read + std::os::fd::AsFd, until: Instant) -> R
             }
         };
         if ready == 0 {
-            return Err(Error::state("the worker did not get ready in time")
-                .hint("The machine may be overloaded or the state directory hang; try again, or look at `breakglass doctor`."));
+            return Err(Error::state("the worker did not get ready in time").hint(
+                "The machine may be overloaded or the state directory hang; try again, or look at `breakglass doctor`.",
+            ));
         }
         match from.read(&mut buf) {
             Ok(0) if line.is_empty() => return Ok(None),

@@ -146,7 +146,9 @@ pub fn holders(path: &Path) -> Vec<u32> {
 
 fn has_open(pid: u32, wanted: &std::fs::Metadata) -> bool {
     let Ok(files) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-    files.flatten().any(|f| std::fs::metadata(f.path()).is_ok_and(|m| m.ino() == wanted.ino() && m.dev() == wanted.dev()))
+    files
+        .flatten()
+        .any(|f| std::fs::metadata(f.path()).is_ok_and(|m| m.ino() == wanted.ino() && m.dev() == wanted.dev()))
 }
 
 /// One process that a dead worker left behind.
@@ -177,7 +179,8 @@ pub fn orphans(folder: &Path) -> Vec<Orphan> {
 /// State when the locks cannot be probed; refused while the worker itself lives (cancel the run instead).
 pub fn stop_orphans(folder: &Path) -> Result<bool> {
     if probe(folder)? == RunLiveness::Running {
-        return Err(Error::refused("the worker of this run is alive").hint("Cancel the run instead: the worker ends its processes in order."));
+        return Err(Error::refused("the worker of this run is alive")
+            .hint("Cancel the run instead: the worker ends its processes in order."));
     }
     let lock: PathBuf = folder.join(CHILDREN_LOCK);
     let mut deadline = Instant::now() + super::group::GRACE;

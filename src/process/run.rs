@@ -215,7 +215,9 @@ fn cannot_start(name: &str, e: &std::io::Error) -> Error {
     let error = Error::target(format!("cannot start {name:?}")).why(e);
     match e.kind() {
         std::io::ErrorKind::NotFound => error.hint(format!("Install {name}, or put the folder it is in into PATH.")),
-        std::io::ErrorKind::PermissionDenied => error.hint("Check that the file is executable and its folders are open to the user it runs as."),
+        std::io::ErrorKind::PermissionDenied => {
+            error.hint("Check that the file is executable and its folders are open to the user it runs as.")
+        }
         _ => error,
     }
 }

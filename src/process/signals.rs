@@ -40,7 +40,11 @@ impl Signals {
     /// State when the system refuses a handler.
     pub fn listen() -> Result<Self> {
         let on = |kind: SignalKind| signal(kind).state(|| "cannot listen for signals".into());
-        Ok(Self { term: on(SignalKind::terminate())?, int: on(SignalKind::interrupt())?, hup: on(SignalKind::hangup())? })
+        Ok(Self {
+            term: on(SignalKind::terminate())?,
+            int: on(SignalKind::interrupt())?,
+            hup: on(SignalKind::hangup())?,
+        })
     }
 
     /// The next request to end. Cancel-safe.
