@@ -75,6 +75,8 @@ fn random_id() -> String {
     let mut bytes = [0u8; 16];
     match getrandom::fill(&mut bytes) {
         Ok(()) => format!("unknown-{:032x}", u128::from_be_bytes(bytes)),
-        Err(_) => format!("unknown-{}-{}", std::process::id(), Time::from_system(std::time::SystemTime::now()).micros()),
+        Err(_) => {
+            format!("unknown-{}-{}", std::process::id(), Time::from_system(std::time::SystemTime::now()).micros())
+        }
     }
 }

@@ -147,7 +147,9 @@ impl FileJournal {
                 if self.read.end > 0 {
                     return Err(Error::state(format!("the journal {:?} has gone", self.path))
                         .why("it was there when it was last read")
-                        .hint("look for the incident directory under another name: it must not be moved while it is open"));
+                        .hint(
+                            "look for the incident directory under another name: it must not be moved while it is open",
+                        ));
                 }
                 return Ok(Vec::new());
             }
@@ -242,9 +244,11 @@ impl FileJournal {
     fn decode_alone(&self, number: u64, line: &[u8]) -> Result<Line> {
         match record::decode(line) {
             Ok(Decoded::Record(line)) => Ok(line),
-            Ok(Decoded::Withheld { reason, .. }) => Err(Error::state(format!("record {number} of {:?} is withheld", self.path))
-                .why(format!("this is an evidence copy, not an incident ({reason})"))
-                .hint("`breakglass journal verify` works on it")),
+            Ok(Decoded::Withheld { reason, .. }) => {
+                Err(Error::state(format!("record {number} of {:?} is withheld", self.path))
+                    .why(format!("this is an evidence copy, not an incident ({reason})"))
+                    .hint("`breakglass journal verify` works on it"))
+            }
             Err(why) => Err(self.damaged(number, &why)),
         }
     }
@@ -252,7 +256,10 @@ impl FileJournal {
     fn damaged(&self, number: u64, why: &str) -> Error {
         Error::state(format!("the journal {:?} is damaged at record {number}", self.path))
             .why(format!("record {number} {why}"))
-            .hint(format!("`breakglass journal verify {}` says what still holds; nothing is written to a damaged journal", self.dir.display()))
+            .hint(format!(
+                "`breakglass journal verify {}` says what still holds; nothing is written to a damaged journal",
+                self.dir.display()
+            ))
     }
 
     /// Opens for writing; the second value says whether the file was created just now.
@@ -274,9 +281,9 @@ impl FileJournal {
         let what = || format!("cannot append to the journal {path:?}");
         let (file, created) = self.writer()?;
         let end = at + line.len() as u64;
-        let written = file.write_all_at(line, at).and_then(|()| {
-            if file.metadata()?.len() > end { file.set_len(end) } else { Ok(()) }
-        });
+        let written = file
+            .write_all_at(line, at)
+            .and_then(|()| if file.metadata()?.len() > end { file.set_len(end) } else { Ok(()) });
         let synced = match written {
             Err(e) => return Err(take_back(&file, at, number, Error::state(what()).why(e))),
             Ok(()) if created => file.sync_all().and_then(|()| files::sync_dir(&self.dir)),
@@ -420,7 +427,9 @@ fn take_back(file: &File, at: u64, number: u64, error: Error) -> Error {
         Ok(()) => error
             .hint(format!("nothing of it was kept: the journal ends at record {number} as before"))
             .hint("free space on the disk of the state directory, then do it again"),
-        Err(e) => error.hint(format!("a part of it may be left after record {number} ({e}); the next append moves it aside")),
+        Err(e) => {
+            error.hint(format!("a part of it may be left after record {number} ({e}); the next append moves it aside"))
+        }
     }
 }
 

@@ -40,13 +40,17 @@ impl FileLock {
         if wait(&file, path, deadline)? {
             return Ok(Self::held(file, path, writable, what));
         }
-        let mut error = Error::state(format!("{path:?} is locked"))
-            .why(format!("after waiting {} ms it is still held by {}", deadline.as_millis(), holder_words(path)));
+        let mut error = Error::state(format!("{path:?} is locked")).why(format!(
+            "after waiting {} ms it is still held by {}",
+            deadline.as_millis(),
+            holder_words(path)
+        ));
         if let Some((pid, host)) = holder_pid(path)
             && host == host_name()
             && is_stopped(pid)
         {
-            error = error.hint(format!("process {pid} is stopped (Ctrl-Z?): continue it with `kill -CONT {pid}`, or end it"));
+            error = error
+                .hint(format!("process {pid} is stopped (Ctrl-Z?): continue it with `kill -CONT {pid}`, or end it"));
         }
         Err(error.hint("the lock frees itself when the process that holds it ends"))
     }

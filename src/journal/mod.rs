@@ -56,7 +56,8 @@ impl fmt::Display for Head {
 impl std::str::FromStr for Head {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let bad = || format!("{text:?} is not a journal head such as 12:4f2a… (a number, a colon, 64 hexadecimal digits)");
+        let bad =
+            || format!("{text:?} is not a journal head such as 12:4f2a… (a number, a colon, 64 hexadecimal digits)");
         let (seq, hash) = text.trim().split_once(':').ok_or_else(bad)?;
         let seq: u64 = seq.parse().map_err(|_| bad())?;
         let hash = hash.to_lowercase();

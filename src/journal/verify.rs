@@ -66,7 +66,9 @@ impl Report {
                     ));
                 }
             }
-            None => out.push("held against no anchor: a cut tail, or a journal rewritten as a whole, would not show".into()),
+            None => {
+                out.push("held against no anchor: a cut tail, or a journal rewritten as a whole, would not show".into())
+            }
         }
         if !self.withheld.is_empty() {
             let numbers: Vec<String> = self.withheld.iter().map(ToString::to_string).collect();

@@ -90,7 +90,9 @@ fn notifier(path: &Path, sender: Sender<Nudge>) -> notify::Result<RecommendedWat
     let name = path.file_name().map(std::ffi::OsStr::to_os_string);
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         let ours = match &event {
-            Ok(e) => !e.kind.is_access() && (e.paths.is_empty() || e.paths.iter().any(|p| p.file_name() == name.as_deref())),
+            Ok(e) => {
+                !e.kind.is_access() && (e.paths.is_empty() || e.paths.iter().any(|p| p.file_name() == name.as_deref()))
+            }
             Err(_) => true,
         };
         if ours {
