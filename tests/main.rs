@@ -3,3 +3,6 @@
 
 // Children: start, output, end.
 mod process;
+
+// The direction of imports, and what pure rooms may not touch.
+mod layers;

@@ -1,1 +1,118 @@
-//! One file per subcommand.
+//! One file per subcommand; joins the registries. The command line is a contract: see `docs/formats.md`, "Exit codes".
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use crate::config::{Config, Environment};
+use crate::error::{Error, ErrorKind, Result};
+
+pub mod act;
+
+/// What every subcommand gets.
+pub struct Invocation {
+    /// The environment as it was at the start.
+    pub env: Environment,
+    /// The configuration in force.
+    pub config: Config,
+    /// Print one JSON document on stdout.
+    pub json: bool,
+}
+
+type Run = fn(&Invocation, &ArgMatches) -> Result<u8>;
+
+/// A subcommand: its definition and what runs it.
+struct Subcommand {
+    command: fn() -> Command,
+    run: Run,
+}
+
+/// Subcommands that are not actions. Actions (`health`, `pitr restore`, …) come from the registry.
+fn subcommands() -> Vec<Subcommand> {
+    vec![]
+}
+
+/// The whole command line: our own subcommands and every registered action.
+pub fn command() -> Command {
+    let mut root = Command::new("breakglass")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("In case of emergency, break glass: a console for disaster recovery")
+        .after_help(
+            "Without a subcommand the console opens on the home screen.\n\
+             Exit codes: 0 done, 1 the thing checked is not as it should be, 2 usage or configuration,\n\
+             3 a target or service failed, 4 refused for safety, 130 interrupted.",
+        )
+        .arg(
+            Arg::new("config")
+                .long("config")
+                .value_name("FILE")
+                .value_parser(clap::value_parser!(PathBuf))
+                .global(true)
+                .help("Configuration file instead of ./breakglass.toml"),
+        )
+        .arg(
+            Arg::new("json")
+                .long("json")
+                .action(ArgAction::SetTrue)
+                .global(true)
+                .help("Print one JSON document on stdout; messages go to stderr"),
+        );
+    for sub in subcommands() {
+        root = root.subcommand((sub.command)());
+    }
+    act::add_actions(root, &registry())
+}
+
+/// Every action the program knows.
+pub fn registry() -> crate::action::Registry {
+    crate::action::Registry::default()
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let matches = match command().try_get_matches_from(&args) {
+        Ok(matches) => matches,
+        Err(e) => {
+            // clap prints help and version to stdout with exit 0, mistakes to stderr.
+            let code = if e.use_stderr() { ErrorKind::Usage.exit_code() } else { 0 };
+            let _ = e.print();
+            return ExitCode::from(code);
+        }
+    };
+    let json = matches.get_flag("json");
+    match dispatch(&matches, json) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            report(&error, json);
+            ExitCode::from(error.kind.exit_code())
+        }
+    }
+}
+
+fn dispatch(matches: &ArgMatches, json: bool) -> Result<u8> {
+    let env = Environment::read();
+    let config = Config::load(&env, matches.get_one::<PathBuf>("config").map(PathBuf::as_path))?;
+    let invocation = Invocation { env, config, json };
+    let Some((name, sub)) = matches.subcommand() else {
+        return Err(Error::usage("There is no console yet"));
+    };
+    for known in subcommands() {
+        if (known.command)().get_name() == name {
+            return (known.run)(&invocation, sub);
+        }
+    }
+    act::run(&invocation, name, sub)
+}
+
+/// Prints an error: for people on stderr, and with `--json` as the one document on stdout.
+fn report(error: &Error, json: bool) {
+    use std::io::Write;
+    // A closed pipe must not turn an error into a panic.
+    if json {
+        let _ = writeln!(std::io::stdout(), "{}", error.to_json());
+    }
+    let _ = writeln!(std::io::stderr(), "breakglass: {error}");
+}
