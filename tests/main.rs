@@ -6,3 +6,9 @@ mod process;
 
 // The direction of imports, and what pure rooms may not touch.
 mod layers;
+
+// Server programs, instances, connections, identity, base backup.
+mod postgres;
+
+// Real clusters for all topics.
+mod support;

@@ -1,1 +1,20 @@
-//! Server programs, live identity, instances.
+//! Server programs, live identity, instances, base backup.
+
+pub mod base_backup;
+pub mod connect;
+pub mod control;
+pub mod identity;
+pub mod install;
+pub mod instance;
+pub mod lsn;
+pub mod programs;
+pub mod user;
+
+pub use base_backup::BaseBackup;
+pub use connect::Database;
+pub use control::Control;
+pub use identity::identity;
+pub use instance::{Instance, Layout, Stop};
+pub use lsn::Lsn;
+pub use programs::Programs;
+pub use user::RunAs;

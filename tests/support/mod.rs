@@ -1,0 +1,4 @@
+//! What several test modules need: real PostgreSQL clusters that do not outlive the tests.
+#![allow(dead_code)] // each topic uses a part
+
+pub mod cluster;
