@@ -161,12 +161,8 @@ impl Database {
     pub fn options(&self) -> Result<PgConnectOptions> {
         let broken = |e: &dyn fmt::Display| Error::config(format!("cannot use the database address {self}")).why(e);
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { percent_encode(&self.host) };
-        let url = format!(
-            "postgres://{}@{host}:{}/{}",
-            percent_encode(&self.user),
-            self.port,
-            percent_encode(&self.name)
-        );
+        let url =
+            format!("postgres://{}@{host}:{}/{}", percent_encode(&self.user), self.port, percent_encode(&self.name));
         let mut o = PgConnectOptions::from_str(&url).map_err(|e| broken(&e))?;
         if let Some(p) = &self.password {
             o = o.password(p.expose());

@@ -133,7 +133,12 @@ impl Instance {
     fn check_reach(&self, dir: &Path) -> Result<()> {
         let Some(u) = &self.user else { return Ok(()) };
         let mut c = Command::new("ls");
-        c.arg("-d").arg(dir.join(".")).current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        c.arg("-d")
+            .arg(dir.join("."))
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         user::apply(&mut c, Some(u));
         if c.status().is_ok_and(|s| s.success()) {
             return Ok(());

@@ -32,7 +32,8 @@ impl RunAs {
         match configured {
             Some(name) => {
                 let user = Self::lookup(name)?.ok_or_else(|| {
-                    Error::config(format!("no Unix user {name:?}")).hint("set run_as to a user that exists, such as postgres")
+                    Error::config(format!("no Unix user {name:?}"))
+                        .hint("set run_as to a user that exists, such as postgres")
                 })?;
                 if user.uid == current && current != 0 {
                     return Ok(None);
@@ -140,8 +141,7 @@ pub fn own_file(path: &Path, text: &str, user: Option<&RunAs>) -> Result<()> {
     {
         return Err(Error::target(what()).why(e));
     }
-    let mut file =
-        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&scratch).target(what)?;
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&scratch).target(what)?;
     file.write_all(text.as_bytes()).target(what)?;
     file.sync_all().target(what)?;
     if let Some(u) = user {

@@ -101,7 +101,10 @@ fn a_folder_of_somebody_else_is_not_used_for_sockets() {
 fn settings_with_quotes_survive_and_bad_names_do_not() {
     let c = Cluster::create("quotes", &[("application_name", "it's a \\ test")]);
     c.instance.start(LIMIT).unwrap();
-    assert_eq!(c.sql("postgres", "select setting from pg_file_settings where name = 'application_name'"), "it's a \\ test");
+    assert_eq!(
+        c.sql("postgres", "select setting from pg_file_settings where name = 'application_name'"),
+        "it's a \\ test"
+    );
     let e = c.instance.configure(&[("evil\nfsync".into(), "off".into())], None).unwrap_err();
     assert_eq!(e.kind.exit_code(), 2);
 }

@@ -25,7 +25,8 @@ fn the_newest_wins_unless_a_version_is_asked_for() {
     fake(&root.path().join("Applications/Postgres.app/Contents/Versions/16/bin"), "16.1", &NEEDED);
     let all = places(None, root.path());
     assert_eq!(Programs::find_in(&all, None).unwrap().version(), "17.2");
-    for (major, dir) in [(15, "usr/lib/postgresql/15/bin"), (16, "Applications/Postgres.app/Contents/Versions/16/bin")] {
+    for (major, dir) in [(15, "usr/lib/postgresql/15/bin"), (16, "Applications/Postgres.app/Contents/Versions/16/bin")]
+    {
         let found = Programs::find_in(&all, Some(major)).unwrap();
         assert_eq!(found.bin_dir, root.path().canonicalize().unwrap().join(dir));
     }
