@@ -6,9 +6,9 @@ use std::thread::JoinHandle;
 
 use super::connect::Database;
 use super::programs::Programs;
-use super::user::RunAs;
 use crate::error::{Context, Error, Result};
 use crate::model::CleanText;
+use crate::process::UnixUser;
 
 /// A base backup that is being read. Read it to its end, then call [`BaseBackup::finish`]: only that says whether it is
 /// whole. Dropping it early ends `pg_basebackup`.
@@ -26,7 +26,7 @@ impl BaseBackup {
     ///
     /// # Errors
     /// The program cannot be run. What the server refuses shows in [`BaseBackup::finish`].
-    pub fn start(programs: &Programs, at: &Database, label: &str, user: Option<&RunAs>) -> Result<Self> {
+    pub fn start(programs: &Programs, at: &Database, label: &str, user: Option<&UnixUser>) -> Result<Self> {
         let mut c: Command = programs.command("pg_basebackup", user);
         c.args(["-D", "-", "-Ft", "-X", "none", "-c", "fast", "--no-password", "-l", label]);
         for (name, value) in at.tool_env() {

@@ -5,9 +5,9 @@ use std::str::FromStr;
 
 use super::Lsn;
 use super::programs::Programs;
-use super::user::RunAs;
 use crate::error::{Context, Error, Result};
 use crate::model::CleanText;
+use crate::process::UnixUser;
 
 /// The part of `pg_control` that recovery needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +49,7 @@ impl Control {
     ///
     /// # Errors
     /// The program fails (no such directory, wrong version, no permission) or a field is missing.
-    pub fn read(programs: &Programs, data: &Path, user: Option<&RunAs>) -> Result<Self> {
+    pub fn read(programs: &Programs, data: &Path, user: Option<&UnixUser>) -> Result<Self> {
         let out = programs
             .command("pg_controldata", user)
             .arg("-D")

@@ -17,7 +17,7 @@ pub struct InstallCommand {
 pub fn install_command() -> Option<InstallCommand> {
     let release = ["/etc/os-release", "/usr/lib/os-release"].iter().find_map(|p| std::fs::read_to_string(p).ok());
     let mac = cfg!(target_os = "macos") || Path::new("/System/Library/CoreServices/SystemVersion.plist").exists();
-    command_for(release.as_deref().unwrap_or(""), mac, super::user::is_root())
+    command_for(release.as_deref().unwrap_or(""), mac, crate::process::user::is_root())
 }
 
 /// The install command for a system described by its os-release text (the freedesktop.org format).

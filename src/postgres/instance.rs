@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use super::connect::Database;
 use super::programs::{Programs, data_version};
-use super::user::{self, RunAs};
+use super::user;
 use crate::error::{Context, Error, Result};
 use crate::model::CleanText;
+use crate::process::UnixUser;
 
 /// Longest path of a Unix socket that all platforms take, in bytes without the final zero (Linux 107, macOS 103).
 pub const SOCKET_PATH_MAX: usize = if cfg!(target_os = "macos") { 103 } else { 107 };
@@ -88,7 +89,7 @@ pub struct Instance {
     /// Port; names the socket file.
     pub port: u16,
     /// User it runs as; none for the current one.
-    pub user: Option<RunAs>,
+    pub user: Option<UnixUser>,
     /// Name of the superuser role.
     pub superuser: String,
 }
@@ -98,7 +99,7 @@ impl Instance {
     ///
     /// # Errors
     /// The socket path would be too long even in /tmp.
-    pub fn new(programs: Programs, root: &Path, user: Option<RunAs>) -> Result<Self> {
+    pub fn new(programs: Programs, root: &Path, user: Option<UnixUser>) -> Result<Self> {
         let it = Self { programs, layout: Layout::under(root, 5432), port: 5432, user, superuser: "postgres".into() };
         it.check_socket()?;
         Ok(it)

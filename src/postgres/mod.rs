@@ -17,4 +17,3 @@ pub use identity::identity;
 pub use instance::{Instance, Layout, Stop};
 pub use lsn::Lsn;
 pub use programs::Programs;
-pub use user::RunAs;

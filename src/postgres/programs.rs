@@ -4,8 +4,9 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::user::{self, RunAs};
+use super::user;
 use crate::error::{Context, Error, Result};
+use crate::process::UnixUser;
 
 /// What a folder must hold to count as a server's: a lone `postgres` on PATH may be a wrapper or a link.
 pub const NEEDED: [&str; 5] = ["initdb", "pg_ctl", "postgres", "pg_basebackup", "pg_controldata"];
@@ -111,7 +112,7 @@ impl Programs {
 
     /// A command for one of the programs that inherits nothing: environment emptied but for PATH and a C locale, folder
     /// `/`, input from nowhere, as `user`. What a server would inherit from an incident must not outlive it.
-    pub fn command(&self, program: &str, user: Option<&RunAs>) -> Command {
+    pub fn command(&self, program: &str, user: Option<&UnixUser>) -> Command {
         let mut c = Command::new(self.path(program));
         clean(&mut c, &self.bin_dir);
         user::apply(&mut c, user);
@@ -120,7 +121,7 @@ impl Programs {
 
     /// As [`Programs::command`], for what starts a server: it also inherits no file of ours above 2, whatever their
     /// close-on-exec flags say. A server would hold our locks for as long as it lives.
-    pub fn detached(&self, program: &str, user: Option<&RunAs>) -> Command {
+    pub fn detached(&self, program: &str, user: Option<&UnixUser>) -> Command {
         // bash, because dash cannot name a file above 9; without bash at least those up to 9 are closed.
         let bash = ["/bin/bash", "/usr/bin/bash", "/usr/local/bin/bash"].iter().find(|p| Path::new(p).is_file());
         let all = "for f in /proc/self/fd/* /dev/fd/*; do n=${f##*/}; case $n in 0|1|2|*[!0-9]*) ;; \

@@ -1,89 +1,34 @@
 //! The Unix user a server runs as: PostgreSQL refuses to run as root.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use crate::error::{Context, Error, Result};
+use crate::process::UnixUser;
+use crate::process::user::{current_uid, lookup, unprivileged};
 
-/// A Unix user other than the current one, to run server programs as.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RunAs {
-    /// Login name.
-    pub name: String,
-    /// User id.
-    pub uid: u32,
-    /// Primary group id.
-    pub gid: u32,
-}
-
-/// Whether this process runs as root.
-pub fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
-}
-
-impl RunAs {
-    /// The user server programs must run as: none (the current one) unless we are root; then `configured`, else
-    /// `postgres`, else `nobody`. A configured user that is the current one is none, too.
-    ///
-    /// # Errors
-    /// The configured user does not exist, is root, or we are neither root nor that user.
-    pub fn for_server(configured: Option<&str>) -> Result<Option<Self>> {
-        let current = rustix::process::geteuid().as_raw();
-        match configured {
-            Some(name) => {
-                let user = Self::lookup(name)?.ok_or_else(|| {
-                    Error::config(format!("no Unix user {name:?}"))
-                        .hint("set run_as to a user that exists, such as postgres")
-                })?;
-                if user.uid == current && current != 0 {
-                    return Ok(None);
-                }
-                if user.uid == 0 {
-                    return Err(Error::config("run_as is \"root\"").why("PostgreSQL refuses to run as root"));
-                }
-                if current != 0 {
-                    return Err(Error::config(format!("run_as is {name:?}"))
-                        .why("only root can run programs as another user")
-                        .hint(format!("start breakglass as {name} or as root")));
-                }
-                Ok(Some(user))
-            }
-            None if current != 0 => Ok(None),
-            None => {
-                for name in ["postgres", "nobody"] {
-                    if let Some(user) = Self::lookup(name)?
-                        && user.uid != 0
-                    {
-                        return Ok(Some(user));
-                    }
-                }
-                Err(Error::config("no unprivileged user to run PostgreSQL as")
-                    .why("running as root, and neither postgres nor nobody exists")
-                    .hint("set run_as in breakglass.toml"))
-            }
-        }
+/// The user server programs must run as: none (the current one) unless we are root; then `configured`, else `postgres`,
+/// else `nobody`. A configured user that is the current one is none, too.
+///
+/// # Errors
+/// The configured user does not exist, is root, or we are neither root nor that user; or there is none to fall back on.
+pub fn for_server(configured: Option<&str>) -> Result<Option<UnixUser>> {
+    let Some(name) = configured else { return unprivileged() };
+    let user = lookup(name).map_err(|e| e.hint("set postgres.run_as to a user that exists, such as postgres"))?;
+    if user.uid == 0 {
+        return Err(Error::config("postgres.run_as is \"root\"").why("PostgreSQL refuses to run as root"));
     }
-
-    /// Looks a user up by name through `id`, so that every name service of the system counts.
-    fn lookup(name: &str) -> Result<Option<Self>> {
-        if name.is_empty() || name.starts_with('-') {
-            return Err(Error::config(format!("{name:?} is not a user name")));
-        }
-        let number = |flag: &str| -> Result<Option<u32>> {
-            let out = Command::new("id")
-                .args([flag, name])
-                .stdin(Stdio::null())
-                .output()
-                .target(|| "cannot run id".to_string())?;
-            Ok(String::from_utf8_lossy(&out.stdout).trim().parse().ok().filter(|_| out.status.success()))
-        };
-        let (Some(uid), Some(gid)) = (number("-u")?, number("-g")?) else { return Ok(None) };
-        Ok(Some(Self { name: name.to_string(), uid, gid }))
+    match current_uid() {
+        0 => Ok(Some(user)),
+        current if current == user.uid => Ok(None),
+        _ => Err(Error::config(format!("postgres.run_as is {name:?}"))
+            .why("only root can run programs as another user")
+            .hint(format!("start breakglass as {name} or as root"))),
     }
 }
 
 /// Makes the command run as `user`, with that user's group alone.
-pub fn apply(command: &mut Command, user: Option<&RunAs>) {
+pub fn apply(command: &mut Command, user: Option<&UnixUser>) {
     use std::os::unix::process::CommandExt;
     if let Some(u) = user {
         // The standard library drops the supplementary groups of root when it sets a user id.
@@ -96,13 +41,13 @@ pub fn apply(command: &mut Command, user: Option<&RunAs>) {
 /// # Errors
 /// It cannot be created, or exists as somebody else's or as something else: never used then, because another user
 /// could have put it there.
-pub fn own_dir(dir: &Path, user: Option<&RunAs>) -> Result<()> {
+pub fn own_dir(dir: &Path, user: Option<&UnixUser>) -> Result<()> {
     use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
     let what = || format!("cannot make the directory {:?}", dir.display());
     if let Some(parent) = dir.parent() {
         std::fs::create_dir_all(parent).target(what)?;
     }
-    let uid = user.map_or_else(|| rustix::process::geteuid().as_raw(), |u| u.uid);
+    let uid = user.map_or_else(current_uid, |u| u.uid);
     match std::fs::DirBuilder::new().mode(0o700).create(dir) {
         Ok(()) => {
             if let Some(u) = user {
@@ -129,7 +74,7 @@ pub fn own_dir(dir: &Path, user: Option<&RunAs>) -> Result<()> {
 ///
 /// # Errors
 /// The file cannot be written.
-pub fn own_file(path: &Path, text: &str, user: Option<&RunAs>) -> Result<()> {
+pub fn own_file(path: &Path, text: &str, user: Option<&UnixUser>) -> Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
     let what = || format!("cannot write {:?}", path.display());

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use breakglass::postgres::{Database, Instance, Programs, RunAs, Stop};
+use breakglass::postgres::{Database, Instance, Programs, Stop, user};
+use breakglass::process::UnixUser;
 
 /// How long a server may take on a loaded machine.
 pub const LIMIT: Duration = Duration::from_secs(120);
@@ -66,8 +67,8 @@ pub fn programs() -> Programs {
 }
 
 /// User that servers run as in tests: none unless root.
-pub fn server_user() -> Option<RunAs> {
-    RunAs::for_server(None).unwrap()
+pub fn server_user() -> Option<UnixUser> {
+    user::for_server(None).unwrap()
 }
 
 impl Cluster {
