@@ -12,3 +12,5 @@ mod postgres;
 
 // Real clusters for all topics.
 mod support;
+// The fold, decide, clocks and forecast: pure, in tables.
+mod incident;

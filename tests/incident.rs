@@ -1,0 +1,486 @@
+//! The fold, decide, clocks and forecast: pure, in tables.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use breakglass::incident::forecast::{Course, restoring_steps, step_estimate};
+use breakglass::incident::{
+    Command, Context, Now, Policy, Refusal, RunRequest, RunStatus, State, StepStatus, StepTimes, decide, forecast,
+};
+use breakglass::model::event::{Check, Event, Kind, Outcome, OutputSeal, Verdict};
+use breakglass::model::plan::{Item, Phase, Risk, Scenario, Step};
+use breakglass::model::target::{Identity, RecoveryTarget};
+use breakglass::model::{Actor, Digest, IncidentId, Record, RunId, Seq, StepId, Time};
+
+const T0: i64 = 1_795_183_200_000_000;
+
+fn step(id: &str, phase: Phase, estimate_s: u64) -> Step {
+    Step {
+        id: StepId::new(id),
+        title: format!("Do {id}"),
+        line: 1,
+        phase: Some(phase),
+        text: String::new(),
+        items: vec![Item { title: "look".into(), line: 2 }],
+        blocks: vec![],
+        estimate_s: Some(estimate_s),
+        condition: None,
+        source: Default::default(),
+    }
+}
+
+fn scenario() -> Scenario {
+    Scenario {
+        slug: "database-corruption".into(),
+        title: "Database corruption".into(),
+        rto_s: Some(600),
+        rpo_s: Some(60),
+        steps: vec![
+            step("s1", Phase::Detect, 60),
+            step("s2", Phase::Recover, 120),
+            step("s3", Phase::Promote, 60),
+            step("s4", Phase::Communicate, 600),
+        ],
+        ..Default::default()
+    }
+}
+
+/// An incident driven through `decide` alone, with a clock that only the test moves.
+struct Desk {
+    scenario: Scenario,
+    records: Vec<Record>,
+    now: Now,
+    policy: Policy,
+    actor: Actor,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let mut desk = Self {
+            scenario: scenario(),
+            records: vec![],
+            now: Now { time: Time::from_micros(T0), up_ms: 1_000_000, boot: "b1".into() },
+            policy: Policy::default(),
+            actor: Actor::new("amy@bastion"),
+        };
+        desk.ok(Command::Open {
+            id: IncidentId::new("20261120T1400Z-database-corruption-7f3a"),
+            kind: Kind::Drill,
+            plan: Digest::new("d".repeat(64)),
+            rto_ms: None,
+            rpo_ms: None,
+            program: "0.1.0".into(),
+            target: Some("shop @ sandbox".into()),
+            expect: BTreeMap::from([("database".to_string(), "shop".to_string())]),
+        });
+        desk
+    }
+    fn state(&self) -> State {
+        State::fold(&self.records).unwrap()
+    }
+    fn try_at(&mut self, command: Command, at: Option<Time>) -> Result<usize, Refusal> {
+        let state = State::fold(&self.records);
+        let ctx = Context { scenario: &self.scenario, now: &self.now, actor: &self.actor, policy: &self.policy };
+        let events = decide(state.as_ref(), &command, ctx)?;
+        let n = events.len();
+        if n > 0 {
+            let seq = self.records.len() as u64 + 1;
+            self.records.push(Record {
+                v: 1,
+                seq: Seq(seq),
+                command: command.name().into(),
+                occurred_at: at.unwrap_or(self.now.time),
+                recorded_at: self.now.time,
+                up_ms: self.now.up_ms,
+                boot: self.now.boot.clone(),
+                actor: self.actor.clone(),
+                events,
+                prev: Digest::new("0".repeat(64)),
+                hash: Digest::new(format!("{seq:064}")),
+            });
+        }
+        Ok(n)
+    }
+    fn ok(&mut self, command: Command) -> usize {
+        let name = command.name();
+        self.try_at(command, None).unwrap_or_else(|r| panic!("{name} was refused: {r}"))
+    }
+    fn refused(&mut self, command: Command) -> Refusal {
+        let name = command.name();
+        match self.try_at(command, None) {
+            Err(r) => r,
+            Ok(n) => panic!("{name} was allowed with {n} events"),
+        }
+    }
+    fn pass(&mut self, seconds: u64) {
+        self.now.time = self.now.time.plus(Duration::from_secs(seconds));
+        self.now.up_ms += seconds * 1000;
+    }
+    fn request(&mut self, step: &str, action: &str, risk: Risk, confirmed: Option<&str>) -> Command {
+        Command::RequestRun(RunRequest {
+            step: Some(StepId::new(step)),
+            block_line: None,
+            action: action.into(),
+            shown: format!("breakglass {action}"),
+            args: vec![],
+            risk,
+            confirmed: confirmed.map(Into::into),
+        })
+    }
+    fn run(&mut self, step: &str, action: &str, risk: Risk, outcome: Outcome, facts: Vec<Event>) -> RunId {
+        let command = self.request(step, action, risk, Some("shop"));
+        self.ok(command);
+        let run = RunId(self.records.len() as u64);
+        self.ok(Command::StartRun { run, pid: 7, host: "h".into(), program: "0.1.0".into() });
+        self.pass(5);
+        self.ok(finish(run, outcome, facts));
+        run
+    }
+}
+
+fn finish(run: RunId, outcome: Outcome, facts: Vec<Event>) -> Command {
+    Command::FinishRun {
+        run,
+        outcome,
+        exit_code: i32::from(outcome != Outcome::Succeeded),
+        summary: "done".into(),
+        duration_ms: 5000,
+        output: OutputSeal::default(),
+        facts,
+    }
+}
+
+fn identity(database: &str) -> Identity {
+    Identity {
+        system_identifier: "7400000000000000001".into(),
+        database: database.into(),
+        host: "/tmp/s".into(),
+        port: 5432,
+        version_num: 150_020,
+        in_recovery: false,
+        timeline: 1,
+        data_directory: None,
+        other_databases: vec![],
+    }
+}
+
+fn seen(database: &str) -> Event {
+    Event::TargetSeen { role: "source".into(), identity: identity(database) }
+}
+
+fn shadow() -> Event {
+    Event::ShadowBuilt {
+        host: "/tmp/x".into(),
+        port: 5432,
+        data_directory: "/tmp/x/data".into(),
+        target: RecoveryTarget::Xid("731".into()),
+        backup: "b1".into(),
+        reached_lsn: "0/5000000".into(),
+        reached_time: None,
+        bytes: 1,
+        files_ms: 1,
+        replay_ms: 1,
+    }
+}
+
+fn contained() -> Event {
+    Event::BleedingStopped { done: vec!["writes off".into()], archived_lsn: None }
+}
+
+fn verified(passed: bool) -> Event {
+    let verdict = if passed { Verdict::Passed } else { Verdict::Failed };
+    Event::ShadowVerified { passed, checks: vec![Check { name: "rows".into(), verdict, detail: String::new() }] }
+}
+
+#[test]
+fn steps_go_through_their_statuses_and_back() {
+    let mut d = Desk::new();
+    let s1 = || StepId::new("s1");
+    assert_eq!(d.ok(Command::StartStep { step: s1() }), 1);
+    assert_eq!(d.ok(Command::StartStep { step: s1() }), 0, "starting twice records nothing");
+    d.pass(41);
+    d.ok(Command::Tick { step: s1(), item: 0, done: true });
+    assert!(d.refused(Command::Tick { step: s1(), item: 1, done: true }).why.contains("1 items"));
+    d.ok(Command::FinishStep { step: s1() });
+    assert_eq!(d.state().step(&s1()).took(), Some(Duration::from_secs(41)));
+    assert!(d.refused(Command::StartStep { step: s1() }).why.contains("already done"));
+    assert!(d.refused(Command::SkipStep { step: s1(), reason: "no".into() }).why.contains("already done"));
+    assert!(d.refused(Command::ReopenStep { step: s1(), reason: "  ".into() }).why.contains("empty"));
+    d.ok(Command::ReopenStep { step: s1(), reason: "looked at the wrong host".into() });
+    assert_eq!(d.state().step(&s1()).status, StepStatus::Active);
+    assert!(d.refused(Command::SkipStep { step: StepId::new("s2"), reason: String::new() }).why.contains("empty"));
+    d.ok(Command::SkipStep { step: StepId::new("s2"), reason: "columns repaired instead".into() });
+    assert_eq!(d.state().step(&StepId::new("s2")).status, StepStatus::Skipped);
+    assert!(d.refused(Command::StartStep { step: StepId::new("s9") }).hint.contains("s1, s2, s3, s4"));
+}
+
+#[test]
+fn a_run_is_never_run_twice_and_a_lost_one_blocks_the_next() {
+    let mut d = Desk::new();
+    let change = d.request("s2", "contain", Risk::Change, None);
+    d.ok(change.clone());
+    let run = RunId(d.records.len() as u64);
+    assert!(d.refused(change.clone()).why.contains("still going on"), "two changing actions at once");
+    let read = d.request("s1", "health", Risk::Read, None);
+    d.ok(read);
+    let start = |pid| Command::StartRun { run, pid, host: "h".into(), program: "0.1.0".into() };
+    assert!(d.refused(finish(run, Outcome::Succeeded, vec![])).why.contains("not started"));
+    d.ok(start(1));
+    assert!(d.refused(start(2)).hint.contains("never run twice"));
+    assert!(d.refused(Command::WithdrawRun { run, reason: "x".into() }).why.contains("has started"));
+    d.ok(Command::CancelRun { run });
+    assert_eq!(d.ok(Command::CancelRun { run }), 0);
+    d.ok(Command::LoseRun { run });
+    assert_eq!(d.state().runs[&run].status, RunStatus::Unknown);
+    assert!(d.refused(change.clone()).why.contains("unknown"), "nothing changing while an outcome is unknown");
+    assert!(d.refused(Command::Close { summary: "x".into(), force: true }).why.contains("still open"));
+    let resolve = |reason: &str| Command::ResolveRun { run, outcome: Outcome::Failed, reason: reason.into() };
+    assert!(d.refused(resolve("")).why.contains("empty"));
+    d.ok(resolve("read-only is not set, looked at it"));
+    assert_eq!(d.state().runs[&run].status, RunStatus::Finished(Outcome::Failed));
+    assert!(d.refused(Command::FinishStep { step: StepId::new("s2") }).why.contains("did not succeed"));
+    d.ok(change);
+}
+
+#[test]
+fn a_worker_taken_for_lost_may_still_report() {
+    let mut d = Desk::new();
+    let change = d.request("s2", "contain", Risk::Change, None);
+    d.ok(change);
+    let run = RunId(d.records.len() as u64);
+    d.ok(Command::StartRun { run, pid: 1, host: "h".into(), program: "0.1.0".into() });
+    d.ok(Command::LoseRun { run });
+    d.ok(finish(run, Outcome::Succeeded, vec![contained()]));
+    assert!(d.state().runs[&run].succeeded());
+    assert!(d.state().facts.contained.is_some());
+    assert!(d.refused(finish(run, Outcome::Succeeded, vec![])).why.contains("already ended"));
+}
+
+#[test]
+fn a_withdrawn_run_never_starts() {
+    let mut d = Desk::new();
+    let change = d.request("s2", "contain", Risk::Change, None);
+    d.ok(change);
+    let run = RunId(d.records.len() as u64);
+    d.ok(Command::WithdrawRun { run, reason: "no worker came up".into() });
+    let late = Command::StartRun { run, pid: 1, host: "h".into(), program: "0.1.0".into() };
+    assert!(d.refused(late).why.contains("withdrawn"));
+}
+
+#[test]
+fn promotion_needs_every_gate_in_order_and_every_gate_names_its_override() {
+    let mut d = Desk::new();
+    let promote = |d: &mut Desk, name: Option<&str>| d.request("s3", "pitr promote", Risk::Destroy, name);
+    let mut refusals = Vec::new();
+    let mut attempt = |d: &mut Desk, name: Option<&str>| {
+        let c = promote(d, name);
+        let r = d.refused(c);
+        refusals.push(r.gate);
+        r
+    };
+    assert!(attempt(&mut d, Some("shop")).why.contains("no recovered instance"));
+    d.run("s2", "pitr restore", Risk::Change, Outcome::Succeeded, vec![shadow()]);
+    assert_eq!(attempt(&mut d, Some("shop")).gate, Some("containment"));
+    d.run("s2", "contain", Risk::Change, Outcome::Succeeded, vec![contained()]);
+    assert_eq!(attempt(&mut d, Some("shop")).gate, Some("verification"));
+    d.run("s2", "pitr verify", Risk::Read, Outcome::Failed, vec![verified(false)]);
+    assert!(attempt(&mut d, Some("shop")).why.contains("rows"));
+    d.run("s2", "pitr verify", Risk::Read, Outcome::Succeeded, vec![verified(true)]);
+    assert_eq!(attempt(&mut d, Some("shop")).gate, Some("identity"), "identity was never seen");
+    d.ok(Command::Observe { facts: vec![seen("other")] });
+    assert!(attempt(&mut d, Some("shop")).why.contains("\"other\""), "the wrong database");
+    d.ok(Command::Observe { facts: vec![seen("shop")] });
+    d.pass(16 * 60);
+    assert!(attempt(&mut d, Some("shop")).why.contains("last seen"), "the preview is stale");
+    d.ok(Command::Observe { facts: vec![seen("shop")] });
+    assert!(attempt(&mut d, None).why.contains("not typed"));
+    assert!(attempt(&mut d, Some("shopp")).why.contains("\"shopp\" was typed"));
+    d.policy.second_person = true;
+    assert_eq!(attempt(&mut d, Some("shop")).gate, Some("second_person"));
+    let amy = d.actor.clone();
+    let approve = Command::Approve { shown: "breakglass pitr promote".into(), requested_by: amy.clone() };
+    assert!(d.refused(approve.clone()).why.contains("another person"));
+    d.actor = Actor::new("ben@bastion");
+    d.ok(approve);
+    d.actor = amy;
+    let c = promote(&mut d, Some("shop"));
+    d.ok(c);
+}
+
+#[test]
+fn waiving_needs_a_reason_and_opens_the_gate() {
+    let mut d = Desk::new();
+    d.run("s2", "pitr restore", Risk::Change, Outcome::Succeeded, vec![shadow(), contained(), seen("shop")]);
+    let c = d.request("s3", "pitr promote", Risk::Destroy, Some("shop"));
+    assert_eq!(d.refused(c.clone()).gate, Some("verification"));
+    assert!(d.refused(Command::Waive { gate: "verification".into(), reason: " ".into() }).why.contains("empty"));
+    d.ok(Command::Waive {
+        gate: "verification".into(),
+        reason: "amcheck is not installed; rows were compared by hand".into(),
+    });
+    d.ok(c);
+}
+
+#[test]
+fn another_shadow_must_be_verified_again() {
+    let mut d = Desk::new();
+    d.run("s2", "pitr restore", Risk::Change, Outcome::Succeeded, vec![shadow(), contained(), seen("shop")]);
+    d.run("s2", "pitr verify", Risk::Read, Outcome::Succeeded, vec![verified(true)]);
+    d.run("s2", "pitr restore", Risk::Change, Outcome::Succeeded, vec![shadow()]);
+    let c = d.request("s3", "pitr promote", Risk::Destroy, Some("shop"));
+    assert_eq!(d.refused(c).gate, Some("verification"));
+}
+
+#[test]
+fn destroying_without_a_shadow_needs_a_verified_backup() {
+    let mut d = Desk::new();
+    d.ok(Command::Observe { facts: vec![seen("shop")] });
+    let drop = d.request("s2", "shell", Risk::Destroy, Some("shop"));
+    assert_eq!(d.refused(drop.clone()).gate, Some("verified_backup"));
+    let taken = |verified| Event::BackupTaken { id: "b".into(), bytes: 1, timeline: 1, verified };
+    d.ok(Command::Observe { facts: vec![taken(false)] });
+    assert_eq!(d.refused(drop.clone()).gate, Some("verified_backup"), "an unverified backup does not count");
+    d.ok(Command::Observe { facts: vec![taken(true)] });
+    d.ok(drop);
+}
+
+#[test]
+fn facts_are_facts_and_nothing_else_can_be_observed() {
+    let mut d = Desk::new();
+    let sneaky = Event::ServiceRestored { at: d.now.time, how: "trust me".into() };
+    assert!(d.refused(Command::Observe { facts: vec![sneaky] }).why.contains("not an observation"));
+    let verified_elsewhere = verified(true);
+    assert!(d.refused(Command::Observe { facts: vec![verified_elsewhere] }).why.contains("not an observation"));
+}
+
+#[test]
+fn the_future_is_refused_and_the_past_is_kept() {
+    let mut d = Desk::new();
+    let later = d.now.time.plus(Duration::from_secs(60));
+    let earlier = d.now.time.minus(Duration::from_secs(333));
+    assert!(d.refused(Command::SetImpact { at: later, source: "x".into() }).why.contains("future"));
+    assert!(d.refused(Command::RestoreService { at: later, how: "x".into() }).why.contains("future"));
+    let choose = |at| Command::ChooseMoment { target: RecoveryTarget::Time(at), at: Some(at), loses: None };
+    assert!(d.refused(choose(later)).why.contains("future"));
+    d.ok(choose(earlier));
+    assert_eq!(d.state().vars["TARGET"], format!("time:{earlier}"));
+    d.try_at(Command::Note { text: "customers called".into() }, Some(earlier)).unwrap();
+    assert_eq!(d.state().notes[0].when.at, earlier);
+    assert_eq!(d.state().notes[0].when.recorded, d.now.time);
+}
+
+#[test]
+fn the_rto_clock_runs_from_impact_survives_a_clock_step_and_stops() {
+    let mut d = Desk::new();
+    d.pass(10);
+    assert_eq!(d.state().rto_clock(&d.now).elapsed, Duration::from_secs(10), "from opening until the impact is stated");
+    let at = d.now.time.minus(Duration::from_secs(120));
+    d.ok(Command::SetImpact { at, source: "first alert".into() });
+    d.pass(60);
+    assert_eq!(d.state().rto_clock(&d.now).elapsed, Duration::from_secs(180));
+    // Somebody sets the wall clock back an hour: time within the boot goes on.
+    let mut stepped = d.now.clone();
+    stepped.time = stepped.time.minus(Duration::from_secs(3600));
+    assert_eq!(d.state().rto_clock(&stepped).elapsed, Duration::from_secs(180));
+    // Another machine or a reboot has only the wall clock.
+    let other = Now { boot: "b2".into(), up_ms: 5, ..d.now.clone() };
+    assert_eq!(d.state().rto_clock(&other).elapsed, Duration::from_secs(180));
+    d.ok(Command::RestoreService { at: d.now.time, how: "verified".into() });
+    d.pass(1000);
+    let clock = d.state().rto_clock(&d.now);
+    assert_eq!((clock.elapsed, clock.stopped, clock.missed()), (Duration::from_secs(180), true, false));
+}
+
+#[test]
+fn a_closed_incident_takes_only_notes_and_evidence() {
+    let mut d = Desk::new();
+    assert_eq!(d.refused(Command::Close { summary: "over".into(), force: false }).gate, Some("not_restored"));
+    d.ok(Command::RestoreService { at: d.now.time, how: "a person says so".into() });
+    d.ok(Command::Close { summary: "over".into(), force: false });
+    d.ok(Command::Note { text: "one more thing".into() });
+    for command in [
+        Command::StartStep { step: StepId::new("s1") },
+        Command::Declare { severity: "P1".into() },
+        Command::Close { summary: "again".into(), force: true },
+    ] {
+        assert!(d.refused(command).why.contains("is closed"));
+    }
+    let run = d.request("s1", "health", Risk::Read, None);
+    assert!(d.refused(run).why.contains("is closed"));
+}
+
+#[test]
+fn an_event_of_the_future_makes_it_read_only() {
+    let mut d = Desk::new();
+    let mut record = d.records[0].clone();
+    record.seq = Seq(2);
+    record.events = vec![serde_json::from_str(r#"{"type":"moon_phase_seen","phase":"full"}"#).unwrap()];
+    assert_eq!(record.events, [Event::Unknown]);
+    d.records.push(record);
+    assert!(d.state().read_only);
+    assert!(d.refused(Command::Note { text: "x".into() }).why.contains("newer version"));
+}
+
+#[test]
+fn a_plan_is_offered_once_and_adopted_by_a_person() {
+    let mut d = Desk::new();
+    let new = Digest::new("e".repeat(64));
+    assert_eq!(d.ok(Command::OfferPlan { plan: new.clone() }), 1);
+    assert_eq!(d.ok(Command::OfferPlan { plan: new.clone() }), 0);
+    assert_eq!(d.state().plan, Digest::new("d".repeat(64)), "the incident keeps its own");
+    d.ok(Command::AdoptPlan { plan: new.clone() });
+    assert_eq!((d.state().plan, d.state().plan_offered), (new, None));
+}
+
+#[test]
+fn fold_in_two_parts_is_fold_in_one() {
+    let mut d = Desk::new();
+    d.ok(Command::Declare { severity: "P0".into() });
+    d.run("s1", "health", Risk::Read, Outcome::Failed, vec![seen("shop")]);
+    d.run("s2", "pitr restore", Risk::Change, Outcome::Succeeded, vec![shadow(), contained()]);
+    d.ok(Command::Note { text: "n".into() });
+    for cut in 1..d.records.len() {
+        let mut state = State::fold(&d.records[..cut]).unwrap();
+        d.records[cut..].iter().for_each(|r| state.apply(r));
+        assert_eq!(state, d.state(), "cut at {cut}");
+    }
+    assert_eq!(State::fold(&[]), None);
+    assert_eq!(State::fold(&d.records[1..]), None, "a journal begins with its opening");
+}
+
+#[test]
+fn the_forecast_sums_what_is_left_up_to_promotion() {
+    let s = scenario();
+    let ids: Vec<_> = restoring_steps(&s).map(|s| s.id.as_str().to_string()).collect();
+    assert_eq!(ids, ["s1", "s2", "s3"]);
+    let mut d = Desk::new();
+    let course = |d: &Desk, history: &StepTimes| {
+        let f = forecast(&d.state(), &d.scenario, history, None, &d.now);
+        (f.course, f.p50.unwrap().since(d.now.time).as_secs(), f.p90.unwrap().since(d.now.time).as_secs())
+    };
+    // 60 + 120 + 60 by the author; P90 adds half of each, in quadrature.
+    assert_eq!(course(&d, &StepTimes::new()), (Course::OnCourse, 240, 313));
+    let slow = StepTimes::from([(StepId::new("s2"), vec![Duration::from_secs(700); 5])]);
+    assert_eq!(course(&d, &slow).0, Course::WillMiss);
+    let spread: Vec<_> = [100, 120, 110, 130, 600].map(Duration::from_secs).to_vec();
+    let risky = StepTimes::from([(StepId::new("s2"), spread)]);
+    assert_eq!(course(&d, &risky), (Course::AtRisk, 240, 721));
+    d.ok(Command::StartStep { step: StepId::new("s1") });
+    d.ok(Command::FinishStep { step: StepId::new("s1") });
+    assert_eq!(course(&d, &StepTimes::new()).1, 180);
+    d.pass(601);
+    assert_eq!(course(&d, &StepTimes::new()).0, Course::Missed);
+    d.ok(Command::RestoreService { at: d.now.time.minus(Duration::from_secs(100)), how: "late entry".into() });
+    assert_eq!(forecast(&d.state(), &d.scenario, &StepTimes::new(), None, &d.now).course, Course::Met);
+}
+
+#[test]
+fn a_step_without_any_basis_is_counted_not_guessed() {
+    let mut s = scenario();
+    s.steps[1].estimate_s = None;
+    assert_eq!(step_estimate(&s.steps[1], &StepTimes::new()), None);
+    let mut d = Desk::new();
+    d.scenario = s;
+    let f = forecast(&d.state(), &d.scenario, &StepTimes::new(), None, &d.now);
+    assert_eq!(f.unknown_steps, 1);
+}
