@@ -21,10 +21,12 @@ fn step(id: &str, phase: Phase, estimate_s: u64) -> Step {
         line: 1,
         phase: Some(phase),
         text: String::new(),
-        items: vec![Item { title: "look".into(), line: 2 }],
+        items: vec![Item { title: "look".into(), line: 2, ..Default::default() }],
         blocks: vec![],
         estimate_s: Some(estimate_s),
         condition: None,
+        expected: None,
+        links: vec![],
         source: Default::default(),
     }
 }
