@@ -100,13 +100,11 @@ pub fn run(invocation: &Invocation, name: &str, matches: &ArgMatches) -> Result<
         return Err(Error::interrupted(format!("{full:?} was interrupted")));
     }
     let done = done?;
-    let stdout = std::io::stdout();
-    let written = if invocation.json {
-        writeln!(stdout.lock(), "{:#}", done.json)
+    if invocation.json {
+        super::print(&format!("{:#}", done.json))?;
     } else {
-        writeln!(stdout.lock(), "{}", CleanText::text(&done.summary))
-    };
-    written.state(|| "The result cannot be written to stdout".into())?;
+        super::print(CleanText::text(&done.summary).as_str())?;
+    }
     Ok(u8::try_from(done.exit_code).unwrap_or(1))
 }
 

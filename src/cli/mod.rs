@@ -10,6 +10,8 @@ use crate::config::{Config, Environment};
 use crate::error::{Error, ErrorKind, Result};
 
 pub mod act;
+pub mod completions;
+pub mod journal;
 
 /// What every subcommand gets.
 pub struct Invocation {
@@ -31,7 +33,11 @@ struct Subcommand {
 
 /// Subcommands that are not actions. Actions (`health`, `pitr restore`, …) come from the registry.
 fn subcommands() -> Vec<Subcommand> {
-    vec![]
+    vec![
+        Subcommand { command: journal::command, run: journal::run },
+        Subcommand { command: completions::command, run: completions::run },
+        Subcommand { command: completions::man_command, run: completions::man },
+    ]
 }
 
 /// The whole command line: our own subcommands and every registered action.
@@ -105,6 +111,17 @@ fn dispatch(matches: &ArgMatches, json: bool) -> Result<u8> {
         }
     }
     act::run(&invocation, name, sub)
+}
+
+/// Prints a document on stdout. A reader that closed the pipe (`| head`) is no error.
+pub(crate) fn print(text: &str) -> Result<()> {
+    use std::io::Write;
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::state("The result cannot be written to stdout").why(e))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Prints an error: for people on stderr, and with `--json` as the one document on stdout.
