@@ -329,8 +329,11 @@ pub struct Block {
     pub lang: String,
     /// What it is for.
     pub role: BlockRole,
-    /// The text between the fences, without the final newline.
+    /// The text between the fences, without the final newline; of a console transcript only the commands.
     pub code: String,
+    /// The text as written, when `code` is not all of it.
+    #[serde(default)]
+    pub raw: Option<String>,
     /// Attributes in braces after the language, as written: `risk=destroy timeout=20m`.
     #[serde(default)]
     pub attrs: BTreeMap<String, String>,
@@ -375,6 +378,7 @@ impl Default for Block {
             lang: String::new(),
             role: BlockRole::Text,
             code: String::new(),
+            raw: None,
             attrs: BTreeMap::new(),
             own: None,
             placeholders: Vec::new(),
@@ -398,8 +402,10 @@ pub struct Word(pub Vec<Piece>);
 pub enum Piece {
     /// Taken as it is.
     Text(String),
-    /// The value of a variable; asked for when unset.
+    /// The value of a variable in double quotes; asked for when unset.
     Var(String),
+    /// The value of an unquoted variable: only one plain word will do, because the shell would split anything else.
+    Bare(String),
 }
 
 /// Something worth telling the reader about how the document was read.
