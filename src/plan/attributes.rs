@@ -4,7 +4,40 @@ use std::collections::BTreeMap;
 
 /// Keys that mean something to us or to runme; the latter are kept and not complained about.
 pub const KNOWN: &[&str] = &[
-    "name", "run", "risk", "timeout", "expect", "exit", "host", "cwd", "shell", "capture", "needs", "interactive", "background", "approval", "target", "ignore", "excludefromrunall", "promptenv", "interpreter", "closeterminalonsuccess", "mimetype", "skipprompts", "tag", "category", "terminalrows", "transform", "id", "title", "filename", "linenums", "hl_lines", "copy", "showlinenumbers", "language",
+    "name",
+    "run",
+    "risk",
+    "timeout",
+    "expect",
+    "exit",
+    "host",
+    "cwd",
+    "shell",
+    "capture",
+    "needs",
+    "interactive",
+    "background",
+    "approval",
+    "target",
+    "ignore",
+    "excludefromrunall",
+    "promptenv",
+    "interpreter",
+    "closeterminalonsuccess",
+    "mimetype",
+    "skipprompts",
+    "tag",
+    "category",
+    "terminalrows",
+    "transform",
+    "id",
+    "title",
+    "filename",
+    "linenums",
+    "hl_lines",
+    "copy",
+    "showlinenumbers",
+    "language",
 ];
 
 /// The language (first word, lower case), the attributes with keys as written, and what could not be read.
@@ -20,7 +53,8 @@ pub fn parse(info: &str) -> (String, BTreeMap<String, String>, Vec<String>) {
     if inner.is_some()
         && let Ok(serde_json::Value::Object(map)) = serde_json::from_str(rest)
     {
-        let attrs = map.into_iter().map(|(k, v)| (k, v.as_str().map_or_else(|| v.to_string(), str::to_string))).collect();
+        let attrs =
+            map.into_iter().map(|(k, v)| (k, v.as_str().map_or_else(|| v.to_string(), str::to_string))).collect();
         return (lang, attrs, Vec::new());
     }
     let (attrs, odd) = pairs(inner.unwrap_or(rest));

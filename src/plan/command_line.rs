@@ -7,7 +7,8 @@ use crate::model::plan::{Piece, Word};
 
 /// The words of a text that is exactly one simple command, or none.
 pub fn words(code: &str) -> Option<Vec<Word>> {
-    let mut reader = Reader { chars: code.trim_matches([' ', '\t', '\n']).chars().peekable(), words: Vec::new(), word: None };
+    let mut reader =
+        Reader { chars: code.trim_matches([' ', '\t', '\n']).chars().peekable(), words: Vec::new(), word: None };
     reader.read()?;
     (!reader.words.is_empty()).then_some(reader.words)
 }
@@ -45,7 +46,9 @@ impl Reader<'_> {
                     self.word.get_or_insert_default().push(Piece::Bare(name));
                 }
                 '#' if self.word.is_none() => return None,
-                '|' | '&' | ';' | '(' | ')' | '<' | '>' | '`' | '*' | '?' | '[' | '{' | '}' | '~' | '!' | '^' => return None,
+                '|' | '&' | ';' | '(' | ')' | '<' | '>' | '`' | '*' | '?' | '[' | '{' | '}' | '~' | '!' | '^' => {
+                    return None;
+                }
                 c if c.is_control() => return None,
                 c => self.push(c),
             }

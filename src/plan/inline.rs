@@ -31,7 +31,8 @@ impl Inline {
     }
     /// Comments and ordinary HTML are markup; an unknown tag is a `<placeholder>` and stays.
     pub(super) fn html(&mut self, html: &str) {
-        let name: String = html.trim_start_matches(['<', '/']).chars().take_while(char::is_ascii_alphanumeric).collect();
+        let name: String =
+            html.trim_start_matches(['<', '/']).chars().take_while(char::is_ascii_alphanumeric).collect();
         if name.eq_ignore_ascii_case("br") {
             self.text.push('\n');
         } else if !html.starts_with("<!") && !is_html_tag(&name) {
@@ -88,9 +89,56 @@ impl Inline {
 
 fn is_html_tag(name: &str) -> bool {
     const TAGS: &[&str] = &[
-        "a", "abbr", "b", "blockquote", "center", "code", "dd", "del", "details", "div", "dl", "dt", "em", "font", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "i", "img",
-        "ins", "kbd", "li", "mark", "ol", "p", "picture", "pre", "s", "small", "source", "span", "strike", "strong", "sub", "summary", "sup", "table", "tbody", "td",
-        "th", "thead", "tr", "tt", "u", "ul", "video",
+        "a",
+        "abbr",
+        "b",
+        "blockquote",
+        "center",
+        "code",
+        "dd",
+        "del",
+        "details",
+        "div",
+        "dl",
+        "dt",
+        "em",
+        "font",
+        "h1",
+        "h2",
+        "h3",
+        "h4",
+        "h5",
+        "h6",
+        "hr",
+        "i",
+        "img",
+        "ins",
+        "kbd",
+        "li",
+        "mark",
+        "ol",
+        "p",
+        "picture",
+        "pre",
+        "s",
+        "small",
+        "source",
+        "span",
+        "strike",
+        "strong",
+        "sub",
+        "summary",
+        "sup",
+        "table",
+        "tbody",
+        "td",
+        "th",
+        "thead",
+        "tr",
+        "tt",
+        "u",
+        "ul",
+        "video",
     ];
     TAGS.contains(&name.to_ascii_lowercase().as_str())
 }

@@ -53,7 +53,15 @@ pub fn sections(nodes: Vec<Node>) -> Vec<Section> {
             let raw = inline.flat();
             let index = out.len();
             let parent = open.last().copied();
-            out.push(Section { level, title: Title::parse(&raw), raw, line: node.line, line_end: node.line_end, parent, ..Section::default() });
+            out.push(Section {
+                level,
+                title: Title::parse(&raw),
+                raw,
+                line: node.line,
+                line_end: node.line_end,
+                parent,
+                ..Section::default()
+            });
             if let Some(parent) = parent {
                 out[parent].children.push(index);
             }

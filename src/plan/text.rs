@@ -47,7 +47,10 @@ pub fn read(file: &str, bytes: &[u8]) -> Result<Text> {
     let body = strip_template_tags(file, body);
     let text = match repair(&body) {
         Some((fixed, encoding)) => {
-            notices.push(Notice { line: 0, text: format!("text repaired: it had been read as {encoding} and stored as UTF-8 again") });
+            notices.push(Notice {
+                line: 0,
+                text: format!("text repaired: it had been read as {encoding} and stored as UTF-8 again"),
+            });
             fixed
         }
         None => body.clone(),
@@ -114,12 +117,17 @@ fn take_front_matter(text: &str, notices: &mut Vec<Notice>) -> (String, BTreeMap
     let none = |text: &str| (text.to_string(), BTreeMap::new());
     let Some(fence @ ("---" | "+++")) = text.lines().next().map(str::trim_end) else { return none(text) };
     let separator = if fence == "---" { ':' } else { '=' };
-    let Some(end) = text.lines().skip(1).take(400).position(|l| l.trim_end() == fence || (fence == "---" && l.trim_end() == "...")) else {
+    let Some(end) =
+        text.lines().skip(1).take(400).position(|l| l.trim_end() == fence || (fence == "---" && l.trim_end() == "..."))
+    else {
         return none(text);
     };
     // A thematic break at the top is not front matter: its first line must look like a key.
     let first = text.lines().skip(1).find(|l| !l.trim().is_empty() && !l.trim_start().starts_with('#'));
-    if end > 0 && first.is_some_and(|l| key_value(l, separator).is_none()) && !first.is_some_and(|l| l.contains(separator)) {
+    if end > 0
+        && first.is_some_and(|l| key_value(l, separator).is_none())
+        && !first.is_some_and(|l| l.contains(separator))
+    {
         return none(text);
     }
     let mut front = BTreeMap::new();
@@ -147,7 +155,11 @@ fn take_front_matter(text: &str, notices: &mut Vec<Notice>) -> (String, BTreeMap
             }),
         }
     }
-    let blanked: String = text.split_inclusive('\n').enumerate().map(|(i, l)| if i <= end + 1 { if l.ends_with('\n') { "\n" } else { "" } } else { l }).collect();
+    let blanked: String = text
+        .split_inclusive('\n')
+        .enumerate()
+        .map(|(i, l)| if i <= end + 1 { if l.ends_with('\n') { "\n" } else { "" } } else { l })
+        .collect();
     (blanked, front)
 }
 
@@ -161,7 +173,11 @@ fn key_value(line: &str, separator: char) -> Option<(String, String)> {
     let good = !key.is_empty() && key.len() <= 60 && key.chars().all(|c| c.is_alphanumeric() || "-_ .".contains(c));
     let spaced = separator == '=' || value.is_empty() || value.starts_with([' ', '\t']);
     let value = value.trim();
-    let unquoted = value.strip_prefix('"').and_then(|v| v.strip_suffix('"')).or_else(|| value.strip_prefix('\'').and_then(|v| v.strip_suffix('\''))).unwrap_or(value);
+    let unquoted = value
+        .strip_prefix('"')
+        .and_then(|v| v.strip_suffix('"'))
+        .or_else(|| value.strip_prefix('\'').and_then(|v| v.strip_suffix('\'')))
+        .unwrap_or(value);
     (good && spaced).then(|| (key.to_lowercase(), unquoted.to_string()))
 }
 

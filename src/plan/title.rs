@@ -59,9 +59,11 @@ impl Title {
 
 /// Emoji and dingbats at both ends, dashes at the start.
 fn strip_symbols(text: &str) -> &str {
-    let keep = |c: char| c.is_alphanumeric() || (c.is_ascii() && !"*_#-:".contains(c)) || "“«\"¿¡".contains(c) ;
+    let keep = |c: char| c.is_alphanumeric() || (c.is_ascii() && !"*_#-:".contains(c)) || "“«\"¿¡".contains(c);
     let text = text.trim_start_matches(|c: char| !keep(c) || c.is_whitespace());
-    text.trim_end_matches(|c: char| c.is_whitespace() || (!c.is_alphanumeric() && !c.is_ascii() && !"”»）】…".contains(c)) || "*_#".contains(c))
+    text.trim_end_matches(|c: char| {
+        c.is_whitespace() || (!c.is_alphanumeric() && !c.is_ascii() && !"”»）】…".contains(c)) || "*_#".contains(c)
+    })
 }
 
 /// `1.`, `1)`, `3.1`, `A.`, `(2)`, `1️⃣`, `§3`.
@@ -71,12 +73,17 @@ fn ordinal(text: &str, title: &mut Title) -> Option<String> {
     let number = body[..end].trim_end_matches('.');
     let after = &body[number.len()..];
     if !number.is_empty() && number.len() <= 8 && number.starts_with(|c: char| c.is_ascii_digit()) {
-        let marked = after.starts_with(['.', ')', ':', ']', '、', '．']) || after.starts_with("\u{fe0f}") || after.starts_with('\u{20e3}') || number.contains('.') || text.starts_with(['§', '(']);
+        let marked = after.starts_with(['.', ')', ':', ']', '、', '．'])
+            || after.starts_with("\u{fe0f}")
+            || after.starts_with('\u{20e3}')
+            || number.contains('.')
+            || text.starts_with(['§', '(']);
         let dashed = ["- ", "– ", "— "].iter().any(|d| after.trim_start().starts_with(d));
         if marked || dashed {
             let left = after.trim_start_matches(['.', ')', ':', ']', '、', '．', '\u{fe0f}', '\u{20e3}']);
             // `503. x` is a number, `1.5 GB` and `24/7` are not ordinals.
-            let spaced = left.is_empty() || left.starts_with([' ', '\u{a0}']) || !left.starts_with(|c: char| c.is_ascii());
+            let spaced =
+                left.is_empty() || left.starts_with([' ', '\u{a0}']) || !left.starts_with(|c: char| c.is_ascii());
             if spaced && number.split('.').all(|p| p.len() <= 3) {
                 title.ordinal.get_or_insert_with(|| number.to_string());
                 return Some(left.trim_start_matches([' ', '-', '–', '—']).to_string());
@@ -95,8 +102,26 @@ fn ordinal(text: &str, title: &mut Title) -> Option<String> {
     None
 }
 
-const STEP_WORDS: &[&str] = &["step", "phase", "part", "stage", "etapa", "passo", "paso", "fase", "schritt", "étape", "шаг", "этап", "步骤", "第"];
-const SECTION_WORDS: &[&str] = &["section", "procedure", "chapter", "appendix", "annex", "playbook", "runbook", "case", "use case", "incident", "procedimento", "seção", "sección", "abschnitt", "раздел"];
+const STEP_WORDS: &[&str] = &[
+    "step", "phase", "part", "stage", "etapa", "passo", "paso", "fase", "schritt", "étape", "шаг", "этап", "步骤", "第",
+];
+const SECTION_WORDS: &[&str] = &[
+    "section",
+    "procedure",
+    "chapter",
+    "appendix",
+    "annex",
+    "playbook",
+    "runbook",
+    "case",
+    "use case",
+    "incident",
+    "procedimento",
+    "seção",
+    "sección",
+    "abschnitt",
+    "раздел",
+];
 
 /// `Scenario A: x`, `DR Scenario 2 — x`, `Step 3: x`, `Section 2 — x`.
 fn numbered_word(text: &str, title: &mut Title) -> Option<String> {
@@ -149,7 +174,8 @@ fn take_id(text: &str) -> (&str, &str) {
     let text = text.trim_start_matches([' ', '#', '-']);
     let end = text.find(|c: char| !c.is_ascii_alphanumeric() && c != '.').unwrap_or(text.len());
     let id = text[..end].trim_end_matches('.');
-    let short = id.len() <= 5 && (id.len() == 1 || id.bytes().any(|b| b.is_ascii_digit()) || id.chars().all(|c| "IVX".contains(c)));
+    let short = id.len() <= 5
+        && (id.len() == 1 || id.bytes().any(|b| b.is_ascii_digit()) || id.chars().all(|c| "IVX".contains(c)));
     if short { (id, &text[id.len()..]) } else { ("", text) }
 }
 
@@ -203,12 +229,42 @@ pub fn severity_token(text: &str) -> Option<&str> {
     after.is_none_or(|c| !c.is_alphanumeric() && c != '.').then(|| &text[..end])
 }
 
-const UNITS: &[&str] = &["incident", "alert", "issue", "symptom", "problem", "outage", "failure", "emergency", "disaster", "incidente", "problema", "alerta", "problème", "инцидент", "проблема", "故障", "问题"];
-const RUNBOOKS: &[&str] = &["runbook", "playbook", "dr runbook", "incident runbook", "incident playbook", "incident response playbook", "recovery runbook", "sop", "procedure", "guide"];
+const UNITS: &[&str] = &[
+    "incident",
+    "alert",
+    "issue",
+    "symptom",
+    "problem",
+    "outage",
+    "failure",
+    "emergency",
+    "disaster",
+    "incidente",
+    "problema",
+    "alerta",
+    "problème",
+    "инцидент",
+    "проблема",
+    "故障",
+    "问题",
+];
+const RUNBOOKS: &[&str] = &[
+    "runbook",
+    "playbook",
+    "dr runbook",
+    "incident runbook",
+    "incident playbook",
+    "incident response playbook",
+    "recovery runbook",
+    "sop",
+    "procedure",
+    "guide",
+];
 
 /// `Runbook: x`, `Alert: x`, `Incident — x`.
 fn named_unit(text: &str, title: &mut Title) -> Option<String> {
-    let (head, tail) = [": ", "：", " — ", " – ", " - "].iter().filter_map(|s| text.split_once(s)).min_by_key(|(h, _)| h.len())?;
+    let (head, tail) =
+        [": ", "：", " — ", " – ", " - "].iter().filter_map(|s| text.split_once(s)).min_by_key(|(h, _)| h.len())?;
     let head = words::norm(head);
     let tail = tail.trim();
     if RUNBOOKS.contains(&head.as_str()) {
@@ -224,7 +280,10 @@ fn named_unit(text: &str, title: &mut Title) -> Option<String> {
 /// `x (P0)`, `x [SEV1]`, `x (5 minutes)`, `x — P1`.
 fn suffix(text: &str, title: &mut Title) -> Option<String> {
     let text = text.trim_end().trim_end_matches([':', '：']);
-    let inner = text.strip_suffix([')', '）']).and_then(|t| t.rsplit_once(['(', '（'])).or_else(|| text.strip_suffix(']').and_then(|t| t.rsplit_once('[')));
+    let inner = text
+        .strip_suffix([')', '）'])
+        .and_then(|t| t.rsplit_once(['(', '（']))
+        .or_else(|| text.strip_suffix(']').and_then(|t| t.rsplit_once('[')));
     if let Some((head, inner)) = inner {
         let inner = inner.trim();
         if let Some(token) = severity_token(inner) {

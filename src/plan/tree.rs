@@ -88,7 +88,11 @@ pub struct Lines(Vec<usize>);
 impl Lines {
     /// Indexes a text.
     pub fn new(text: &str) -> Self {
-        Self(std::iter::once(0).chain(text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i + 1)).collect())
+        Self(
+            std::iter::once(0)
+                .chain(text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i + 1))
+                .collect(),
+        )
     }
     /// Line of a byte, from 1.
     pub fn of(&self, byte: usize) -> u32 {
@@ -98,8 +102,17 @@ impl Lines {
 
 /// The blocks of a document, its code blocks in order, and its inline links.
 pub fn parse(text: &str, lines: &Lines) -> (Vec<Node>, Vec<Fence>) {
-    let options = Options::ENABLE_TABLES | Options::ENABLE_TASKLISTS | Options::ENABLE_STRIKETHROUGH | Options::ENABLE_GFM;
-    let mut builder = Builder { text, lines, stack: vec![Frame::new(Open::Root, 0..text.len())], opened: Vec::new(), inline: None, fences: Vec::new(), code: None };
+    let options =
+        Options::ENABLE_TABLES | Options::ENABLE_TASKLISTS | Options::ENABLE_STRIKETHROUGH | Options::ENABLE_GFM;
+    let mut builder = Builder {
+        text,
+        lines,
+        stack: vec![Frame::new(Open::Root, 0..text.len())],
+        opened: Vec::new(),
+        inline: None,
+        fences: Vec::new(),
+        code: None,
+    };
     for (event, span) in Parser::new_ext(text, options).into_offset_iter() {
         builder.event(event, span);
     }
@@ -236,7 +249,12 @@ impl Builder<'_> {
             }
             TagEnd::Strong => self.with_inline(Inline::close_strong),
             TagEnd::Link | TagEnd::Image => self.with_inline(Inline::close_link),
-            TagEnd::List(_) | TagEnd::Item | TagEnd::BlockQuote(_) | TagEnd::Table | TagEnd::TableHead | TagEnd::TableRow => {
+            TagEnd::List(_)
+            | TagEnd::Item
+            | TagEnd::BlockQuote(_)
+            | TagEnd::Table
+            | TagEnd::TableHead
+            | TagEnd::TableRow => {
                 self.close_text();
                 if self.opened.pop() == Some(true) {
                     self.pop();
