@@ -486,3 +486,42 @@ fn a_step_without_any_basis_is_counted_not_guessed() {
     let f = forecast(&d.state(), &d.scenario, &StepTimes::new(), None, &d.now);
     assert_eq!(f.unknown_steps, 1);
 }
+
+#[test]
+fn service_is_back_when_verified_promoted_and_seen_healthy_by_itself() {
+    let health = |healthy| Event::HealthSeen { healthy, components: BTreeMap::new() };
+    let promoted = || Event::Promoted { identity: identity("shop"), kept: "/tmp/d".into() };
+    let ready = |passed| {
+        let mut d = Desk::new();
+        d.run("s2", "pitr restore", Risk::Change, Outcome::Succeeded, vec![shadow(), contained(), seen("shop")]);
+        d.run("s2", "pitr verify", Risk::Read, Outcome::Succeeded, vec![verified(passed)]);
+        d.ok(Command::Waive { gate: "verification".into(), reason: "looked by hand".into() });
+        d
+    };
+    let mut d = ready(true);
+    d.run("s1", "health", Risk::Read, Outcome::Succeeded, vec![health(true)]);
+    assert_eq!(d.state().restored, None, "healthy before the promotion means nothing");
+    d.run("s3", "pitr promote", Risk::Destroy, Outcome::Succeeded, vec![promoted(), health(false)]);
+    assert_eq!(d.state().restored, None, "promoted but not healthy");
+    d.run("s1", "health", Risk::Read, Outcome::Succeeded, vec![health(true)]);
+    assert_eq!(d.state().restored.map(|r| r.at), Some(d.now.time));
+    let mut d = ready(true);
+    d.run("s3", "pitr promote", Risk::Destroy, Outcome::Succeeded, vec![promoted(), health(true)]);
+    assert!(d.state().restored.is_some());
+    let mut d = ready(false);
+    d.run("s3", "pitr promote", Risk::Destroy, Outcome::Succeeded, vec![promoted(), health(true)]);
+    assert_eq!(d.state().restored, None, "not verified: a person has to say so");
+}
+
+#[test]
+fn the_projection_scales_files_and_keeps_the_log() {
+    let mut d = Desk::new();
+    let mut event = shadow();
+    if let Event::ShadowBuilt { bytes, files_ms, replay_ms, .. } = &mut event {
+        (*bytes, *files_ms, *replay_ms) = (50_000_000, 400, 1500);
+    }
+    d.run("s2", "pitr restore", Risk::Change, Outcome::Succeeded, vec![event]);
+    let shadow = d.state().facts.shadow.unwrap();
+    let big = breakglass::incident::forecast::projected(&shadow, 500_000_000_000);
+    assert_eq!(big, Some(Duration::from_millis(4_000_000 + 1500)));
+}

@@ -141,3 +141,14 @@ pub fn forecast(
     };
     Forecast { course, p50: Some(at(p50)), p90: Some(at(p90)), unknown_steps: unknown }
 }
+
+/// What the same recovery would take at another database size: files in proportion to their bytes, the log as measured.
+///
+/// `None` when nothing was restored or the restore took no measurable time.
+pub fn projected(shadow: &super::state::Shadow, database_bytes: u64) -> Option<Duration> {
+    if shadow.bytes == 0 || shadow.files_ms == 0 {
+        return None;
+    }
+    let files = u128::from(shadow.files_ms) * u128::from(database_bytes) / u128::from(shadow.bytes);
+    Some(Duration::from_millis(u64::try_from(files).unwrap_or(u64::MAX)) + Duration::from_millis(shadow.replay_ms))
+}

@@ -33,6 +33,12 @@ pub(super) fn decide(state: &State, command: &Command, ctx: Context<'_>) -> Deci
                         output: output.clone(),
                     }];
                     events.extend(facts.iter().cloned());
+                    if service_is_back(state, facts) {
+                        events.push(Event::ServiceRestored {
+                            at: ctx.now.time,
+                            how: "the recovered database was verified and is in service, and health is good".into(),
+                        });
+                    }
                     Ok(events)
                 }
                 RunStatus::Requested => Err(Refusal::new(format!("Run {run} has not started"), "start it first")),
@@ -253,4 +259,15 @@ fn destroy_gates(state: &State, request: &RunRequest, ctx: Context<'_>) -> Resul
         ));
     }
     Ok(())
+}
+
+/// Service is back when what is in service was verified and health was seen good after it went into service.
+fn service_is_back(state: &State, facts: &[Event]) -> bool {
+    let promoted = state.facts.promoted.is_some() || facts.iter().any(|f| matches!(f, Event::Promoted { .. }));
+    let verified = matches!(state.facts.verified, Some((true, _)));
+    let healthy = facts.iter().rev().find_map(|f| match f {
+        Event::HealthSeen { healthy, .. } => Some(*healthy),
+        _ => None,
+    });
+    state.restored.is_none() && promoted && verified && healthy == Some(true)
 }
