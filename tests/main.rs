@@ -14,3 +14,5 @@ mod postgres;
 mod support;
 // The fold, decide, clocks and forecast: pure, in tables.
 mod incident;
+// The journal: bytes, damage, several writers, disks that fail.
+mod journal;

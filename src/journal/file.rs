@@ -380,7 +380,7 @@ impl FileJournal {
             "open"
         } else if record.events.iter().any(|e| matches!(e, Event::IncidentClosed { .. })) {
             "close"
-        } else if record.seq.0 % ANCHOR_EVERY == 0 {
+        } else if record.seq.0.is_multiple_of(ANCHOR_EVERY) {
             "periodic"
         } else {
             return;
