@@ -198,40 +198,27 @@ fn decode_slowly(raw: &str) -> Result<Decoded, String> {
         actor: Actor,
         events: Vec<Value>,
     }
-    let minimum: Minimum = serde_json::from_str(raw).map_err(|e| format!("is not a record: {e}"))?;
-    let known = serde_json::from_str::<Known>(raw);
-    let (known, mut future) = match (known, minimum.v) {
-        (_, 0) => return Err("has version 0".into()),
-        (Ok(known), VERSION) => (known, None),
-        (Err(e), VERSION) => return Err(format!("is not a record: {e}")),
-        (Ok(known), v) => (known, Some(format!("record version {v}"))),
-        (Err(_), v) => {
-            // Only the chain is promised to stay; what else it says is for a newer version to read.
-            let known = Known {
-                command: String::new(),
-                occurred_at: Time::default(),
-                recorded_at: Time::default(),
-                up_ms: 0,
-                boot: String::new(),
-                actor: Actor::new(""),
-                events: vec![Value::Null],
-            };
-            (known, Some(format!("record version {v}")))
-        }
-    };
-    let mut events = Vec::with_capacity(known.events.len());
-    for value in known.events {
-        let name = value.get("type").and_then(Value::as_str).map(str::to_string);
-        match (serde_json::from_value::<Event>(value), name) {
-            (Ok(event), _) if event != Event::Unknown => events.push(event),
-            (_, Some(name)) => {
-                future.get_or_insert_with(|| format!("event type {name:?}"));
-                events.push(Event::Unknown);
-            }
-            (_, None) if minimum.v > VERSION => events.push(Event::Unknown),
-            (_, None) => return Err("holds an event without a type".into()),
+    impl Default for Known {
+        fn default() -> Self {
+            let (time, text) = (Time::default(), String::new());
+            let actor = Actor::new("");
+            Self { command: text.clone(), occurred_at: time, recorded_at: time, up_ms: 0, boot: text, actor, events: vec![] }
         }
     }
+    let minimum: Minimum = serde_json::from_str(raw).map_err(|e| format!("is not a record: {e}"))?;
+    if minimum.v == 0 {
+        return Err("has version 0".into());
+    }
+    let known = serde_json::from_str::<Known>(raw);
+    let (known, future, events) = match known {
+        Ok(mut known) if minimum.v == VERSION => {
+            let (future, events) = read_events(std::mem::take(&mut known.events))?;
+            (known, future, events)
+        }
+        Err(e) if minimum.v == VERSION => return Err(format!("is not a record: {e}")),
+        // Only the chain is promised to stay; what else a newer version says, and what it means by it, is not ours to guess.
+        known => (known.unwrap_or_default(), Some(format!("record version {}", minimum.v)), vec![Event::Unknown]),
+    };
     let record = Record {
         v: minimum.v,
         seq: minimum.seq,
@@ -247,6 +234,24 @@ fn decode_slowly(raw: &str) -> Result<Decoded, String> {
     };
     check(&record)?;
     Ok(Decoded::Record(Line { record, raw: raw.to_string(), future }))
+}
+
+/// The events of a record of our version, and the first thing in them that we do not know.
+fn read_events(values: Vec<Value>) -> Result<(Option<String>, Vec<Event>), String> {
+    let mut future = None;
+    let mut events = Vec::with_capacity(values.len());
+    for value in values {
+        let name = value.get("type").and_then(Value::as_str).map(str::to_string);
+        match (serde_json::from_value::<Event>(value), name) {
+            (Ok(event), _) if event != Event::Unknown => events.push(event),
+            (_, Some(name)) => {
+                future.get_or_insert_with(|| format!("event type {name:?}"));
+                events.push(Event::Unknown);
+            }
+            (_, None) => return Err("holds an event without a type".into()),
+        }
+    }
+    Ok((future, events))
 }
 
 fn decode_withheld(line: &[u8]) -> Result<Decoded, String> {

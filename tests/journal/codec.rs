@@ -37,24 +37,33 @@ fn event() -> impl Strategy<Value = Event> {
                 exit_code,
                 summary,
                 duration_ms: n[0],
-                output: OutputSeal { bytes: n[1], lines: n[2], dropped_lines: n[3], sha256: Some(Digest::new("cd".repeat(32))) },
+                output: OutputSeal {
+                    bytes: n[1],
+                    lines: n[2],
+                    dropped_lines: n[3],
+                    sha256: Some(Digest::new("cd".repeat(32))),
+                },
             }
         }),
-        (text(), proptest::collection::vec(text(), 0..3), proptest::option::of(text())).prop_map(|(shown, args, confirmed)| {
-            Event::RunRequested {
-                step: Some(StepId::new("s6")),
-                block_line: None,
-                action: "pitr restore".into(),
-                shown,
-                args,
-                risk: Risk::Destroy,
-                confirmed,
+        (text(), proptest::collection::vec(text(), 0..3), proptest::option::of(text())).prop_map(
+            |(shown, args, confirmed)| {
+                Event::RunRequested {
+                    step: Some(StepId::new("s6")),
+                    block_line: None,
+                    action: "pitr restore".into(),
+                    shown,
+                    args,
+                    risk: Risk::Destroy,
+                    confirmed,
+                }
             }
-        }),
-        (text(), time(), map(), any::<u64>(), any::<bool>()).prop_map(|(lsn, at, rows, n, at_most)| Event::MomentChosen {
-            target: RecoveryTarget::Lsn(lsn),
-            at: Some(at),
-            loses: Some(Loss { window_ms: n, transactions: Some(n), rows, at_most }),
+        ),
+        (text(), time(), map(), any::<u64>(), any::<bool>()).prop_map(|(lsn, at, rows, n, at_most)| {
+            Event::MomentChosen {
+                target: RecoveryTarget::Lsn(lsn),
+                at: Some(at),
+                loses: Some(Loss { window_ms: n, transactions: Some(n), rows, at_most }),
+            }
         }),
         (text(), text()).prop_map(|(name, detail)| Event::ShadowVerified {
             passed: false,

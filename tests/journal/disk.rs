@@ -60,7 +60,10 @@ fn a_full_disk_takes_nothing_and_loses_nothing() {
                 }
             }
         };
-        assert!(error.to_string().contains("No space left") && error.to_string().contains("nothing of it was kept"), "{error}");
+        assert!(
+            error.to_string().contains("No space left") && error.to_string().contains("nothing of it was kept"),
+            "{error}"
+        );
         assert!(verify(&disk, &[]).unwrap().ok());
         let n = journal.head().unwrap().seq.0;
         assert_eq!(append(&mut journal, note("small")).seq, Seq(n + 1), "what still fits is recorded");
@@ -87,7 +90,10 @@ fn a_write_cut_short_by_a_limit_is_taken_back() {
     assert!(shell.output().unwrap().status.success());
     let said = attempts(&log);
     let ok = said.iter().filter(|l| l.starts_with("ok")).count();
-    assert!(ok > 0 && said[ok..].iter().all(|l| l.starts_with("error") && l.contains("nothing of it was kept")), "{said:?}");
+    assert!(
+        ok > 0 && said[ok..].iter().all(|l| l.starts_with("error") && l.contains("nothing of it was kept")),
+        "{said:?}"
+    );
     assert_eq!(said.len(), 20);
     assert!(verify(&incident, &[]).unwrap().ok(), "no torn line is left");
     assert_eq!(journal.head().unwrap().seq, Seq(2 + ok as u64), "what was acknowledged is there, and nothing else");

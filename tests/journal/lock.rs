@@ -18,7 +18,10 @@ fn a_lock_excludes_and_is_freed() {
     assert!(FileLock::is_held(&path).unwrap());
     assert!(FileLock::try_acquire(&path, "second").unwrap().is_none());
     let holder = FileLock::holder(&path).unwrap();
-    assert!(holder.as_str().starts_with(&format!("pid {} on ", std::process::id())) && holder.as_str().ends_with("(first)"), "{holder}");
+    assert!(
+        holder.as_str().starts_with(&format!("pid {} on ", std::process::id())) && holder.as_str().ends_with("(first)"),
+        "{holder}"
+    );
     drop(held);
     assert!(!FileLock::is_held(&path).unwrap());
     assert_eq!(FileLock::holder(&path), None);

@@ -72,7 +72,9 @@ fn half_a_line_of_a_killed_writer_is_moved_aside() {
     assert_eq!(verify(dir.path(), &[]).unwrap().problem.map(|p| p.record), Some(4));
     assert_eq!(std::fs::metadata(&file).unwrap().len(), whole + torn.len() as u64, "a reader does not repair it");
 
-    let Append::Conflict(now) = journal.append_if(&head, note("after")).unwrap() else { panic!("the repair is a record of its own") };
+    let Append::Conflict(now) = journal.append_if(&head, note("after")).unwrap() else {
+        panic!("the repair is a record of its own")
+    };
     let repair = journal.read_after(&head).unwrap().unwrap().remove(0);
     assert_eq!(repair.actor, Actor::new("breakglass"));
     assert_eq!(repair.events, [Event::TornTailMoved { bytes: torn.len() as u64, file: "journal.torn-1".into() }]);
@@ -88,7 +90,8 @@ fn torn_tails_of_any_length_are_moved_aside() {
     let mut journal = filled(dir.path(), 2);
     let file = dir.path().join("journal.jsonl");
     // Shorter and longer than the record that takes its place, and what a power cut leaves of unwritten blocks.
-    let tails: [Vec<u8>; 4] = [b"{".to_vec(), vec![b'x'; 5000], vec![0; 700], [b"{\"v\":1".to_vec(), vec![0; 9], b"\n".to_vec()].concat()];
+    let tails: [Vec<u8>; 4] =
+        [b"{".to_vec(), vec![b'x'; 5000], vec![0; 700], [b"{\"v\":1".to_vec(), vec![0; 9], b"\n".to_vec()].concat()];
     for (i, tail) in tails.iter().enumerate() {
         let good = std::fs::read(&file).unwrap();
         std::fs::write(&file, [good.clone(), tail.clone()].concat()).unwrap();

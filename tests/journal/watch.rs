@@ -23,7 +23,11 @@ fn an_append_wakes_a_watcher() {
     }
     drop(watch);
     while receive.try_recv().is_ok() {}
-    assert_eq!(receive.recv_timeout(LONG), Err(mpsc::RecvTimeoutError::Disconnected), "the callback is gone with its watch");
+    assert_eq!(
+        receive.recv_timeout(LONG),
+        Err(mpsc::RecvTimeoutError::Disconnected),
+        "the callback is gone with its watch"
+    );
 }
 
 #[test]
