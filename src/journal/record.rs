@@ -202,7 +202,15 @@ fn decode_slowly(raw: &str) -> Result<Decoded, String> {
         fn default() -> Self {
             let (time, text) = (Time::default(), String::new());
             let actor = Actor::new("");
-            Self { command: text.clone(), occurred_at: time, recorded_at: time, up_ms: 0, boot: text, actor, events: vec![] }
+            Self {
+                command: text.clone(),
+                occurred_at: time,
+                recorded_at: time,
+                up_ms: 0,
+                boot: text,
+                actor,
+                events: vec![],
+            }
         }
     }
     let minimum: Minimum = serde_json::from_str(raw).map_err(|e| format!("is not a record: {e}"))?;
