@@ -1,1 +1,10 @@
-//! The repository: container, keys, catalog, WAL archive.
+//! The repository: container, keys, store, catalog, WAL archive, base backups.
+//!
+//! Everything here is synchronous and takes `Read`/`Write` and paths; running PostgreSQL programs is the caller's work.
+//! The formats are described byte by byte in `docs/formats.md`, "Repository and container".
+
+pub mod container;
+pub mod keys;
+pub mod repository;
+pub mod store;
+pub mod wal;

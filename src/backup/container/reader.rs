@@ -1,0 +1,343 @@
+//! Reading an object: not one byte is released before the chunks that hold it were authenticated.
+
+use std::io::{self, Read};
+
+use sha2::{Digest, Sha256};
+use zeroize::{Zeroize, Zeroizing};
+
+use super::header::{Expect, Header};
+use super::recipient::{Identity, STANZA_OWN};
+use super::seal::{self, ObjectKeys, Stream};
+use super::writer::{FOOTER_MAGIC, RECORD_HEAD, RECORD_INDEX, RECORD_STORED, RECORD_ZSTD, TOTALS, content_tag, footer};
+use super::{FOOTER, Summary, TAG, from_io, hex, to_io};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Opens an object and yields its plain bytes. End of file is reported only after totals and footer were checked.
+///
+/// A consumer that stops before the end must call [`Reader::finish`]: a prefix is authentic, but only the whole
+/// object is complete.
+pub struct Reader<R: Read> {
+    input: R,
+    header: Header,
+    stream: Stream,
+    own: bool,
+    ahead: Vec<u8>,
+    chunks: u64,
+    payload: u64,
+    last_seen: bool,
+    packed: Vec<u8>,
+    packed_at: usize,
+    frame: Vec<u8>,
+    frame_at: usize,
+    short_frame: bool,
+    frames: Vec<u32>,
+    plain_len: u64,
+    plain_hash: Sha256,
+    stored_hash: Sha256,
+    decompressor: zstd::bulk::Decompressor<'static>,
+    footer: Option<[u8; FOOTER]>,
+    done: Option<Summary>,
+    failed: Option<Error>,
+}
+
+impl<R: Read> Reader<R> {
+    /// Reads the header, checks it against `expect`, finds the file key with one of the identities and checks the MAC.
+    ///
+    /// # Errors
+    /// A damaged or foreign object is a check failure; no matching key is a usage failure.
+    pub fn open(mut input: R, identities: &[Identity], expect: &Expect<'_>) -> Result<Self> {
+        let header = Header::read(&mut input)?;
+        header.expect(expect)?;
+        let (file_key, own) = find_key(&header, identities)?;
+        let ObjectKeys { mac, stream } = ObjectKeys::derive(&file_key, &header.salt, &header.core_hash)?;
+        if !seal::same(&seal::mac(mac.as_ref(), &[&header.signed])?, &header.mac) {
+            return Err(Error::check("the header does not authenticate").why("it was edited"));
+        }
+        let mut stored_hash = Sha256::new();
+        stored_hash.update(&header.core);
+        let decompressor =
+            zstd::bulk::Decompressor::new().map_err(|e| Error::state("preparing decompression").why(e))?;
+        Ok(Self {
+            input,
+            header,
+            stream,
+            own,
+            ahead: Vec::new(),
+            chunks: 0,
+            payload: 0,
+            last_seen: false,
+            packed: Vec::new(),
+            packed_at: 0,
+            frame: Vec::new(),
+            frame_at: 0,
+            short_frame: false,
+            frames: Vec::new(),
+            plain_len: 0,
+            plain_hash: Sha256::new(),
+            stored_hash,
+            decompressor,
+            footer: None,
+            done: None,
+            failed: None,
+        })
+    }
+
+    /// The authenticated header.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Whether a holder of the repository's secret wrote the object (not merely somebody who knows the public key).
+    pub fn written_by_holder(&self) -> bool {
+        self.own
+    }
+
+    /// Reads to the end without releasing anything more, and gives the totals.
+    pub fn finish(mut self) -> Result<(R, Summary)> {
+        loop {
+            if let Some(summary) = self.done.take() {
+                return Ok((self.input, summary));
+            }
+            self.next_frame()?;
+        }
+    }
+
+    /// Makes the next frame available, or sets `done`. An error is repeated for ever.
+    fn next_frame(&mut self) -> Result<()> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        let result = self.next_frame_inner();
+        if let Err(error) = &result {
+            self.frame.zeroize();
+            self.frame_at = 0;
+            self.failed = Some(error.clone());
+        }
+        result
+    }
+
+    fn next_frame_inner(&mut self) -> Result<()> {
+        self.frame.clear();
+        self.frame_at = 0;
+        self.need(1)?;
+        let kind = self.packed[self.packed_at];
+        if kind == RECORD_INDEX {
+            return self.end();
+        }
+        self.need(RECORD_HEAD)?;
+        let head = &self.packed[self.packed_at..self.packed_at + RECORD_HEAD];
+        let plain_len = u32::from_be_bytes([head[1], head[2], head[3], head[4]]);
+        let packed_len = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        let frame_size = self.header.spec.frame_size;
+        let lengths_ok = match kind {
+            RECORD_STORED => packed_len == plain_len,
+            RECORD_ZSTD => packed_len < plain_len,
+            _ => return Err(self.bad(format!("record of unknown kind {kind}"))),
+        };
+        if !lengths_ok || plain_len == 0 || plain_len > frame_size || self.short_frame {
+            return Err(self.bad(format!("frame {} has impossible lengths", self.frames.len())));
+        }
+        self.short_frame = plain_len < frame_size;
+        self.packed_at += RECORD_HEAD;
+        let (plain_len, n) = (plain_len as usize, packed_len as usize);
+        self.need(n)?;
+        let body = &self.packed[self.packed_at..self.packed_at + n];
+        if kind == RECORD_STORED {
+            self.frame.extend_from_slice(body);
+        } else {
+            self.frame.resize(plain_len, 0);
+            let got = self.decompressor.decompress_to_buffer(body, self.frame.as_mut_slice());
+            if got.as_ref().ok() != Some(&plain_len) {
+                return Err(self.bad(format!("frame {} does not decompress", self.frames.len())));
+            }
+        }
+        self.packed_at += n;
+        self.frames.push(packed_len);
+        self.plain_len += plain_len as u64;
+        self.plain_hash.update(&self.frame);
+        Ok(())
+    }
+
+    /// Frame index, totals, end of the last chunk and footer must all be exactly what was read.
+    fn end(&mut self) -> Result<()> {
+        let len = 1 + self.frames.len() * 4 + TOTALS;
+        self.need(len)?;
+        let mut expected = Vec::with_capacity(len);
+        expected.push(RECORD_INDEX);
+        for n in &self.frames {
+            expected.extend_from_slice(&n.to_be_bytes());
+        }
+        let plain_sha256: [u8; 32] = self.plain_hash.clone().finalize().into();
+        expected.extend_from_slice(&(self.frames.len() as u64).to_be_bytes());
+        expected.extend_from_slice(&self.plain_len.to_be_bytes());
+        expected.extend_from_slice(&plain_sha256);
+        if self.packed[self.packed_at..self.packed_at + len] != expected[..] {
+            return Err(self.bad("the frame index or the totals differ from what was read".into()));
+        }
+        self.packed_at += len;
+        if self.packed_at != self.packed.len() || !self.last_seen {
+            return Err(self.bad("bytes behind the end of the object's content".into()));
+        }
+        let stored_sha256: [u8; 32] = self.stored_hash.clone().finalize().into();
+        let content_tag = content_tag(&self.header, &plain_sha256)?;
+        if self.footer != Some(footer(self.payload, &stored_sha256, &content_tag)) {
+            return Err(self.bad("the footer differs from what was read".into()));
+        }
+        self.done = Some(Summary {
+            plain_len: self.plain_len,
+            plain_sha256,
+            stored_len: self.header.len + self.payload + FOOTER as u64,
+            stored_sha256,
+            content_tag,
+        });
+        Ok(())
+    }
+
+    /// Decrypts chunks until `n` bytes of the packed stream are at hand.
+    fn need(&mut self, n: usize) -> Result<()> {
+        while self.packed.len() - self.packed_at < n {
+            if self.last_seen {
+                return Err(self.bad("the object's content ends too early".into()));
+            }
+            if self.packed_at > 0 {
+                self.packed.drain(..self.packed_at);
+                self.packed_at = 0;
+            }
+            let mut chunk = self.next_chunk()?;
+            self.packed.append(&mut chunk);
+        }
+        Ok(())
+    }
+
+    fn next_chunk(&mut self) -> Result<Vec<u8>> {
+        let sealed = self.header.spec.chunk_size as usize + TAG;
+        read_up_to(&mut self.input, &mut self.ahead, sealed + FOOTER + 1)?;
+        let last = self.ahead.len() <= sealed + FOOTER;
+        let n = if last { self.ahead.len().saturating_sub(FOOTER) } else { sealed };
+        if last && n <= TAG {
+            return Err(Error::check(format!("the object ends before its last chunk (chunk {})", self.chunks))
+                .why("it was cut"));
+        }
+        let rest = self.ahead.split_off(n);
+        let mut chunk = std::mem::replace(&mut self.ahead, rest);
+        self.stored_hash.update(&chunk);
+        self.payload += n as u64;
+        self.stream.open(self.chunks, last, &mut chunk)?;
+        self.chunks += 1;
+        if last {
+            self.last_seen = true;
+            let mut footer = [0u8; FOOTER];
+            footer.copy_from_slice(&self.ahead);
+            self.footer = Some(footer);
+            self.ahead.clear();
+        }
+        Ok(chunk)
+    }
+
+    fn bad(&self, what: String) -> Error {
+        Error::check(what).why(format!("{:?} is damaged or was written wrongly", self.header.spec.name))
+    }
+}
+
+impl<R: Read> Read for Reader<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if out.is_empty() {
+            return Ok(0);
+        }
+        while self.frame_at == self.frame.len() {
+            if self.done.is_some() {
+                return Ok(0);
+            }
+            self.next_frame().map_err(to_io)?;
+        }
+        let n = out.len().min(self.frame.len() - self.frame_at);
+        out[..n].copy_from_slice(&self.frame[self.frame_at..self.frame_at + n]);
+        self.frame_at += n;
+        Ok(n)
+    }
+}
+
+fn find_key(header: &Header, identities: &[Identity]) -> Result<(Zeroizing<[u8; 32]>, bool)> {
+    let mut broken = None;
+    // A stanza that only a holder of the secret can have made is preferred: it says more about the object.
+    let (own, public): (Vec<_>, Vec<_>) = header.stanzas.iter().partition(|(kind, _)| *kind == STANZA_OWN);
+    for (kind, body) in own.into_iter().chain(public) {
+        for identity in identities {
+            match identity.unwrap(*kind, body, &header.salt, &header.core_hash) {
+                Some(Ok(key)) => return Ok((key, *kind == STANZA_OWN)),
+                Some(Err(error)) => broken = Some(error),
+                None => {}
+            }
+        }
+    }
+    if let Some(error) = broken {
+        return Err(error);
+    }
+    let wanted: Vec<String> =
+        header.stanzas.iter().filter_map(|(_, body)| body.get(..8)).map(|id| format!("{}…", hex(id))).collect();
+    Err(Error::new(ErrorKind::Usage, format!("no key for {:?}", header.spec.name))
+        .why(format!("it was encrypted to {}", wanted.join(", ")))
+        .hint("Unlock the repository with the passphrase it was created with (BACKUP_ENCRYPTION_KEY)."))
+}
+
+/// Reads until `buffer` has `n` bytes or the input ends.
+fn read_up_to(input: &mut impl Read, buffer: &mut Vec<u8>, n: usize) -> Result<()> {
+    if buffer.len() < n {
+        let want = (n - buffer.len()) as u64;
+        input.by_ref().take(want).read_to_end(buffer).map_err(|e| from_io(e, || "reading an object".into()))?;
+    }
+    Ok(())
+}
+
+/// Reads and checks a whole object and releases nothing.
+///
+/// # Errors
+/// As [`Reader::open`]; any damage anywhere is a check failure.
+pub fn verify<R: Read>(input: R, identities: &[Identity], expect: &Expect<'_>) -> Result<(Header, Summary)> {
+    let reader = Reader::open(input, identities, expect)?;
+    let header = reader.header().clone();
+    let (_, summary) = reader.finish()?;
+    Ok((header, summary))
+}
+
+/// What can be said of an object without any key.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// The header; not authenticated.
+    pub header: Header,
+    /// Length of the object in bytes.
+    pub stored_len: u64,
+    /// SHA-256 over core and chunks: computed, and equal to the footer's.
+    pub stored_sha256: [u8; 32],
+    /// The footer's content tag; not authenticated.
+    pub content_tag: [u8; 32],
+}
+
+/// Reads a whole object without a key: finds rot, cuts and swaps by accident, not by intent.
+pub fn check_stored<R: Read>(mut input: R) -> Result<Stored> {
+    let header = Header::read(&mut input)?;
+    let mut hash = Sha256::new();
+    hash.update(&header.core);
+    let mut payload = 0u64;
+    let mut buffer: Vec<u8> = Vec::new();
+    loop {
+        read_up_to(&mut input, &mut buffer, (1 << 18) + FOOTER)?;
+        if buffer.len() < FOOTER {
+            return Err(Error::check("the object ends before its footer").why("it was cut"));
+        }
+        let n = buffer.len() - FOOTER;
+        if n == 0 {
+            break;
+        }
+        hash.update(&buffer[..n]);
+        payload += n as u64;
+        buffer.drain(..n);
+    }
+    let stored_sha256: [u8; 32] = hash.finalize().into();
+    let mut tag = [0u8; 32];
+    tag.copy_from_slice(&buffer[48..]);
+    if buffer[..8] != FOOTER_MAGIC || buffer[..] != footer(payload, &stored_sha256, &tag)[..] {
+        return Err(Error::check(format!("{:?} is damaged", header.spec.name)).why("its checksum differs"));
+    }
+    Ok(Stored { stored_len: header.len + payload + FOOTER as u64, header, stored_sha256, content_tag: tag })
+}

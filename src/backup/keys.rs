@@ -1,0 +1,286 @@
+//! The repository's key file: the key pairs that open its objects, sealed under a passphrase and other recipients.
+//!
+//! A random keyring key seals the identities; it is itself wrapped once by the passphrase (Argon2id) and once per extra
+//! recipient. Changing the passphrase or the recipients rewrites this one small file and no object; a new identity is
+//! added beside the old ones, which stay to read what was written before.
+
+use argon2::{Algorithm, Argon2, Params, Version};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+use super::container::recipient::{unwrap_public, wrap_public};
+use super::container::{Identity, hex, seal, unhex};
+use crate::error::{Error, Result};
+use crate::model::{Secret, Time};
+
+/// Fewest characters of a passphrase (`BACKUP_ENCRYPTION_KEY`).
+pub const MIN_PASSPHRASE: usize = 32;
+
+/// Cost of deriving a key from the passphrase (Argon2id, RFC 9106).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KdfCost {
+    /// Memory in KiB.
+    pub memory_kib: u32,
+    /// Passes over the memory.
+    pub passes: u32,
+    /// Lanes.
+    pub lanes: u32,
+}
+
+impl Default for KdfCost {
+    /// RFC 9106's second recommendation (64 MiB, 3 passes), with one lane.
+    fn default() -> Self {
+        Self { memory_kib: 64 * 1024, passes: 3, lanes: 1 }
+    }
+}
+
+impl KdfCost {
+    /// The most a key file may ask for: an edited file must not be able to exhaust the machine.
+    pub const CEILING: Self = Self { memory_kib: 1024 * 1024, passes: 64, lanes: 16 };
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct ByPassphrase {
+    kdf: String,
+    memory_kib: u32,
+    passes: u32,
+    lanes: u32,
+    salt: String,
+    sealed: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct ByRecipient {
+    public: String,
+    stanza: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct SealedIdentity {
+    public: String,
+    created_at: Time,
+    sealed: String,
+}
+
+/// The key file as stored (`keys/<repository>.json`).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct KeyFile {
+    format: String,
+    version: u32,
+    repository: String,
+    passphrase: ByPassphrase,
+    #[serde(default)]
+    recipients: Vec<ByRecipient>,
+    /// Oldest first; the last one is written to.
+    identities: Vec<SealedIdentity>,
+}
+
+const FORMAT: &str = "breakglass keys";
+
+impl KeyFile {
+    /// A new key file with one new identity.
+    ///
+    /// # Errors
+    /// When the passphrase is shorter than [`MIN_PASSPHRASE`] characters.
+    pub fn create(repository: [u8; 16], passphrase: &Secret, cost: KdfCost, now: Time) -> Result<(Self, Identity)> {
+        let mut key = Zeroizing::new([0u8; 32]);
+        seal::random(key.as_mut())?;
+        let identity = Identity::generate()?;
+        let file = Self {
+            format: FORMAT.into(),
+            version: 1,
+            repository: hex(&repository),
+            passphrase: wrap_by_passphrase(&repository, &key, passphrase, cost)?,
+            recipients: Vec::new(),
+            identities: vec![seal_identity(&repository, &key, &identity, now)?],
+        };
+        Ok((file, identity))
+    }
+
+    /// Parses a key file and checks its bounds.
+    pub fn parse(bytes: &[u8], repository: &[u8; 16]) -> Result<Self> {
+        let file: Self =
+            serde_json::from_slice(bytes).map_err(|e| Error::check("the key file is damaged").why(e))?;
+        if file.format != FORMAT || file.version != 1 {
+            return Err(Error::check(format!("key file of format {:?}, version {}", file.format, file.version))
+                .why("this breakglass reads version 1"));
+        }
+        if file.repository != hex(repository) {
+            return Err(Error::check("the key file belongs to another repository").why(file.repository));
+        }
+        let (p, top) = (&file.passphrase, KdfCost::CEILING);
+        if p.kdf != "argon2id" {
+            return Err(Error::check(format!("unknown passphrase derivation {:?}", p.kdf)));
+        }
+        if p.memory_kib > top.memory_kib || p.passes > top.passes || p.lanes > top.lanes {
+            return Err(Error::check(format!(
+                "the key file asks for {} KiB, {} passes and {} lanes of Argon2id",
+                p.memory_kib, p.passes, p.lanes
+            ))
+            .why(format!("at most {}, {} and {} are allowed", top.memory_kib, top.passes, top.lanes)));
+        }
+        Ok(file)
+    }
+
+    /// The file's bytes.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let mut bytes = serde_json::to_vec_pretty(self).map_err(|e| Error::state("writing the key file").why(e))?;
+        bytes.push(b'\n');
+        Ok(bytes)
+    }
+
+    /// The identities, oldest first.
+    ///
+    /// # Errors
+    /// A usage failure when the passphrase is not the right one.
+    pub fn unlock(&self, passphrase: &Secret) -> Result<Vec<Identity>> {
+        let key = self.open_by_passphrase(passphrase)?;
+        self.identities(&key)
+    }
+
+    /// The identities, oldest first, by an extra recipient's key.
+    pub fn unlock_with(&self, identity: &Identity) -> Result<Vec<Identity>> {
+        let key = self.open_by_recipient(identity)?;
+        self.identities(&key)
+    }
+
+    /// Wraps the keyring key for another public key as well, so that it too opens the repository.
+    pub fn add_recipient(&mut self, passphrase: &Secret, public: [u8; 32]) -> Result<()> {
+        let key = self.open_by_passphrase(passphrase)?;
+        let mut ephemeral = Zeroizing::new([0u8; 32]);
+        seal::random(ephemeral.as_mut())?;
+        let stanza = wrap_public(*ephemeral, &public, &key, &self.context()?)?;
+        self.recipients.retain(|r| r.public != hex(&public));
+        self.recipients.push(ByRecipient { public: hex(&public), stanza: hex(&stanza) });
+        Ok(())
+    }
+
+    /// Replaces the passphrase. Objects are not touched. A copy of the old key file still opens with the old one.
+    pub fn change_passphrase(&mut self, old: &Secret, new: &Secret, cost: KdfCost) -> Result<()> {
+        let key = self.open_by_passphrase(old)?;
+        self.passphrase = wrap_by_passphrase(&self.repository()?, &key, new, cost)?;
+        Ok(())
+    }
+
+    /// How many extra recipients there are.
+    pub fn recipients(&self) -> usize {
+        self.recipients.len()
+    }
+
+    fn repository(&self) -> Result<[u8; 16]> {
+        unhex(&self.repository).ok_or_else(|| Error::check("the key file is damaged").why("repository"))
+    }
+
+    fn context(&self) -> Result<[u8; 32]> {
+        Ok(Sha256::new()
+            .chain_update(b"breakglass keys 1 recipient")
+            .chain_update(self.repository()?)
+            .finalize()
+            .into())
+    }
+
+    fn open_by_passphrase(&self, passphrase: &Secret) -> Result<Zeroizing<[u8; 32]>> {
+        let p = &self.passphrase;
+        let damaged = |what| Error::check("the key file is damaged").why(what);
+        let salt = unhex::<16>(&p.salt).ok_or_else(|| damaged("salt"))?;
+        let sealed = unhex::<48>(&p.sealed).ok_or_else(|| damaged("sealed"))?;
+        let cost = KdfCost { memory_kib: p.memory_kib, passes: p.passes, lanes: p.lanes };
+        let key = derive_from_passphrase(&self.repository()?, passphrase, &salt, cost)?;
+        seal::open_key(&key, &sealed).map_err(|_| {
+            Error::usage("the passphrase does not open this repository")
+                .why("it is not the one the repository was created with, or the key file is damaged")
+                .hint("Check BACKUP_ENCRYPTION_KEY; surrounding spaces and line ends count.")
+        })
+    }
+
+    fn open_by_recipient(&self, identity: &Identity) -> Result<Zeroizing<[u8; 32]>> {
+        let context = self.context()?;
+        for r in &self.recipients {
+            let stanza = unhex::<112>(&r.stanza).ok_or_else(|| Error::check("the key file is damaged").why("stanza"))?;
+            if let Some(key) = unwrap_public(identity, &stanza, &context) {
+                return key;
+            }
+        }
+        Err(Error::usage("this key is not a recipient of the repository"))
+    }
+
+    fn identities(&self, key: &[u8; 32]) -> Result<Vec<Identity>> {
+        let repository = self.repository()?;
+        if self.identities.is_empty() {
+            return Err(Error::check("the key file holds no identity"));
+        }
+        self.identities
+            .iter()
+            .map(|s| {
+                let damaged = || Error::check("an identity of the key file is damaged").why(&s.public);
+                let public = unhex::<32>(&s.public).ok_or_else(damaged)?;
+                let sealed = unhex::<48>(&s.sealed).ok_or_else(damaged)?;
+                let wrapping = identity_key(&repository, key, &public)?;
+                let secret = seal::open_key(&wrapping, &sealed).map_err(|_| damaged())?;
+                let identity = Identity::from_secret(&secret);
+                if identity.public() == public { Ok(identity) } else { Err(damaged()) }
+            })
+            .collect()
+    }
+}
+
+/// Refuses a passphrase that is too short.
+pub fn check_passphrase(passphrase: &Secret) -> Result<()> {
+    let n = passphrase.expose().chars().count();
+    if n < MIN_PASSPHRASE {
+        return Err(Error::usage(format!("a passphrase of {n} characters"))
+            .why(format!("at least {MIN_PASSPHRASE} are needed"))
+            .hint("Make one with `openssl rand -base64 33` and set it as BACKUP_ENCRYPTION_KEY."));
+    }
+    Ok(())
+}
+
+fn derive_from_passphrase(
+    repository: &[u8; 16],
+    passphrase: &Secret,
+    salt: &[u8; 16],
+    cost: KdfCost,
+) -> Result<Zeroizing<[u8; 32]>> {
+    let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, Some(32))
+        .map_err(|e| Error::check("impossible Argon2id parameters").why(e))?;
+    let mut slow = Zeroizing::new([0u8; 32]);
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+        .hash_password_into(passphrase.expose().as_bytes(), salt, slow.as_mut())
+        .map_err(|e| Error::state("deriving a key from the passphrase").why(e))?;
+    seal::derive(salt, slow.as_ref(), &[b"breakglass keys 1 passphrase", repository])
+}
+
+fn wrap_by_passphrase(
+    repository: &[u8; 16],
+    key: &[u8; 32],
+    passphrase: &Secret,
+    cost: KdfCost,
+) -> Result<ByPassphrase> {
+    check_passphrase(passphrase)?;
+    // The salt is new each time, so the wrapping key is too: its zero nonce is never used twice.
+    let mut salt = [0u8; 16];
+    seal::random(&mut salt)?;
+    let wrapping = derive_from_passphrase(repository, passphrase, &salt, cost)?;
+    Ok(ByPassphrase {
+        kdf: "argon2id".into(),
+        memory_kib: cost.memory_kib,
+        passes: cost.passes,
+        lanes: cost.lanes,
+        salt: hex(&salt),
+        sealed: hex(&seal::seal_key(&wrapping, key)?),
+    })
+}
+
+fn identity_key(repository: &[u8; 16], key: &[u8; 32], public: &[u8; 32]) -> Result<Zeroizing<[u8; 32]>> {
+    seal::derive(public, key, &[b"breakglass keys 1 identity", repository])
+}
+
+fn seal_identity(repository: &[u8; 16], key: &[u8; 32], identity: &Identity, now: Time) -> Result<SealedIdentity> {
+    let wrapping = identity_key(repository, key, &identity.public())?;
+    Ok(SealedIdentity {
+        public: hex(&identity.public()),
+        created_at: now,
+        sealed: hex(&seal::seal_key(&wrapping, &identity.secret())?),
+    })
+}

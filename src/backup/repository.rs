@@ -1,0 +1,348 @@
+//! A repository: one PostgreSQL cluster's backups and WAL in one place, under one key file.
+//!
+//! ```text
+//! repository.json                    public: id, format version, the public key that objects are written for
+//! keys/<id>.json                     the identities, sealed (owner only)
+//! wal/cluster.json                   the cluster whose WAL this is, set by the first archived segment
+//! wal/<timeline>/<log>/<file>.bgo    WAL segments and `.backup` files, by 8 hexadecimal digits of timeline and log
+//! wal/history/<file>.bgo             timeline history files
+//! backups/<backup>/base.tar.bgo      what a backup holds, and beside it
+//! backups/<backup>/manifest.bgo      what it consists of
+//! catalog/<number>.bgo               the chain of catalog entries
+//! ```
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use super::container::{Expect, Identity, ObjectType, Reader, Recipient, Spec, Summary, Writer, hex, seal, unhex};
+use super::keys::{KdfCost, KeyFile};
+use super::store::{Access, Committed, DirStore, Existing, Store, directory_of};
+use crate::error::{Context, Error, Result};
+use crate::model::{Secret, Time};
+
+/// Ending of every sealed object's name.
+pub const SUFFIX: &str = ".bgo";
+const INFO: &str = "repository.json";
+/// Name of the file that says whose WAL this is.
+pub const CLUSTER: &str = "wal/cluster.json";
+const FORMAT: &str = "breakglass repository";
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Info {
+    format: String,
+    version: u32,
+    id: String,
+    recipient: String,
+    created_at: Time,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct ClusterFile {
+    system_identifier: String,
+    #[serde(default)]
+    wal_segment_size: Option<u32>,
+}
+
+/// Whose WAL a repository holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cluster {
+    /// PostgreSQL's system identifier.
+    pub system_identifier: u64,
+    /// Bytes per WAL segment, once a segment was archived.
+    pub wal_segment_size: Option<u32>,
+}
+
+/// How to make a repository.
+#[derive(Debug, Clone, Default)]
+pub struct InitOptions {
+    /// Cost of the passphrase derivation.
+    pub kdf: KdfCost,
+    /// User and group that archive WAL when they are not the ones making the repository (needs root).
+    pub wal_owner: Option<(u32, u32)>,
+    /// The cluster it is for; otherwise the first archived segment or base backup decides.
+    pub system_identifier: Option<u64>,
+}
+
+/// An opened repository: enough to archive, list and check for rot, not to read.
+#[derive(Debug, Clone)]
+pub struct Repository {
+    store: Arc<dyn Store>,
+    id: [u8; 16],
+    recipient: [u8; 32],
+    created_at: Time,
+}
+
+/// The time now.
+pub(crate) fn now() -> Time {
+    Time::from_system(SystemTime::now())
+}
+
+impl Repository {
+    /// Makes a repository in a new or empty directory.
+    ///
+    /// # Errors
+    /// Refused when there is a repository or anything else; a usage failure when the passphrase is too short.
+    pub fn init(url: &str, passphrase: &Secret, options: &InitOptions) -> Result<Self> {
+        let root = directory_of(url, false)?;
+        super::keys::check_passphrase(passphrase)?;
+        let foreign = match std::fs::read_dir(&root) {
+            Ok(entries) => entries
+                .filter_map(|e| e.ok()?.file_name().into_string().ok())
+                .find(|n| !matches!(n.as_str(), "keys" | "wal" | "lost+found") && !n.starts_with('.')),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+            Err(e) => return Err(Error::target(format!("looking at {:?}", root.display())).why(e)),
+        };
+        if let Some(name) = foreign {
+            let error = Error::refused(format!("making a repository in {:?}", root.display()));
+            return Err(if name == INFO {
+                error.why("there is one already")
+            } else {
+                error.why(format!("the folder is not empty: it holds {name:?}")).hint("Name a new folder.")
+            });
+        }
+        let store = DirStore::new(&root);
+        let mut id = [0u8; 16];
+        seal::random(&mut id)?;
+        let created_at = now();
+        let (keys, identity) = KeyFile::create(id, passphrase, options.kdf, created_at)?;
+        // The key file bears the repository's id, so that of two at the same time none can take the other's keys.
+        store.put(&keys_name(&id), Access::Private, &keys.to_bytes()?, Existing::Keep)?;
+        let repository = Self { store: Arc::new(store.clone()), id, recipient: identity.public(), created_at };
+        make_public_dir(&root)?;
+        make_public_dir(&root.join("wal"))?;
+        if let Some(system_identifier) = options.system_identifier {
+            repository.bind_cluster(system_identifier, None)?;
+        }
+        if let Some((uid, gid)) = options.wal_owner {
+            std::os::unix::fs::chown(root.join("wal"), Some(uid), Some(gid))
+                .target(|| format!("giving {:?} to user {uid}", root.join("wal").display()))?;
+        }
+        let info = Info {
+            format: FORMAT.into(),
+            version: 1,
+            id: hex(&id),
+            recipient: hex(&identity.public()),
+            created_at,
+        };
+        let mut bytes = serde_json::to_vec_pretty(&info).state(|| "writing repository.json".into())?;
+        bytes.push(b'\n');
+        // Written last: without it there is no repository.
+        if store.put(INFO, Access::Public, &bytes, Existing::Keep)? == Committed::Kept {
+            store.delete(&keys_name(&id))?;
+            return Err(Error::refused(format!("making a repository in {:?}", root.display()))
+                .why("another one was made there just now"));
+        }
+        Ok(repository)
+    }
+
+    /// Opens a repository. Needs no secret.
+    pub fn open(url: &str) -> Result<Self> {
+        Self::open_dir(&directory_of(url, false)?)
+    }
+
+    /// As [`Repository::open`], for commands that run in a working directory that is not theirs.
+    pub fn open_absolute(url: &str) -> Result<Self> {
+        Self::open_dir(&directory_of(url, true)?)
+    }
+
+    fn open_dir(root: &Path) -> Result<Self> {
+        let store = DirStore::new(root);
+        let shown = root.display().to_string();
+        let bytes = store.get(INFO, 1 << 16)?.ok_or_else(|| {
+            Error::target(format!("no repository in {shown:?}"))
+                .why(format!("there is no {INFO}"))
+                .hint("Make one with `breakglass backup init`.")
+        })?;
+        let damaged = || Error::check(format!("{INFO} in {shown:?} is damaged"));
+        let info: Info = serde_json::from_slice(&bytes).map_err(|e| damaged().why(e))?;
+        if info.format != FORMAT || info.version != 1 {
+            return Err(Error::check(format!("repository of format {:?}, version {}", info.format, info.version))
+                .why("this breakglass reads version 1")
+                .hint("Use a newer breakglass."));
+        }
+        Ok(Self {
+            store: Arc::new(store),
+            id: unhex(&info.id).ok_or_else(|| damaged().why("id"))?,
+            recipient: unhex(&info.recipient).ok_or_else(|| damaged().why("recipient"))?,
+            created_at: info.created_at,
+        })
+    }
+
+    /// Unlocks the key file, so that objects can be read.
+    ///
+    /// # Errors
+    /// A usage failure when the passphrase is wrong.
+    pub fn unlock(&self, passphrase: &Secret) -> Result<Unlocked> {
+        let identities = self.key_file()?.unlock(passphrase)?;
+        if identities.last().map(Identity::public) != Some(self.recipient) {
+            return Err(Error::check("the public key in repository.json is not the key file's newest")
+                .why("somebody edited it: objects are being written that this key file cannot open")
+                .hint("Compare repository.json with a copy; objects written since then are not trustworthy."));
+        }
+        Ok(Unlocked { repository: self.clone(), identities: identities.into() })
+    }
+
+    /// The key file.
+    pub fn key_file(&self) -> Result<KeyFile> {
+        let name = keys_name(&self.id);
+        let bytes = self.store.get(&name, 1 << 20)?.ok_or_else(|| {
+            Error::target(format!("no key file {name:?} in the repository"))
+                .hint("Restore it from a copy: without it no object can be read.")
+        })?;
+        KeyFile::parse(&bytes, &self.id)
+    }
+
+    /// Replaces the key file in one step.
+    pub fn store_key_file(&self, keys: &KeyFile) -> Result<()> {
+        self.store.put(&keys_name(&self.id), Access::Private, &keys.to_bytes()?, Existing::Replace).map(|_| ())
+    }
+
+    /// The cluster this repository is for, once known.
+    pub fn cluster(&self) -> Result<Option<Cluster>> {
+        let Some(bytes) = self.store.get(CLUSTER, 1 << 16)? else { return Ok(None) };
+        let damaged = || Error::check(format!("{CLUSTER} is damaged"));
+        let file: ClusterFile = serde_json::from_slice(&bytes).map_err(|e| damaged().why(e))?;
+        let system_identifier = file.system_identifier.parse().map_err(|e| damaged().why(e))?;
+        Ok(Some(Cluster { system_identifier, wal_segment_size: file.wal_segment_size }))
+    }
+
+    /// Says which cluster the repository is for, or checks it. The segment size is added when it was not known.
+    ///
+    /// # Errors
+    /// Refused when it is for another cluster.
+    pub fn bind_cluster(&self, system_identifier: u64, wal_segment_size: Option<u32>) -> Result<()> {
+        let wanted = Cluster { system_identifier, wal_segment_size };
+        let mut known = self.cluster()?;
+        if known.is_none() {
+            if self.put_cluster(wanted, Existing::Keep)? == Committed::Stored {
+                return Ok(());
+            }
+            known = self.cluster()?;
+        }
+        let Some(known) = known else { return Err(Error::state(format!("{CLUSTER} vanished"))) };
+        if known.system_identifier != system_identifier {
+            let other = known.system_identifier;
+            return Err(Error::refused(format!(
+                "storing data of cluster {system_identifier} in the repository of cluster {other}"
+            ))
+            .why("one repository holds one cluster")
+            .hint("Use another repository for this cluster."));
+        }
+        match (known.wal_segment_size, wal_segment_size) {
+            (None, Some(_)) => self.put_cluster(wanted, Existing::Replace).map(|_| ()),
+            (Some(old), Some(new)) if old != new => {
+                Err(Error::refused(format!("archiving WAL segments of {new} bytes"))
+                    .why(format!("the repository holds segments of {old} bytes"))
+                    .hint("Use another repository after changing the segment size."))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn put_cluster(&self, cluster: Cluster, existing: Existing) -> Result<Committed> {
+        let file = ClusterFile {
+            system_identifier: cluster.system_identifier.to_string(),
+            wal_segment_size: cluster.wal_segment_size,
+        };
+        let bytes = serde_json::to_vec(&file).state(|| format!("writing {CLUSTER}"))?;
+        self.store.put(CLUSTER, Access::Public, &bytes, existing)
+    }
+
+    /// The repository's id.
+    pub fn id(&self) -> [u8; 16] {
+        self.id
+    }
+    /// When it was made.
+    pub fn created_at(&self) -> Time {
+        self.created_at
+    }
+    /// Where the objects are.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+    /// The public key that objects are written for; anybody may have it.
+    pub fn recipient(&self) -> Recipient {
+        Recipient::Public(self.recipient)
+    }
+}
+
+fn keys_name(id: &[u8; 16]) -> String {
+    format!("keys/{}.json", hex(id))
+}
+
+fn make_public_dir(dir: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::create_dir_all(dir).target(|| format!("creating folder {:?}", dir.display()))?;
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755))
+        .target(|| format!("setting the mode of {:?}", dir.display()))
+}
+
+/// A repository whose objects can be read. Holds the secret keys; zeroized when the last clone is dropped.
+#[derive(Debug, Clone)]
+pub struct Unlocked {
+    repository: Repository,
+    identities: Arc<[Identity]>,
+}
+
+impl Unlocked {
+    /// The repository.
+    pub fn repository(&self) -> &Repository {
+        &self.repository
+    }
+    /// The keys, oldest first.
+    pub fn identities(&self) -> &[Identity] {
+        &self.identities
+    }
+    /// The recipient that proves the writer held the secret.
+    pub fn own_recipient(&self) -> Result<Recipient> {
+        self.identities.last().cloned().map(Recipient::Own).ok_or_else(|| Error::state("no identity"))
+    }
+    /// Opens an object for reading; `None` when there is none of that name.
+    pub fn open_object(&self, object: ObjectType, name: &str) -> Result<Option<Reader<Box<dyn std::io::Read + Send>>>> {
+        let Some(input) = self.repository.store.open(name)? else { return Ok(None) };
+        let expect = Expect { object, repository: self.repository.id, name };
+        Reader::open(input, &self.identities, &expect).map(Some).map_err(|e| of_object(e, name))
+    }
+    /// Reads a small object whole, at most `limit` plain bytes.
+    ///
+    /// # Errors
+    /// When it is damaged, too large, or was written by somebody who does not hold the repository's secret.
+    pub fn read_own(&self, object: ObjectType, name: &str, limit: u64) -> Result<Option<(Vec<u8>, Summary)>> {
+        let Some(mut reader) = self.open_object(object, name)? else { return Ok(None) };
+        if !reader.written_by_holder() {
+            return Err(Error::check(format!("{name:?} was not written by a holder of the repository's key")));
+        }
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut std::io::Read::take(&mut reader, limit + 1), &mut bytes)
+            .map_err(|e| of_object(super::container::from_io(e, || "reading".into()), name))?;
+        if bytes.len() as u64 > limit {
+            return Err(Error::check(format!("{name:?} is larger than {limit} bytes")));
+        }
+        let (_, summary) = reader.finish().map_err(|e| of_object(e, name))?;
+        Ok(Some((bytes, summary)))
+    }
+    /// Writes a small object as a holder of the secret.
+    pub fn write_own(&self, object: ObjectType, name: &str, bytes: &[u8]) -> Result<(Committed, Summary)> {
+        let mut spec = Spec::new(object, self.repository.id, name, now());
+        spec.chunk_size = 1 << 16;
+        spec.frame_size = 1 << 16;
+        spec.system_identifier = self.repository.cluster()?.map_or(0, |c| c.system_identifier);
+        let upload = self.repository.store.create(name, Access::Group)?;
+        let mut writer = Writer::new(upload, &spec, &[self.own_recipient()?])?;
+        std::io::Write::write_all(&mut writer, bytes)
+            .map_err(|e| super::container::from_io(e, || format!("writing {name:?}")))?;
+        let (upload, summary) = writer.finish()?;
+        Ok((upload.commit(Existing::Keep)?, summary))
+    }
+}
+
+/// Names the object in an error about its content.
+pub(crate) fn of_object(mut error: Error, name: &str) -> Error {
+    if !error.what.contains(name) {
+        error.what = format!("object {name:?}: {}", error.what);
+    }
+    error
+}

@@ -1,0 +1,357 @@
+//! Where a repository's objects live: a small trait, and the directory that implements it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use super::container::header::check_name;
+use super::container::{hex, seal};
+use crate::error::{Context, Error, Result};
+
+/// Who may read an object's file; its content is sealed anyway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Owner only: key files.
+    Private,
+    /// Owner and group: sealed objects.
+    Group,
+    /// Everybody: what the archiving side must read.
+    Public,
+}
+
+/// What becomes of an object that is already there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// It stays, and [`Upload::commit`] says so.
+    Keep,
+    /// It is replaced in one step.
+    Replace,
+}
+
+/// What [`Upload::commit`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Committed {
+    /// The object is in place and durable.
+    Stored,
+    /// An object of that name is there and was left alone.
+    Kept,
+}
+
+/// An object being written. Dropped without [`Upload::commit`] it leaves nothing behind.
+pub trait Upload: Write {
+    /// Makes the object durable and visible, both or neither.
+    fn commit(self: Box<Self>, existing: Existing) -> Result<Committed>;
+}
+
+/// A name and size in a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Name of the object.
+    pub name: String,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// A place for objects under slash-separated names.
+pub trait Store: Send + Sync + std::fmt::Debug {
+    /// The URL it was opened by.
+    fn url(&self) -> String;
+    /// Begins an object.
+    fn create(&self, name: &str, access: Access) -> Result<Box<dyn Upload>>;
+    /// Opens an object; `None` when there is none of that name.
+    fn open(&self, name: &str) -> Result<Option<Box<dyn Read + Send>>>;
+    /// Its size in bytes; `None` when there is none of that name.
+    fn size(&self, name: &str) -> Result<Option<u64>>;
+    /// All objects whose name begins with `prefix` (a folder ending in `/`, or empty), sorted by name.
+    fn list(&self, prefix: &str) -> Result<Vec<Entry>>;
+    /// Removes an object; `false` when there was none.
+    fn delete(&self, name: &str) -> Result<bool>;
+    /// Makes sure that an object seen is also durable, whoever stored it.
+    fn settle(&self, name: &str) -> Result<()>;
+    /// Writes a small object at once.
+    fn put(&self, name: &str, access: Access, bytes: &[u8], existing: Existing) -> Result<Committed> {
+        let mut upload = self.create(name, access)?;
+        upload.write_all(bytes).target(|| format!("writing {name:?}"))?;
+        upload.commit(existing)
+    }
+    /// Reads a small object, at most `limit` bytes.
+    fn get(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+        let Some(input) = self.open(name)? else { return Ok(None) };
+        let mut bytes = Vec::new();
+        input.take(limit + 1).read_to_end(&mut bytes).target(|| format!("reading {name:?}"))?;
+        if bytes.len() as u64 > limit {
+            return Err(Error::check(format!("{name:?} is larger than {limit} bytes")));
+        }
+        Ok(Some(bytes))
+    }
+}
+
+/// The directory a repository URL names: `file:///absolute/path` or a plain path.
+///
+/// # Errors
+/// A URL of another scheme, or a path that is not absolute where `absolute` asks for one.
+pub fn directory_of(url: &str, absolute: bool) -> Result<PathBuf> {
+    let path = if let Some(rest) = url.strip_prefix("file://") {
+        let rest = rest.strip_prefix("localhost").unwrap_or(rest);
+        if !rest.starts_with('/') {
+            return Err(Error::usage(format!("repository {url:?}")).hint("Write file:///absolute/path, three slashes."));
+        }
+        PathBuf::from(percent_decoded(rest))
+    } else if let Some((scheme, _)) = url.split_once("://") {
+        return Err(Error::usage(format!("repository {url:?}"))
+            .why(format!("storage of type {scheme:?} is not supported"))
+            .hint("Use a directory or a file:// URL."));
+    } else {
+        PathBuf::from(url)
+    };
+    if path.as_os_str().is_empty() {
+        return Err(Error::usage("an empty repository URL"));
+    }
+    if absolute && !path.is_absolute() {
+        return Err(Error::usage(format!("repository {url:?}"))
+            .why("an archive command runs in a working directory of the server's choosing")
+            .hint("Give the absolute path of the repository."));
+    }
+    std::path::absolute(&path).usage(|| format!("repository {url:?}"))
+}
+
+fn percent_decoded(text: &str) -> std::ffi::OsString {
+    use std::os::unix::ffi::OsStringExt;
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut i = 0;
+    while i < bytes.len() {
+        let code = (bytes[i] == b'%')
+            .then(|| text.get(i + 1..i + 3))
+            .flatten()
+            .and_then(|h| u8::from_str_radix(h, 16).ok());
+        if let Some(b) = code {
+            out.push(b);
+            i += 3;
+        } else {
+            out.push(bytes[i]);
+            i += 1;
+        }
+    }
+    std::ffi::OsString::from_vec(out)
+}
+
+/// Objects as files under a directory: temporary name, fsync, rename, fsync of every folder up to the root.
+#[derive(Debug, Clone)]
+pub struct DirStore {
+    root: PathBuf,
+}
+
+const TEMPORARY: &str = ".tmp-";
+
+impl DirStore {
+    /// The directory need not exist yet.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+    /// The directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+    fn path(&self, name: &str) -> Result<PathBuf> {
+        check_name(name)?;
+        Ok(self.root.join(name))
+    }
+}
+
+fn make_dirs(dir: &Path, mode: u32) -> Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = dir.parent() {
+        make_dirs(parent, if mode == 0o700 { 0o755 } else { mode })?;
+    }
+    match fs::DirBuilder::new().mode(mode).create(dir) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other.target(|| format!("creating folder {:?}", dir.display())),
+    }
+}
+
+/// Makes a folder's entries durable.
+pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
+    File::open(dir).and_then(|d| d.sync_all()).target(|| format!("making folder {:?} durable", dir.display()))
+}
+
+/// From the folder that holds `path` up to `root`: a folder made by a process that died may not be durable yet.
+fn sync_up(path: &Path, root: &Path) -> Result<()> {
+    let mut dir = path.parent();
+    while let Some(d) = dir {
+        sync_dir(d)?;
+        if d == root {
+            break;
+        }
+        dir = d.parent();
+    }
+    Ok(())
+}
+
+struct DirUpload {
+    file: Option<File>,
+    temporary: PathBuf,
+    path: PathBuf,
+    root: PathBuf,
+}
+
+impl Write for DirUpload {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.file {
+            Some(file) => file.write(bytes),
+            None => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for DirUpload {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.temporary);
+    }
+}
+
+impl Upload for DirUpload {
+    fn commit(mut self: Box<Self>, existing: Existing) -> Result<Committed> {
+        let shown = self.path.display().to_string();
+        if let Some(file) = self.file.take() {
+            file.sync_all().target(|| format!("making {shown:?} durable"))?;
+        }
+        match existing {
+            Existing::Replace => fs::rename(&self.temporary, &self.path).target(|| format!("storing {shown:?}"))?,
+            Existing::Keep => match rename_new(&self.temporary, &self.path) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(Committed::Kept),
+                other => other.target(|| format!("storing {shown:?}"))?,
+            },
+        }
+        sync_up(&self.path, &self.root)?;
+        Ok(Committed::Stored)
+    }
+}
+
+/// Renames without replacing.
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+            // Some network and older file systems do not know the flag.
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::NOTSUP) => {}
+            other => return other.map_err(Into::into),
+        }
+    }
+    fs::hard_link(from, to)?;
+    fs::remove_file(from)
+}
+
+impl Store for DirStore {
+    fn url(&self) -> String {
+        self.root.display().to_string()
+    }
+
+    fn create(&self, name: &str, access: Access) -> Result<Box<dyn Upload>> {
+        let path = self.path(name)?;
+        let (dir_mode, file_mode) = match access {
+            Access::Private => (0o700, 0o600),
+            Access::Group => (0o750, 0o640),
+            Access::Public => (0o755, 0o644),
+        };
+        let dir = path.parent().unwrap_or(&self.root);
+        make_dirs(dir, dir_mode)?;
+        let mut unique = [0u8; 8];
+        seal::random(&mut unique)?;
+        let file_name = path.file_name().unwrap_or_default().to_string_lossy();
+        let temporary = dir.join(format!("{TEMPORARY}{file_name}-{}-{}", std::process::id(), hex(&unique)));
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(file_mode)
+            .open(&temporary)
+            .map_err(|e| hint_access(Error::target(format!("writing in {:?}", dir.display())).why(&e), &e))?;
+        if access == Access::Public {
+            // Whatever the umask: the archiving user must be able to read it.
+            file.set_permissions(fs::Permissions::from_mode(file_mode)).target(|| format!("setting the mode of {name:?}"))?;
+        }
+        Ok(Box::new(DirUpload { file: Some(file), temporary, path, root: self.root.clone() }))
+    }
+
+    fn open(&self, name: &str) -> Result<Option<Box<dyn Read + Send>>> {
+        let path = self.path(name)?;
+        match File::open(&path) {
+            Ok(file) => Ok(Some(Box::new(file))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(hint_access(Error::target(format!("opening {:?}", path.display())).why(&e), &e)),
+        }
+    }
+
+    fn size(&self, name: &str) -> Result<Option<u64>> {
+        let path = self.path(name)?;
+        match fs::metadata(&path) {
+            Ok(m) => Ok(Some(m.len())),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(hint_access(Error::target(format!("looking at {:?}", path.display())).why(&e), &e)),
+        }
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<Entry>> {
+        let folder = prefix.trim_end_matches('/');
+        let dir = if folder.is_empty() { self.root.clone() } else { self.path(folder)? };
+        let mut found = Vec::new();
+        walk(&dir, folder, &mut found)?;
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(found)
+    }
+
+    fn delete(&self, name: &str) -> Result<bool> {
+        let path = self.path(name)?;
+        match fs::remove_file(&path) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(e) => return Err(Error::target(format!("removing {:?}", path.display())).why(e)),
+        }
+        sync_dir(path.parent().unwrap_or(&self.root))?;
+        Ok(true)
+    }
+
+    fn settle(&self, name: &str) -> Result<()> {
+        sync_up(&self.path(name)?, &self.root)
+    }
+}
+
+fn walk(dir: &Path, prefix: &str, found: &mut Vec<Entry>) -> Result<()> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(hint_access(Error::target(format!("listing {:?}", dir.display())).why(&e), &e)),
+    };
+    for entry in entries {
+        let entry = entry.target(|| format!("listing {:?}", dir.display()))?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        if name.starts_with('.') {
+            continue; // temporary files, and what file systems put there
+        }
+        let name = if prefix.is_empty() { name } else { format!("{prefix}/{name}") };
+        match entry.metadata() {
+            Ok(m) if m.is_dir() => walk(&entry.path(), &name, found)?,
+            Ok(m) => found.push(Entry { name, size: m.len() }),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {} // removed meanwhile
+            Err(e) => return Err(Error::target(format!("looking at {name:?}")).why(e)),
+        }
+    }
+    Ok(())
+}
+
+fn hint_access(error: Error, e: &io::Error) -> Error {
+    match e.kind() {
+        io::ErrorKind::PermissionDenied => {
+            error.hint("Give the user this runs as access to the repository's folder, or run as its owner.")
+        }
+        io::ErrorKind::StorageFull => error.hint("Free space on the repository's file system."),
+        _ => error,
+    }
+}

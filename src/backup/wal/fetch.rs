@@ -1,0 +1,124 @@
+//! `wal fetch`: one archived file back, whole and authenticated, or a clear "not there", or an error that stops recovery.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+use super::super::container::{ObjectType, from_io};
+use super::super::repository::{Repository, Unlocked, of_object};
+use super::name::{Segment, WalName, timeline_folder};
+use crate::error::{Context, Error, Result};
+
+/// Exit status of `wal fetch` when the file is not in the archive: PostgreSQL then goes on to the end of its WAL.
+pub const EXIT_NOT_IN_ARCHIVE: u8 = 1;
+/// Exit status of `wal fetch` for everything else. PostgreSQL stops recovery for a status above 125; with a lower one
+/// it would take the damage for the end of the WAL and promote (`RestoreArchivedFile` in its source).
+pub const EXIT_STOP_RECOVERY: u8 = 200;
+
+/// What fetching found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fetched {
+    /// The file is in place.
+    Restored,
+    /// The archive has no such file, and nothing says that it should.
+    NotInArchive,
+}
+
+/// Restores `name` to `dest`, which appears whole or not at all.
+///
+/// # Errors
+/// A damaged object, a hole in the archive, a wrong key: recovery must stop ([`EXIT_STOP_RECOVERY`]).
+pub fn fetch(unlocked: &Unlocked, name: &str, dest: &Path) -> Result<Fetched> {
+    let Some(bytes) = read(unlocked, &WalName::parse(name)?)? else { return Ok(Fetched::NotInArchive) };
+    place(dest, &bytes)?;
+    Ok(Fetched::Restored)
+}
+
+/// Writes `bytes` as `dest` in one step.
+pub(crate) fn place(dest: &Path, bytes: &[u8]) -> Result<()> {
+    let dir = match dest.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    };
+    let writing = || format!("writing {:?}", dest.display());
+    let temporary =
+        dir.join(format!("{}.breakglass-{}", dest.file_name().unwrap_or_default().display(), std::process::id()));
+    let result = (|| {
+        use std::os::unix::fs::OpenOptionsExt;
+        let _ = fs::remove_file(&temporary);
+        let mut file: File = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        // Not made durable: after a crash the server fetches it again.
+        file.write_all(bytes)?;
+        fs::rename(&temporary, dest)
+    })();
+    if result.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    result.target(writing)
+}
+
+/// An archived file's bytes, authenticated to the last one; `None` when it is not there and need not be.
+///
+/// # Errors
+/// As [`fetch`].
+pub fn read(unlocked: &Unlocked, name: &WalName) -> Result<Option<Vec<u8>>> {
+    let object = name.object();
+    let Some(mut reader) = unlocked.open_object(object_type(name), &object)? else {
+        return match name {
+            WalName::Segment(segment) => refuse_hole(unlocked.repository(), segment).map(|()| None),
+            _ => Ok(None),
+        };
+    };
+    if let Some(cluster) = unlocked.repository().cluster()? {
+        let said = reader.header().spec.system_identifier;
+        if said != 0 && said != cluster.system_identifier {
+            return Err(Error::check(format!("object {object:?} is of cluster {said}"))
+                .why(format!("the repository is for cluster {}", cluster.system_identifier)));
+        }
+    }
+    let mut bytes = Vec::with_capacity(16 << 20);
+    io::copy(&mut reader, &mut bytes).map_err(|e| of_object(from_io(e, || "reading".into()), &object))?;
+    reader.finish().map_err(|e| of_object(e, &object))?;
+    Ok(Some(bytes))
+}
+
+pub(crate) fn object_type(name: &WalName) -> ObjectType {
+    match name {
+        WalName::Segment(_) | WalName::Partial(_) => ObjectType::WalSegment,
+        WalName::History(_) => ObjectType::WalHistory,
+        WalName::Backup(..) => ObjectType::WalBackup,
+    }
+}
+
+/// A segment that is missing between two that are there is a hole, not the end of the WAL.
+fn refuse_hole(repository: &Repository, missing: &Segment) -> Result<()> {
+    let (mut before, mut after) = (None, None);
+    for segment in segments(repository, missing.timeline)? {
+        if segment < *missing {
+            before = Some(segment);
+        } else if after.is_none() {
+            after = Some(segment);
+        }
+    }
+    match (before, after) {
+        (Some(before), Some(after)) => Err(Error::check(format!("WAL segment {missing} is missing from the archive"))
+            .why(format!("{before} and {after} are there: everything from {missing} on would be lost"))
+            .hint("Recover to a point before it, or put the segment back.")),
+        _ => Ok(()),
+    }
+}
+
+/// The whole segments of a timeline that are in the repository, in order.
+pub fn segments(repository: &Repository, timeline: u32) -> Result<Vec<Segment>> {
+    let mut found: Vec<Segment> = repository
+        .store()
+        .list(&timeline_folder(timeline))?
+        .iter()
+        .filter_map(|e| match WalName::from_object(&e.name) {
+            Some(WalName::Segment(s)) if s.timeline == timeline => Some(s),
+            _ => None,
+        })
+        .collect();
+    found.sort_unstable();
+    Ok(found)
+}

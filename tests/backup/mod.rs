@@ -1,0 +1,26 @@
+//! The repository: container, keys, store, WAL archive, base backups. Real files, real servers, generated damage.
+
+pub mod container;
+pub mod wal;
+
+use breakglass::backup::keys::KdfCost;
+use breakglass::backup::repository::{InitOptions, Repository, Unlocked};
+use breakglass::model::Secret;
+
+pub const PASSPHRASE: &str = "correct horse battery staple, thirty-two and more";
+
+/// The cheapest derivation Argon2 allows in earnest: these tests are not about guessing passphrases.
+pub const CHEAP: KdfCost = KdfCost { memory_kib: 256, passes: 1, lanes: 1 };
+
+pub fn passphrase() -> Secret {
+    Secret::new(PASSPHRASE)
+}
+
+/// A new repository in `<dir>/repo`, and its URL.
+pub fn repository(dir: &std::path::Path) -> (Repository, Unlocked, String) {
+    let url = format!("file://{}", dir.join("repo").display());
+    let repository =
+        Repository::init(&url, &passphrase(), &InitOptions { kdf: CHEAP, ..InitOptions::default() }).unwrap();
+    let unlocked = repository.unlock(&passphrase()).unwrap();
+    (repository, unlocked, url)
+}
