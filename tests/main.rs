@@ -16,3 +16,5 @@ mod support;
 mod incident;
 // The journal: bytes, damage, several writers, disks that fail.
 mod journal;
+// The repository: container, keys, store, WAL archive, base backups.
+mod backup;
