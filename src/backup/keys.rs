@@ -100,8 +100,7 @@ impl KeyFile {
 
     /// Parses a key file and checks its bounds.
     pub fn parse(bytes: &[u8], repository: &[u8; 16]) -> Result<Self> {
-        let file: Self =
-            serde_json::from_slice(bytes).map_err(|e| Error::check("the key file is damaged").why(e))?;
+        let file: Self = serde_json::from_slice(bytes).map_err(|e| Error::check("the key file is damaged").why(e))?;
         if file.format != FORMAT || file.version != 1 {
             return Err(Error::check(format!("key file of format {:?}, version {}", file.format, file.version))
                 .why("this breakglass reads version 1"));
@@ -197,7 +196,8 @@ impl KeyFile {
     fn open_by_recipient(&self, identity: &Identity) -> Result<Zeroizing<[u8; 32]>> {
         let context = self.context()?;
         for r in &self.recipients {
-            let stanza = unhex::<112>(&r.stanza).ok_or_else(|| Error::check("the key file is damaged").why("stanza"))?;
+            let stanza =
+                unhex::<112>(&r.stanza).ok_or_else(|| Error::check("the key file is damaged").why("stanza"))?;
             if let Some(key) = unwrap_public(identity, &stanza, &context) {
                 return key;
             }

@@ -120,13 +120,8 @@ impl Repository {
             std::os::unix::fs::chown(root.join("wal"), Some(uid), Some(gid))
                 .target(|| format!("giving {:?} to user {uid}", root.join("wal").display()))?;
         }
-        let info = Info {
-            format: FORMAT.into(),
-            version: 1,
-            id: hex(&id),
-            recipient: hex(&identity.public()),
-            created_at,
-        };
+        let info =
+            Info { format: FORMAT.into(), version: 1, id: hex(&id), recipient: hex(&identity.public()), created_at };
         let mut bytes = serde_json::to_vec_pretty(&info).state(|| "writing repository.json".into())?;
         bytes.push(b'\n');
         // Written last: without it there is no repository.

@@ -122,10 +122,8 @@ fn percent_decoded(text: &str) -> std::ffi::OsString {
     let mut out = Vec::with_capacity(bytes.len());
     let mut i = 0;
     while i < bytes.len() {
-        let code = (bytes[i] == b'%')
-            .then(|| text.get(i + 1..i + 3))
-            .flatten()
-            .and_then(|h| u8::from_str_radix(h, 16).ok());
+        let code =
+            (bytes[i] == b'%').then(|| text.get(i + 1..i + 3)).flatten().and_then(|h| u8::from_str_radix(h, 16).ok());
         if let Some(b) = code {
             out.push(b);
             i += 3;
@@ -275,7 +273,8 @@ impl Store for DirStore {
             .map_err(|e| hint_access(Error::target(format!("writing in {:?}", dir.display())).why(&e), &e))?;
         if access == Access::Public {
             // Whatever the umask: the archiving user must be able to read it.
-            file.set_permissions(fs::Permissions::from_mode(file_mode)).target(|| format!("setting the mode of {name:?}"))?;
+            file.set_permissions(fs::Permissions::from_mode(file_mode))
+                .target(|| format!("setting the mode of {name:?}"))?;
         }
         Ok(Box::new(DirUpload { file: Some(file), temporary, path, root: self.root.clone() }))
     }

@@ -263,27 +263,14 @@ fn parse_core(core: &[u8]) -> Result<(Spec, [u8; 32])> {
     if !c.0.is_empty() {
         return Err(Error::check("bytes left over at the end of the header's core"));
     }
-    let spec = Spec {
-        object,
-        compression,
-        chunk_size,
-        frame_size,
-        repository,
-        system_identifier,
-        timeline,
-        created_at,
-        name,
-    };
+    let spec =
+        Spec { object, compression, chunk_size, frame_size, repository, system_identifier, timeline, created_at, name };
     Ok((spec, salt))
 }
 
 impl Header {
     /// Header bytes and parsed form of a new object.
-    pub(super) fn build(
-        core: Vec<u8>,
-        stanzas: Vec<(u16, Vec<u8>)>,
-        mac_key: &[u8; 32],
-    ) -> Result<(Self, Vec<u8>)> {
+    pub(super) fn build(core: Vec<u8>, stanzas: Vec<(u16, Vec<u8>)>, mac_key: &[u8; 32]) -> Result<(Self, Vec<u8>)> {
         let (spec, salt) = parse_core(&core)?;
         let core_hash: [u8; 32] = Sha256::digest(&core).into();
         let mut signed = core.clone();

@@ -148,9 +148,9 @@ pub(crate) struct SegmentHeader {
 impl SegmentHeader {
     pub(crate) fn parse(head: &[u8], shown: &str) -> Result<Self> {
         let bad = |why: String| {
-            Error::check(format!("{shown:?} is not a WAL segment")).why(why).hint(
-                "The file is damaged, or the path is wrong; it was not archived and the server keeps it.",
-            )
+            Error::check(format!("{shown:?} is not a WAL segment"))
+                .why(why)
+                .hint("The file is damaged, or the path is wrong; it was not archived and the server keeps it.")
         };
         if head.len() < LONG_HEADER {
             return Err(bad(format!("it has only {} bytes", head.len())));

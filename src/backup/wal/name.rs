@@ -82,8 +82,9 @@ impl WalName {
                 .and_then(|offset| Segment::parse(base).map(|s| Self::Backup(s, offset))),
         };
         parsed.ok_or_else(|| {
-            Error::usage(format!("{name:?} is not the name of a WAL file"))
-                .why("expected 24 hexadecimal digits, optionally with .partial or .XXXXXXXX.backup, or XXXXXXXX.history")
+            Error::usage(format!("{name:?} is not the name of a WAL file")).why(
+                "expected 24 hexadecimal digits, optionally with .partial or .XXXXXXXX.backup, or XXXXXXXX.history",
+            )
         })
     }
     /// Name of its object in the repository.
