@@ -245,6 +245,20 @@ fn a_run_is_never_run_twice_and_a_lost_one_blocks_the_next() {
 }
 
 #[test]
+fn bad_news_ends_a_looking_step_but_not_a_changing_one() {
+    let mut d = Desk::new();
+    d.run("s1", "health", Risk::Read, Outcome::Failed, vec![]);
+    d.ok(Command::FinishStep { step: StepId::new("s1") });
+    d.run("s2", "contain", Risk::Change, Outcome::Failed, vec![]);
+    assert!(d.refused(Command::FinishStep { step: StepId::new("s2") }).why.contains("did not succeed"));
+    d.run("s2", "contain", Risk::Change, Outcome::Succeeded, vec![]);
+    d.ok(Command::FinishStep { step: StepId::new("s2") });
+    d.scenario.steps[3].phase = Some(Phase::Close);
+    d.run("s4", "health", Risk::Read, Outcome::Failed, vec![]);
+    assert!(d.refused(Command::FinishStep { step: StepId::new("s4") }).why.contains("did not succeed"));
+}
+
+#[test]
 fn a_worker_taken_for_lost_may_still_report() {
     let mut d = Desk::new();
     let change = d.request("s2", "contain", Risk::Change, None);

@@ -1,10 +1,10 @@
 //! Steps: start, finish, skip, reopen, tick.
 
 use crate::model::event::Event;
-use crate::model::{Step, StepId};
+use crate::model::{Phase, Step, StepId};
 
 use super::{Command, Context, Decision, Refusal, State, must_be_open, must_say};
-use crate::incident::StepStatus;
+use crate::incident::{Run, RunStatus, StepStatus};
 
 pub(super) fn decide(state: &State, command: &Command, ctx: Context<'_>) -> Decision {
     must_be_open(state)?;
@@ -31,10 +31,12 @@ pub(super) fn decide(state: &State, command: &Command, ctx: Context<'_>) -> Deci
                     "wait for it, cancel it, or say what became of it",
                 ));
             }
+            // Looking is done when one has looked: bad health *is* the finding. Changing, verifying and closing must succeed.
+            let looking = |r: &Run| !r.is_mutating() && !matches!(found.phase, Some(Phase::Verify | Phase::Close));
             if let Some(run) = state.last_run_of(step)
                 && !run.succeeded()
-                && run.status != crate::incident::RunStatus::Withdrawn
-                && !state.waived(&format!("failed:{step}"))
+                && run.status != RunStatus::Withdrawn
+                && !looking(run)
             {
                 return Err(Refusal::new(
                     format!("The last run of \"{}\" did not succeed: {}", found.title, run.summary),
