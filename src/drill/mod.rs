@@ -1,1 +1,18 @@
-//! The drill: private PostgreSQL, live traffic, faults, the unattended operator.
+//! The drill's world: a private PostgreSQL made on the spot, live traffic, a faulty release, and the umpire that keeps its secret.
+//!
+//! One detached process, the [`umpire`], owns service, traffic and injector, so that a console that dies takes nothing
+//! with it and cannot know what it is supposed to find out. What the console needs it asks over [`control`].
+
+pub mod control;
+pub mod judge;
+pub mod leftovers;
+pub mod logs;
+pub mod random;
+pub mod release;
+pub mod sandbox;
+pub mod scratch;
+pub mod server;
+pub mod service;
+pub mod shop;
+pub mod traffic;
+pub mod umpire;

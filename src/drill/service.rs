@@ -1,0 +1,552 @@
+//! The shop's service: takes orders, answers for its health, and can be told what a plan tells a real one:
+//! stop the release, go into maintenance, use another database.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::{Connection, Row};
+use tokio::sync::{Mutex, Notify, RwLock};
+
+use super::server::{self, Server};
+use super::shop::{GOOD_RELEASE, SUPERUSER};
+use crate::error::{Context, Error, Result};
+use crate::model::Time;
+
+/// A statement of the service that takes longer than this is given up and its connection dropped.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A health answer younger than this is given again.
+const HEALTH_CACHE: Duration = Duration::from_millis(300);
+/// Without an order for this long the component `orders` is not operational.
+const ORDER_SILENCE: Duration = Duration::from_secs(5);
+/// Reading the billing of more orders than about this many would make the health check heavy.
+const BILLING_SAMPLE: u64 = 3_000;
+
+/// An order as a customer sends it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewOrder {
+    /// Writer.
+    pub writer: u32,
+    /// Dense number of this writer.
+    pub n: u64,
+    /// Customer.
+    pub customer: i64,
+    /// Product.
+    pub product: i64,
+    /// How many.
+    pub quantity: i32,
+    /// `web`, `app`, …
+    pub channel: &'static str,
+    /// Where it is sent.
+    pub address: String,
+}
+
+/// What the database answered about an order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// Which database, counted from 0.
+    pub generation: u32,
+    /// `orders.id`.
+    pub order: i64,
+    /// Total in cents.
+    pub total_cents: i64,
+    /// Address as stored.
+    pub address: String,
+    /// Transaction.
+    pub xid: String,
+    /// Position inside the transaction.
+    pub lsn_before: String,
+    /// Position after it, once it is known to be committed.
+    pub lsn_after: Option<String>,
+    /// Commit time by the server's clock.
+    pub committed: Option<Time>,
+}
+
+/// How placing an order ended.
+#[derive(Debug)]
+pub enum Placed {
+    /// Acknowledged by the server.
+    Committed(Receipt),
+    /// The service is in maintenance: nothing was sent.
+    Closed,
+    /// Certainly not committed.
+    Failed(Error),
+    /// The connection was lost while committing.
+    Unknown(Receipt, Error),
+}
+
+/// What became of an order whose commit was not acknowledged.
+#[derive(Debug)]
+pub enum Fate {
+    /// It is there.
+    Committed(Receipt),
+    /// It is not there and will not come.
+    NotCommitted,
+    /// The server is still at it: ask again.
+    Open,
+    /// The service has left that database.
+    NobodyKnows,
+}
+
+/// A connection of somebody who works through the service; replaced when the service uses another database.
+#[derive(Default)]
+pub struct Link {
+    conn: Option<PgConnection>,
+    generation: u32,
+}
+
+struct Open {
+    server: Server,
+    maintenance: bool,
+}
+
+/// The faulty release as the service sees it.
+#[derive(Default)]
+pub struct ReleaseGate {
+    /// Deployed: half of the service's processes carry its name.
+    deployed: AtomicBool,
+    /// Stopped by somebody; never starts again.
+    stopped: AtomicBool,
+    /// A batch of it is under way.
+    busy: AtomicBool,
+    idle: Notify,
+}
+
+/// The service.
+pub struct Service {
+    /// Read: an order is in flight. Write: none is.
+    open: RwLock<Open>,
+    generation: AtomicU32,
+    system_identifier: String,
+    stride: i64,
+    started: Instant,
+    last_order_ms: AtomicI64,
+    orders: AtomicU64,
+    /// Whether the traffic is held back by the umpire, so that silence is no symptom.
+    pub held: AtomicBool,
+    /// The faulty release.
+    pub release: ReleaseGate,
+    probe: Mutex<Probe>,
+}
+
+#[derive(Default)]
+struct Probe {
+    link: Link,
+    last: Option<(Instant, Health)>,
+}
+
+/// Health as `/api/health` answers it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// `operational`, `degraded`, `maintenance` or `down`: the worst of the components.
+    pub status: String,
+    /// Whether every component is operational.
+    pub healthy: bool,
+    /// Component → status.
+    pub components: BTreeMap<String, String>,
+    /// Component → one sentence, where there is something to say.
+    pub details: BTreeMap<String, String>,
+    /// Whether orders are refused.
+    pub maintenance: bool,
+    /// Name of the newest release in service.
+    pub release: String,
+    /// Orders taken so far.
+    pub orders_taken: u64,
+    /// Database in use.
+    pub database: Server,
+}
+
+/// The release that is not good.
+pub const BAD_RELEASE: &str = "2026.11.3";
+
+const PLACE: &str = "
+WITH o AS (
+    INSERT INTO orders (customer_id, product_id, quantity, total_cents, status, channel, region, address, details, writer, n)
+    SELECT c.id, p.id, $3, p.price_cents * $3, 'paid', $4, c.region, $5, jsonb_build_object('cart', $6::int * 1000000 + $7::bigint), $6, $7
+    FROM customers c, products p WHERE c.id = $1 AND p.id = $2
+    RETURNING id, total_cents, address
+), paid AS (
+    INSERT INTO payments (order_id, amount_cents, method, reference, writer, n)
+    SELECT id, total_cents, 'card', 'W' || $6 || '-' || $7, $6, $7 FROM o
+), noted AS (
+    INSERT INTO audit_log (actor, release, action, object, rows, details, writer, n)
+    SELECT current_setting('application_name'), $8, 'insert', 'public.orders', 1, jsonb_build_object('order', id), $6, $7 FROM o
+)
+SELECT id, total_cents, address, pg_current_xact_id()::text AS xid, pg_current_wal_insert_lsn()::text AS lsn FROM o";
+
+/// The position now and the commit time of a transaction.
+pub(super) const AFTER: &str = "
+SELECT pg_current_wal_insert_lsn()::text AS lsn,
+       to_char(pg_xact_commit_timestamp($1::text::xid8::xid) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS at";
+
+// A transaction number beyond the counter was lost in a crash before it reached the disk: aborted. Payments are never
+// changed after they were made, so their xmin is the order's own transaction.
+const FIND: &str = "
+SELECT CASE WHEN $1::text::xid8 < pg_snapshot_xmax(pg_current_snapshot()) THEN pg_xact_status($1::text::xid8) ELSE 'aborted' END AS status,
+       pg_current_wal_insert_lsn()::text AS lsn,
+       (SELECT to_char(pg_xact_commit_timestamp(xmin) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')
+        FROM payments WHERE writer = $2 AND n = $3) AS at,
+       EXISTS (SELECT FROM payments WHERE writer = $2 AND n = $3) AS found";
+
+// Orders of the last day, thinned to a bounded number: what was charged must be what was paid.
+const BILLING: &str = "
+SELECT count(*), count(*) FILTER (WHERE o.total_cents IS DISTINCT FROM p.paid)
+FROM orders o
+LEFT JOIN LATERAL (SELECT sum(amount_cents)::bigint AS paid FROM payments WHERE order_id = o.id) p ON true
+WHERE o.placed_at > now() - interval '1 day' AND o.id % $1 = 0 AND o.status IN ('paid', 'packed', 'shipped')";
+
+const PACK: &str = "
+UPDATE orders SET status = 'packed' WHERE id IN (
+    SELECT id FROM orders WHERE status = 'paid' AND placed_at > now() - interval '1 hour' ORDER BY id LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED)";
+
+impl Service {
+    /// A service on this database.
+    ///
+    /// # Errors
+    /// `Target` when the database does not answer.
+    pub async fn start(server: Server, orders_loaded: u64) -> Result<Arc<Self>> {
+        let mut conn = server.connect("storefront").await?;
+        let (system_identifier, _) = server::identify(&mut conn).await?;
+        let _ = conn.close().await;
+        Ok(Arc::new(Self {
+            open: RwLock::new(Open { server, maintenance: false }),
+            generation: AtomicU32::new(0),
+            system_identifier,
+            stride: i64::try_from((orders_loaded / 10 / BILLING_SAMPLE).max(1)).unwrap_or(1),
+            started: Instant::now(),
+            last_order_ms: AtomicI64::new(0),
+            orders: AtomicU64::new(0),
+            held: AtomicBool::new(false),
+            release: ReleaseGate::default(),
+            probe: Mutex::new(Probe::default()),
+        }))
+    }
+
+    /// Which database is in use, counted from 0.
+    pub fn generation(&self) -> u32 {
+        self.generation.load(Ordering::Acquire)
+    }
+    /// Orders taken so far.
+    pub fn orders_taken(&self) -> u64 {
+        self.orders.load(Ordering::Relaxed)
+    }
+    /// The database in use.
+    pub async fn server(&self) -> Server {
+        self.open.read().await.server.clone()
+    }
+    /// Whether orders are refused.
+    pub async fn in_maintenance(&self) -> bool {
+        self.open.read().await.maintenance
+    }
+    /// The release a process of the service carries: after a deployment every second one has the new one.
+    pub fn release_of(&self, writer: u32) -> &'static str {
+        if self.release.is_running() && writer.is_multiple_of(2) { BAD_RELEASE } else { GOOD_RELEASE }
+    }
+
+    /// Takes an order: one transaction with the order, its payment and its audit row.
+    pub async fn place(&self, link: &mut Link, order: &NewOrder) -> Placed {
+        let open = self.open.read().await;
+        if open.maintenance {
+            return Placed::Closed;
+        }
+        let generation = self.generation();
+        let placed = self.place_in(link, &open.server, generation, order).await;
+        match &placed {
+            Placed::Committed(_) => {
+                self.orders.fetch_add(1, Ordering::Relaxed);
+                let ms = i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX);
+                self.last_order_ms.store(ms, Ordering::Relaxed);
+            }
+            Placed::Closed => {}
+            Placed::Failed(_) | Placed::Unknown(..) => link.conn = None,
+        }
+        placed
+    }
+
+    async fn place_in(&self, link: &mut Link, server: &Server, generation: u32, order: &NewOrder) -> Placed {
+        let conn = match link.open(server, generation, &format!("storefront-{}", order.writer)).await {
+            Ok(conn) => conn,
+            Err(e) => return Placed::Failed(e),
+        };
+        let started = tokio::time::timeout(STATEMENT_TIMEOUT, async {
+            let mut tx = conn.begin().await?;
+            let row = sqlx::query(PLACE)
+                .bind(order.customer)
+                .bind(order.product)
+                .bind(order.quantity)
+                .bind(order.channel)
+                .bind(&order.address)
+                .bind(i32::try_from(order.writer).unwrap_or(i32::MAX))
+                .bind(i64::try_from(order.n).unwrap_or(i64::MAX))
+                .bind(self.release_of(order.writer))
+                .fetch_one(&mut *tx)
+                .await?;
+            Ok::<_, sqlx::Error>((tx, receipt(&row, generation)))
+        });
+        let (tx, mut receipt) = match started.await {
+            Ok(Ok(started)) => started,
+            Ok(Err(e)) => return Placed::Failed(Error::target("the database refused an order").why(e)),
+            Err(_) => return Placed::Failed(Error::target("the database took too long to take an order")),
+        };
+        // Once COMMIT is sent only the server knows the outcome: a limit of its own keeps "unknown" apart from "failed".
+        match tokio::time::timeout(STATEMENT_TIMEOUT, tx.commit()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => return Placed::Unknown(receipt, Error::target("the connection was lost in a commit").why(e)),
+            Err(_) => return Placed::Unknown(receipt, Error::target("a commit took too long")),
+        }
+        // Committed whatever happens now; without an answer only its exact position and time are missing.
+        let after = sqlx::query(AFTER).bind(&receipt.xid).fetch_one(&mut *conn);
+        if let Ok(Ok(row)) = tokio::time::timeout(STATEMENT_TIMEOUT, after).await {
+            receipt.lsn_after = row.get("lsn");
+            receipt.committed = row.get::<Option<String>, _>("at").and_then(|t| Time::parse(&t).ok());
+        }
+        Placed::Committed(receipt)
+    }
+
+    /// What became of an order whose commit is unknown, asked in the database it was sent to. `link` is kept for this alone.
+    ///
+    /// # Errors
+    /// `Target` when the database does not answer.
+    pub async fn look_up(&self, link: &mut Link, sent: &Receipt, writer: u32, n: u64) -> Result<Fate> {
+        let open = self.open.read().await;
+        let generation = self.generation();
+        if generation != sent.generation {
+            return Ok(Fate::NobodyKnows);
+        }
+        // As the superuser: containment may have taken the application's login away.
+        let server = open.server.with_user(SUPERUSER);
+        let conn = link.open(&server, generation, &format!("ledger-{writer}")).await?;
+        let asked = sqlx::query(FIND)
+            .bind(&sent.xid)
+            .bind(i32::try_from(writer).unwrap_or(i32::MAX))
+            .bind(i64::try_from(n).unwrap_or(i64::MAX))
+            .fetch_one(conn);
+        let what = || "cannot look for an order".to_string();
+        let row = match tokio::time::timeout(STATEMENT_TIMEOUT, asked).await {
+            Ok(row) => row.target(what)?,
+            Err(_) => return Err(Error::target(what()).why("no answer in time")),
+        };
+        let status: Option<String> = row.get("status");
+        Ok(match status.as_deref() {
+            Some("in progress") => Fate::Open,
+            Some("committed") if row.get("found") => Fate::Committed(Receipt {
+                lsn_after: row.get("lsn"),
+                committed: row.get::<Option<String>, _>("at").and_then(|t| Time::parse(&t).ok()),
+                ..sent.clone()
+            }),
+            _ => Fate::NotCommitted,
+        })
+    }
+
+    /// Good work in bulk: marks up to `limit` paid orders as packed. Returns how many; none in maintenance.
+    ///
+    /// # Errors
+    /// `Target` when the database does not answer.
+    pub async fn pack(&self, link: &mut Link, limit: i64) -> Result<u64> {
+        let open = self.open.read().await;
+        if open.maintenance {
+            return Ok(0);
+        }
+        let conn = link.open(&open.server, self.generation(), "fulfilment").await?;
+        let done = sqlx::query(PACK).bind(limit).execute(conn).await.target(|| "cannot pack orders".into());
+        if done.is_err() {
+            link.conn = None;
+        }
+        Ok(done?.rows_affected())
+    }
+
+    /// Refuses orders from now on (or takes them again); returns when no order is in flight.
+    pub async fn maintenance(&self, on: bool) {
+        self.open.write().await.maintenance = on;
+        self.forget_health().await;
+    }
+
+    /// Uses another database, after the orders in flight have ended. It must be the same cluster in another place:
+    /// a physical copy keeps its system identifier, so nothing but a recovered sandbox can be meant.
+    ///
+    /// # Errors
+    /// `Target` when it does not answer, `Refused` when it is another cluster or still in recovery.
+    pub async fn switch(&self, server: Server) -> Result<u32> {
+        let mut conn = server.connect("storefront").await?;
+        let (system_identifier, in_recovery) = server::identify(&mut conn).await?;
+        let _ = conn.close().await;
+        if system_identifier != self.system_identifier {
+            return Err(Error::refused(format!("the database in {} is not this sandbox's", server.socket))
+                .why(format!("its system identifier is {system_identifier}, the sandbox has {}", self.system_identifier))
+                .hint("a drill cannot be pointed at another cluster; recover the sandbox's own backup"));
+        }
+        if in_recovery {
+            return Err(Error::refused(format!("the database in {} is still in recovery", server.socket))
+                .hint("promote it first"));
+        }
+        let mut open = self.open.write().await;
+        open.server = server;
+        let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
+        drop(open);
+        self.forget_health().await;
+        Ok(generation)
+    }
+
+    async fn forget_health(&self) {
+        self.probe.lock().await.last = None;
+    }
+
+    /// Health, looked at now or less than 300 ms ago.
+    pub async fn health(&self) -> Health {
+        let mut probe = self.probe.lock().await;
+        if let Some((at, health)) = &probe.last
+            && at.elapsed() < HEALTH_CACHE
+        {
+            return health.clone();
+        }
+        let (server, maintenance) = {
+            let open = self.open.read().await;
+            (open.server.clone(), open.maintenance)
+        };
+        let billing = tokio::time::timeout(STATEMENT_TIMEOUT, self.billing(&mut probe.link, &server))
+            .await
+            .unwrap_or_else(|_| Err(Error::target("the database took too long to answer")));
+        if billing.is_err() {
+            probe.link.conn = None;
+        }
+        let health = self.word(server, maintenance, billing);
+        probe.last = Some((Instant::now(), health.clone()));
+        health
+    }
+
+    async fn billing(&self, link: &mut Link, server: &Server) -> Result<(i64, i64)> {
+        let conn = link.open(server, self.generation(), "health").await?;
+        let row = sqlx::query(BILLING)
+            .bind(self.stride)
+            .fetch_one(conn)
+            .await
+            .target(|| "cannot compare orders with payments".into())?;
+        Ok((row.get(0), row.get(1)))
+    }
+
+    fn word(&self, server: Server, maintenance: bool, billing: Result<(i64, i64)>) -> Health {
+        let mut components = BTreeMap::new();
+        let mut details = BTreeMap::new();
+        let mut say = |name: &str, status: &str, detail: String| {
+            components.insert(name.to_string(), status.to_string());
+            if !detail.is_empty() {
+                details.insert(name.to_string(), detail);
+            }
+        };
+        match billing {
+            Ok((seen, wrong)) => {
+                say("database", "operational", String::new());
+                let status = if wrong == 0 { "operational" } else { "degraded" };
+                let detail = format!("{wrong} of {seen} recent orders disagree with their payments");
+                say("billing", status, if wrong == 0 { String::new() } else { detail });
+            }
+            Err(e) => {
+                say("database", "down", e.to_string());
+                say("billing", "down", "cannot be read".into());
+            }
+        }
+        let now = i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX);
+        let silence = u64::try_from(now - self.last_order_ms.load(Ordering::Relaxed)).unwrap_or(0);
+        if maintenance {
+            say("orders", "maintenance", "writes are off".into());
+        } else if silence > ORDER_SILENCE.as_millis() as u64 && !self.held.load(Ordering::Relaxed) {
+            say("orders", "down", format!("no order for {} s", silence / 1000));
+        } else {
+            say("orders", "operational", String::new());
+        }
+        let status = ["down", "maintenance", "degraded"]
+            .into_iter()
+            .find(|s| components.values().any(|c| c == s))
+            .unwrap_or("operational");
+        Health {
+            status: status.into(),
+            healthy: status == "operational",
+            components,
+            details,
+            maintenance,
+            release: if self.release.is_running() { BAD_RELEASE } else { GOOD_RELEASE }.into(),
+            orders_taken: self.orders_taken(),
+            database: server,
+        }
+    }
+}
+
+impl ReleaseGate {
+    /// Deploys the new release, once.
+    pub fn deploy(&self) {
+        self.deployed.store(true, Ordering::Release);
+    }
+    /// Whether it is deployed and not stopped.
+    pub fn is_running(&self) -> bool {
+        self.deployed.load(Ordering::Acquire) && !self.is_stopped()
+    }
+    /// Whether somebody stopped it.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+    /// Marks a batch as under way; false when the release is stopped.
+    pub(super) fn enter(&self) -> bool {
+        self.busy.store(true, Ordering::SeqCst);
+        if self.stopped.load(Ordering::SeqCst) {
+            self.leave();
+            return false;
+        }
+        true
+    }
+    pub(super) fn leave(&self) {
+        self.busy.store(false, Ordering::SeqCst);
+        self.idle.notify_waiters();
+    }
+    /// Stops it for good and waits until no batch of it is under way. A batch not yet committed is rolled back.
+    pub async fn stop(&self) {
+        self.stopped.store(true, Ordering::SeqCst);
+        loop {
+            let idle = self.idle.notified();
+            tokio::pin!(idle);
+            idle.as_mut().enable();
+            if !self.busy.load(Ordering::SeqCst) {
+                return;
+            }
+            idle.await;
+        }
+    }
+}
+
+impl Link {
+    /// The connection to this generation's database, opened when there is none.
+    pub(super) async fn open(&mut self, server: &Server, generation: u32, application: &str) -> Result<&mut PgConnection> {
+        if self.generation != generation {
+            self.conn = None;
+        }
+        self.generation = generation;
+        if self.conn.is_none() {
+            self.conn = Some(server.connect(application).await?);
+        }
+        self.conn.as_mut().ok_or_else(|| Error::state("a connection was closed while it was opened"))
+    }
+    /// Drops the connection.
+    pub fn close(&mut self) {
+        self.conn = None;
+    }
+}
+
+fn receipt(row: &PgRow, generation: u32) -> Receipt {
+    Receipt {
+        generation,
+        order: row.get("id"),
+        total_cents: row.get("total_cents"),
+        address: row.get("address"),
+        xid: row.get("xid"),
+        lsn_before: row.get("lsn"),
+        lsn_after: None,
+        committed: None,
+    }
+}
+
+/// The clock of this process.
+pub(super) fn now() -> Time {
+    Time::from_system(SystemTime::now())
+}
