@@ -12,6 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 pub mod act;
 pub mod completions;
 pub mod journal;
+pub mod sandbox;
 
 /// What every subcommand gets.
 pub struct Invocation {
@@ -68,6 +69,7 @@ pub fn command() -> Command {
     for sub in subcommands() {
         root = root.subcommand((sub.command)());
     }
+    root = root.subcommand(sandbox::command());
     act::add_actions(root, &registry())
 }
 
@@ -99,6 +101,9 @@ pub fn main() -> ExitCode {
 }
 
 fn dispatch(matches: &ArgMatches, json: bool) -> Result<u8> {
+    if let Some((sandbox::NAME, sub)) = matches.subcommand() {
+        return sandbox::run(sub);
+    }
     let env = Environment::read();
     let config = Config::load(&env, matches.get_one::<PathBuf>("config").map(PathBuf::as_path))?;
     let invocation = Invocation { env, config, json };

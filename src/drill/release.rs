@@ -17,7 +17,7 @@ use crate::error::{Context, Result};
 use crate::model::Time;
 
 /// Name the faulty job gives itself on its connection.
-const APPLICATION: &str = "storefront-release";
+pub const APPLICATION: &str = "storefront-release";
 /// After the large batches it keeps damaging a little until it is stopped: one batch of 1 in this many rows.
 const TRICKLE_SHARE: u64 = 151;
 /// A failed batch is tried again after this.

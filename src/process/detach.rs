@@ -130,7 +130,22 @@ impl Handshake {
 /// # Errors
 /// What the worker said when it refused; state when it ended without a word or did not answer in time (it is killed then).
 pub fn spawn_detached(program: &Path, args: &[OsString], secrets: &[u8], deadline: Duration) -> Result<u32> {
-    let mut child = Command::new(program)
+    spawn(Command::new(program), args, secrets, deadline)
+}
+
+/// As [`spawn_detached`], with an empty environment and `/` as its folder: for a process that must not know where its
+/// parent's databases are.
+///
+/// # Errors
+/// As [`spawn_detached`].
+pub fn spawn_detached_clean(program: &Path, args: &[OsString], deadline: Duration) -> Result<u32> {
+    let mut command = Command::new(program);
+    command.env_clear().current_dir("/");
+    spawn(command, args, &[], deadline)
+}
+
+fn spawn(mut command: Command, args: &[OsString], secrets: &[u8], deadline: Duration) -> Result<u32> {
+    let mut child = command
         .arg0("breakglass")
         .args(args)
         .stdin(Stdio::piped())
