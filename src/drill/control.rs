@@ -92,8 +92,22 @@ pub(super) struct Answer {
 impl From<Result<Value>> for Answer {
     fn from(result: Result<Value>) -> Self {
         match result {
-            Ok(value) => Self { ok: true, value, kind: String::new(), what: String::new(), why: String::new(), hints: Vec::new() },
-            Err(e) => Self { ok: false, value: Value::Null, kind: e.kind.name().into(), what: e.what, why: e.why, hints: e.hints },
+            Ok(value) => Self {
+                ok: true,
+                value,
+                kind: String::new(),
+                what: String::new(),
+                why: String::new(),
+                hints: Vec::new(),
+            },
+            Err(e) => Self {
+                ok: false,
+                value: Value::Null,
+                kind: e.kind.name().into(),
+                what: e.what,
+                why: e.why,
+                hints: e.hints,
+            },
         }
     }
 }
@@ -117,7 +131,9 @@ impl Control {
     pub fn ask(&self, ask: &Ask, patience: Duration) -> Result<Value> {
         let what = || "the drill's umpire does not answer".to_string();
         let mut stream = UnixStream::connect(&self.socket).map_err(|e| {
-            Error::target(what()).why(e).hint("the drill is over, or its umpire was killed: `breakglass drill` makes a new one")
+            Error::target(what())
+                .why(e)
+                .hint("the drill is over, or its umpire was killed: `breakglass drill` makes a new one")
         })?;
         stream.set_read_timeout(Some(patience)).target(what)?;
         stream.set_write_timeout(Some(patience)).target(what)?;
@@ -133,7 +149,15 @@ impl Control {
         if answer.ok {
             return Ok(answer.value);
         }
-        let kinds = [ErrorKind::Check, ErrorKind::Usage, ErrorKind::Config, ErrorKind::Target, ErrorKind::State, ErrorKind::Refused, ErrorKind::Interrupted];
+        let kinds = [
+            ErrorKind::Check,
+            ErrorKind::Usage,
+            ErrorKind::Config,
+            ErrorKind::Target,
+            ErrorKind::State,
+            ErrorKind::Refused,
+            ErrorKind::Interrupted,
+        ];
         let kind = kinds.into_iter().find(|k| k.name() == answer.kind).unwrap_or(ErrorKind::Target);
         let mut error = Error::new(kind, answer.what);
         error.why = answer.why;

@@ -277,7 +277,8 @@ async fn damaged_rows(
         }
     }
     // Numbers are given out again after going back: an order that was lost may have left its id to another one.
-    let lost: BTreeSet<i64> = logs.first_generation().filter(|l| !found.contains_key(&key(l))).map(|l| l.order).collect();
+    let lost: BTreeSet<i64> =
+        logs.first_generation().filter(|l| !found.contains_key(&key(l))).map(|l| l.order).collect();
     let (mut right, mut wrong, mut gone) = (0u64, Vec::new(), 0u64);
     for ((table, columns), rows) in &good {
         let ids: Vec<i64> = rows.keys().copied().collect();
@@ -286,7 +287,11 @@ async fn damaged_rows(
             return Err(Error::state(format!("the injector's log names a table {table:?}")));
         }
         let sql = format!("SELECT id, {} FROM {table} t WHERE id = ANY($1)", digest_sql("t", columns));
-        let now = sqlx::query(&sql).bind(&ids).fetch_all(&mut *conn).await.target(|| format!("the judge cannot read {table}"))?;
+        let now = sqlx::query(&sql)
+            .bind(&ids)
+            .fetch_all(&mut *conn)
+            .await
+            .target(|| format!("the judge cannot read {table}"))?;
         let now: HashMap<i64, String> = now.iter().map(|r| (r.get(0), r.get(1))).collect();
         for (id, old) in rows {
             if *table == "public.orders" && lost.contains(id) {
@@ -366,13 +371,15 @@ fn dense(logs: &Logs, found: &HashMap<(u32, u64), Found>) -> Check {
         }
         last.push(format!("writer {writer} up to {}", numbers[..there].last().map_or(0, |(n, _)| *n)));
     }
-    let detail = if broken.is_empty() { last.join(", ") } else { format!("gaps in what is left of writers {}", some(&broken)) };
+    let detail =
+        if broken.is_empty() { last.join(", ") } else { format!("gaps in what is left of writers {}", some(&broken)) };
     check("each writer's orders end at one point", broken.is_empty(), detail)
 }
 
 /// Every order since the switch is there.
 fn since_switch(logs: &Logs, found: &HashMap<(u32, u64), Found>) -> Check {
-    let later: Vec<&OrderLine> = logs.orders.iter().filter(|l| l.generation > 0 && l.known == Known::Committed).collect();
+    let later: Vec<&OrderLine> =
+        logs.orders.iter().filter(|l| l.generation > 0 && l.known == Known::Committed).collect();
     let wrong: Vec<(u32, u64)> =
         later.iter().filter(|l| !found.get(&key(l)).is_some_and(|f| same(l, f))).map(|l| key(l)).collect();
     let detail = if wrong.is_empty() {
@@ -388,7 +395,8 @@ fn known(logs: &Logs, found: &HashMap<(u32, u64), Found>) -> Check {
     let sent: HashSet<(u32, u64)> = logs.orders.iter().map(key).collect();
     let mut strange: Vec<(u32, u64)> = found.keys().filter(|k| !sent.contains(k)).copied().collect();
     strange.sort_unstable();
-    let detail = if strange.is_empty() { format!("{} orders", found.len()) } else { format!("nobody sent {}", some(&strange)) };
+    let detail =
+        if strange.is_empty() { format!("{} orders", found.len()) } else { format!("nobody sent {}", some(&strange)) };
     check("every order there was sent by a writer", strange.is_empty(), detail)
 }
 
@@ -416,7 +424,9 @@ fn loss(logs: &Logs, found: &HashMap<(u32, u64), Found>, claim: &Claim) -> (u64,
     let name = "the loss reported is the loss";
     let check = match claim.lost_orders {
         None => check(name, false, format!("no loss was reported; {lost} orders are lost{unsure}")),
-        Some(said) => check(name, (lost..=lost + unknown).contains(&said), format!("{said} orders reported, {lost} lost{unsure}")),
+        Some(said) => {
+            check(name, (lost..=lost + unknown).contains(&said), format!("{said} orders reported, {lost} lost{unsure}"))
+        }
     };
     (lost, check)
 }

@@ -136,7 +136,11 @@ fn server_in(data: &Path) -> Option<ProcessId> {
 pub fn inside(dir: &Path) -> Vec<ProcessId> {
     let own = std::process::id();
     let real = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
-    let pids = fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
+    let pids = fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
     pids.filter(|pid| *pid != own)
         .filter(|pid| {
             ["cwd", "exe"].iter().any(|l| fs::read_link(format!("/proc/{pid}/{l}")).is_ok_and(|p| p.starts_with(&real)))

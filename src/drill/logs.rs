@@ -118,8 +118,7 @@ pub fn digest_sql(alias: &str, columns: &[String]) -> String {
 pub fn write<T: Serialize>(path: &Path, lines: &[T]) -> Result<()> {
     let what = || format!("cannot write {}", path.display());
     let part = path.with_extension("part");
-    let file =
-        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part).state(what)?;
+    let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part).state(what)?;
     let mut out = BufWriter::new(file);
     for line in lines {
         serde_json::to_writer(&mut out, line).state(what)?;

@@ -74,13 +74,16 @@ impl Injector {
         }
         self.armed = true;
         let scheme = draw(&mut self.choices, window);
-        push(&self.sealed, InjectorLine::Plan {
-            seed: self.choices.open(),
-            armed: now(),
-            release: BAD_RELEASE.into(),
-            what: scheme.what(),
-            predicate: scheme.predicate.clone(),
-        });
+        push(
+            &self.sealed,
+            InjectorLine::Plan {
+                seed: self.choices.open(),
+                armed: now(),
+                release: BAD_RELEASE.into(),
+                what: scheme.what(),
+                predicate: scheme.predicate.clone(),
+            },
+        );
         service.release.deploy();
         tokio::spawn(run(service.clone(), scheme, self.sealed.clone()));
     }
@@ -117,7 +120,13 @@ fn draw(c: &mut Choices, window: Window) -> Scheme {
     };
     // Every expression changes every total: all are above zero and none is its own tenth, half or surcharge.
     let total = c
-        .one(&["(total_cents + 9) / 10", "total_cents * 10", "total_cents * 119 / 100 + 1", "total_cents / 2", "total_cents + quantity * 100"])
+        .one(&[
+            "(total_cents + 9) / 10",
+            "total_cents * 10",
+            "total_cents * 119 / 100 + 1",
+            "total_cents / 2",
+            "total_cents + quantity * 100",
+        ])
         .copied()
         .unwrap_or("total_cents * 10");
     let addresses = ["split_part(address, ',', 1)", "'undefined, ' || address", "reverse(address)", "'see invoice'"];
@@ -189,11 +198,17 @@ async fn damage(
     let server = service.server().await;
     let conn = link.open(&server, generation, APPLICATION).await?;
     let mut tx = conn.begin().await.target(what)?;
-    sqlx::query("SELECT set_config('shop.release', $1, true)").bind(BAD_RELEASE).execute(&mut *tx).await.target(what)?;
+    sqlx::query("SELECT set_config('shop.release', $1, true)")
+        .bind(BAD_RELEASE)
+        .execute(&mut *tx)
+        .await
+        .target(what)?;
     let rows = format!("{} AND id % {modulus} = {remainder}", scheme.predicate);
     let mut tables = Vec::new();
     let (columns, set) = match scheme.order_address {
-        Some(address) => (vec!["total_cents", "address"], format!("total_cents = {}, address = {address}", scheme.total)),
+        Some(address) => {
+            (vec!["total_cents", "address"], format!("total_cents = {}, address = {address}", scheme.total))
+        }
         None => (vec!["total_cents"], format!("total_cents = {}", scheme.total)),
     };
     tables.push(("orders", columns.clone(), rewrite(&mut tx, "orders", &columns, &set, &rows).await?));
@@ -216,17 +231,20 @@ async fn damage(
     // Logged before the commit: a commit whose answer is lost must not be missing from the log.
     let mut places = Vec::new();
     for (table, columns, rows) in tables {
-        places.push(push(sealed, InjectorLine::Damage {
-            batch,
-            table: format!("public.{table}"),
-            columns: columns.into_iter().map(str::to_string).collect(),
-            xid: xid.clone(),
-            lsn_before: lsn_before.clone(),
-            lsn_after: None,
-            committed: None,
-            generation,
-            rows,
-        }));
+        places.push(push(
+            sealed,
+            InjectorLine::Damage {
+                batch,
+                table: format!("public.{table}"),
+                columns: columns.into_iter().map(str::to_string).collect(),
+                xid: xid.clone(),
+                lsn_before: lsn_before.clone(),
+                lsn_after: None,
+                committed: None,
+                generation,
+                rows,
+            },
+        ));
     }
     tx.commit().await.target(what)?;
     let row = sqlx::query(AFTER).bind(&xid).fetch_one(conn).await.target(what)?;

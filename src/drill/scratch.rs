@@ -161,7 +161,8 @@ impl Scratch {
         // Fails when it exists: a directory somebody put there is never used.
         fs::DirBuilder::new().mode(0o711).create(&dir).state(what)?;
         fs::set_permissions(&dir, Permissions::from_mode(0o711)).state(what)?;
-        let alive = fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(lock_file(&dir)).state(what)?;
+        let alive =
+            fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(lock_file(&dir)).state(what)?;
         alive.lock_shared().state(what)?;
         Ok(Self { dir, _alive: alive })
     }
@@ -237,7 +238,8 @@ pub fn read_passphrase(dir: &Path) -> Result<Secret> {
 fn put(path: &Path, bytes: &[u8]) -> Result<()> {
     let what = || format!("cannot write {}", path.display());
     let part = path.with_extension("part");
-    let mut file = fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&part).state(what)?;
+    let mut file =
+        fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&part).state(what)?;
     file.write_all(bytes).state(what)?;
     fs::rename(&part, path).state(what)
 }
@@ -249,7 +251,12 @@ pub fn places() -> Vec<PathBuf> {
     let mut places = vec![std::env::temp_dir(), PathBuf::from("/tmp"), PathBuf::from("/var/tmp")];
     places.extend(std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from));
     let mut seen = Vec::new();
-    places.retain(|p| p.is_absolute() && !seen.contains(p) && { seen.push(p.clone()); true });
+    places.retain(|p| {
+        p.is_absolute() && !seen.contains(p) && {
+            seen.push(p.clone());
+            true
+        }
+    });
     places
 }
 

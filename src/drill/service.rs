@@ -375,7 +375,10 @@ impl Service {
         let _ = conn.close().await;
         if system_identifier != self.system_identifier {
             return Err(Error::refused(format!("the database in {} is not this sandbox's", server.socket))
-                .why(format!("its system identifier is {system_identifier}, the sandbox has {}", self.system_identifier))
+                .why(format!(
+                    "its system identifier is {system_identifier}, the sandbox has {}",
+                    self.system_identifier
+                ))
                 .hint("a drill cannot be pointed at another cluster; recover the sandbox's own backup"));
         }
         if in_recovery {
@@ -517,7 +520,12 @@ impl ReleaseGate {
 
 impl Link {
     /// The connection to this generation's database, opened when there is none.
-    pub(super) async fn open(&mut self, server: &Server, generation: u32, application: &str) -> Result<&mut PgConnection> {
+    pub(super) async fn open(
+        &mut self,
+        server: &Server,
+        generation: u32,
+        application: &str,
+    ) -> Result<&mut PgConnection> {
         if self.generation != generation {
             self.conn = None;
         }

@@ -238,7 +238,8 @@ impl Writer {
 
     fn order(&mut self, n: u64) -> NewOrder {
         const CHANNELS: [&str; 4] = ["web", "app", "phone", "partner"];
-        const STREETS: [&str; 6] = ["Harbour Lane", "Mill Road", "Orchard Row", "Station Square", "Garden Street", "Bridge Road"];
+        const STREETS: [&str; 6] =
+            ["Harbour Lane", "Mill Road", "Orchard Row", "Station Square", "Garden Street", "Bridge Road"];
         const CITIES: [&str; 5] = ["Ashford", "Brookfield", "Castleton", "Dunmore", "Eastport"];
         let c = &mut self.choices;
         let pick = |c: &mut Choices, of: u64| i64::try_from(1 + c.below(of)).unwrap_or(1);

@@ -109,12 +109,14 @@ struct Begun {
 
 async fn begin(dir: &Path, facts: &Facts) -> Result<Begun> {
     let service = Service::start(facts.server.clone(), facts.scale.orders).await?;
-    let http = TcpListener::bind(("127.0.0.1", 0)).await.state(|| "cannot open a port on the loopback interface".into())?;
+    let http =
+        TcpListener::bind(("127.0.0.1", 0)).await.state(|| "cannot open a port on the loopback interface".into())?;
     let port = http.local_addr().state(|| "cannot read our own port".into())?.port();
     let socket = scratch::control_socket(dir);
     let _ = fs::remove_file(&socket);
     let control = UnixListener::bind(&socket).state(|| format!("cannot open {}", socket.display()))?;
-    fs::set_permissions(&socket, fs::Permissions::from_mode(0o600)).state(|| "cannot close the umpire's socket".into())?;
+    fs::set_permissions(&socket, fs::Permissions::from_mode(0o600))
+        .state(|| "cannot close the umpire's socket".into())?;
     let traffic = Traffic::start(&service, facts.shape, facts.scale, u64::from(facts.seed));
     let umpire = Arc::new(Umpire {
         dir: dir.to_path_buf(),
@@ -164,7 +166,8 @@ async fn watch(umpire: &Umpire, limit: Duration) -> bool {
         if ours.is_none() || identity(&umpire.dir) != ours {
             return false;
         }
-        let quiet = umpire.started.elapsed().saturating_sub(Duration::from_millis(umpire.asked.load(Ordering::Relaxed)));
+        let quiet =
+            umpire.started.elapsed().saturating_sub(Duration::from_millis(umpire.asked.load(Ordering::Relaxed)));
         if quiet > limit {
             return true;
         }
@@ -341,7 +344,8 @@ pub fn umpire_main(args: &Args) -> Result<String> {
         What::Contain => control.contain().map(|()| "writes are off, the release is stopped".into()),
         What::Resume => control.maintenance(false).map(|()| "orders are taken again".into()),
         What::Switch { host, port, database } => {
-            let server = Server { socket: host.clone(), port: *port, user: APP_ROLE.into(), database: database.clone() };
+            let server =
+                Server { socket: host.clone(), port: *port, user: APP_ROLE.into(), database: database.clone() };
             control.switch(&server).map(|()| format!("the service uses {database} in {host}"))
         }
         What::Status => {
