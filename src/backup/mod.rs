@@ -3,8 +3,11 @@
 //! Everything here is synchronous and takes `Read`/`Write` and paths; running PostgreSQL programs is the caller's work.
 //! The formats are described byte by byte in `docs/formats.md`, "Repository and container".
 
+pub mod base;
+pub mod catalog;
 pub mod container;
 pub mod keys;
 pub mod repository;
 pub mod store;
 pub mod wal;
+pub mod wal_service;

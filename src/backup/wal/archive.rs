@@ -10,7 +10,7 @@ use super::super::container::writer::content_tag;
 use super::super::container::{ObjectType, Spec, Writer, check_stored, from_io};
 use super::super::repository::{Repository, now, of_object};
 use super::super::store::{Access, Committed, Existing};
-use super::name::{Segment, WalName, format_lsn};
+use super::name::{Segment, WalName, format_lsn, quoted_word};
 use crate::error::{Context, Error, Result};
 
 /// What archiving did. All three mean that the file is in the repository and durable.
@@ -207,13 +207,5 @@ impl SegmentHeader {
 /// # Errors
 /// A usage failure for a path or URL with a line end.
 pub fn archive_command(exe: &Path, url: &str) -> Result<String> {
-    Ok(format!("{} wal archive --repository {} %p", quoted(&exe.display().to_string())?, quoted(url)?))
-}
-
-/// A word for `/bin/sh` inside a PostgreSQL command setting, where `%` is special.
-pub(crate) fn quoted(text: &str) -> Result<String> {
-    if text.contains(['\n', '\r', '\0']) {
-        return Err(Error::usage(format!("{text:?} cannot stand in a command")));
-    }
-    Ok(format!("'{}'", text.replace('\'', r"'\''").replace('%', "%%")))
+    Ok(format!("{} wal archive --repository {} %p", quoted_word(&exe.display().to_string())?, quoted_word(url)?))
 }

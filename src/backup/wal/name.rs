@@ -142,3 +142,11 @@ pub fn parse_lsn(text: &str) -> Option<u64> {
 pub fn format_lsn(lsn: u64) -> String {
     format!("{:X}/{:X}", lsn >> 32, lsn & 0xffff_ffff)
 }
+
+/// A word for `/bin/sh` inside a PostgreSQL command setting, where `%` is special.
+pub(crate) fn quoted_word(text: &str) -> Result<String> {
+    if text.contains(['\n', '\r', '\0']) {
+        return Err(Error::usage(format!("{text:?} cannot stand in a command")));
+    }
+    Ok(format!("'{}'", text.replace('\'', r"'\''").replace('%', "%%")))
+}

@@ -1,0 +1,335 @@
+//! A base backup back into a folder, and the same reading without a folder: verification.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, sync_channel};
+
+use serde::Serialize;
+
+use super::super::catalog::{self, Catalog, Change, Manifest, ObjectRecord};
+use super::super::container::{ObjectType, Reader, Summary, from_io, hex, seal, to_io};
+use super::super::repository::{Unlocked, of_object};
+use super::super::store::sync_dir;
+use super::super::wal::{Continuity, DEFAULT_SEGMENT_SIZE, Depth, Segment, check_continuity, parse_lsn};
+use super::manifest::PgManifest;
+use super::stream::{Scan, Sink, With};
+use super::{Progress, pg_manifest_name, tar_name};
+use crate::error::{Context, Error, Result};
+
+/// How to restore.
+#[derive(Debug, Clone, Default)]
+pub struct RestoreOptions {
+    /// User and group the data directory shall belong to, when started as root.
+    pub owner: Option<(u32, u32)>,
+    /// Threads to use; with more than one, opening and writing run side by side.
+    pub threads: usize,
+}
+
+/// Restores a base backup as the data directory `dest`, which must not exist or be empty. It appears whole or not at all:
+/// files go to a folder beside it, every one is compared with PostgreSQL's manifest, all is made durable, then renamed.
+///
+/// # Errors
+/// Any damage is a check failure and leaves nothing behind.
+pub fn restore_base(
+    unlocked: &Unlocked,
+    id: &str,
+    dest: &Path,
+    options: &RestoreOptions,
+    progress: Progress<'_>,
+) -> Result<Manifest> {
+    let manifest = Catalog::load(unlocked)?.find(id)?.manifest.clone();
+    let shown = dest.display().to_string();
+    match fs::read_dir(dest).map(|mut entries| entries.next().is_some()) {
+        Ok(true) => {
+            return Err(Error::refused(format!("restoring into {shown:?}"))
+                .why("the folder is not empty")
+                .hint("Name a new folder; nothing is ever overwritten."));
+        }
+        Ok(false) => {}
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(Error::target(format!("looking at {shown:?}")).why(e)),
+    }
+    let parent = dest.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut unique = [0u8; 4];
+    seal::random(&mut unique)?;
+    let name = dest.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = Temporary(parent.join(format!(".{name}.restoring-{}", hex(&unique))));
+    let mut folder = Folder { root: temporary.0.clone(), owner: options.owner };
+    folder.make(&temporary.0)?;
+    read_base(unlocked, &manifest, &mut folder, options.threads, progress)?;
+    make_durable(&temporary.0)?;
+    fs::rename(&temporary.0, dest).target(|| format!("moving the restored files to {shown:?}"))?;
+    sync_dir(parent)?;
+    Ok(manifest)
+}
+
+/// Removes a half-restored folder.
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+struct Folder {
+    root: PathBuf,
+    owner: Option<(u32, u32)>,
+}
+
+impl Folder {
+    fn make(&self, path: &Path) -> Result<()> {
+        fs::DirBuilder::new().mode(0o700).create(path).target(|| format!("creating folder {:?}", path.display()))?;
+        self.own(path)
+    }
+    fn own(&self, path: &Path) -> Result<()> {
+        match self.owner {
+            Some((uid, gid)) => std::os::unix::fs::chown(path, Some(uid), Some(gid))
+                .target(|| format!("giving {:?} to user {uid}", path.display())),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Sink for Folder {
+    fn folder(&mut self, path: &str) -> Result<()> {
+        let path = self.root.join(path);
+        if path.is_dir() { Ok(()) } else { self.make(&path) }
+    }
+    fn file(&mut self, path: &str) -> Result<Box<dyn Write>> {
+        let path = self.root.join(path);
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .target(|| format!("creating {:?}", path.display()))?;
+        self.own(&path)?;
+        Ok(Box::new(file))
+    }
+}
+
+struct Nowhere;
+
+impl Sink for Nowhere {
+    fn folder(&mut self, _: &str) -> Result<()> {
+        Ok(())
+    }
+    fn file(&mut self, _: &str) -> Result<Box<dyn Write>> {
+        Ok(Box::new(io::sink()))
+    }
+}
+
+/// Everything under `root` to stable storage.
+fn make_durable(root: &Path) -> Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        // One call instead of one per file: a cluster has a thousand of them when it is empty.
+        let dir = File::open(root).target(|| format!("opening {:?}", root.display()))?;
+        rustix::fs::syncfs(&dir).target(|| format!("making {:?} durable", root.display()))
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        for entry in fs::read_dir(root).target(|| format!("listing {:?}", root.display()))? {
+            let path = entry.target(|| format!("listing {:?}", root.display()))?.path();
+            if path.is_dir() {
+                make_durable(&path)?;
+            } else {
+                File::open(&path).and_then(|f| f.sync_all()).target(|| format!("making {:?} durable", path.display()))?;
+            }
+        }
+        sync_dir(root)
+    }
+}
+
+fn record<'a>(manifest: &'a Manifest, name: &str) -> Result<&'a ObjectRecord> {
+    manifest
+        .objects
+        .iter()
+        .find(|o| o.name == name)
+        .ok_or_else(|| Error::check(format!("backup {:?} has no object {name:?}", manifest.id)))
+}
+
+/// Reads a whole base backup into a sink: authenticated, compared with the catalog's manifest and with PostgreSQL's.
+fn read_base(
+    unlocked: &Unlocked,
+    manifest: &Manifest,
+    sink: &mut dyn Sink,
+    threads: usize,
+    progress: Progress<'_>,
+) -> Result<()> {
+    let name = pg_manifest_name(&manifest.id);
+    let missing = |name: &str| Error::check(format!("object {name:?} of backup {:?} is missing", manifest.id));
+    let (bytes, summary) =
+        unlocked.read_own(ObjectType::BaseBackup, &name, 1 << 30)?.ok_or_else(|| missing(&name))?;
+    record(manifest, &name)?.check(&summary)?;
+    let pg = PgManifest::parse(&bytes)?;
+    let name = tar_name(&manifest.id);
+    let expected = record(manifest, &name)?;
+    let reader = unlocked.open_object(ObjectType::BaseBackup, &name)?.ok_or_else(|| missing(&name))?;
+    if !reader.written_by_holder() {
+        return Err(Error::check(format!("{name:?} was not written by a holder of the repository's key")));
+    }
+    let with = With { sink, manifest: &pg };
+    let summary = if threads > 1 {
+        std::thread::scope(|scope| {
+            let (send, receive) = sync_channel(16);
+            scope.spawn(move || pump(reader, &send));
+            let mut input = Counted { input: Piped::new(receive), progress, total: 0 };
+            let scan = Scan::read(&mut input, Some(with)).map_err(|e| of_object(e, &name))?;
+            input.drain().map_err(|e| of_object(e, &name))?;
+            scan.sums.compare(&pg, "the base backup")?;
+            input.input.summary.take().ok_or_else(|| Error::check(format!("object {name:?} did not end")))
+        })?
+    } else {
+        let mut input = Counted { input: reader, progress, total: 0 };
+        let scan = Scan::read(&mut input, Some(with)).map_err(|e| of_object(e, &name))?;
+        input.drain().map_err(|e| of_object(e, &name))?;
+        scan.sums.compare(&pg, "the base backup")?;
+        input.input.finish().map_err(|e| of_object(e, &name))?.1
+    };
+    expected.check(&summary)
+}
+
+struct Counted<'a, R> {
+    input: R,
+    progress: Progress<'a>,
+    total: u64,
+}
+
+impl<R: Read> Read for Counted<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.input.read(buffer)?;
+        self.total += n as u64;
+        (self.progress)(self.total).map_err(to_io)?;
+        Ok(n)
+    }
+}
+
+impl<R: Read> Counted<'_, R> {
+    fn drain(&mut self) -> Result<()> {
+        io::copy(self, &mut io::sink()).map(|_| ()).map_err(|e| from_io(e, || "reading the base backup".into()))
+    }
+}
+
+enum Piece {
+    Bytes(Vec<u8>),
+    Failed(Error),
+    End(Summary),
+}
+
+/// Opens the object in a thread of its own; what it sends is authenticated.
+fn pump<R: Read>(mut reader: Reader<R>, send: &std::sync::mpsc::SyncSender<Piece>) {
+    let mut last = None;
+    while last.is_none() {
+        let mut bytes = vec![0u8; 1 << 18];
+        match reader.read(&mut bytes) {
+            Ok(0) => break,
+            Ok(n) => {
+                bytes.truncate(n);
+                // An error here means that nobody listens any more.
+                if send.send(Piece::Bytes(bytes)).is_err() {
+                    return;
+                }
+            }
+            Err(e) => last = Some(Piece::Failed(from_io(e, || "reading an object".into()))),
+        }
+    }
+    let last = last.unwrap_or_else(|| match reader.finish() {
+        Ok((_, summary)) => Piece::End(summary),
+        Err(e) => Piece::Failed(e),
+    });
+    let _ = send.send(last);
+}
+
+struct Piped {
+    pieces: Receiver<Piece>,
+    current: Vec<u8>,
+    at: usize,
+    summary: Option<Summary>,
+}
+
+impl Piped {
+    fn new(pieces: Receiver<Piece>) -> Self {
+        Self { pieces, current: Vec::new(), at: 0, summary: None }
+    }
+}
+
+impl Read for Piped {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.at == self.current.len() {
+            if self.summary.is_some() {
+                return Ok(0);
+            }
+            match self.pieces.recv() {
+                Ok(Piece::Bytes(bytes)) => (self.current, self.at) = (bytes, 0),
+                Ok(Piece::End(summary)) => self.summary = Some(summary),
+                Ok(Piece::Failed(e)) => return Err(to_io(e)),
+                Err(_) => return Err(to_io(Error::state("the thread that opens the object ended"))),
+            }
+        }
+        let n = buffer.len().min(self.current.len() - self.at);
+        buffer[..n].copy_from_slice(&self.current[self.at..self.at + n]);
+        self.at += n;
+        Ok(n)
+    }
+}
+
+/// What a verification found to be right.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Verified {
+    /// The backup.
+    pub backup: String,
+    /// Plain bytes read and checked.
+    pub plain_bytes: u64,
+    /// The log from the backup's start; without a hole up to where it is consistent.
+    pub wal: Option<Continuity>,
+}
+
+/// Reads every byte of a backup and of the log it needs to become consistent; says so in the catalog when all is right.
+///
+/// # Errors
+/// A check failure that names what is damaged, missing or of another backup.
+pub fn verify_backup(unlocked: &Unlocked, id: &str, progress: Progress<'_>) -> Result<Verified> {
+    let manifest = Catalog::load(unlocked)?.find(id)?.manifest.clone();
+    if manifest.kind != catalog::BackupKind::Physical {
+        return Err(Error::usage(format!("backup {id:?} is not a base backup")));
+    }
+    let mut done = 0;
+    read_base(unlocked, &manifest, &mut Nowhere, 2, &mut |n| {
+        done = n;
+        progress(n)
+    })?;
+    let wal = verify_wal(unlocked, &manifest, &mut |_| progress(done))?;
+    catalog::append(unlocked, &Change::Verified { backup: id.into(), how: "read".into() })?;
+    Ok(Verified { backup: id.into(), plain_bytes: done, wal: Some(wal) })
+}
+
+/// The log from start to stop of a backup, every byte.
+fn verify_wal(unlocked: &Unlocked, manifest: &Manifest, progress: Progress<'_>) -> Result<Continuity> {
+    let size = unlocked
+        .repository()
+        .cluster()?
+        .and_then(|c| c.wal_segment_size)
+        .or(manifest.wal_segment_size)
+        .unwrap_or(DEFAULT_SEGMENT_SIZE);
+    let lsn = |text: &Option<String>| text.as_deref().and_then(parse_lsn);
+    let (Some(start), Some(stop), Some(timeline)) =
+        (lsn(&manifest.start_lsn), lsn(&manifest.stop_lsn), manifest.timeline)
+    else {
+        return Err(Error::check(format!("the manifest of backup {:?} names no log positions", manifest.id)));
+    };
+    let first = Segment::at(timeline, start, size).to_string();
+    // The stop position is the end of a record: at a segment's very start it needs only the one before.
+    let last = Segment::at(timeline, stop.saturating_sub(1).max(start), size).to_string();
+    let found = check_continuity(unlocked, &first, timeline, Some(&last), Depth::Full, progress)?;
+    match &found.hole {
+        Some(hole) => Err(Error::check(format!("backup {:?} cannot become consistent", manifest.id))
+            .why(format!("WAL segment {} to {}: {}", hole.first, hole.last, hole.why))),
+        None if found.last.as_deref() == Some(&last) => Ok(found),
+        None => Err(Error::check(format!("backup {:?} cannot become consistent", manifest.id))
+            .why(format!("the archive ends before WAL segment {last}"))),
+    }
+}

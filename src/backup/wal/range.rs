@@ -1,0 +1,277 @@
+//! What the archive holds: per timeline from where to where, with every hole; and whether a recovery can run through.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use super::super::container::{Expect, Header, ObjectType, check_stored, verify};
+use super::super::repository::{Repository, Unlocked, of_object};
+use super::fetch::{read, segments};
+use super::name::{DEFAULT_SEGMENT_SIZE, Segment, WalName, parse_lsn};
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::Time;
+
+/// Segments that are missing, or one that is there and damaged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Hole {
+    /// First segment that cannot be used.
+    pub first: String,
+    /// Last segment that cannot be used.
+    pub last: String,
+    /// The next one that is there, if any.
+    pub next: Option<String>,
+    /// What is wrong.
+    pub why: String,
+}
+
+/// What the archive holds of one timeline.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TimelineStatus {
+    /// The timeline.
+    pub timeline: u32,
+    /// First segment.
+    pub first: String,
+    /// Last segment.
+    pub last: String,
+    /// How many there are.
+    pub segments: u64,
+    /// Their size as stored.
+    pub stored_bytes: u64,
+    /// When the last one was archived, by its header, which is not authenticated without the key.
+    pub last_archived_at: Option<Time>,
+    /// What is missing between the first and the last.
+    pub holes: Vec<Hole>,
+}
+
+/// What the archive holds, by names alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct WalStatus {
+    /// The cluster, as text, once known.
+    pub system_identifier: Option<String>,
+    /// Bytes per segment.
+    pub segment_size: u32,
+    /// Per timeline, in order.
+    pub timelines: Vec<TimelineStatus>,
+    /// Timelines whose history is archived.
+    pub histories: Vec<u32>,
+}
+
+/// Lists the archive. Needs no secret.
+pub fn status(repository: &Repository) -> Result<WalStatus> {
+    let cluster = repository.cluster()?;
+    let segment_size = cluster.and_then(|c| c.wal_segment_size).unwrap_or(DEFAULT_SEGMENT_SIZE);
+    let mut all: Vec<(Segment, u64)> = Vec::new();
+    let mut histories = Vec::new();
+    for entry in repository.store().list("wal/")? {
+        match WalName::from_object(&entry.name) {
+            Some(WalName::Segment(s)) => all.push((s, entry.size)),
+            Some(WalName::History(t)) => histories.push(t),
+            _ => {}
+        }
+    }
+    all.sort_unstable();
+    let mut timelines = Vec::new();
+    for group in all.chunk_by(|a, b| a.0.timeline == b.0.timeline) {
+        let (Some((first, _)), Some((last, _))) = (group.first(), group.last()) else { continue };
+        let holes = group
+            .windows(2)
+            .filter_map(|pair| {
+                let (a, b) = (pair[0].0.number(segment_size), pair[1].0.number(segment_size));
+                (b > a + 1).then(|| missing(first.timeline, a + 1, b - 1, Some(pair[1].0), segment_size))
+            })
+            .collect();
+        timelines.push(TimelineStatus {
+            timeline: first.timeline,
+            first: first.to_string(),
+            last: last.to_string(),
+            segments: group.len() as u64,
+            stored_bytes: group.iter().map(|(_, size)| size).sum(),
+            last_archived_at: archived_at(repository, last),
+            holes,
+        });
+    }
+    Ok(WalStatus {
+        system_identifier: cluster.map(|c| c.system_identifier.to_string()),
+        segment_size,
+        timelines,
+        histories,
+    })
+}
+
+fn archived_at(repository: &Repository, segment: &Segment) -> Option<Time> {
+    let mut input = repository.store().open(&WalName::Segment(*segment).object()).ok()??;
+    Header::read(&mut input).ok().map(|h| h.spec.created_at)
+}
+
+fn missing(timeline: u32, first: u64, last: u64, next: Option<Segment>, size: u32) -> Hole {
+    Hole {
+        first: Segment::from_number(timeline, first, size).to_string(),
+        last: Segment::from_number(timeline, last, size).to_string(),
+        next: next.map(|s| s.to_string()),
+        why: "missing from the archive".into(),
+    }
+}
+
+/// How closely [`check_continuity`] looks at each segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// It is there.
+    Names,
+    /// Its stored bytes match its own checksum: finds rot.
+    Stored,
+    /// Every byte authenticates: finds rot and intent.
+    Full,
+}
+
+/// How far a recovery can run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Continuity {
+    /// Last segment of the unbroken run; none when even the first is missing.
+    pub last: Option<String>,
+    /// What breaks the run although there is more after it, or `upto` was not reached.
+    pub hole: Option<Hole>,
+}
+
+/// A timeline of a recovery's path: it is followed until `ends_at`, where the next one branches off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Branch {
+    /// The timeline.
+    pub timeline: u32,
+    /// Where it was left; none for the last one.
+    pub ends_at: Option<u64>,
+}
+
+/// The timelines that lead to `timeline`, oldest first, by its history file.
+///
+/// # Errors
+/// When the history is damaged, or is missing for a timeline above 1.
+pub fn path_to(unlocked: &Unlocked, timeline: u32) -> Result<Vec<Branch>> {
+    let mut path = Vec::new();
+    if timeline > 1 {
+        let name = WalName::History(timeline);
+        let bytes = read(unlocked, &name)?.ok_or_else(|| {
+            Error::check(format!("{name} is not in the archive"))
+                .why(format!("without it nobody knows where timeline {timeline} branched off"))
+        })?;
+        path = parse_history(&String::from_utf8_lossy(&bytes))
+            .ok_or_else(|| Error::check(format!("{name} is not a timeline history")))?;
+    }
+    path.push(Branch { timeline, ends_at: None });
+    Ok(path)
+}
+
+/// Lines of a history file: parent timeline, the position it was left at, a reason.
+fn parse_history(text: &str) -> Option<Vec<Branch>> {
+    let mut path: Vec<Branch> = Vec::new();
+    for line in text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
+        let mut words = line.split_whitespace();
+        let timeline = words.next()?.parse().ok()?;
+        let ends_at = parse_lsn(words.next()?)?;
+        if path.last().is_some_and(|b| b.timeline >= timeline || b.ends_at > Some(ends_at)) {
+            return None;
+        }
+        path.push(Branch { timeline, ends_at: Some(ends_at) });
+    }
+    Some(path)
+}
+
+/// Whether the archive holds, without a gap, everything from `start` (a segment's name) along the way to `timeline`,
+/// up to segment `upto` or as far as it goes.
+///
+/// PostgreSQL takes the first segment it cannot read for the end of its log and promotes there; only a look at the whole
+/// run beforehand tells an end from a hole. `progress` is told the number of segments looked at; an error from it stops.
+///
+/// # Errors
+/// A usage failure for a name that is no segment; a missing or damaged history; a repository that cannot be read. Holes
+/// and damaged segments are not errors but the answer.
+pub fn check_continuity(
+    unlocked: &Unlocked,
+    start: &str,
+    timeline: u32,
+    upto: Option<&str>,
+    depth: Depth,
+    progress: &mut dyn FnMut(u64) -> Result<()>,
+) -> Result<Continuity> {
+    let bad = |name: &str| Error::usage(format!("{name:?} is not the name of a WAL segment"));
+    let repository = unlocked.repository();
+    let size = repository.cluster()?.and_then(|c| c.wal_segment_size).unwrap_or(DEFAULT_SEGMENT_SIZE);
+    let first = Segment::parse(start).ok_or_else(|| bad(start))?.number(size);
+    let upto = upto.map(|u| Segment::parse(u).map(|s| s.number(size)).ok_or_else(|| bad(u))).transpose()?;
+    let path = path_to(unlocked, timeline)?;
+    let mut there: Vec<(Branch, BTreeSet<u64>)> = Vec::new();
+    for branch in path {
+        let numbers = segments(repository, branch.timeline)?.iter().map(|s| s.number(size)).collect();
+        there.push((branch, numbers));
+    }
+    let branch_start = |i: usize| match i.checked_sub(1).and_then(|i| there[i].0.ends_at) {
+        Some(lsn) => lsn / u64::from(size),
+        None => 0,
+    };
+    // The last segment that any timeline of the path has, as far as the path runs along it.
+    let end = there
+        .iter()
+        .filter_map(|(branch, numbers)| match branch.ends_at {
+            Some(lsn) => numbers.range(..=lsn / u64::from(size)).next_back(),
+            None => numbers.last(),
+        })
+        .max()
+        .copied();
+    let goal = upto.or(end);
+    let mut answer = Continuity { last: None, hole: None };
+    let Some(goal) = goal else {
+        return Ok(answer);
+    };
+    for (looked, number) in (first..=goal).enumerate() {
+        // The newest timeline that has begun by this segment is the one whose copy counts.
+        let Some(i) = (0..there.len()).rev().find(|&i| branch_start(i) <= number) else { break };
+        let mut owner = i;
+        let begins_here = i > 0 && branch_start(i) == number;
+        if begins_here && there[i].1.is_empty() {
+            // Just promoted, nothing archived yet: the old timeline's copy goes up to the branch.
+            owner = i - 1;
+        }
+        let (branch, numbers) = &there[owner];
+        let segment = Segment::from_number(branch.timeline, number, size);
+        if !numbers.contains(&number) {
+            let next = numbers.range(number..).next().copied();
+            let last = next.map_or(goal, |n| n - 1);
+            let next = next.map(|n| Segment::from_number(branch.timeline, n, size));
+            answer.hole = Some(missing(branch.timeline, number, last.max(number), next, size));
+            return Ok(answer);
+        }
+        if let Some(error) = look(unlocked, segment, depth)? {
+            let next = numbers.range(number + 1..).next().map(|n| Segment::from_number(branch.timeline, *n, size));
+            answer.hole = Some(Hole {
+                first: segment.to_string(),
+                last: segment.to_string(),
+                next: next.map(|s| s.to_string()),
+                why: error,
+            });
+            return Ok(answer);
+        }
+        answer.last = Some(segment.to_string());
+        progress(looked as u64 + 1)?;
+    }
+    Ok(answer)
+}
+
+/// What is wrong with a segment, if anything.
+fn look(unlocked: &Unlocked, segment: Segment, depth: Depth) -> Result<Option<String>> {
+    let repository = unlocked.repository();
+    let name = WalName::Segment(segment).object();
+    if depth == Depth::Names {
+        return Ok(None);
+    }
+    let Some(input) = repository.store().open(&name)? else { return Ok(Some("vanished while it was checked".into())) };
+    let expect = Expect { object: ObjectType::WalSegment, repository: repository.id(), name: &name };
+    let result = match depth {
+        Depth::Full => verify(input, unlocked.identities(), &expect).map(|_| ()),
+        _ => check_stored(input).and_then(|stored| stored.header.expect(&expect)),
+    };
+    match result {
+        Ok(()) => Ok(None),
+        // A key that does not open it is as bad as damage: recovery could not read it either.
+        Err(e) if matches!(e.kind, ErrorKind::Check | ErrorKind::Usage) => Ok(Some(e.to_string())),
+        Err(e) => Err(of_object(e, &name)),
+    }
+}
