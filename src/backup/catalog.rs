@@ -193,8 +193,7 @@ impl Catalog {
     /// # Errors
     /// A check failure when an entry is missing, changed, out of its chain, or not written by a holder of the secret.
     pub fn load(unlocked: &Unlocked) -> Result<Self> {
-        let names: Vec<String> =
-            unlocked.repository().store().list(FOLDER)?.into_iter().map(|e| e.name).collect();
+        let names: Vec<String> = unlocked.repository().store().list(FOLDER)?.into_iter().map(|e| e.name).collect();
         let mut chain = Vec::new();
         let mut live: BTreeMap<String, (u64, String, Option<(Time, String)>)> = BTreeMap::new();
         for (i, name) in names.iter().enumerate() {
@@ -234,8 +233,7 @@ impl Catalog {
             backups.push((seq, Backup { manifest, verified_at, verified_how }));
         }
         backups.sort_by_key(|(seq, _)| *seq);
-        let head =
-            Head { seq: chain.len() as u64, sha256: chain.last().cloned().unwrap_or_else(|| NONE.to_string()) };
+        let head = Head { seq: chain.len() as u64, sha256: chain.last().cloned().unwrap_or_else(|| NONE.to_string()) };
         Ok(Self { backups: backups.into_iter().map(|(_, b)| b).collect(), head, chain })
     }
 
@@ -277,8 +275,8 @@ fn read_manifest(unlocked: &Unlocked, id: &str, digest: &str) -> Result<Manifest
     if hex(&summary.stored_sha256) != digest {
         return Err(Error::check(format!("the manifest of backup {id:?} is not the one the catalog names")));
     }
-    let manifest: Manifest = serde_json::from_slice(&bytes)
-        .map_err(|e| of_object(Error::check("cannot be understood").why(e), &name))?;
+    let manifest: Manifest =
+        serde_json::from_slice(&bytes).map_err(|e| of_object(Error::check("cannot be understood").why(e), &name))?;
     if manifest.version != 1 || manifest.id != id {
         return Err(Error::check(format!("{name:?} is the manifest of {:?}", manifest.id)));
     }
@@ -293,10 +291,7 @@ pub fn add(unlocked: &Unlocked, manifest: &Manifest) -> Result<Head> {
     if committed == Committed::Kept {
         return Err(Error::refused(format!("adding backup {:?}", manifest.id)).why("a backup of this id exists"));
     }
-    append(
-        unlocked,
-        &Change::Added { backup: manifest.id.clone(), manifest_sha256: hex(&summary.stored_sha256) },
-    )
+    append(unlocked, &Change::Added { backup: manifest.id.clone(), manifest_sha256: hex(&summary.stored_sha256) })
 }
 
 /// Appends an entry. When somebody else appends at the same time, the chain is read again and the next number tried.

@@ -143,24 +143,22 @@ impl PgManifest {
                 return Err(bad(format!("log range {:?} to {:?}", range.start, range.end)));
             }
         }
-        let wal = match (raw.ranges.iter().min_by_key(|r| parse_lsn(&r.start)), raw.ranges.iter().max_by_key(|r| r.timeline))
-        {
-            (Some(first), Some(last)) => {
-                Some(PgRange { timeline: last.timeline, start: first.start.clone(), end: last.end.clone() })
-            }
-            _ => None,
-        };
+        let wal =
+            match (raw.ranges.iter().min_by_key(|r| parse_lsn(&r.start)), raw.ranges.iter().max_by_key(|r| r.timeline))
+            {
+                (Some(first), Some(last)) => {
+                    Some(PgRange { timeline: last.timeline, start: first.start.clone(), end: last.end.clone() })
+                }
+                _ => None,
+            };
         Ok(Self { files, wal, system_identifier: raw.system_identifier })
     }
 }
 
 /// Paths that are not UTF-8 are in hexadecimal; they are kept as their lossy text, as in the tar scan.
 fn decoded(encoded: &str) -> Option<String> {
-    let bytes: Option<Vec<u8>> = encoded
-        .as_bytes()
-        .chunks(2)
-        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
-        .collect();
+    let bytes: Option<Vec<u8>> =
+        encoded.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect();
     Some(String::from_utf8_lossy(&bytes?).into_owned())
 }
 

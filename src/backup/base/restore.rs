@@ -137,7 +137,9 @@ fn make_durable(root: &Path) -> Result<()> {
             if path.is_dir() {
                 make_durable(&path)?;
             } else {
-                File::open(&path).and_then(|f| f.sync_all()).target(|| format!("making {:?} durable", path.display()))?;
+                File::open(&path)
+                    .and_then(|f| f.sync_all())
+                    .target(|| format!("making {:?} durable", path.display()))?;
             }
         }
         sync_dir(root)
@@ -162,8 +164,7 @@ fn read_base(
 ) -> Result<()> {
     let name = pg_manifest_name(&manifest.id);
     let missing = |name: &str| Error::check(format!("object {name:?} of backup {:?} is missing", manifest.id));
-    let (bytes, summary) =
-        unlocked.read_own(ObjectType::BaseBackup, &name, 1 << 30)?.ok_or_else(|| missing(&name))?;
+    let (bytes, summary) = unlocked.read_own(ObjectType::BaseBackup, &name, 1 << 30)?.ok_or_else(|| missing(&name))?;
     record(manifest, &name)?.check(&summary)?;
     let pg = PgManifest::parse(&bytes)?;
     let name = tar_name(&manifest.id);
