@@ -1,1 +1,10 @@
-//! Point-in-time recovery, finding the moment, verification.
+//! Point-in-time recovery: what is reachable, finding the moment, an instance beside the damaged one, verification,
+//! promotion, and what was lost.
+
+pub mod locate;
+pub mod tables;
+pub mod verify;
+pub mod watch;
+
+pub use locate::{Located, locate};
+pub use watch::{Phase, Watch};
