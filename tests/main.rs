@@ -7,6 +7,9 @@ mod process;
 // The direction of imports, and what pure rooms may not touch.
 mod layers;
 
+// Finding the moment, shadows, verification, promotion, salvage.
+mod recovery;
+
 // Server programs, instances, connections, identity, base backup.
 mod postgres;
 

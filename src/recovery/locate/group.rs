@@ -110,7 +110,8 @@ pub fn suspects(transactions: &[Transaction], keys: &Keys, rules: &Rules<'_>) ->
     let said = |t: &Transaction| t.xids.iter().filter_map(|x| keys.by_xid.get(x)).map(|(_, n)| *n).sum::<u64>();
     let concerns = |t: &Transaction| {
         t.rows.keys().any(|f| rules.families.contains(f) && Some(f.as_str()) != rules.trail)
-            || (rules.trail.is_some_and(|trail| t.rows.contains_key(trail)) && said(t) >= rules.threshold)
+            || (rules.trail.is_some_and(|trail| rules.families.contains(trail) && t.rows.contains_key(trail))
+                && said(t) >= rules.threshold)
     };
     let large = |t: &Transaction| weight(t, rules.trail).max(said(t)) >= rules.threshold;
     let in_time = |t: &Transaction| rules.until.is_none_or(|u| t.at < u);

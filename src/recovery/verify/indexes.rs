@@ -34,13 +34,13 @@ pub async fn check_indexes(c: &mut PgConnection, watch: &dyn Watch, cancel: &Can
             "the extension is not in this database and cannot be created during recovery; run it once the instance is open",
         )),
         (None, false, true) => {
-            run(c, "SET default_transaction_read_only = off; BEGIN").await?;
+            run(c, "BEGIN READ WRITE").await?;
             let created = run(c, "CREATE EXTENSION amcheck SCHEMA pg_catalog").await;
             let result = match created {
                 Ok(()) => run_all(c, "pg_catalog", true, watch, cancel).await,
                 Err(e) => Ok(check(NAME, Verdict::NotAvailable, format!("cannot create the extension: {}", e.why))),
             };
-            run(c, "ROLLBACK; SET default_transaction_read_only = on").await?;
+            run(c, "ROLLBACK").await?;
             result
         }
     }

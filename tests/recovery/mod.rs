@@ -1,0 +1,5 @@
+//! Recovery: finding the moment, the reachable range, the shadow, verification, promotion, salvage.
+
+mod locate;
+mod shop;
+mod verify;
