@@ -366,7 +366,7 @@ impl FileJournal {
         files::sync_dir(&self.dir).state(what)?;
         let now = self.clock.now();
         self.write_record(Draft {
-            command: "move_torn_tail".into(),
+            command: "move-torn-tail".into(),
             occurred_at: now,
             actor: Actor::new("breakglass"),
             events: vec![Event::TornTailMoved { bytes: bytes.len() as u64, file: name }],
