@@ -124,7 +124,9 @@ fn marks(t: &Timeline, axis: &Axis) -> Vec<Mark> {
             let wide = label.chars().count() as f64 * 6.4 + 10.0;
             let end = x + wide > WIDTH - 6.0;
             let (a, b) = if end { (x - wide, x) } else { (x, x + wide) };
-            let lane = (0..).find(|lane| taken.get(*lane).is_none_or(|l| l.iter().all(|(c, d)| b < *c || a > *d))).unwrap_or(0);
+            let lane = (0..)
+                .find(|lane| taken.get(*lane).is_none_or(|l| l.iter().all(|(c, d)| b < *c || a > *d)))
+                .unwrap_or(0);
             taken.resize_with(taken.len().max(lane + 1), Vec::new);
             taken[lane].push((a, b));
             Mark { x, class, label, end, lane }
@@ -191,16 +193,31 @@ fn row(out: &mut String, step: &StepRow, axis: &Axis, y: f64) {
         let within = left.map_or(*to, |l| from.plus(l).min(*to));
         left = left.map(|l| l.saturating_sub(to.since(*from)));
         let (a, m, b) = (axis.x(*from), axis.x(within), axis.x(*to));
-        let _ = writeln!(out, "<rect class=\"actual\" x=\"{a:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"8\" rx=\"2\"/>", y + 9.0, (m - a).max(2.0));
+        let _ = writeln!(
+            out,
+            "<rect class=\"actual\" x=\"{a:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"8\" rx=\"2\"/>",
+            y + 9.0,
+            (m - a).max(2.0)
+        );
         if b - m > 0.5 {
-            let _ = writeln!(out, "<rect fill=\"url(#over)\" x=\"{m:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"8\"/>", y + 9.0, b - m);
+            let _ = writeln!(
+                out,
+                "<rect fill=\"url(#over)\" x=\"{m:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"8\"/>",
+                y + 9.0,
+                b - m
+            );
         }
     }
     for run in &step.runs {
         if let Some((from, to)) = run.span {
             let (a, b) = (axis.x(from), axis.x(to));
             let class = if run.ok { "run" } else { "run bad" };
-            let _ = writeln!(out, "<rect class=\"{class}\" x=\"{a:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"3\"/>", y + 19.0, (b - a).max(2.0));
+            let _ = writeln!(
+                out,
+                "<rect class=\"{class}\" x=\"{a:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"3\"/>",
+                y + 19.0,
+                (b - a).max(2.0)
+            );
         }
     }
     let (says, class) = match (step.status, step.actual, step.planned) {

@@ -144,7 +144,11 @@ fn objective_card(out: &mut String, o: &ObjectiveRow) {
         o.judgement.word(),
     );
     if let (Some(objective), Some(actual)) = (o.objective, o.actual) {
-        let permille = if objective.is_zero() { 1000 } else { (actual.as_millis() * 1000 / objective.as_millis().max(1)).min(1000) };
+        let permille = if objective.is_zero() {
+            1000
+        } else {
+            (actual.as_millis() * 1000 / objective.as_millis().max(1)).min(1000)
+        };
         let _ = write!(
             out,
             "<div class=\"bar {}\"><i style=\"width:{}.{}%\"></i></div>",
@@ -186,7 +190,8 @@ fn step(out: &mut String, s: &StepRow) {
         time(s.started),
         time(s.ended),
         s.planned.map_or_else(|| "–".into(), duration),
-        s.actual.map_or_else(|| "–".into(), |d| if s.overran() { format!("{} over", duration(d)) } else { duration(d) }),
+        s.actual
+            .map_or_else(|| "–".into(), |d| if s.overran() { format!("{} over", duration(d)) } else { duration(d) }),
         s.result(),
     );
     if let Some(reason) = &s.reason {
@@ -235,7 +240,8 @@ fn pairs(out: &mut String, pairs: &[(&'static str, String)]) {
     }
     out.push_str("<table class=\"pairs\"><tbody>\n");
     for (label, value) in pairs {
-        let class = if value.len() == 64 && value.bytes().all(|b| b.is_ascii_hexdigit()) { " class=\"hash\"" } else { "" };
+        let class =
+            if value.len() == 64 && value.bytes().all(|b| b.is_ascii_hexdigit()) { " class=\"hash\"" } else { "" };
         let _ = writeln!(out, "<tr><th>{label}</th><td{class}>{}</td></tr>", lines(value));
     }
     out.push_str("</tbody></table>\n");
@@ -290,7 +296,11 @@ fn event(out: &mut String, r: &Row) {
     result.extend(r.took_ms.map(|ms| duration(Duration::from_millis(ms))));
     if let Some(o) = &r.output {
         result.push(format!("{} lines, {}", o.lines, words::size(o.bytes)));
-        result.extend(o.sha256.as_ref().map(|d| format!("SHA-256&nbsp;<span class=\"hash\">{}</span>", escape(&clean(d.as_str())))));
+        result.extend(
+            o.sha256
+                .as_ref()
+                .map(|d| format!("SHA-256&nbsp;<span class=\"hash\">{}</span>", escape(&clean(d.as_str())))),
+        );
     }
     if !result.is_empty() {
         let _ = write!(out, "<p class=\"sub result\">{}</p>", result.join(" · "));
@@ -310,7 +320,12 @@ fn evidence(out: &mut String, t: &Timeline, report: &Report) {
     out.push_str("</tbody></table>\n<h3>Findings</h3>\n<p class=\"note\">Drafted from the journal; owners, dates and what else was learned are for people to add.</p>\n");
     out.push_str("<table class=\"findings\"><thead><tr><th>Gap</th><th>Severity</th><th>Owner</th><th>Due</th><th>Ticket</th><th>Status</th></tr></thead>\n<tbody>\n");
     for f in &report.findings {
-        let _ = writeln!(out, "<tr><td>{}</td><td>{}</td><td></td><td></td><td></td><td></td></tr>", lines(&f.gap), f.severity);
+        let _ = writeln!(
+            out,
+            "<tr><td>{}</td><td>{}</td><td></td><td></td><td></td><td></td></tr>",
+            lines(&f.gap),
+            f.severity
+        );
     }
     out.push_str("<tr class=\"blank\"><td></td><td></td><td></td><td></td><td></td><td></td></tr>\n</tbody></table>\n");
     out.push_str("<div class=\"write\"><h3>Lessons learned</h3><h3>Changes to the plan</h3></div>\n<h3>Limits of this record</h3>\n<ul>\n");

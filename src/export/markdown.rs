@@ -61,7 +61,8 @@ pub fn markdown(t: &Timeline) -> String {
     for f in &report.findings {
         out += &format!("| {} | {} | | | | |\n", text(&f.gap), f.severity);
     }
-    out += "| | | | | | |\n\nDrafted from the journal; owners, dates and what else was learned are for people to add.\n";
+    out +=
+        "| | | | | | |\n\nDrafted from the journal; owners, dates and what else was learned are for people to add.\n";
     out += "\n### Lessons learned\n\n- \n\n### Changes to the plan\n\n- \n\n## Limits of this record\n\n";
     for limit in report.limits.iter().chain(&t.notices) {
         out += &format!("- {}\n", text(limit));
@@ -155,7 +156,10 @@ fn row_line(r: &Row) -> String {
 
 fn integrity(t: &Timeline) -> String {
     let mut out = "\n## Integrity\n\n".to_string();
-    out += &format!("This was made from a hash-chained journal of {} records. Its head is\n\n    {}\n\n", t.journal.head.seq, t.journal.head);
+    out += &format!(
+        "This was made from a hash-chained journal of {} records. Its head is\n\n    {}\n\n",
+        t.journal.head.seq, t.journal.head
+    );
     for line in &t.journal.verified {
         out += &format!("- {}\n", text(line));
     }

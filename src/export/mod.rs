@@ -68,7 +68,10 @@ impl Format {
                 "html" => vec![Self::Html],
                 "json" => vec![Self::Json],
                 "csv" => vec![Self::Csv],
-                _ => return Err(Error::usage(format!("{word:?} is not an export format")).hint("choose from md, html, json, csv")),
+                _ => {
+                    return Err(Error::usage(format!("{word:?} is not an export format"))
+                        .hint("choose from md, html, json, csv"));
+                }
             };
             for f in found {
                 if !formats.contains(&f) {
@@ -77,7 +80,9 @@ impl Format {
             }
         }
         if formats.is_empty() {
-            return Err(Error::usage(format!("{text:?} names no export format")).hint("choose from md, html, json, csv"));
+            return Err(
+                Error::usage(format!("{text:?} names no export format")).hint("choose from md, html, json, csv")
+            );
         }
         Ok(formats)
     }
@@ -142,7 +147,10 @@ pub fn load(incident_dir: &Path, options: &Options) -> Result<Timeline> {
         // Held against what was written down before this export: agreeing with oneself proves nothing.
         anchors = beside.of(&state.id).unwrap_or_default();
         if let Err(e) = beside.write(&state.id, &head, now, "export") {
-            notices.push(format!("the head could not be anchored in the state directory ({}): keep the one printed here", e.what));
+            notices.push(format!(
+                "the head could not be anchored in the state directory ({}): keep the one printed here",
+                e.what
+            ));
         }
     }
     let report = verify(incident_dir, &anchors)?;
@@ -174,7 +182,8 @@ fn read_plan(incident_dir: &Path, state: &State) -> Result<(Plan, Scenario)> {
     let bytes = fs::read(&path).state(what)?;
     let seen = sha256_hex(&bytes);
     if seen != digest {
-        return Err(Error::state(format!("{path:?} is not the plan the incident was opened with")).why(format!("its SHA-256 is {seen}")));
+        return Err(Error::state(format!("{path:?} is not the plan the incident was opened with"))
+            .why(format!("its SHA-256 is {seen}")));
     }
     let plan: Plan = serde_json::from_slice(&bytes).state(what)?;
     match plan.scenarios.iter().find(|s| s.slug == state.scenario).cloned() {
@@ -185,7 +194,8 @@ fn read_plan(incident_dir: &Path, state: &State) -> Result<(Plan, Scenario)> {
 
 /// An id as a file name: ids are made by us, but a journal can come from anywhere.
 fn file_stem(id: &str) -> String {
-    let stem: String = id.chars().map(|c| if c.is_ascii_alphanumeric() || "-_".contains(c) { c } else { '_' }).take(120).collect();
+    let stem: String =
+        id.chars().map(|c| if c.is_ascii_alphanumeric() || "-_".contains(c) { c } else { '_' }).take(120).collect();
     if stem.is_empty() { "incident".into() } else { stem }
 }
 

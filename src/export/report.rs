@@ -61,7 +61,15 @@ fn identity(t: &Timeline) -> Vec<(&'static str, String)> {
         ("System", s.target.as_deref().map_or_else(|| "not named".into(), clean)),
     ];
     if let Some((identity, _)) = &s.facts.source {
-        out.push(("Database seen", format!("{}, system identifier {}, server version {}", clean(&identity.database), clean(&identity.system_identifier), identity.version_num)));
+        out.push((
+            "Database seen",
+            format!(
+                "{}, system identifier {}, server version {}",
+                clean(&identity.database),
+                clean(&identity.system_identifier),
+                identity.version_num
+            ),
+        ));
     }
     if let Some((_, components, _)) = &s.facts.health
         && !components.is_empty()
@@ -109,7 +117,10 @@ fn time(t: &Timeline) -> Vec<(&'static str, String)> {
     ));
     out.push(("Declared", s.declared.as_ref().map_or_else(|| "not declared".into(), |d| d.at.to_string())));
     out.push(("Service restored", s.restored.as_ref().map_or_else(|| "not restored".into(), |r| r.at.to_string())));
-    out.push(("End", s.closed.as_ref().map_or_else(|| format!("not closed; last record {}", t.until), |(w, _)| w.at.to_string())));
+    out.push((
+        "End",
+        s.closed.as_ref().map_or_else(|| format!("not closed; last record {}", t.until), |(w, _)| w.at.to_string()),
+    ));
     out.push(("Exported", t.exported_at.to_string()));
     let boots = match t.boots {
         0 | 1 => "of one machine, started once".to_string(),
@@ -150,11 +161,20 @@ fn data(t: &Timeline) -> Vec<(&'static str, String)> {
             out.push(("Newest recovered commit", format!("{newest}{}", against.unwrap_or_default())));
         }
         let took = |ms| duration(Duration::from_millis(ms));
-        let how = format!("{} from backup {}, files in {}, log in {}", size(shadow.bytes), clean(&shadow.backup), took(shadow.files_ms), took(shadow.replay_ms));
+        let how = format!(
+            "{} from backup {}, files in {}, log in {}",
+            size(shadow.bytes),
+            clean(&shadow.backup),
+            took(shadow.files_ms),
+            took(shadow.replay_ms)
+        );
         out.push(("Restored", how));
     }
     if let Some((bytes, time)) = t.projection {
-        out.push(("The same recovery of a larger database", format!("{}: about {} (files in proportion to bytes, log as measured)", size(bytes), format_clock(time))));
+        out.push((
+            "The same recovery of a larger database",
+            format!("{}: about {} (files in proportion to bytes, log as measured)", size(bytes), format_clock(time)),
+        ));
     }
     if let Some(loss) = &s.facts.loss {
         out.push(("Loss measured", super::words::loss_words(loss)));
@@ -225,7 +245,11 @@ fn limits(t: &Timeline) -> Vec<String> {
     if !skipped.is_empty() {
         out.push(format!("Skipped steps: {skipped}."));
     }
-    let open = [named(StepStatus::Open), named(StepStatus::Active)].into_iter().filter(|n| !n.is_empty()).collect::<Vec<_>>().join(", ");
+    let open = [named(StepStatus::Open), named(StepStatus::Active)]
+        .into_iter()
+        .filter(|n| !n.is_empty())
+        .collect::<Vec<_>>()
+        .join(", ");
     if !open.is_empty() {
         out.push(format!("Steps not finished: {open}."));
     }
@@ -242,6 +266,8 @@ fn limits(t: &Timeline) -> Vec<String> {
         out.push("The journal holds events of a newer version, which are listed but not understood here.".into());
     }
     out.push("Names are as given on each machine: on an account shared by several people a name is not a proof of who acted.".into());
-    out.push("Whether the clocks were right was not checked; the order of events is the journal's, not the clock's.".into());
+    out.push(
+        "Whether the clocks were right was not checked; the order of events is the journal's, not the clock's.".into(),
+    );
     out
 }

@@ -255,7 +255,13 @@ pub struct JournalFacts {
 
 impl Timeline {
     /// Builds it. `lines` is the whole journal and `state` what it folds to.
-    pub fn build(lines: &[Line], state: State, plan: Option<&Plan>, scenario: Option<&Scenario>, exported_at: Time) -> Self {
+    pub fn build(
+        lines: &[Line],
+        state: State,
+        plan: Option<&Plan>,
+        scenario: Option<&Scenario>,
+        exported_at: Time,
+    ) -> Self {
         let (zero, zero_is) = match &state.impact {
             Some(impact) => (impact.at, "impact"),
             None => (state.opened.at, "opening"),
@@ -415,7 +421,8 @@ fn steps(lines: &[Line], state: &State, scenario: Option<&Scenario>, until: Time
                 1 => step.took().or(Some(worked)),
                 _ => Some(worked),
             };
-            let runs = state.runs.values().filter(|r| r.step.as_ref() == Some(&id)).map(|r| run_row(r, until)).collect();
+            let runs =
+                state.runs.values().filter(|r| r.step.as_ref() == Some(&id)).map(|r| run_row(r, until)).collect();
             StepRow {
                 number: i + 1,
                 title,
@@ -474,13 +481,14 @@ fn objectives(state: &State, scenario: Option<&Scenario>, zero: Time, zero_is: &
         Some(r) => (Some(r.at.since(zero)), format!("{from} to service restored ({})", clean(&r.how))),
         None => (None, format!("service was not restored; {} had passed at the end", duration(until.since(zero)))),
     };
-    let judge = |objective: Option<Duration>, actual: Option<Duration>, passed: Option<Duration>| match (objective, actual) {
-        (None, _) => Judgement::NoObjective,
-        (Some(o), Some(a)) if a <= o => Judgement::Met,
-        (Some(_), Some(_)) => Judgement::Missed,
-        (Some(o), None) if passed.is_some_and(|p| p > o) => Judgement::Missed,
-        (Some(_), None) => Judgement::NotMeasured,
-    };
+    let judge =
+        |objective: Option<Duration>, actual: Option<Duration>, passed: Option<Duration>| match (objective, actual) {
+            (None, _) => Judgement::NoObjective,
+            (Some(o), Some(a)) if a <= o => Judgement::Met,
+            (Some(_), Some(_)) => Judgement::Missed,
+            (Some(o), None) if passed.is_some_and(|p| p > o) => Judgement::Missed,
+            (Some(_), None) => Judgement::NotMeasured,
+        };
     let row = |name, meaning, objective, actual, at_most, judgement, how| ObjectiveRow {
         name,
         meaning,
@@ -491,23 +499,52 @@ fn objectives(state: &State, scenario: Option<&Scenario>, zero: Time, zero_is: &
         how,
     };
     let passed = until.since(zero);
-    let mut out = vec![row("RTO", "time until service is back", state.rto, rto, false, judge(state.rto, rto, Some(passed)), rto_how)];
+    let mut out = vec![row(
+        "RTO",
+        "time until service is back",
+        state.rto,
+        rto,
+        false,
+        judge(state.rto, rto, Some(passed)),
+        rto_how,
+    )];
     let (rpo, at_most, rpo_how) = match &state.facts.loss {
         Some(loss) => {
             let transactions = match loss.transactions {
                 Some(n) => format!(", {n} transactions"),
                 None => String::new(),
             };
-            let how = format!("measured after the restore: from the chosen moment to the last commit that is not in the recovered database{transactions}");
+            let how = format!(
+                "measured after the restore: from the chosen moment to the last commit that is not in the recovered database{transactions}"
+            );
             (Some(Duration::from_millis(loss.window_ms)), loss.at_most, how)
         }
         None => (None, false, "the loss was not measured".to_string()),
     };
-    out.push(row("RPO", "how much data is lost, as time", state.rpo, rpo, at_most, judge(state.rpo, rpo, None), rpo_how));
-    let mtd = scenario.and_then(|s| s.objectives.iter().find(|o| o.metric == "mtd")).and_then(|o| o.seconds).map(Duration::from_secs);
+    out.push(row(
+        "RPO",
+        "how much data is lost, as time",
+        state.rpo,
+        rpo,
+        at_most,
+        judge(state.rpo, rpo, None),
+        rpo_how,
+    ));
+    let mtd = scenario
+        .and_then(|s| s.objectives.iter().find(|o| o.metric == "mtd"))
+        .and_then(|o| o.seconds)
+        .map(Duration::from_secs);
     if mtd.is_some() {
         let how = "as the RTO".to_string();
-        out.push(row("MTD", "outage the business can bear at most", mtd, rto, false, judge(mtd, rto, Some(passed)), how));
+        out.push(row(
+            "MTD",
+            "outage the business can bear at most",
+            mtd,
+            rto,
+            false,
+            judge(mtd, rto, Some(passed)),
+            how,
+        ));
     }
     out
 }

@@ -19,7 +19,8 @@ pub(super) struct Names<'a> {
 
 impl<'a> Names<'a> {
     pub(super) fn new(state: &'a State, scenario: Option<&'a Scenario>) -> Self {
-        let steps = scenario.map(|s| s.steps.iter().enumerate().map(|(i, s)| (&s.id, (i + 1, clean(&s.title)))).collect());
+        let steps =
+            scenario.map(|s| s.steps.iter().enumerate().map(|(i, s)| (&s.id, (i + 1, clean(&s.title)))).collect());
         Self { state, steps: steps.unwrap_or_default() }
     }
     fn step(&self, id: &StepId) -> Option<(usize, String)> {
@@ -137,7 +138,9 @@ fn incident(event: &Event, record: &Record) -> Said {
             said.details.push(format!("breakglass {}", clean(program)));
             said
         }
-        Event::IncidentDeclared { severity } => Said::new(Tone::Milestone, format!("Declared an incident of severity {}", clean(severity))),
+        Event::IncidentDeclared { severity } => {
+            Said::new(Tone::Milestone, format!("Declared an incident of severity {}", clean(severity)))
+        }
         Event::ImpactStarted { at, source } => {
             Said::new(Tone::Milestone, format!("Impact started at {} UTC", at.date_hms())).details([clean(source)])
         }
@@ -146,7 +149,9 @@ fn incident(event: &Event, record: &Record) -> Said {
         }
         Event::IncidentClosed { summary } => Said::new(Tone::Milestone, format!("Closed: {}", clean(summary))),
         Event::NoteAdded { text } => Said::new(Tone::Plain, format!("Note: {}", clean(text))),
-        Event::VariableSet { name, value } => Said::new(Tone::Plain, format!("{} set to {}", clean(name), clean(value))),
+        Event::VariableSet { name, value } => {
+            Said::new(Tone::Plain, format!("{} set to {}", clean(name), clean(value)))
+        }
         Event::GateWaived { gate, reason } => {
             Said::new(Tone::Warn, format!("Safety gate “{}” waived: {}", clean(gate), clean(reason)))
         }
@@ -165,10 +170,11 @@ fn incident(event: &Event, record: &Record) -> Said {
         Event::EvidenceAdded { file, sha256 } => {
             Said::new(Tone::Plain, format!("Evidence attached: {}", clean(file))).details([format!("SHA-256 {sha256}")])
         }
-        Event::PlanOffered { plan } => {
-            Said::new(Tone::Plain, "The plan on disk changed; the incident keeps its own").details([format!("offered {plan}")])
+        Event::PlanOffered { plan } => Said::new(Tone::Plain, "The plan on disk changed; the incident keeps its own")
+            .details([format!("offered {plan}")]),
+        Event::PlanAdopted { plan } => {
+            Said::new(Tone::Milestone, "The new plan was adopted").details([format!("plan {plan}")])
         }
-        Event::PlanAdopted { plan } => Said::new(Tone::Milestone, "The new plan was adopted").details([format!("plan {plan}")]),
         Event::TornTailMoved { bytes, file } => {
             Said::new(Tone::Warn, format!("{bytes} torn bytes at the end of the journal were moved to {}", clean(file)))
         }
@@ -212,7 +218,8 @@ fn run(event: &Event, names: &Names<'_>) -> Said {
                 Outcome::Cancelled => Tone::Warn,
                 Outcome::Failed | Outcome::Refused => Tone::Bad,
             };
-            let mut said = Said::new(tone, capital(format!("{} {}: {}", names.run(*run), outcome_word(*outcome), clean(summary))));
+            let mut said =
+                Said::new(tone, capital(format!("{} {}: {}", names.run(*run), outcome_word(*outcome), clean(summary))));
             said.exit = Some(*exit_code);
             said.took_ms = Some(*duration_ms);
             said.output = Some(output.clone());
@@ -233,7 +240,8 @@ fn run(event: &Event, names: &Names<'_>) -> Said {
             Said::new(Tone::Bad, what).step(names.step_of_run(*run))
         }
         Event::RunResolved { run, outcome, reason } => {
-            let what = format!("A person states that {} {}: {}", names.run(*run), outcome_word(*outcome), clean(reason));
+            let what =
+                format!("A person states that {} {}: {}", names.run(*run), outcome_word(*outcome), clean(reason));
             let tone = if *outcome == Outcome::Succeeded { Tone::Good } else { Tone::Warn };
             Said::new(tone, what).step(names.step_of_run(*run))
         }
@@ -265,7 +273,8 @@ fn fact(event: &Event) -> Said {
             said
         }
         Event::DamageAssessed { findings, rows } => {
-            let damaged = if rows.is_empty() { String::new() } else { format!(": {} rows", rows.values().sum::<u64>()) };
+            let damaged =
+                if rows.is_empty() { String::new() } else { format!(": {} rows", rows.values().sum::<u64>()) };
             Said::new(Tone::Plain, format!("Damage assessed{damaged}"))
                 .details(rows.iter().map(|(table, n)| format!("{}: {n} rows", clean(table))))
                 .details(findings.iter().map(|f| clean(f)))
@@ -289,7 +298,8 @@ fn fact(event: &Event) -> Said {
         }
         Event::MomentChosen { target, at, loses } => {
             let at = at.map(|t| format!(", {} UTC", t.date_hms())).unwrap_or_default();
-            let mut said = Said::new(Tone::Milestone, format!("Moment chosen: just before {}{at}", target_words(target)));
+            let mut said =
+                Said::new(Tone::Milestone, format!("Moment chosen: just before {}{at}", target_words(target)));
             said.details.extend(loses.as_ref().map(|l| format!("expected loss {}", loss_words(l))));
             said
         }
@@ -307,13 +317,28 @@ fn fact(event: &Event) -> Said {
 
 fn recovery(event: &Event) -> Said {
     match event {
-        Event::ShadowBuilt { host, port, target, backup, reached_lsn, reached_time, bytes, files_ms, replay_ms, .. } => {
+        Event::ShadowBuilt {
+            host,
+            port,
+            target,
+            backup,
+            reached_lsn,
+            reached_time,
+            bytes,
+            files_ms,
+            replay_ms,
+            ..
+        } => {
             let what = format!("Shadow recovered to just before {}, at {}:{port}", target_words(target), clean(host));
             let reached = reached_time.map(|t| format!(", last commit {t}")).unwrap_or_default();
             Said::new(Tone::Good, what).details([
                 format!("from backup {}, {}", clean(backup), size(*bytes)),
                 format!("reached {}{reached}", clean(reached_lsn)),
-                format!("files in {}, log in {}", duration(Duration::from_millis(*files_ms)), duration(Duration::from_millis(*replay_ms))),
+                format!(
+                    "files in {}, log in {}",
+                    duration(Duration::from_millis(*files_ms)),
+                    duration(Duration::from_millis(*replay_ms))
+                ),
             ])
         }
         Event::ShadowVerified { passed, checks } => {
@@ -398,7 +423,14 @@ pub(super) fn loss_words(loss: &Loss) -> String {
 }
 
 fn identity_words(i: &Identity) -> String {
-    format!("{} at {}:{}, system {}, timeline {}", clean(&i.database), clean(&i.host), i.port, clean(&i.system_identifier), i.timeline)
+    format!(
+        "{} at {}:{}, system {}, timeline {}",
+        clean(&i.database),
+        clean(&i.host),
+        i.port,
+        clean(&i.system_identifier),
+        i.timeline
+    )
 }
 
 /// Bytes as people read them, in powers of ten.
