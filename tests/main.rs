@@ -19,5 +19,7 @@ mod support;
 mod incident;
 // The journal: bytes, damage, several writers, disks that fail.
 mod journal;
+// The drill: sandbox, umpire, judge.
+mod drill;
 // The repository: container, keys, store, WAL archive, base backups.
 mod backup;

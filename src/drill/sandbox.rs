@@ -1,1 +1,372 @@
-//! wip
+//! The whole world of a drill: a private cluster with a shop in it, its encrypted repository, and the umpire with the traffic.
+//!
+//! Everything here is made for this drill. Its settings are generated; nothing of the caller's configuration or environment
+//! reaches it, so no step of a drill can touch a real target.
+
+use std::collections::BTreeMap;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use sqlx::{Connection, Row};
+
+use super::control::Control;
+use super::leftovers;
+use super::release::Window;
+use super::scratch::{self, Facts, ProcessId, Scratch};
+use super::server::{self, Server};
+use super::service::now;
+use super::shop::{self, APP_ROLE, DATABASE, SUPERUSER, Scale};
+use super::traffic::Shape;
+use super::umpire;
+use crate::config::{Connection as Target, Secrets, ServiceSettings, Settings};
+use crate::error::{Context, Error, Result};
+use crate::model::Secret;
+use crate::postgres::instance::shell_quote;
+use crate::postgres::{Instance, Programs, user};
+use crate::process::UnixUser;
+use crate::process::detach::own_executable;
+
+/// How long the server may take to start; a loaded machine is slow.
+const START: Duration = Duration::from_secs(60);
+/// How long until the traffic must have placed its first orders.
+const FIRST_ORDERS: Duration = Duration::from_secs(20);
+/// Disk space a drill of size 1 needs at most: cluster, repository, recovered cluster, WAL. Each further size adds less.
+const NEED: (u64, u64) = (900_000_000, 400_000_000);
+
+/// How a sandbox is made.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// `--size`, see [`Scale::of`].
+    pub size: u32,
+    /// Leave everything when the drill ends.
+    pub keep: bool,
+    /// The traffic.
+    pub shape: Shape,
+    /// Seed of the shop's data and of what is ordered.
+    pub seed: u32,
+    /// Directories a scratch directory may be made in, best first.
+    pub places: Vec<PathBuf>,
+    /// Directory of the server programs; found when not given.
+    pub bin_dir: Option<PathBuf>,
+    /// Unix user of the server when we are root.
+    pub run_as: Option<String>,
+    /// The program that becomes umpire and archive_command: ours.
+    pub executable: PathBuf,
+    /// The umpire clears the drill away when nobody asked it anything for this long.
+    pub orphan_after: Duration,
+    /// Database size for which the report projects the recovery time.
+    pub project_size_bytes: Option<u64>,
+}
+
+impl Options {
+    /// The defaults: size 1, four writers, our own executable.
+    ///
+    /// # Errors
+    /// `State` when our own executable cannot be found.
+    pub fn new() -> Result<Self> {
+        Ok(Self {
+            size: 1,
+            keep: false,
+            shape: Shape::default(),
+            seed: 1,
+            places: scratch::places(),
+            bin_dir: None,
+            run_as: None,
+            executable: own_executable()?,
+            orphan_after: Duration::from_secs(4 * 3600),
+            project_size_bytes: None,
+        })
+    }
+}
+
+/// A sandbox that runs. Dropping it leaves it running: [`Sandbox::teardown`] removes it.
+#[derive(Debug)]
+pub struct Sandbox {
+    alive: Scratch,
+    facts: Facts,
+    health_url: String,
+    setup: Duration,
+}
+
+impl Sandbox {
+    /// Makes everything, saying what it does. Blocks; not to be called inside an async runtime's own thread.
+    ///
+    /// # Errors
+    /// What could not be made; nothing is left then.
+    pub fn make(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Self> {
+        let begun = Instant::now();
+        for dir in leftovers::clean(&options.places) {
+            say(&format!("removed what a crashed drill left in {}", dir.display()));
+        }
+        let programs = Programs::find(options.bin_dir.as_deref(), None)?;
+        let server_user = user::for_server(options.run_as.as_deref())?;
+        let need = NEED.0 + NEED.1 * u64::from(options.size);
+        let alive = Scratch::make(&options.places, need, server_user.is_some())?;
+        let dir = alive.dir().to_path_buf();
+        match fill(options, &alive, programs, server_user, say) {
+            Ok((facts, health_url)) => Ok(Self { alive, facts, health_url, setup: begun.elapsed() }),
+            Err(e) => {
+                drop(alive);
+                if options.keep {
+                    return Err(e.hint(format!("what was made so far is kept in {}", dir.display())));
+                }
+                match leftovers::remove(&dir) {
+                    Ok(()) => Err(e),
+                    Err(left) => Err(e.hint(left.to_string())),
+                }
+            }
+        }
+    }
+
+    /// Joins a sandbox that runs, after the console that made it has died.
+    ///
+    /// # Errors
+    /// `State` when the directory is not one, `Target` when its umpire no longer answers.
+    pub fn join(dir: &Path) -> Result<Self> {
+        let alive = Scratch::join(dir)?;
+        let facts = scratch::read_facts(dir)?;
+        let health_url = Control::new(dir).status()?.health_url;
+        Ok(Self { alive, facts, health_url, setup: Duration::ZERO })
+    }
+
+    /// Its scratch directory.
+    pub fn dir(&self) -> &Path {
+        self.alive.dir()
+    }
+    /// What it is made of.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+    /// How long making it took; zero after [`Sandbox::join`].
+    pub fn setup(&self) -> Duration {
+        self.setup
+    }
+    /// The umpire.
+    pub fn control(&self) -> Control {
+        Control::new(self.dir())
+    }
+    /// Deploys the faulty release.
+    ///
+    /// # Errors
+    /// As [`Control::inject`].
+    pub fn inject(&self, window: Window) -> Result<()> {
+        self.control().inject(window)
+    }
+
+    /// Settings under which every action of the drill runs. They hold no secret and name nothing outside the sandbox.
+    pub fn settings(&self) -> Settings {
+        settings(self.dir(), &self.facts, &self.health_url)
+    }
+    /// The secrets that belong to the settings.
+    ///
+    /// # Errors
+    /// `State` when the passphrase cannot be read.
+    pub fn secrets(&self) -> Result<Secrets> {
+        let mut secrets = Secrets::default();
+        secrets.set(crate::config::settings::REPOSITORY_KEY, scratch::read_passphrase(self.dir())?);
+        Ok(secrets)
+    }
+
+    /// Removes everything, unless the sandbox was made to be kept; says whether it did.
+    ///
+    /// # Errors
+    /// `State` naming what is left.
+    pub fn teardown(self) -> Result<bool> {
+        if self.facts.keep {
+            return Ok(false);
+        }
+        let dir = self.dir().to_path_buf();
+        leftovers::remove(&dir)?;
+        Ok(true)
+    }
+}
+
+/// Settings of a drill; see [`Sandbox::settings`].
+pub fn settings(dir: &Path, facts: &Facts, health_url: &str) -> Settings {
+    let exe = scratch::executable(dir).display().to_string();
+    let inner = |what: &[&str]| {
+        let mut command = vec![exe.clone(), "sandbox".into(), "--dir".into(), dir.display().to_string()];
+        command.extend(what.iter().map(|w| (*w).to_string()));
+        command
+    };
+    Settings {
+        target: Some(format!("{DATABASE} @ sandbox")),
+        database: Some(Target {
+            host: facts.server.socket.clone(),
+            port: facts.server.port,
+            user: SUPERUSER.into(),
+            database: facts.server.database.clone(),
+            sslmode: None,
+        }),
+        expect: BTreeMap::from([
+            ("system_identifier".to_string(), facts.system_identifier.clone()),
+            ("database".to_string(), DATABASE.to_string()),
+        ]),
+        repository: Some(repository_url(dir)),
+        bin_dir: Some(facts.bin_dir.clone()),
+        run_as: facts.run_as.clone(),
+        instances_dir: Some(scratch::instances(dir)),
+        helper_exe: Some(scratch::executable(dir)),
+        service: ServiceSettings {
+            health_url: Some(health_url.to_string()),
+            release_stop: inner(&["contain"]),
+            switch: inner(&["switch", "--host", "{host}", "--port", "{port}", "--database", "{database}"]),
+            resume: inner(&["resume"]),
+            roles: vec![APP_ROLE.into()],
+        },
+        ..Settings::default()
+    }
+}
+
+fn repository_url(dir: &Path) -> String {
+    format!("file://{}", scratch::repository(dir).display())
+}
+
+fn fill(
+    options: &Options,
+    alive: &Scratch,
+    programs: Programs,
+    server_user: Option<UnixUser>,
+    say: &mut dyn FnMut(&str),
+) -> Result<(Facts, String)> {
+    let dir = alive.dir();
+    place_executable(&options.executable, dir)?;
+    let passphrase = passphrase()?;
+    alive.write_passphrase(&passphrase)?;
+    user::own_dir(&scratch::instances(dir), server_user.as_ref())?;
+
+    say(&format!("making a private PostgreSQL {} in {}", programs.version(), dir.display()));
+    let bin_dir = programs.bin_dir.clone();
+    let instance = Instance::new(programs, &scratch::cluster(dir), server_user.clone())?;
+    instance.create(None)?;
+    instance.configure(&server_settings(dir), None)?;
+    instance.start(START)?;
+
+    let superuser = Server {
+        socket: instance.layout.sockets.display().to_string(),
+        port: instance.port,
+        user: SUPERUSER.into(),
+        database: DATABASE.into(),
+    };
+    let scale = Scale::of(options.size);
+    say(&format!("loading the shop: {} orders of {} customers", scale.orders, scale.customers));
+    let (bytes, system_identifier) = block_on(load(&superuser, scale, options.seed))??;
+
+    let mut facts = Facts {
+        v: 1,
+        program: env!("CARGO_PKG_VERSION").into(),
+        made: now(),
+        keep: options.keep,
+        size: options.size,
+        scale,
+        seed: options.seed,
+        shape: options.shape,
+        server: superuser.with_user(APP_ROLE),
+        system_identifier,
+        bytes,
+        run_as: server_user.map(|u| u.name),
+        bin_dir,
+        orphan_after_s: options.orphan_after.as_secs(),
+        umpire: None,
+    };
+    alive.write_facts(&facts)?;
+    say("starting the service and its traffic");
+    let pid = umpire::spawn(&scratch::executable(dir), dir)?;
+    facts.umpire = Some(ProcessId::of(pid));
+    alive.write_facts(&facts)?;
+    let health_url = wait_for_orders(&Control::new(dir), options.shape)?;
+    Ok((facts, health_url))
+}
+
+/// Our executable where the server's user may run it: the checkout or HOME may be closed to it.
+fn place_executable(from: &Path, dir: &Path) -> Result<()> {
+    let to = scratch::executable(dir);
+    let what = || format!("cannot place a copy of this program in {}", dir.display());
+    let bin = to.parent().unwrap_or(dir);
+    fs::create_dir(bin).state(what)?;
+    fs::set_permissions(bin, Permissions::from_mode(0o755)).state(what)?;
+    // A copy, not a link: whoever replaces the program during the drill must not replace this one.
+    fs::copy(from, &to).state(what)?;
+    fs::set_permissions(&to, Permissions::from_mode(0o755)).state(what)
+}
+
+/// 64 hexadecimal digits from the operating system's randomness.
+fn passphrase() -> Result<Secret> {
+    let mut bytes = zeroize::Zeroizing::new([0u8; 32]);
+    getrandom::fill(bytes.as_mut()).state(|| "the operating system gives no random bytes".into())?;
+    Ok(Secret::new(bytes.iter().map(|b| format!("{b:02x}")).collect::<String>()))
+}
+
+fn server_settings(dir: &Path) -> Vec<(String, String)> {
+    let exe = shell_quote(&scratch::executable(dir).display().to_string());
+    let archive = format!("{exe} wal archive --repository {} %p", shell_quote(&repository_url(dir)));
+    [
+        ("archive_mode", "on".to_string()),
+        ("archive_command", archive),
+        // A quiet shop must not have an unlimited exposure.
+        ("archive_timeout", "15s".into()),
+        ("wal_level", "replica".into()),
+        ("max_wal_senders", "4".into()),
+        ("track_commit_timestamp", "on".into()),
+        ("max_connections", "60".into()),
+        ("shared_buffers", "64MB".into()),
+        ("max_wal_size", "1GB".into()),
+        ("wal_compression", "on".into()),
+        ("log_checkpoints", "off".into()),
+    ]
+    .map(|(k, v)| (k.to_string(), v))
+    .to_vec()
+}
+
+async fn load(superuser: &Server, scale: Scale, seed: u32) -> Result<(u64, String)> {
+    let mut conn = superuser.with_database("postgres").connect("sandbox").await?;
+    let (system_identifier, _) = server::identify(&mut conn).await?;
+    sqlx::raw_sql(&format!("CREATE DATABASE {DATABASE}"))
+        .execute(&mut conn)
+        .await
+        .target(|| "cannot create the shop's database".into())?;
+    let _ = conn.close().await;
+    let mut conn = superuser.connect("sandbox").await?;
+    let bytes = shop::load(&mut conn, scale, seed, now()).await?;
+    // Installed beforehand because a server in recovery cannot install it; not every system has the package.
+    let there = sqlx::query("SELECT count(*) FROM pg_available_extensions WHERE name = 'amcheck'")
+        .fetch_one(&mut conn)
+        .await
+        .target(|| "cannot list extensions".into())?;
+    if there.get::<i64, _>(0) > 0 {
+        sqlx::raw_sql("CREATE EXTENSION amcheck").execute(&mut conn).await.target(|| "cannot install amcheck".into())?;
+    }
+    let _ = conn.close().await;
+    Ok((bytes, system_identifier))
+}
+
+/// Waits until every writer has had its turn; returns where health is.
+fn wait_for_orders(control: &Control, shape: Shape) -> Result<String> {
+    let until = Instant::now() + FIRST_ORDERS;
+    loop {
+        let status = control.status()?;
+        if status.health.orders_taken >= u64::from(shape.writers) * 2 && status.health.healthy {
+            return Ok(status.health_url);
+        }
+        if Instant::now() >= until {
+            return Err(Error::target("the sandbox's traffic does not start").why(format!(
+                "{} orders after {} s, {}",
+                status.health.orders_taken,
+                FIRST_ORDERS.as_secs(),
+                status.health.status
+            )));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Runs async work on this thread.
+pub(super) fn block_on<T>(work: impl Future<Output = T>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .state(|| "cannot start a runtime".into())?;
+    Ok(runtime.block_on(work))
+}

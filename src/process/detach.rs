@@ -81,9 +81,12 @@ pub fn detach() -> Result<Handshake> {
 #[allow(unsafe_code)]
 fn close_inherited() {
     for fd in open_files() {
-        // SAFETY: called before anything of ours was opened, so nobody in this process owns the number; the list's own
-        // directory handle is among them but already closed, and closing a closed number fails harmlessly.
-        unsafe { rustix::io::close(fd) };
+        // The list's own directory handle is among them and already closed; rustix takes an error of close for a bug of ours.
+        // SAFETY: only borrowed to ask whether the number is open; if it is not, the call fails harmlessly.
+        if rustix::io::fcntl_getfd(unsafe { BorrowedFd::borrow_raw(fd) }).is_ok() {
+            // SAFETY: called before anything of ours was opened, so nobody in this process owns the number.
+            unsafe { rustix::io::close(fd) };
+        }
     }
 }
 

@@ -1,0 +1,4 @@
+//! The drill's world: shop, traffic, faulty release, umpire, judge and what is left afterwards, on real clusters.
+
+mod judge;
+mod sandbox;
