@@ -203,14 +203,21 @@ UPDATE orders SET status = 'packed' WHERE id IN (
     SELECT id FROM orders WHERE status = 'paid' AND placed_at > now() - interval '1 hour' ORDER BY id LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED)";
 
 impl Service {
-    /// A service on this database.
+    /// A service on this database, which must have had no traffic yet.
     ///
     /// # Errors
-    /// `Target` when the database does not answer.
+    /// `Target` when the database does not answer, `State` when there was traffic.
     pub async fn start(server: Server, orders_loaded: u64) -> Result<Arc<Self>> {
         let mut conn = server.connect("storefront").await?;
         let (system_identifier, _) = server::identify(&mut conn).await?;
+        let row = sqlx::query("SELECT EXISTS (SELECT FROM orders WHERE writer IS NOT NULL)")
+            .fetch_one(&mut conn)
+            .await
+            .target(|| "cannot look at the shop".into())?;
         let _ = conn.close().await;
+        if row.get(0) {
+            return Err(Error::state("this sandbox had an umpire before").why("what its writers knew ended with it"));
+        }
         Ok(Arc::new(Self {
             open: RwLock::new(Open { server, maintenance: false }),
             generation: AtomicU32::new(0),

@@ -219,6 +219,9 @@ fn the_umpire_outlives_who_started_it_and_ends_with_its_directory() {
     // The same program started as a console would: this shell is killed with -9 right after.
     control.shutdown().unwrap();
     let exe = scratch::executable(&dir);
+    let again = breakglass::drill::umpire::spawn(&exe, &dir).unwrap_err();
+    assert!(again.what.contains("had an umpire before"), "{again}");
+    psql(&sandbox, "DELETE FROM payments WHERE writer IS NOT NULL; DELETE FROM orders WHERE writer IS NOT NULL");
     let mut parent = std::process::Command::new("/bin/sh")
         .arg("-c")
         .arg(format!("'{}' sandbox --dir '{}' serve & read -r _", exe.display(), dir.display()))
