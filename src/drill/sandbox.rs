@@ -336,7 +336,10 @@ async fn load(superuser: &Server, scale: Scale, seed: u32) -> Result<(u64, Strin
         .await
         .target(|| "cannot list extensions".into())?;
     if there.get::<i64, _>(0) > 0 {
-        sqlx::raw_sql("CREATE EXTENSION amcheck").execute(&mut conn).await.target(|| "cannot install amcheck".into())?;
+        sqlx::raw_sql("CREATE EXTENSION amcheck")
+            .execute(&mut conn)
+            .await
+            .target(|| "cannot install amcheck".into())?;
     }
     let _ = conn.close().await;
     Ok((bytes, system_identifier))
@@ -364,9 +367,7 @@ fn wait_for_orders(control: &Control, shape: Shape) -> Result<String> {
 
 /// Runs async work on this thread.
 pub(super) fn block_on<T>(work: impl Future<Output = T>) -> Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .state(|| "cannot start a runtime".into())?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().state(|| "cannot start a runtime".into())?;
     Ok(runtime.block_on(work))
 }

@@ -177,11 +177,7 @@ async fn watch(umpire: &Umpire, limit: Duration) -> bool {
 async fn health(State(umpire): State<Arc<Umpire>>) -> impl IntoResponse {
     umpire.note_asked();
     let health: Health = umpire.service.health().await;
-    let code = if health.status != "down" {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
+    let code = if health.status != "down" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, Json(health))
 }
 

@@ -56,7 +56,19 @@ pub fn psql(sandbox: &Sandbox, sql: &str) -> String {
     let f = sandbox.facts();
     let out = std::process::Command::new(f.bin_dir.join("psql"))
         .env_clear()
-        .args(["-XAtq", "-h", &f.server.socket, "-p", &f.server.port.to_string(), "-U", "postgres", "-d", "shop", "-c", sql])
+        .args([
+            "-XAtq",
+            "-h",
+            &f.server.socket,
+            "-p",
+            &f.server.port.to_string(),
+            "-U",
+            "postgres",
+            "-d",
+            "shop",
+            "-c",
+            sql,
+        ])
         .output()
         .unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
@@ -75,7 +87,13 @@ fn damage_changes_values_and_no_counts_and_leaves_nothing_after_teardown() {
     let sandbox = Sandbox::make(&options(&place), &mut |_| {}).unwrap();
     let control = sandbox.control();
     let dir = sandbox.dir().to_path_buf();
-    assert_eq!(psql(&sandbox, "SELECT current_setting('data_checksums') || current_setting('track_commit_timestamp') || current_setting('listen_addresses')"), "onon");
+    assert_eq!(
+        psql(
+            &sandbox,
+            "SELECT current_setting('data_checksums') || current_setting('track_commit_timestamp') || current_setting('listen_addresses')"
+        ),
+        "onon"
+    );
     assert!(control.status().unwrap().health.healthy);
 
     // With the writers held back, nothing but the release can change a count.
@@ -105,10 +123,20 @@ fn damage_changes_values_and_no_counts_and_leaves_nothing_after_teardown() {
     assert!(matches!(lines[0], InjectorLine::Plan { .. }));
     let mut rows = 0;
     for line in &lines[1..] {
-        let InjectorLine::Damage { xid, lsn_before, lsn_after, committed, rows: damaged, .. } = line else { panic!("{line:?}") };
-        let at = psql(&sandbox, &format!("SELECT to_char(pg_xact_commit_timestamp('{xid}') AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"));
+        let InjectorLine::Damage { xid, lsn_before, lsn_after, committed, rows: damaged, .. } = line else {
+            panic!("{line:?}")
+        };
+        let at = psql(
+            &sandbox,
+            &format!(
+                "SELECT to_char(pg_xact_commit_timestamp('{xid}') AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
+            ),
+        );
         assert_eq!(committed.unwrap().to_string(), at);
-        assert_eq!(psql(&sandbox, &format!("SELECT '{lsn_before}'::pg_lsn < '{}'::pg_lsn", lsn_after.as_ref().unwrap())), "t");
+        assert_eq!(
+            psql(&sandbox, &format!("SELECT '{lsn_before}'::pg_lsn < '{}'::pg_lsn", lsn_after.as_ref().unwrap())),
+            "t"
+        );
         assert!(damaged.iter().all(|(_, old, new)| old != new && old.len() == 32));
         rows += damaged.len();
     }
@@ -175,7 +203,10 @@ fn the_seed_is_nowhere_before_the_judgement_and_the_writers_numbers_have_no_gap(
         assert!(numbers.len() > 2);
     }
     assert!(orders.iter().all(|l| l.known == Known::Committed && l.lsn_after.is_some() && l.committed.is_some()));
-    let stored = psql(&sandbox, "SELECT writer || ' ' || n || ' ' || id FROM orders WHERE writer IS NOT NULL ORDER BY writer, n");
+    let stored = psql(
+        &sandbox,
+        "SELECT writer || ' ' || n || ' ' || id FROM orders WHERE writer IS NOT NULL ORDER BY writer, n",
+    );
     let logged: Vec<String> = orders.iter().map(|l| format!("{} {} {}", l.writer, l.n, l.order)).collect();
     assert_eq!(stored, logged.join("\n"));
 }
@@ -186,10 +217,14 @@ fn a_killed_server_leaves_no_doubt_about_any_order() {
     let sandbox = Sandbox::make(&options(&place), &mut |_| {}).unwrap();
     let control = sandbox.control();
     for _ in 0..3 {
-        let pids = psql(&sandbox, "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'storefront-%' AND backend_type = 'client backend'");
+        let pids = psql(
+            &sandbox,
+            "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'storefront-%' AND backend_type = 'client backend'",
+        );
         // A backend that is killed makes the server restart and cuts every connection, in whatever they were doing.
         let victim: i32 = pids.lines().next().unwrap().parse().unwrap();
-        rustix::process::kill_process(rustix::process::Pid::from_raw(victim).unwrap(), rustix::process::Signal::KILL).unwrap();
+        rustix::process::kill_process(rustix::process::Pid::from_raw(victim).unwrap(), rustix::process::Signal::KILL)
+            .unwrap();
         let taken = control.status().unwrap().health.orders_taken;
         until("traffic again", || control.status().unwrap().health.orders_taken > taken + 30);
     }
