@@ -13,6 +13,7 @@ pub mod act;
 pub mod completions;
 pub mod journal;
 pub mod sandbox;
+pub mod wal;
 
 /// What every subcommand gets.
 pub struct Invocation {
@@ -69,7 +70,7 @@ pub fn command() -> Command {
     for sub in subcommands() {
         root = root.subcommand((sub.command)());
     }
-    root = root.subcommand(sandbox::command());
+    root = root.subcommand(sandbox::command()).subcommand(wal::command());
     act::add_actions(root, &registry())
 }
 
@@ -85,7 +86,11 @@ pub fn main() -> ExitCode {
         Ok(matches) => matches,
         Err(e) => {
             // clap prints help and version to stdout with exit 0, mistakes to stderr.
-            let code = if e.use_stderr() { ErrorKind::Usage.exit_code() } else { 0 };
+            let code = match e.use_stderr() {
+                true if wal::is_fetch(&args) => crate::backup::wal::EXIT_STOP_RECOVERY,
+                true => ErrorKind::Usage.exit_code(),
+                false => 0,
+            };
             let _ = e.print();
             return ExitCode::from(code);
         }
@@ -103,6 +108,9 @@ pub fn main() -> ExitCode {
 fn dispatch(matches: &ArgMatches, json: bool) -> Result<u8> {
     if let Some((sandbox::NAME, sub)) = matches.subcommand() {
         return sandbox::run(sub);
+    }
+    if let Some((wal::NAME, sub)) = matches.subcommand() {
+        return wal::run(sub, json);
     }
     let env = Environment::read();
     let config = Config::load(&env, matches.get_one::<PathBuf>("config").map(PathBuf::as_path))?;

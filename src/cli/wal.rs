@@ -1,0 +1,136 @@
+//! `breakglass wal archive|fetch|status`.
+//!
+//! A PostgreSQL server runs the first two: in its environment, as its user, in a directory of its choosing. They read
+//! neither configuration nor `HOME`, and the exit status of `fetch` decides whether a recovery goes on or promotes.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::{Arg, ArgMatches, Command, value_parser};
+
+use super::{print, report};
+use crate::backup::repository::Repository;
+use crate::backup::wal::{self, EXIT_NOT_IN_ARCHIVE, EXIT_STOP_RECOVERY, Fetched};
+use crate::backup::wal_service::fetch_from;
+use crate::error::{Error, Result};
+use crate::model::Secret;
+
+/// The subcommand's name.
+pub const NAME: &str = "wal";
+
+/// The definition.
+pub fn command() -> Command {
+    let repository = || Arg::new("repository").long("repository").value_name("URL").help("The repository: file:///… ");
+    let name = || Arg::new("name").value_name("NAME").required(true).help("Name of the WAL file (%f)");
+    Command::new(NAME)
+        .about("The archive of the write-ahead log")
+        .subcommand_required(true)
+        .subcommand(
+            Command::new("archive")
+                .about("Store one WAL file; needs no secret (for archive_command)")
+                .arg(repository().required(true))
+                .arg(
+                    Arg::new("path")
+                        .value_name("PATH")
+                        .required(true)
+                        .value_parser(value_parser!(PathBuf))
+                        .help("The file (%p)"),
+                ),
+        )
+        .subcommand(
+            Command::new("fetch")
+                .about("Bring one WAL file back (for restore_command)")
+                .after_help(
+                    "Exit status 1 says that the archive has no such file; 200 says anything else that went wrong,\n\
+                     so that PostgreSQL stops instead of taking damage for the end of its log.",
+                )
+                .arg(repository().required_unless_present("socket").conflicts_with("socket"))
+                .arg(
+                    Arg::new("socket")
+                        .long("socket")
+                        .value_name("SOCKET")
+                        .value_parser(value_parser!(PathBuf))
+                        .help("Ask the recovery worker that listens here; no key is needed"),
+                )
+                .arg(name())
+                .arg(
+                    Arg::new("dest")
+                        .value_name("DEST")
+                        .required(true)
+                        .value_parser(value_parser!(PathBuf))
+                        .help("Where to put it (%p)"),
+                ),
+        )
+        .subcommand(
+            Command::new("status")
+                .about("What the archive holds, per timeline, with every hole; exit 1 when there is one")
+                .arg(repository().env("BACKUP_DIR").default_value("./backups")),
+        )
+}
+
+/// Whether a command line is one whose every failure must stop a recovery.
+pub fn is_fetch(args: &[OsString]) -> bool {
+    let mut words = args.iter().skip(1).filter(|a| !a.to_string_lossy().starts_with('-'));
+    words.next().is_some_and(|a| a == NAME) && words.next().is_some_and(|a| a == "fetch")
+}
+
+/// Runs it, without configuration.
+pub fn run(matches: &ArgMatches, json: bool) -> Result<u8> {
+    let text = |m: &ArgMatches, id: &str| m.get_one::<String>(id).cloned().unwrap_or_default();
+    let path = |m: &ArgMatches, id: &str| m.get_one::<PathBuf>(id).cloned().unwrap_or_default();
+    match matches.subcommand() {
+        Some(("archive", m)) => wal::archive(&text(m, "repository"), &path(m, "path"), None).map(|_| 0),
+        Some(("fetch", m)) => {
+            let (name, dest, url) = (text(m, "name"), path(m, "dest"), text(m, "repository"));
+            let socket = m.get_one::<PathBuf>("socket").cloned();
+            // A panic would exit with 101, which PostgreSQL takes for "no such file".
+            let result = std::panic::catch_unwind(|| match &socket {
+                Some(socket) => fetch_from(socket, &name, &dest),
+                None => fetch_with_key(&url, &name, &dest),
+            })
+            .unwrap_or_else(|_| Err(Error::state("wal fetch ended by an error in breakglass itself")));
+            Ok(match result {
+                Ok(Fetched::Restored) => 0,
+                Ok(Fetched::NotInArchive) => EXIT_NOT_IN_ARCHIVE,
+                Err(error) => {
+                    report(&error, json);
+                    EXIT_STOP_RECOVERY
+                }
+            })
+        }
+        Some(("status", m)) => status(&text(m, "repository"), json),
+        _ => Err(Error::usage("wal needs a subcommand").hint("breakglass wal status")),
+    }
+}
+
+fn fetch_with_key(url: &str, name: &str, dest: &Path) -> Result<Fetched> {
+    let key = std::env::var("BACKUP_ENCRYPTION_KEY").map_err(|e| {
+        Error::usage("BACKUP_ENCRYPTION_KEY cannot be used")
+            .why(e)
+            .hint("Set it for the server, or use --socket with a recovery worker.")
+    })?;
+    wal::fetch(&Repository::open_absolute(url)?.unlock(&Secret::new(key))?, name, dest)
+}
+
+fn status(url: &str, json: bool) -> Result<u8> {
+    let status = wal::status(&Repository::open(url)?)?;
+    if json {
+        let value = serde_json::to_value(&status).map_err(|e| Error::state("printing the status").why(e))?;
+        print(&format!("{value:#}"))?;
+    } else {
+        if status.timelines.is_empty() {
+            print("no WAL archived")?;
+        }
+        for t in &status.timelines {
+            let at = t.last_archived_at.map_or_else(|| "at an unknown time".into(), |t| format!("archived {t}"));
+            print(&format!(
+                "timeline {}: {} to {}, {} segments, {} bytes stored, last {at}",
+                t.timeline, t.first, t.last, t.segments, t.stored_bytes
+            ))?;
+            for hole in &t.holes {
+                print(&format!("  HOLE {} to {}: {}", hole.first, hole.last, hole.why))?;
+            }
+        }
+    }
+    Ok(u8::from(status.timelines.iter().any(|t| !t.holes.is_empty())))
+}
