@@ -129,7 +129,8 @@ fn archive_backup_restore_and_recover() {
     assert!(catalog.find(&manifest.id).unwrap().verified_at.is_some());
     assert!(catalog.holds(&catalog.head));
 
-    let start = wal::Segment::at(1, wal::parse_lsn(manifest.start_lsn.as_deref().unwrap()).unwrap(), 1 << 20).to_string();
+    let start =
+        wal::Segment::at(1, wal::parse_lsn(manifest.start_lsn.as_deref().unwrap()).unwrap(), 1 << 20).to_string();
     let run = check_continuity(&unlocked, &start, 1, None, Depth::Full, &mut |_| Ok(())).unwrap();
     assert_eq!(run.hole, None);
     assert!(run.last.clone().unwrap() >= last);
@@ -151,7 +152,8 @@ fn archive_backup_restore_and_recover() {
     }
     let root = c.root().join("shadow1");
     let socket = c.root().join("fetch.sock");
-    let service = Service::start(unlocked.clone(), &socket, &ServeOptions { owner, ..ServeOptions::default() }).unwrap();
+    let service =
+        Service::start(unlocked.clone(), &socket, &ServeOptions { owner, ..ServeOptions::default() }).unwrap();
     let i = recovering(&c, &root.join("data"), &root, &socket);
     i.start(LIMIT).unwrap();
     wait_promoted(&i);
@@ -174,12 +176,17 @@ fn archive_backup_restore_and_recover() {
     let hole = run.hole.unwrap();
     assert_eq!(hole.first, wal::Segment::from_number(1, middle, 1 << 20).to_string());
     let root = c.root().join("shadow4");
-    let service = Service::start(unlocked.clone(), &socket, &ServeOptions { owner, ..ServeOptions::default() }).unwrap();
+    let service =
+        Service::start(unlocked.clone(), &socket, &ServeOptions { owner, ..ServeOptions::default() }).unwrap();
     let i = recovering(&c, &root.join("data"), &root, &socket);
     let started = i.start(LIMIT);
     let deadline = Instant::now() + LIMIT;
     while started.is_ok() && i.is_running() {
-        assert_ne!(psql(&i.database("postgres"), "select pg_is_in_recovery()").as_deref(), Ok("f"), "promoted over damage");
+        assert_ne!(
+            psql(&i.database("postgres"), "select pg_is_in_recovery()").as_deref(),
+            Ok("f"),
+            "promoted over damage"
+        );
         assert!(Instant::now() < deadline, "neither stopped nor promoted");
         std::thread::sleep(Duration::from_millis(50));
     }
