@@ -4,7 +4,11 @@
 //! recogniser and lint alike. `preview` reads only; `run` happens in a worker (or in the foreground from the shell) and
 //! checks again first. What it learned comes back as facts, which the journal keeps.
 
+pub mod carried;
+pub mod output;
 pub mod recognise;
+pub mod shell;
+pub mod sql;
 
 use std::path::PathBuf;
 use std::sync::Arc;
