@@ -8,7 +8,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::error::{Context, Error, Result};
@@ -35,11 +35,17 @@ pub enum RunLiveness {
 }
 
 /// The children lock of this process, once it is a worker. Never closed: children must find it open.
-static CHILDREN: OnceLock<File> = OnceLock::new();
+static CHILDREN: OnceLock<Arc<File>> = OnceLock::new();
 
 /// The descriptor children shall inherit, when this process is a worker.
 pub(super) fn children_lock_fd() -> Option<RawFd> {
-    CHILDREN.get().map(AsRawFd::as_raw_fd)
+    CHILDREN.get().map(|f| f.as_raw_fd())
+}
+
+/// The open `children.lock` of this process, when it is a worker. Children started through [`super::ChildSpec`] inherit it by
+/// themselves; this is for whoever starts one in another way.
+pub fn children_lock() -> Option<Arc<File>> {
+    CHILDREN.get().cloned()
 }
 
 /// The locks a worker holds. Dropping releases `worker.lock`; `children.lock` is released by [`RunLocks::release`].
@@ -59,7 +65,7 @@ impl RunLocks {
         let children = open(&folder.join(CHILDREN_LOCK))?;
         lock_until(&children, &folder.join(CHILDREN_LOCK))?;
         CHILDREN
-            .set(children)
+            .set(Arc::new(children))
             .map_err(|_| Error::state("this process already holds the locks of a run; a worker works on one"))?;
         Ok(Self { worker })
     }

@@ -26,13 +26,21 @@ pub enum Stdin {
     Bytes(Zeroizing<Vec<u8>>),
 }
 
+/// What a child's environment starts from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Base {
+    Clean,
+    Inherited,
+    Bare,
+}
+
 /// A child to start. Built like a command line; the environment is clean unless [`ChildSpec::inherit_env`] is called.
 #[derive(Clone)]
 pub struct ChildSpec {
     pub(super) program: PathBuf,
     pub(super) args: Vec<OsString>,
     env: Vec<(OsString, Option<OsString>)>,
-    inherit_env: bool,
+    base: Base,
     cwd: Option<PathBuf>,
     user: Option<UnixUser>,
     pub(super) stdin: Stdin,
@@ -47,7 +55,7 @@ impl ChildSpec {
             program: program.into(),
             args: Vec::new(),
             env: Vec::new(),
-            inherit_env: false,
+            base: Base::Clean,
             cwd: None,
             user: None,
             stdin: Stdin::Null,
@@ -90,7 +98,13 @@ impl ChildSpec {
     /// Gives the child our whole environment (a responder's own commands need their profile); [`ChildSpec::env`] still applies on top.
     #[must_use]
     pub fn inherit_env(mut self) -> Self {
-        self.inherit_env = true;
+        self.base = Base::Inherited;
+        self
+    }
+    /// Gives the child nothing but what [`ChildSpec::env`] adds.
+    #[must_use]
+    pub fn bare_env(mut self) -> Self {
+        self.base = Base::Bare;
         self
     }
     /// The child's folder; without it a child of ours keeps our folder and one of another user gets `/`.
@@ -144,8 +158,10 @@ impl ChildSpec {
     pub fn command(&self) -> Command {
         let mut c = Command::new(&self.program);
         c.args(&self.args);
-        if !self.inherit_env {
+        if self.base != Base::Inherited {
             c.env_clear();
+        }
+        if self.base == Base::Clean {
             for (name, value) in std::env::vars_os() {
                 let text = name.to_string_lossy();
                 if KEPT.contains(&text.as_ref()) || text.starts_with("LC_") {

@@ -1,0 +1,1 @@
+//! SQL blocks: run on the target's connection, one statement after the other, reading only unless the plan says otherwise.
