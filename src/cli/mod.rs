@@ -14,6 +14,7 @@ pub mod completions;
 pub mod journal;
 pub mod sandbox;
 pub mod wal;
+pub mod worker;
 
 /// What every subcommand gets.
 pub struct Invocation {
@@ -71,16 +72,20 @@ pub fn command() -> Command {
         root = root.subcommand((sub.command)());
     }
     root = root.subcommand(sandbox::command()).subcommand(wal::command());
+    root = root.subcommand(worker::command());
     act::add_actions(root, &registry())
 }
 
 /// Every action the program knows.
 pub fn registry() -> crate::action::Registry {
-    crate::action::Registry::default()
+    let mut all = crate::action::Registry::default();
+    all.add(crate::action::shell::Shell);
+    all
 }
 
 /// Runs the program.
 pub fn main() -> ExitCode {
+    crate::process::detach::seal_inherited_files();
     let args: Vec<OsString> = std::env::args_os().collect();
     let matches = match command().try_get_matches_from(&args) {
         Ok(matches) => matches,
@@ -106,6 +111,10 @@ pub fn main() -> ExitCode {
 }
 
 fn dispatch(matches: &ArgMatches, json: bool) -> Result<u8> {
+    // Before anything is opened: a worker begins by closing every file it was started with.
+    if let Some(("worker", sub)) = matches.subcommand() {
+        return worker::run(sub);
+    }
     if let Some((sandbox::NAME, sub)) = matches.subcommand() {
         return sandbox::run(sub);
     }
