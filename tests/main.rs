@@ -23,3 +23,5 @@ mod journal;
 mod drill;
 // The repository: container, keys, store, WAL archive, base backups.
 mod backup;
+// Incidents, workers, and what survives them.
+mod runtime;

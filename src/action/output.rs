@@ -78,7 +78,7 @@ impl LineMaker {
     }
 
     fn extend(&mut self, bytes: &[u8], line: &mut impl FnMut(CleanText)) {
-        for part in bytes.chunks(MAX_LINE) {
+        for part in bytes.chunks(CUT_MARGIN) {
             self.carry.extend_from_slice(part);
             if self.carry.len() > MAX_LINE {
                 self.shorten(line);

@@ -188,12 +188,25 @@ fn handshake(child: &mut Child, secrets: &[u8], deadline: Duration) -> Result<()
         Ok(Some(line)) if line == READY => sent.state(|| "cannot send a worker its secrets".into()),
         Ok(Some(line)) if line.starts_with(FAILED) => Err(refusal(&line[FAILED.len()..])),
         Ok(_) => {
-            let said =
-                read_line_until(stderr, Instant::now() + Duration::from_millis(500)).ok().flatten().unwrap_or_default();
+            let said = last_words(stderr);
             Err(Error::state("the worker ended before it was ready").why(said))
         }
         Err(e) => Err(e),
     }
+}
+
+/// What a worker that broke wrote to standard error: its first lines.
+fn last_words(mut stderr: impl Read + std::os::fd::AsFd) -> String {
+    let until = Instant::now() + Duration::from_millis(500);
+    let mut bytes = Vec::new();
+    while bytes.len() < 64 * 1024
+        && let Ok(Some(more)) = read_some(&mut stderr, until)
+    {
+        bytes.extend(more);
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).take(4).collect();
+    crate::model::CleanText::text(&lines.join("\n")).to_string()
 }
 
 /// The worker's own error, carried over as it was.
@@ -212,39 +225,42 @@ fn refusal(json: &str) -> Error {
 
 /// First line from a pipe; none at its end; an error when it takes too long.
 fn read_line_until(mut from: impl Read + std::os::fd::AsFd, until: Instant) -> Result<Option<String>> {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let mut line = Vec::new();
-    let mut buf = [0u8; 4096];
+    while !line.contains(&b'\n') && line.len() < 64 * 1024 {
+        match read_some(&mut from, until)? {
+            Some(more) => line.extend(more),
+            None if line.is_empty() => return Ok(None),
+            None => break,
+        }
+    }
+    let end = line.iter().position(|b| *b == b'\n').unwrap_or(line.len());
+    Ok(Some(String::from_utf8_lossy(&line[..end]).into_owned()))
+}
+
+/// The next bytes from a pipe; none at its end; an error when none come in time.
+fn read_some(from: &mut (impl Read + std::os::fd::AsFd), until: Instant) -> Result<Option<Vec<u8>>> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut buf = vec![0u8; 4096];
     loop {
-        if let Some(end) = line.iter().position(|b| *b == b'\n') {
-            line.truncate(end);
-            break;
-        }
-        if line.len() > 64 * 1024 {
-            break;
-        }
         let left = until.saturating_duration_since(Instant::now());
         let timeout =
             Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() };
-        let ready = {
-            let mut fds = [PollFd::new(&from, PollFlags::IN)];
-            match poll(&mut fds, Some(&timeout)) {
-                Err(rustix::io::Errno::INTR) => continue,
-                other => other.state(|| "cannot wait for a worker".into())?,
-            }
+        let ready = match poll(&mut [PollFd::new(from, PollFlags::IN)], Some(&timeout)) {
+            Err(rustix::io::Errno::INTR) => continue,
+            other => other.state(|| "cannot wait for a worker".into())?,
         };
         if ready == 0 {
-            return Err(Error::state("the worker did not get ready in time").hint(
-                "The machine may be overloaded or the state directory hang; try again, or look at `breakglass doctor`.",
-            ));
+            return Err(Error::state("the worker did not get ready in time")
+                .hint("The machine may be overloaded or the state directory hang; try again, or look at `breakglass doctor`."));
         }
         match from.read(&mut buf) {
-            Ok(0) if line.is_empty() => return Ok(None),
-            Ok(0) => break,
-            Ok(n) => line.extend_from_slice(&buf[..n]),
+            Ok(0) => return Ok(None),
+            Ok(n) => {
+                buf.truncate(n);
+                return Ok(Some(buf));
+            }
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
             Err(e) => return Err(e).state(|| "cannot hear a worker".into()),
         }
     }
-    Ok(Some(String::from_utf8_lossy(&line).into_owned()))
 }
