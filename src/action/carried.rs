@@ -188,9 +188,21 @@ fn private(meta: &std::fs::Metadata, path: &Path) -> Result<()> {
 /// Whether a variable of that name is likely to hold a secret: its value is then kept out of every output.
 pub fn likely_secret(name: &str) -> bool {
     let name = name.to_uppercase();
-    ["PASSWORD", "PASSWD", "PASSPHRASE", "SECRET", "TOKEN", "APIKEY", "API_KEY", "ACCESS_KEY", "PRIVATE_KEY", "ENCRYPTION_KEY", "CREDENTIAL"]
-        .iter()
-        .any(|part| name.contains(part))
+    [
+        "PASSWORD",
+        "PASSWD",
+        "PASSPHRASE",
+        "SECRET",
+        "TOKEN",
+        "APIKEY",
+        "API_KEY",
+        "ACCESS_KEY",
+        "PRIVATE_KEY",
+        "ENCRYPTION_KEY",
+        "CREDENTIAL",
+    ]
+    .iter()
+    .any(|part| name.contains(part))
         && !["_FILE", "_PATH", "_DIR", "_ID"].iter().any(|end| name.ends_with(end))
 }
 

@@ -338,7 +338,11 @@ impl Inner {
         }
         let left_out = self.dropped - tail.len() as u64;
         self.dropped = left_out;
-        self.pending = format!("[{left_out} lines are not kept: the limit is {} bytes; the last {} lines:]\n", self.limit, tail.len());
+        self.pending = format!(
+            "[{left_out} lines are not kept: the limit is {} bytes; the last {} lines:]\n",
+            self.limit,
+            tail.len()
+        );
         self.pending_lines = 1;
         for line in tail {
             self.pending.push_str(line.as_str());

@@ -63,7 +63,9 @@ pub(super) fn risk_word(word: Option<&str>) -> Option<Risk> {
 /// Arguments that shell and SQL blocks share: the plan's attributes.
 pub(super) fn block_arguments(command: Command) -> Command {
     command
-        .arg(Arg::new("timeout").long("timeout").value_name("DURATION").help("End it when it takes longer, such as 20m"))
+        .arg(
+            Arg::new("timeout").long("timeout").value_name("DURATION").help("End it when it takes longer, such as 20m"),
+        )
         .arg(Arg::new("risk").long("risk").value_parser(["read", "change", "destroy"]).help("What it can do"))
 }
 
@@ -79,9 +81,20 @@ impl Action for Shell {
 
     fn arguments(&self) -> Command {
         block_arguments(Command::new("shell"))
-            .arg(Arg::new("expect").long("expect").value_name("TEXT").help("Failed unless a line of the output holds this"))
+            .arg(
+                Arg::new("expect")
+                    .long("expect")
+                    .value_name("TEXT")
+                    .help("Failed unless a line of the output holds this"),
+            )
             .arg(Arg::new("cwd").long("cwd").value_name("DIR").help("Folder of the first block"))
-            .arg(Arg::new("var").long("var").value_name("NAME=VALUE").action(clap::ArgAction::Append).help("Set a variable"))
+            .arg(
+                Arg::new("var")
+                    .long("var")
+                    .value_name("NAME=VALUE")
+                    .action(clap::ArgAction::Append)
+                    .help("Set a variable"),
+            )
     }
 
     fn risk(&self, args: &[String]) -> Risk {
@@ -92,7 +105,8 @@ impl Action for Shell {
         Box::pin(async move {
             let options = Options::parse(args)?;
             let code = code(ctx)?;
-            let mut lines = vec![format!("runs as user {} with {}", crate::process::user::current_name(), shell()?.display())];
+            let mut lines =
+                vec![format!("runs as user {} with {}", crate::process::user::current_name(), shell()?.display())];
             if let Some(cwd) = folder(ctx, &options)? {
                 lines.push(format!("in the folder {}", cwd.display()));
             }
@@ -118,12 +132,16 @@ impl Action for Shell {
 }
 
 fn code(ctx: &Ctx) -> Result<&str> {
-    ctx.code.as_deref().ok_or_else(|| Error::usage("there is no block to run").hint("Shell blocks are run from a step of a plan."))
+    ctx.code
+        .as_deref()
+        .ok_or_else(|| Error::usage("there is no block to run").hint("Shell blocks are run from a step of a plan."))
 }
 
 /// bash, else sh.
 fn shell() -> Result<PathBuf> {
-    find_program("bash").or_else(|| find_program("sh")).ok_or_else(|| Error::target("this system has neither bash nor sh in PATH"))
+    find_program("bash")
+        .or_else(|| find_program("sh"))
+        .ok_or_else(|| Error::target("this system has neither bash nor sh in PATH"))
 }
 
 async fn execute(ctx: &Ctx, options: &Options) -> Result<Done> {
@@ -173,7 +191,10 @@ async fn execute(ctx: &Ctx, options: &Options) -> Result<Done> {
     // What the block set of the variables we gave it from the incident is not carried: the incident's value is the newer one.
     if let Some(dir) = &ctx.incident_dir {
         let mut bytes = Vec::new();
-        report.seek(SeekFrom::Start(0)).and_then(|_| report.read_to_end(&mut bytes)).state(|| "cannot read a block's variables".into())?;
+        report
+            .seek(SeekFrom::Start(0))
+            .and_then(|_| report.read_to_end(&mut bytes))
+            .state(|| "cannot read a block's variables".into())?;
         match carried.after(&env, &bytes) {
             Some(next) => next.save(dir)?,
             None => ctx.out.line("breakglass: the block ended without reporting its variables; the old ones are kept"),
@@ -184,9 +205,7 @@ async fn execute(ctx: &Ctx, options: &Options) -> Result<Done> {
     }
     let missing = expected.filter(|(_, _, seen)| !seen).map(|(text, _, _)| text);
     Ok(match (end.ending, end.code, missing) {
-        (Ending::Cancelled, code, _) => {
-            Done { outcome: Outcome::Cancelled, exit_code: code, ..Done::ok("cancelled") }
-        }
+        (Ending::Cancelled, code, _) => Done { outcome: Outcome::Cancelled, exit_code: code, ..Done::ok("cancelled") },
         (Ending::TimedOut, code, _) => {
             let limit = crate::model::format_clock(options.timeout.unwrap_or_default());
             failed(code, format!("stopped after its time limit of {limit}"))
@@ -271,7 +290,13 @@ fn connection_env(ctx: &Ctx) -> Vec<(OsString, OsString)> {
 fn url(c: &crate::config::Connection, password: Option<&str>) -> String {
     let part = |text: &str| -> String {
         text.bytes()
-            .map(|b| if b.is_ascii_alphanumeric() || b"-._~".contains(&b) { char::from(b).to_string() } else { format!("%{b:02X}") })
+            .map(|b| {
+                if b.is_ascii_alphanumeric() || b"-._~".contains(&b) {
+                    char::from(b).to_string()
+                } else {
+                    format!("%{b:02X}")
+                }
+            })
             .collect()
     };
     let login = match password {
@@ -280,7 +305,8 @@ fn url(c: &crate::config::Connection, password: Option<&str>) -> String {
     };
     let ssl = c.sslmode.as_ref().map(|m| format!("sslmode={m}"));
     if c.host.starts_with('/') {
-        let query: Vec<String> = [Some(format!("host={}&port={}", part(&c.host), c.port)), ssl].into_iter().flatten().collect();
+        let query: Vec<String> =
+            [Some(format!("host={}&port={}", part(&c.host), c.port)), ssl].into_iter().flatten().collect();
         return format!("postgres://{login}@/{}?{}", part(&c.database), query.join("&"));
     }
     let host = if c.host.contains(':') { format!("[{}]", c.host) } else { c.host.clone() };
@@ -291,9 +317,30 @@ fn url(c: &crate::config::Connection, password: Option<&str>) -> String {
 /// Words that a block which can destroy data or take a service down is known by. Such a block is `destroy` whatever else is said.
 pub fn known_destroy(code: &str) -> Option<&'static str> {
     const KNOWN: [&str; 24] = [
-        "drop database", "drop table", "drop schema", "drop owned", "truncate ", "dropdb", "rm -rf", "rm -fr", "rm -r ", "mkfs", "dd of=",
-        "wipefs", "shred ", "pg_resetwal", "--clean", "terraform destroy", "kubectl delete", "docker volume rm", "aws s3 rm",
-        "aws rds delete", "gcloud sql instances delete", "gsutil rm", "redis-cli flushall", "zfs destroy",
+        "drop database",
+        "drop table",
+        "drop schema",
+        "drop owned",
+        "truncate ",
+        "dropdb",
+        "rm -rf",
+        "rm -fr",
+        "rm -r ",
+        "mkfs",
+        "dd of=",
+        "wipefs",
+        "shred ",
+        "pg_resetwal",
+        "--clean",
+        "terraform destroy",
+        "kubectl delete",
+        "docker volume rm",
+        "aws s3 rm",
+        "aws rds delete",
+        "gcloud sql instances delete",
+        "gsutil rm",
+        "redis-cli flushall",
+        "zfs destroy",
     ];
     let flat = code.to_lowercase().lines().filter(|l| !l.trim_start().starts_with('#')).collect::<Vec<_>>().join("\n");
     let flat = flat.split([' ', '\t']).filter(|w| !w.is_empty()).collect::<Vec<_>>().join(" ") + " ";

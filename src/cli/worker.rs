@@ -8,16 +8,13 @@ use crate::error::{Error, Result};
 
 /// Its definition.
 pub fn command() -> Command {
-    Command::new("worker")
-        .about("Run one requested action (started by the console)")
-        .hide(true)
-        .arg(
-            Arg::new("request")
-                .long("request")
-                .value_name("PATH")
-                .required(true)
-                .value_parser(clap::value_parser!(PathBuf)),
-        )
+    Command::new("worker").about("Run one requested action (started by the console)").hide(true).arg(
+        Arg::new("request")
+            .long("request")
+            .value_name("PATH")
+            .required(true)
+            .value_parser(clap::value_parser!(PathBuf)),
+    )
 }
 
 /// Runs it. Reads no configuration: everything is in the request.

@@ -250,8 +250,9 @@ fn read_some(from: &mut (impl Read + std::os::fd::AsFd), until: Instant) -> Resu
             other => other.state(|| "cannot wait for a worker".into())?,
         };
         if ready == 0 {
-            return Err(Error::state("the worker did not get ready in time")
-                .hint("The machine may be overloaded or the state directory hang; try again, or look at `breakglass doctor`."));
+            return Err(Error::state("the worker did not get ready in time").hint(
+                "The machine may be overloaded or the state directory hang; try again, or look at `breakglass doctor`.",
+            ));
         }
         match from.read(&mut buf) {
             Ok(0) => return Ok(None),

@@ -66,7 +66,9 @@ fn look_at(incident: &mut Incident, run: RunId, grace: Duration) -> Result<Optio
         (RunStatus::Requested, RunLiveness::Running) => return Ok(Some(RunHealth::Starting)),
         (_, RunLiveness::Running) => return Ok(Some(RunHealth::Running)),
         (_, RunLiveness::WorkerDied) => return Ok(Some(RunHealth::WorkerDied(locks::orphans(&incident.run_dir(run))))),
-        (RunStatus::Requested, _) if r.requested.elapsed_from_record(&now) < grace => return Ok(Some(RunHealth::Starting)),
+        (RunStatus::Requested, _) if r.requested.elapsed_from_record(&now) < grace => {
+            return Ok(Some(RunHealth::Starting));
+        }
         (RunStatus::Requested, _) => Command::WithdrawRun { run, reason: "its worker never started".into() },
         _ => Command::LoseRun { run },
     };
@@ -82,6 +84,8 @@ fn look_at(incident: &mut Incident, run: RunId, grace: Duration) -> Result<Optio
             let open = incident.state()?.runs.get(&run).is_some_and(|r| r.is_open());
             Ok(open.then_some(RunHealth::Running))
         }
-        Err(super::SubmitError::Failed(e)) => Err(Error::state(format!("what became of run {run} cannot be recorded")).why(e)),
+        Err(super::SubmitError::Failed(e)) => {
+            Err(Error::state(format!("what became of run {run} cannot be recorded")).why(e))
+        }
     }
 }

@@ -158,7 +158,9 @@ impl Store {
     pub fn state(&self, id: &IncidentId) -> Result<Box<State>> {
         use crate::journal::{FileJournal, Journal};
         let records = FileJournal::open(self.incident_dir(id))?.read_from(crate::model::Seq(1))?;
-        State::fold(&records).map(Box::new).ok_or_else(|| Error::state(format!("the journal of {id} does not begin with an opening")))
+        State::fold(&records)
+            .map(Box::new)
+            .ok_or_else(|| Error::state(format!("the journal of {id} does not begin with an opening")))
     }
 
     /// The incident a person means: a whole id, the beginning of one or its last four characters. Without a name the newest
@@ -169,19 +171,21 @@ impl Store {
     pub fn find(&self, name: Option<&str>) -> Result<IncidentId> {
         let ids = self.ids()?;
         let Some(name) = name else {
-            return ids
-                .into_iter()
-                .find(|id| self.state(id).is_ok_and(|s| s.closed.is_none()))
-                .ok_or_else(|| Error::usage("there is no open incident").hint("`breakglass incident list` shows all of them."));
+            return ids.into_iter().find(|id| self.state(id).is_ok_and(|s| s.closed.is_none())).ok_or_else(|| {
+                Error::usage("there is no open incident").hint("`breakglass incident list` shows all of them.")
+            });
         };
         if let Some(id) = ids.iter().find(|id| id.as_str() == name) {
             return Ok(id.clone());
         }
-        let fits: Vec<&IncidentId> =
-            ids.iter().filter(|id| id.as_str().starts_with(name) || id.as_str().ends_with(&format!("-{name}"))).collect();
+        let fits: Vec<&IncidentId> = ids
+            .iter()
+            .filter(|id| id.as_str().starts_with(name) || id.as_str().ends_with(&format!("-{name}")))
+            .collect();
         match fits[..] {
             [one] => Ok(one.clone()),
-            [] => Err(Error::usage(format!("there is no incident {name:?}")).hint("`breakglass incident list` shows all of them.")),
+            [] => Err(Error::usage(format!("there is no incident {name:?}"))
+                .hint("`breakglass incident list` shows all of them.")),
             _ => {
                 let all = fits.iter().map(|i| i.as_str()).collect::<Vec<_>>().join(", ");
                 Err(Error::usage(format!("{name:?} fits {} incidents", fits.len())).why(all))
@@ -289,8 +293,10 @@ fn default_root() -> Result<PathBuf> {
     directories::ProjectDirs::from("", "", "breakglass")
         .map(|d| d.state_dir().unwrap_or_else(|| d.data_local_dir()).to_path_buf())
         .ok_or_else(|| {
-            Error::config("there is no place for the state directory: HOME is not set and the system knows no home for this user")
-                .hint("Set BREAKGLASS_HOME to a folder where incidents can be kept.")
+            Error::config(
+                "there is no place for the state directory: HOME is not set and the system knows no home for this user",
+            )
+            .hint("Set BREAKGLASS_HOME to a folder where incidents can be kept.")
         })
 }
 

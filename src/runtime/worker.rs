@@ -87,7 +87,8 @@ fn spawn(incident: &Incident, run: RunId, job: &Job, secrets: &Secrets, program:
         v: VERSION,
         program: env!("CARGO_PKG_VERSION").to_string(),
         incident: incident.id().clone(),
-        incident_dir: std::path::absolute(incident.dir()).state(|| "the incident's folder has no absolute path".into())?,
+        incident_dir: std::path::absolute(incident.dir())
+            .state(|| "the incident's folder has no absolute path".into())?,
         run,
         action,
         args,
@@ -108,7 +109,9 @@ fn requested(incident: &Incident, run: RunId) -> Result<(String, Vec<String>, Op
     record
         .and_then(|r| {
             r.events.iter().find_map(|e| match e {
-                Event::RunRequested { action, args, confirmed, .. } => Some((action.clone(), args.clone(), confirmed.clone())),
+                Event::RunRequested { action, args, confirmed, .. } => {
+                    Some((action.clone(), args.clone(), confirmed.clone()))
+                }
                 _ => None,
             })
         })
@@ -144,7 +147,8 @@ struct Worker {
 
 impl Worker {
     fn prepare(handshake: &Handshake, registry: &Registry, path: &Path) -> Result<Self> {
-        let secrets = Secrets::from_pipe(&handshake.read_secrets()?).map_err(|e| Error::state("the secrets cannot be read").why(e))?;
+        let secrets = Secrets::from_pipe(&handshake.read_secrets()?)
+            .map_err(|e| Error::state("the secrets cannot be read").why(e))?;
         let request = Request::read(path)?;
         let action = registry
             .get(&request.action)
@@ -164,7 +168,8 @@ impl Worker {
     fn work(mut self) -> Result<u8> {
         let run = self.request.run;
         self.incident.refresh()?;
-        if self.incident.state()?.runs.get(&run).is_some_and(|r| r.cancel_requested && r.status == RunStatus::Requested) {
+        if self.incident.state()?.runs.get(&run).is_some_and(|r| r.cancel_requested && r.status == RunStatus::Requested)
+        {
             self.incident.submit(Command::WithdrawRun { run, reason: "cancelled before it started".into() })?;
             return Ok(ErrorKind::Interrupted.exit_code());
         }
@@ -178,14 +183,15 @@ impl Worker {
         let began = Instant::now();
         let redactor = redactor(&self.secrets);
         let log_path = self.run_dir.join(OUTPUT_FILE);
-        let (out, ended) = match OutputLog::create(&log_path, files::file_mode(&log_path), redactor, self.request.output_limit) {
-            Ok(out) => {
-                let out = Arc::new(out);
-                let ended = self.act(out.clone());
-                (Some(out), ended)
-            }
-            Err(e) => (None, Err(e)),
-        };
+        let (out, ended) =
+            match OutputLog::create(&log_path, files::file_mode(&log_path), redactor, self.request.output_limit) {
+                Ok(out) => {
+                    let out = Arc::new(out);
+                    let ended = self.act(out.clone());
+                    (Some(out), ended)
+                }
+                Err(e) => (None, Err(e)),
+            };
         let done = match ended {
             Ok(done) => done,
             Err(e) => {
@@ -255,9 +261,11 @@ impl Worker {
         tender.stop();
         match ended {
             // What a cancelled action fails with is a consequence of the cancel.
-            Err(e) if cancel.is_cancelled() && e.kind != ErrorKind::Refused => {
-                Ok(Done { outcome: Outcome::Cancelled, exit_code: i32::from(ErrorKind::Interrupted.exit_code()), ..Done::ok(format!("cancelled: {}", e.what)) })
-            }
+            Err(e) if cancel.is_cancelled() && e.kind != ErrorKind::Refused => Ok(Done {
+                outcome: Outcome::Cancelled,
+                exit_code: i32::from(ErrorKind::Interrupted.exit_code()),
+                ..Done::ok(format!("cancelled: {}", e.what))
+            }),
             other => other,
         }
     }
@@ -374,7 +382,10 @@ impl Tender {
                 };
                 let mut written = Instant::now() - TEND_EVERY;
                 while !stop.load(Ordering::Acquire) {
-                    if changed.swap(false, Ordering::AcqRel) && incident.refresh().is_ok() && asked_to_stop(&incident, run) {
+                    if changed.swap(false, Ordering::AcqRel)
+                        && incident.refresh().is_ok()
+                        && asked_to_stop(&incident, run)
+                    {
                         cancel.cancel();
                     }
                     if written.elapsed() >= TEND_EVERY

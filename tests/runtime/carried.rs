@@ -51,9 +51,11 @@ fn they_carry_however_the_block_ends_well_or_badly() {
 
 #[test]
 fn a_block_that_loses_the_trap_keeps_the_old_ones_and_says_so() {
-    for (how, code) in
-        [("its own EXIT trap", "export A=new; trap 'true' EXIT"), ("exec", "export A=new; exec true"), ("kill -9", "export A=new; kill -9 $$")]
-    {
+    for (how, code) in [
+        ("its own EXIT trap", "export A=new; trap 'true' EXIT"),
+        ("exec", "export A=new; exec true"),
+        ("kill -9", "export A=new; kill -9 $$"),
+    ] {
         let mut d = Desk::new();
         d.ran("export A=old", &[]);
         let (_, output) = d.ran(code, &[]);
@@ -116,7 +118,14 @@ fn names_that_look_like_secrets() {
 
 #[test]
 fn blocks_that_destroy_are_known() {
-    for code in ["rm  -rf /x", "psql -c 'DROP   DATABASE shop'", "TRUNCATE orders;", "dropdb shop", "terraform destroy", "pg_restore --clean x"] {
+    for code in [
+        "rm  -rf /x",
+        "psql -c 'DROP   DATABASE shop'",
+        "TRUNCATE orders;",
+        "dropdb shop",
+        "terraform destroy",
+        "pg_restore --clean x",
+    ] {
         assert!(known_destroy(code).is_some(), "{code}");
     }
     for code in ["# rm -rf /", "select 1", "rm file", "echo dropped tables", "git rm x"] {

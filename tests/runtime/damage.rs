@@ -36,7 +36,11 @@ fn a_dead_worker_with_living_children_is_never_retried() {
     assert_eq!(d.run(run).status, RunStatus::Unknown);
     assert!(d.try_shell("echo no", &[]).unwrap_err().to_string().contains("unknown"));
     d.incident
-        .submit(Command::ResolveRun { run, outcome: Outcome::Failed, reason: "looked at the table: nothing written".into() })
+        .submit(Command::ResolveRun {
+            run,
+            outcome: Outcome::Failed,
+            reason: "looked at the table: nothing written".into(),
+        })
         .unwrap();
     assert_eq!(d.ran("echo yes", &[]).0.status, RunStatus::Finished(Outcome::Succeeded));
 }
@@ -108,7 +112,9 @@ fn of_start_and_withdrawal_exactly_one_wins() {
         let _ = runtime::start(&mut d.incident, run, &d.job, &d.secrets, &d.program);
         let withdrawn = other.join().unwrap();
         let ended = d.ended(run);
-        until("the worker is gone", || (probe(&d.incident.run_dir(run)).unwrap() != RunLiveness::Running).then_some(()));
+        until("the worker is gone", || {
+            (probe(&d.incident.run_dir(run)).unwrap() != RunLiveness::Running).then_some(())
+        });
         let written = std::fs::read_to_string(&marker).unwrap_or_default();
         match ended.status {
             RunStatus::Withdrawn => assert!(withdrawn && written.is_empty(), "round {round}"),
@@ -147,7 +153,10 @@ fn foreign_files_of_the_console_are_not_kept_open() {
     assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
     let script = d.home.path().join("start");
     // As a shell with `| tee` or an ssh session would have left them: open, and not close-on-exec.
-    executable(&script, &format!("#!/bin/sh\nexec 7>'{}' 9>&7\nexec '{}' \"$@\"\n", fifo.display(), program().display()));
+    executable(
+        &script,
+        &format!("#!/bin/sh\nexec 7>'{}' 9>&7\nexec '{}' \"$@\"\n", fifo.display(), program().display()),
+    );
     // Opened without waiting for a writer.
     let mut reader = std::fs::OpenOptions::new()
         .read(true)
@@ -199,7 +208,10 @@ fn killed_at_any_moment() {
     for round in 0..rounds {
         let mut d = Desk::new();
         let marker = d.home.path().join("marker");
-        let code = format!("echo begin >> '{0}'; for i in 1 2 3 4 5; do echo $i; sleep 0.01; done; echo end >> '{0}'", marker.display());
+        let code = format!(
+            "echo begin >> '{0}'; for i in 1 2 3 4 5; do echo $i; sleep 0.01; done; echo end >> '{0}'",
+            marker.display()
+        );
         let request = d.request(&[]);
         let run = d.incident.submit(Command::RequestRun(request)).unwrap().run().unwrap();
         d.job.code = Some(code);

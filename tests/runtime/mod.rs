@@ -62,8 +62,12 @@ pub fn plan() -> Plan {
         links: Default::default(),
         source: Source::default(),
     };
-    let scenario =
-        Scenario { slug: "test-scenario".into(), title: "Test".into(), steps: vec![step("s1"), step("s2")], ..Scenario::default() };
+    let scenario = Scenario {
+        slug: "test-scenario".into(),
+        title: "Test".into(),
+        steps: vec![step("s1"), step("s2")],
+        ..Scenario::default()
+    };
     Plan { title: "Plan".into(), file: "plan.md".into(), scenarios: vec![scenario], ..Plan::default() }
 }
 

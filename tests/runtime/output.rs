@@ -78,7 +78,10 @@ fn an_endless_progress_bar_takes_no_memory() {
 
 #[test]
 fn bytes_of_any_kind_are_lines_of_text() {
-    assert_eq!(made(&Redactor::default(), &[b"a\x1b[31mred\x1b[0m\xff\x00\n", b"b\r\n", b"\xe2\x82", b"\xac"]), ["ared\u{fffd}", "b", "€"]);
+    assert_eq!(
+        made(&Redactor::default(), &[b"a\x1b[31mred\x1b[0m\xff\x00\n", b"b\r\n", b"\xe2\x82", b"\xac"]),
+        ["ared\u{fffd}", "b", "€"]
+    );
 }
 
 fn log(limit: u64) -> (tempfile::TempDir, OutputLog) {

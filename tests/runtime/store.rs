@@ -137,7 +137,10 @@ fn history_tells_how_it_went() {
         d.incident.submit(Command::StartStep { step: step.clone() }).unwrap();
         d.incident.submit(Command::FinishStep { step }).unwrap();
     }
-    assert!(History::read(&d.store).unwrap().scenarios["test-scenario"].step_times.is_empty(), "open ones do not count");
+    assert!(
+        History::read(&d.store).unwrap().scenarios["test-scenario"].step_times.is_empty(),
+        "open ones do not count"
+    );
     let now = Time::from_system(std::time::SystemTime::now());
     d.incident.submit(Command::SetImpact { at: now.minus(Duration::from_secs(50)), source: "pager".into() }).unwrap();
     d.incident.submit(Command::RestoreService { at: now, how: "seen".into() }).unwrap();

@@ -48,10 +48,15 @@ fn a_good_end_and_an_expectation() {
 #[test]
 fn a_worker_belongs_to_itself_and_its_children_hold_the_lock() {
     let mut d = Desk::new();
-    let (run, pid) = d.shell("echo pid $$; ls -l /proc/self/fd >/dev/null; read -r _ < \"$PWD/never\" 2>/dev/null; sleep 600");
+    let (run, pid) =
+        d.shell("echo pid $$; ls -l /proc/self/fd >/dev/null; read -r _ < \"$PWD/never\" 2>/dev/null; sleep 600");
     let child: u32 = d.line(run, "pid ").parse().unwrap();
-    let sid = |pid: u32| rustix::process::getsid(rustix::process::Pid::from_raw(pid as i32)).unwrap().as_raw_nonzero().get() as u32;
-    let pgid = |pid: u32| rustix::process::getpgid(rustix::process::Pid::from_raw(pid as i32)).unwrap().as_raw_nonzero().get() as u32;
+    let sid = |pid: u32| {
+        rustix::process::getsid(rustix::process::Pid::from_raw(pid as i32)).unwrap().as_raw_nonzero().get() as u32
+    };
+    let pgid = |pid: u32| {
+        rustix::process::getpgid(rustix::process::Pid::from_raw(pid as i32)).unwrap().as_raw_nonzero().get() as u32
+    };
     assert_eq!((sid(pid), sid(child)), (pid, pid), "a session of its own, and no terminal with it");
     assert_eq!((pgid(pid), pgid(child)), (pid, child), "each child leads a group");
     for fd in 0..3 {
@@ -171,11 +176,8 @@ fn a_request_of_a_newer_program_or_changed_afterwards_is_refused() {
         // The worker's program changes the request before the real one reads it.
         let script = d.home.path().join("tamper");
         let path = d.incident.run_dir(run).join("request.json");
-        let text = format!(
-            "#!/bin/sh\nsed -i 's/{from}/{to}/' '{}'\nexec '{}' \"$@\"\n",
-            path.display(),
-            program().display()
-        );
+        let text =
+            format!("#!/bin/sh\nsed -i 's/{from}/{to}/' '{}'\nexec '{}' \"$@\"\n", path.display(), program().display());
         executable(&script, &text);
         d.job.code = Some("echo no".into());
         let e = runtime::start(&mut d.incident, run, &d.job, &d.secrets, &script).unwrap_err();
@@ -201,8 +203,7 @@ fn two_changing_runs_never_go_at_once_and_reading_ones_may() {
     let mut request = d.request(&["--risk", "read"]);
     request.risk = Risk::Read;
     d.job.code = Some("echo yes".into());
-    let (second, started) =
-        runtime::start_run(&mut d.incident, request, &d.job, &d.secrets, &d.program).unwrap();
+    let (second, started) = runtime::start_run(&mut d.incident, request, &d.job, &d.secrets, &d.program).unwrap();
     started.unwrap();
     assert_eq!(d.ended(second).status, RunStatus::Finished(Outcome::Succeeded));
     d.cancel(run);
@@ -229,16 +230,14 @@ fn a_console_that_comes_back_sees_the_same_run_and_its_output() {
 #[test]
 fn a_finish_waits_for_a_journal_that_is_locked() {
     let mut d = Desk::new();
-    let (run, pid) = d.shell("echo on; while [ ! -e '/proc/self/cwd/none' ]; do [ -e \"$GO\" ] && exit 0; sleep 0.01; done");
+    let (run, pid) =
+        d.shell("echo on; while [ ! -e '/proc/self/cwd/none' ]; do [ -e \"$GO\" ] && exit 0; sleep 0.01; done");
     // Without GO the block ends only by cancel; what is tested is that its end is not lost while the lock is held.
     d.line(run, "on");
     d.cancel(run);
-    let lock = breakglass::journal::FileLock::acquire(
-        d.incident.dir().join("journal.lock"),
-        Duration::from_secs(5),
-        "a test",
-    )
-    .unwrap();
+    let lock =
+        breakglass::journal::FileLock::acquire(d.incident.dir().join("journal.lock"), Duration::from_secs(5), "a test")
+            .unwrap();
     until("the output is sealed", || {
         breakglass::process::locks::holders(&d.incident.run_dir(run).join("output.log")).contains(&pid).then_some(())
     });
