@@ -20,16 +20,20 @@ use super::service::now;
 use super::shop::{self, APP_ROLE, DATABASE, SUPERUSER, Scale};
 use super::traffic::Shape;
 use super::umpire;
+use crate::backup::base::store_base;
+use crate::backup::repository::{InitOptions, Repository, Unlocked};
+use crate::backup::wal::archive::archive_command;
 use crate::config::{Connection as Target, Secrets, ServiceSettings, Settings};
 use crate::error::{Context, Error, Result};
 use crate::model::Secret;
-use crate::postgres::instance::shell_quote;
-use crate::postgres::{Instance, Programs, user};
+use crate::postgres::{BaseBackup, Instance, Programs, user};
 use crate::process::UnixUser;
 use crate::process::detach::own_executable;
 
 /// How long the server may take to start; a loaded machine is slow.
 const START: Duration = Duration::from_secs(60);
+/// How long the base backup may take; the log it needs must be archived within this time.
+const BACKUP: Duration = Duration::from_secs(600);
 /// How long until the traffic must have placed its first orders.
 const FIRST_ORDERS: Duration = Duration::from_secs(20);
 /// Disk space a drill of size 1 needs at most: cluster, repository, recovered cluster, WAL. Each further size adds less.
@@ -241,7 +245,11 @@ fn fill(
     let bin_dir = programs.bin_dir.clone();
     let instance = Instance::new(programs, &scratch::cluster(dir), server_user.clone())?;
     instance.create(None)?;
-    instance.configure(&server_settings(dir), None)?;
+    let repository = Repository::init(&repository_url(dir), &passphrase, &InitOptions {
+        wal_owner: server_user.as_ref().map(|u| (u.uid, u.gid)),
+        ..InitOptions::default()
+    })?;
+    instance.configure(&server_settings(dir)?, None)?;
     instance.start(START)?;
 
     let superuser = Server {
@@ -253,6 +261,8 @@ fn fill(
     let scale = Scale::of(options.size);
     say(&format!("loading the shop: {} orders of {} customers", scale.orders, scale.customers));
     let (bytes, system_identifier) = block_on(load(&superuser, scale, options.seed))??;
+    say(&format!("taking a base backup of {} MB into an encrypted repository", bytes / 1_000_000));
+    back_up(&repository.unlock(&passphrase)?, &instance)?;
 
     let mut facts = Facts {
         v: 1,
@@ -299,10 +309,9 @@ fn passphrase() -> Result<Secret> {
     Ok(Secret::new(bytes.iter().map(|b| format!("{b:02x}")).collect::<String>()))
 }
 
-fn server_settings(dir: &Path) -> Vec<(String, String)> {
-    let exe = shell_quote(&scratch::executable(dir).display().to_string());
-    let archive = format!("{exe} wal archive --repository {} %p", shell_quote(&repository_url(dir)));
-    [
+fn server_settings(dir: &Path) -> Result<Vec<(String, String)>> {
+    let archive = archive_command(&scratch::executable(dir), &repository_url(dir))?;
+    Ok([
         ("archive_mode", "on".to_string()),
         ("archive_command", archive),
         // A quiet shop must not have an unlimited exposure.
@@ -317,7 +326,35 @@ fn server_settings(dir: &Path) -> Vec<(String, String)> {
         ("log_checkpoints", "off".into()),
     ]
     .map(|(k, v)| (k.to_string(), v))
-    .to_vec()
+    .to_vec())
+}
+
+/// Takes the base backup every recovery of this drill starts from.
+fn back_up(unlocked: &Unlocked, instance: &Instance) -> Result<()> {
+    let mut stream =
+        BaseBackup::start(&instance.programs, &instance.database("postgres"), "before the drill", instance.user.as_ref())?;
+    // At its end it waits for the archive; an archive_command that fails would keep it waiting for ever.
+    let cancel = stream.canceller();
+    let (done, ended) = std::sync::mpsc::channel::<()>();
+    let watchdog = std::thread::spawn(move || {
+        let late = ended.recv_timeout(BACKUP) == Err(std::sync::mpsc::RecvTimeoutError::Timeout);
+        if late {
+            cancel();
+        }
+        late
+    });
+    let stored = store_base(unlocked, &mut stream, Some("before the drill"), &mut |_| Ok(()));
+    let finished = stored.and_then(|pending| stream.finish().map(|_| pending));
+    drop(done);
+    let late = watchdog.join().unwrap_or(false);
+    let pending = finished.map_err(|e| {
+        if !late {
+            return e;
+        }
+        e.why(format!("no end after {} s; the server's log: {}", BACKUP.as_secs(), instance.log_tail(3)))
+            .hint("its log is not archived: run the archive_command of the log by hand to see why")
+    })?;
+    pending.commit().map(drop)
 }
 
 async fn load(superuser: &Server, scale: Scale, seed: u32) -> Result<(u64, String)> {
