@@ -245,10 +245,11 @@ fn fill(
     let bin_dir = programs.bin_dir.clone();
     let instance = Instance::new(programs, &scratch::cluster(dir), server_user.clone())?;
     instance.create(None)?;
-    let repository = Repository::init(&repository_url(dir), &passphrase, &InitOptions {
-        wal_owner: server_user.as_ref().map(|u| (u.uid, u.gid)),
-        ..InitOptions::default()
-    })?;
+    let repository = Repository::init(
+        &repository_url(dir),
+        &passphrase,
+        &InitOptions { wal_owner: server_user.as_ref().map(|u| (u.uid, u.gid)), ..InitOptions::default() },
+    )?;
     instance.configure(&server_settings(dir)?, None)?;
     instance.start(START)?;
 
@@ -331,8 +332,12 @@ fn server_settings(dir: &Path) -> Result<Vec<(String, String)>> {
 
 /// Takes the base backup every recovery of this drill starts from.
 fn back_up(unlocked: &Unlocked, instance: &Instance) -> Result<()> {
-    let mut stream =
-        BaseBackup::start(&instance.programs, &instance.database("postgres"), "before the drill", instance.user.as_ref())?;
+    let mut stream = BaseBackup::start(
+        &instance.programs,
+        &instance.database("postgres"),
+        "before the drill",
+        instance.user.as_ref(),
+    )?;
     // At its end it waits for the archive; an archive_command that fails would keep it waiting for ever.
     let cancel = stream.canceller();
     let (done, ended) = std::sync::mpsc::channel::<()>();
