@@ -7,6 +7,7 @@
 pub mod carried;
 pub mod output;
 pub mod recognise;
+pub mod runnable;
 pub mod shell;
 pub mod sql;
 

@@ -11,6 +11,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 pub mod act;
 pub mod completions;
+pub mod export;
+pub mod incident;
 pub mod journal;
 pub mod sandbox;
 pub mod wal;
@@ -37,6 +39,8 @@ struct Subcommand {
 /// Subcommands that are not actions. Actions (`health`, `pitr restore`, …) come from the registry.
 fn subcommands() -> Vec<Subcommand> {
     vec![
+        Subcommand { command: incident::command, run: incident::run },
+        Subcommand { command: export::command, run: export::run },
         Subcommand { command: journal::command, run: journal::run },
         Subcommand { command: completions::command, run: completions::run },
         Subcommand { command: completions::man_command, run: completions::man },

@@ -26,7 +26,7 @@ pub use html::html;
 pub use json::json;
 pub use markdown::markdown;
 pub use report::{Finding, Report};
-pub use timeline::{Row, StepRow, Timeline};
+pub use timeline::{Row, StepRow, Timeline, offset, rows_of};
 
 /// A document format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -335,6 +335,13 @@ impl Timeline {
     }
 }
 
+/// The rows of one record, for whoever follows an incident line by line. Offsets count from the impact as known in `state`.
+pub fn rows_of(record: &Record, state: &State, scenario: Option<&Scenario>) -> Vec<Row> {
+    let zero = state.impact.as_ref().map_or(state.opened.at, |i| i.at);
+    let names = Names::new(state, scenario);
+    record.events.iter().map(|event| row(record, None, event, &names, zero)).collect()
+}
+
 /// An offset from zero as people read it: `+12:31`, `−0:40`.
 pub fn offset(ms: i64) -> String {
     let sign = if ms < 0 { "−" } else { "+" };

@@ -1,0 +1,207 @@
+//! `breakglass incident list|show|note|close`.
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use super::{Invocation, print};
+use crate::error::{Error, Result};
+use crate::incident::{Command as Wish, RunStatus, State};
+use crate::model::event::{Kind, Outcome};
+use crate::model::{Time, format_clock};
+use crate::runtime::{Store, policy};
+
+/// The definition.
+pub fn command() -> Command {
+    let id =
+        || Arg::new("incident").value_name("INCIDENT").help("Its id, the beginning of it or its last four characters");
+    Command::new("incident")
+        .about("List, show, annotate and close incidents")
+        .subcommand_required(true)
+        .subcommand(Command::new("list").about("All incidents, newest first"))
+        .subcommand(Command::new("show").about("One incident as it stands").arg(id()))
+        .subcommand(
+            Command::new("note")
+                .about("Add a note")
+                .arg(Arg::new("text").value_name("TEXT").required(true).help("What happened"))
+                .arg(
+                    Arg::new("incident")
+                        .long("incident")
+                        .value_name("INCIDENT")
+                        .help("Which; the newest open one when not given"),
+                )
+                .arg(
+                    Arg::new("at")
+                        .long("at")
+                        .value_name("TIME")
+                        .help("When it happened, with a zone: 2026-11-20T14:01:07Z"),
+                ),
+        )
+        .subcommand(
+            Command::new("close")
+                .about("Close an incident")
+                .arg(id())
+                .arg(
+                    Arg::new("summary")
+                        .long("summary")
+                        .value_name("TEXT")
+                        .required(true)
+                        .help("How it ended, in one sentence"),
+                )
+                .arg(
+                    Arg::new("force")
+                        .long("force")
+                        .action(ArgAction::SetTrue)
+                        .help("Although service is not marked as restored"),
+                ),
+        )
+}
+
+/// Runs it.
+pub fn run(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
+    let store = Store::open(&invocation.config)?;
+    match matches.subcommand() {
+        Some(("list", _)) => list(invocation, &store),
+        Some(("show", m)) => {
+            let id = store.find(m.get_one::<String>("incident").map(String::as_str))?;
+            show(invocation, &*store.state(&id)?)
+        }
+        Some(("note", m)) => {
+            let at = match m.get_one::<String>("at") {
+                Some(text) => Some(Time::parse(text).map_err(Error::usage)?),
+                None => None,
+            };
+            let text = m.get_one::<String>("text").cloned().unwrap_or_default();
+            submit(invocation, &store, m, Wish::Note { text }, at)
+        }
+        Some(("close", m)) => {
+            let summary = m.get_one::<String>("summary").cloned().unwrap_or_default();
+            submit(invocation, &store, m, Wish::Close { summary, force: m.get_flag("force") }, None)
+        }
+        _ => Err(Error::usage("incident needs a subcommand").hint("list, show, note or close")),
+    }
+}
+
+fn submit(invocation: &Invocation, store: &Store, m: &ArgMatches, wish: Wish, at: Option<Time>) -> Result<u8> {
+    let id = store.find(m.get_one::<String>("incident").map(String::as_str))?;
+    let mut incident = store.incident(&id, policy(&invocation.config.settings))?;
+    let submitted = incident.submit_at(wish, at).map_err(Error::from)?;
+    if invocation.json {
+        print(&format!("{:#}", serde_json::json!({"incident": id, "seq": submitted.seq})))?;
+    } else {
+        print(&format!("{id}: recorded as record {}", submitted.seq))?;
+    }
+    Ok(0)
+}
+
+fn list(invocation: &Invocation, store: &Store) -> Result<u8> {
+    let entries = store.list()?;
+    if invocation.json {
+        let all: Vec<_> = entries
+            .iter()
+            .map(|e| match &e.state {
+                Ok(s) => summary(s),
+                Err(error) => serde_json::json!({"id": e.id, "error": error.to_string()}),
+            })
+            .collect();
+        print(&format!("{:#}", serde_json::json!({"incidents": all})))?;
+        return Ok(0);
+    }
+    if entries.is_empty() {
+        return print("no incidents").map(|()| 0);
+    }
+    for e in &entries {
+        match &e.state {
+            Ok(s) => print(&format!("{:<44} {:<5} {:<9} {}", s.id.as_str(), kind(s), word(s), s.title))?,
+            Err(error) => print(&format!("{:<44} unreadable: {}", e.id.as_str(), error.what))?,
+        }
+    }
+    Ok(0)
+}
+
+fn show(invocation: &Invocation, s: &State) -> Result<u8> {
+    if invocation.json {
+        return print(&format!("{:#}", summary(s))).map(|()| 0);
+    }
+    let mut out = vec![format!("{}  {}  {}", s.id, kind(s), word(s)), s.title.clone()];
+    if let Some(target) = &s.target {
+        out.push(format!("target    {target}"));
+    }
+    if let Some(i) = &s.impact {
+        out.push(format!("impact    {} ({})", i.at, i.source));
+    }
+    if let Some(r) = &s.restored {
+        out.push(format!("restored  {} ({})", r.at, r.how));
+    }
+    for (id, step) in &s.steps {
+        let took = step.took().map(|d| format!(" {}", format_clock(d))).unwrap_or_default();
+        out.push(format!("step {id:<4} {:?}{took}", step.status));
+    }
+    for run in s.runs.values() {
+        out.push(format!(
+            "run {:<5} {:<10} {}",
+            run.id.0,
+            run_word(run.status),
+            run.shown.lines().next().unwrap_or("")
+        ));
+    }
+    out.extend(s.notices.iter().map(|n| format!("notice    {n}")));
+    print(&out.join("\n"))?;
+    Ok(0)
+}
+
+/// An incident as JSON: the same for `list` and `show`.
+fn summary(s: &State) -> serde_json::Value {
+    serde_json::json!({
+        "id": s.id,
+        "kind": kind(s),
+        "status": word(s),
+        "title": s.title,
+        "scenario": s.scenario,
+        "severity": s.severity,
+        "target": s.target,
+        "opened": s.opened.at,
+        "impact": s.impact.as_ref().map(|i| i.at),
+        "restored": s.restored.as_ref().map(|r| r.at),
+        "rto_objective_ms": s.rto.map(|d| d.as_millis() as u64),
+        "rpo_objective_ms": s.rpo.map(|d| d.as_millis() as u64),
+        "steps": s.steps.iter().map(|(id, step)| serde_json::json!({
+            "id": id, "status": format!("{:?}", step.status).to_lowercase(), "took_ms": step.took().map(|d| d.as_millis() as u64),
+        })).collect::<Vec<_>>(),
+        "runs": s.runs.values().map(|r| serde_json::json!({
+            "run": r.id, "step": r.step, "shown": r.shown, "status": run_word(r.status), "exit_code": r.exit_code, "summary": r.summary,
+        })).collect::<Vec<_>>(),
+        "seq": s.seq,
+        "head": s.head,
+        "read_only": s.read_only,
+        "notices": s.notices,
+    })
+}
+
+fn kind(s: &State) -> &'static str {
+    match s.kind {
+        Kind::Real => "REAL",
+        Kind::Drill => "DRILL",
+    }
+}
+
+fn word(s: &State) -> &'static str {
+    if s.closed.is_some() {
+        "closed"
+    } else if s.restored.is_some() {
+        "restored"
+    } else {
+        "open"
+    }
+}
+
+fn run_word(status: RunStatus) -> &'static str {
+    match status {
+        RunStatus::Requested => "requested",
+        RunStatus::Running => "running",
+        RunStatus::Finished(Outcome::Succeeded) => "succeeded",
+        RunStatus::Finished(Outcome::Failed) => "failed",
+        RunStatus::Finished(Outcome::Cancelled) => "cancelled",
+        RunStatus::Finished(Outcome::Refused) => "refused",
+        RunStatus::Unknown => "unknown",
+        RunStatus::Withdrawn => "withdrawn",
+    }
+}
