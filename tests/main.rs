@@ -25,3 +25,5 @@ mod drill;
 mod backup;
 // Incidents, workers, and what survives them.
 mod runtime;
+// The timeline in every format, hostile text included.
+mod export;

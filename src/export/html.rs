@@ -347,7 +347,7 @@ fn integrity(out: &mut String, t: &Timeline) {
     }
     let _ = write!(
         out,
-        "</ul>\n<p>To check the journal against this head:</p>\n<pre>breakglass journal verify INCIDENT_DIRECTORY --anchor {head}</pre>\n\
+        "</ul>\n<p>To check the journal against this head:</p>\n<pre>breakglass journal verify INCIDENT_DIRECTORY --head {head}</pre>\n\
          <p>or without breakglass, with the Python script of 25 lines in <code>docs/formats.md</code>:</p>\n<pre>python3 verify.py journal.jsonl {head}</pre>\n</section>\n"
     );
 }

@@ -164,7 +164,7 @@ fn integrity(t: &Timeline) -> String {
         out += &format!("- {}\n", text(line));
     }
     out += "\nTo check the journal against this head, on the machine it is on:\n\n";
-    out += &format!("    breakglass journal verify INCIDENT_DIRECTORY --anchor {}\n\n", t.journal.head);
+    out += &format!("    breakglass journal verify INCIDENT_DIRECTORY --head {}\n\n", t.journal.head);
     out += "or, without breakglass, with the Python script in docs/formats.md, section “Journal”:\n\n";
     out += &format!("    python3 verify.py journal.jsonl {}\n", t.journal.head);
     out
@@ -174,17 +174,21 @@ fn integrity(t: &Timeline) -> String {
 fn text(t: &str) -> String {
     let mut out = String::with_capacity(t.len() + 16);
     let mut before = ' ';
-    for c in t.chars() {
+    for (i, c) in t.char_indices() {
+        let (behind, ahead) = (&t[..i], &t[i + c.len_utf8()..]);
+        let ends_with = |word: &str| behind.len() >= word.len() && behind.as_bytes()[i - word.len()..].eq_ignore_ascii_case(word.as_bytes());
         match c {
             '\n' => out.push_str("<br>"),
             '&' => out.push_str("&amp;"),
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),
             '|' => out.push_str("&#124;"),
-            // A mention notifies people, a link can be clicked: an invisible comment takes both apart.
-            '@' if !before.is_alphanumeric() => out.push_str("@<!-- -->"),
-            ':' if matches!(before, 'p' | 's' | 'o' | 'P' | 'S' | 'O') => out.push_str(":<!-- -->"),
-            '.' if before == 'w' || before == 'W' => out.push_str(".<!-- -->"),
+            // GitHub notifies whoever is mentioned and links what looks like an address: an invisible comment takes both apart.
+            '@' if !before.is_alphanumeric() || ahead.split_whitespace().next().is_some_and(|w| w.contains('.')) => {
+                out.push_str("@<!-- -->");
+            }
+            ':' if ahead.starts_with("//") || ends_with("mailto") || ends_with("xmpp") => out.push_str("<!-- -->:"),
+            '.' if ends_with("www") => out.push_str("<!-- -->."),
             '\\' | '`' | '*' | '_' | '{' | '}' | '[' | ']' | '#' | '!' | '~' | '$' => {
                 out.push('\\');
                 out.push(c);

@@ -404,21 +404,40 @@ fn spans(lines: &[Line], until: Time) -> BTreeMap<StepId, Vec<(Time, Time)>> {
     spans
 }
 
+/// What the plan says of a step.
+struct Planned {
+    id: StepId,
+    title: String,
+    estimate_s: Option<u64>,
+    expected: Option<String>,
+    items: usize,
+}
+
 fn steps(lines: &[Line], state: &State, scenario: Option<&Scenario>, until: Time) -> Vec<StepRow> {
     let mut spans = spans(lines, until);
     // Without the plan: the steps the journal speaks of, by id.
-    let planned: Vec<(StepId, String, Option<u64>, Option<String>, usize)> = match scenario {
+    let planned: Vec<Planned> = match scenario {
         Some(s) => s
             .steps
             .iter()
-            .map(|s| (s.id.clone(), clean(&s.title), s.estimate_s, s.expected.as_deref().map(clean), s.items.len()))
+            .map(|s| Planned {
+                id: s.id.clone(),
+                title: clean(&s.title),
+                estimate_s: s.estimate_s,
+                expected: s.expected.as_deref().map(clean),
+                items: s.items.len(),
+            })
             .collect(),
-        None => state.steps.keys().map(|id| (id.clone(), clean(id.as_str()), None, None, 0)).collect(),
+        None => state
+            .steps
+            .keys()
+            .map(|id| Planned { id: id.clone(), title: clean(id.as_str()), estimate_s: None, expected: None, items: 0 })
+            .collect(),
     };
     planned
         .into_iter()
         .enumerate()
-        .map(|(i, (id, title, estimate, expected, items))| {
+        .map(|(i, Planned { id, title, estimate_s, expected, items })| {
             let step = state.step(&id);
             let spans = spans.remove(&id).unwrap_or_default();
             let worked: Duration = spans.iter().map(|(a, b)| b.since(*a)).sum();
@@ -437,7 +456,7 @@ fn steps(lines: &[Line], state: &State, scenario: Option<&Scenario>, until: Time
                 actor: step.actor.map(|a| clean(a.as_str())),
                 started: spans.first().map(|s| s.0),
                 ended: step.ended.map(|e| e.at),
-                planned: estimate.map(Duration::from_secs),
+                planned: estimate_s.map(Duration::from_secs),
                 actual: if step.status == StepStatus::Skipped && step.started.is_none() { None } else { actual },
                 spans,
                 runs,

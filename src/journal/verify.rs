@@ -15,7 +15,7 @@ use super::{Anchor, FileLock, Head};
 pub struct Report {
     /// The file.
     pub file: PathBuf,
-    /// The incident, as its first record says.
+    /// The incident, as its first record says, else as its folder is named.
     pub incident: Option<IncidentId>,
     /// Records that verify, from the first on, without a gap.
     pub records: u64,
@@ -115,6 +115,12 @@ pub fn verify(dir: &Path, anchors: &[Anchor]) -> Result<Report> {
         problem: None,
     };
     let hashes = chain(&bytes, &mut report);
+    if report.incident.is_none() {
+        // Damage to the first record must not keep the anchors from being found.
+        let folder = report.file.canonicalize().ok();
+        let name = folder.as_ref().and_then(|f| f.parent()).and_then(|d| d.file_name()).and_then(|n| n.to_str());
+        report.incident = name.map(IncidentId::new);
+    }
     hold_against(anchors, &hashes, &mut report);
     Ok(report)
 }
