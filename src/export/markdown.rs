@@ -176,7 +176,9 @@ fn text(t: &str) -> String {
     let mut before = ' ';
     for (i, c) in t.char_indices() {
         let (behind, ahead) = (&t[..i], &t[i + c.len_utf8()..]);
-        let ends_with = |word: &str| behind.len() >= word.len() && behind.as_bytes()[i - word.len()..].eq_ignore_ascii_case(word.as_bytes());
+        let ends_with = |word: &str| {
+            behind.len() >= word.len() && behind.as_bytes()[i - word.len()..].eq_ignore_ascii_case(word.as_bytes())
+        };
         match c {
             '\n' => out.push_str("<br>"),
             '&' => out.push_str("&amp;"),

@@ -147,7 +147,17 @@ impl Pen {
         self.record(0, "amy@bastion", vec![opened]);
     }
     /// A run of a step from one second to another, with what it learned.
-    pub fn run(&mut self, step: usize, from: i64, to: i64, actor: &str, shown: &str, risk: Risk, exit: i32, facts: Vec<Event>) {
+    pub fn run(
+        &mut self,
+        step: usize,
+        from: i64,
+        to: i64,
+        actor: &str,
+        shown: &str,
+        risk: Risk,
+        exit: i32,
+        facts: Vec<Event>,
+    ) {
         let action = shown.trim_start_matches("breakglass ").split(" --").next().unwrap().to_string();
         let confirmed = (risk == Risk::Destroy).then(|| "shop @ sandbox".to_string());
         let requested = Event::RunRequested {
@@ -160,7 +170,11 @@ impl Pen {
             confirmed,
         };
         let run = RunId(self.record(from, actor, vec![requested]));
-        self.record(from, "breakglass", vec![Event::RunStarted { run, pid: 4711, host: "bastion".into(), program: "0.1.0".into() }]);
+        self.record(
+            from,
+            "breakglass",
+            vec![Event::RunStarted { run, pid: 4711, host: "bastion".into(), program: "0.1.0".into() }],
+        );
         let outcome = if exit == 0 { Outcome::Succeeded } else { Outcome::Failed };
         let finished = Event::RunFinished {
             run,
@@ -168,7 +182,12 @@ impl Pen {
             exit_code: exit,
             summary: if exit == 0 { "done".into() } else { "connection refused".into() },
             duration_ms: u64::try_from(to - from).unwrap() * 1000,
-            output: OutputSeal { bytes: 1840, lines: 23, dropped_lines: 0, sha256: Some(Digest::new(sha256_hex(shown.as_bytes()))) },
+            output: OutputSeal {
+                bytes: 1840,
+                lines: 23,
+                dropped_lines: 0,
+                sha256: Some(Digest::new(sha256_hex(shown.as_bytes()))),
+            },
         };
         self.record(to, "breakglass", [vec![finished], facts].concat());
     }
@@ -189,86 +208,264 @@ pub fn drill() -> Pen {
     let mut p = Pen::new(&plan("Detect"));
     p.open("Database corruption", "shop @ sandbox");
     let (amy, ben) = ("amy@bastion", "ben@bastion");
-    p.record(0, "breakglass", vec![Event::DrillPrepared { scratch: "/tmp/bg-drill".into(), size: 1, setup_ms: 8_400, bytes: 171_000_000 }]);
+    p.record(
+        0,
+        "breakglass",
+        vec![Event::DrillPrepared { scratch: "/tmp/bg-drill".into(), size: 1, setup_ms: 8_400, bytes: 171_000_000 }],
+    );
     p.start(2, amy, 1);
-    let healthy = |h| Event::HealthSeen { healthy: h, components: map(&[("api", "ok".to_string()), ("database", "ok".into())]) };
-    p.run(1, 5, 6, amy, "breakglass health", Risk::Read, 0, vec![healthy(true), Event::TargetSeen { role: "source".into(), identity: identity("7400000000000000001") }]);
-    p.record_said(40, 31, amy, vec![Event::NoteAdded { text: "Support reports two orders with wrong totals: 4711 and 4802".into() }]);
-    p.record(41, amy, vec![Event::ItemTicked { step: StepId::new("s1"), item: 0, done: true }, Event::ItemTicked { step: StepId::new("s1"), item: 1, done: true }]);
+    let healthy =
+        |h| Event::HealthSeen { healthy: h, components: map(&[("api", "ok".to_string()), ("database", "ok".into())]) };
+    p.run(
+        1,
+        5,
+        6,
+        amy,
+        "breakglass health",
+        Risk::Read,
+        0,
+        vec![healthy(true), Event::TargetSeen { role: "source".into(), identity: identity("7400000000000000001") }],
+    );
+    p.record_said(
+        40,
+        31,
+        amy,
+        vec![Event::NoteAdded { text: "Support reports two orders with wrong totals: 4711 and 4802".into() }],
+    );
+    p.record(
+        41,
+        amy,
+        vec![
+            Event::ItemTicked { step: StepId::new("s1"), item: 0, done: true },
+            Event::ItemTicked { step: StepId::new("s1"), item: 1, done: true },
+        ],
+    );
     p.done(43, amy, 1);
     p.start(43, amy, 2);
-    p.record(50, amy, vec![Event::IncidentDeclared { severity: "P0".into() }, Event::ImpactStarted { at: p.at(-95), source: "first report of a customer".into() }]);
-    p.record(51, amy, vec![Event::MessageSent { audience: "#incident".into(), text: "Orders are being stored wrongly since about 14:00.\nWe are stopping writes now.".into() }]);
+    p.record(
+        50,
+        amy,
+        vec![
+            Event::IncidentDeclared { severity: "P0".into() },
+            Event::ImpactStarted { at: p.at(-95), source: "first report of a customer".into() },
+        ],
+    );
+    p.record(
+        51,
+        amy,
+        vec![Event::MessageSent {
+            audience: "#incident".into(),
+            text: "Orders are being stored wrongly since about 14:00.\nWe are stopping writes now.".into(),
+        }],
+    );
     p.done(55, amy, 2);
     p.start(55, ben, 3);
-    p.run(3, 57, 75, ben, "breakglass contain", Risk::Change, 0, vec![Event::BleedingStopped {
-        done: vec!["writes off at the service".into(), "release 2026.11.3 stopped".into(), "log switched, segment 00000001000000000000005A archived".into()],
-        archived_lsn: Some("0/5B000000".into()),
-    }, Event::ExposureSampled { exposure_ms: 0, at_most: false, lsn: Some("0/5B000000".into()), last_commit: Some(p.at(70)), source: "archiver".into() }]);
+    p.run(
+        3,
+        57,
+        75,
+        ben,
+        "breakglass contain",
+        Risk::Change,
+        0,
+        vec![
+            Event::BleedingStopped {
+                done: vec![
+                    "writes off at the service".into(),
+                    "release 2026.11.3 stopped".into(),
+                    "log switched, segment 00000001000000000000005A archived".into(),
+                ],
+                archived_lsn: Some("0/5B000000".into()),
+            },
+            Event::ExposureSampled {
+                exposure_ms: 0,
+                at_most: false,
+                lsn: Some("0/5B000000".into()),
+                last_commit: Some(p.at(70)),
+                source: "archiver".into(),
+            },
+        ],
+    );
     p.done(76, ben, 3);
     p.start(76, ben, 4);
-    p.run(4, 80, 205, ben, "breakglass assess", Risk::Read, 0, vec![Event::DamageAssessed {
-        findings: vec!["one transaction rewrote 38 % of all orders".into()],
-        rows: map(&[("public.orders", 41_208u64), ("public.customers", 3_120)]),
-    }]);
+    p.run(
+        4,
+        80,
+        205,
+        ben,
+        "breakglass assess",
+        Risk::Read,
+        0,
+        vec![Event::DamageAssessed {
+            findings: vec!["one transaction rewrote 38 % of all orders".into()],
+            rows: map(&[("public.orders", 41_208u64), ("public.customers", 3_120)]),
+        }],
+    );
     p.record(206, ben, vec![Event::StepReopened { step: StepId::new("s1"), reason: "a third report came in".into() }]);
     p.done(221, amy, 1);
     p.done(282, ben, 4);
     p.start(282, amy, 5);
-    let loss = Loss { window_ms: 158_000, transactions: Some(1_412), rows: map(&[("public.orders", 640u64)]), at_most: false };
+    let loss =
+        Loss { window_ms: 158_000, transactions: Some(1_412), rows: map(&[("public.orders", 640u64)]), at_most: false };
     let target = RecoveryTarget::Lsn("0/5A2F118".into());
-    p.run(5, 284, 301, amy, "breakglass pitr locate", Risk::Read, 0, vec![
-        Event::RangeSeen { earliest: Some(p.at(-3600)), latest: Some(p.at(70)), holes: vec![] },
-        Event::MomentsFound { candidates: vec![Candidate {
-            target: target.clone(), at: p.at(-92), xid: Some("73114".into()), lsn: Some("0/5A2F118".into()),
-            tables: vec!["public.orders".into(), "public.customers".into()], rows: 44_328, what: "UPDATE of orders and customers".into(), loses: loss.clone(),
-        }] },
-    ]);
-    p.record(318, amy, vec![Event::MomentChosen { target: target.clone(), at: Some(p.at(-92)), loses: Some(loss.clone()) }]);
+    p.run(
+        5,
+        284,
+        301,
+        amy,
+        "breakglass pitr locate",
+        Risk::Read,
+        0,
+        vec![
+            Event::RangeSeen { earliest: Some(p.at(-3600)), latest: Some(p.at(70)), holes: vec![] },
+            Event::MomentsFound {
+                candidates: vec![Candidate {
+                    target: target.clone(),
+                    at: p.at(-92),
+                    xid: Some("73114".into()),
+                    lsn: Some("0/5A2F118".into()),
+                    tables: vec!["public.orders".into(), "public.customers".into()],
+                    rows: 44_328,
+                    what: "UPDATE of orders and customers".into(),
+                    loses: loss.clone(),
+                }],
+            },
+        ],
+    );
+    p.record(
+        318,
+        amy,
+        vec![Event::MomentChosen { target: target.clone(), at: Some(p.at(-92)), loses: Some(loss.clone()) }],
+    );
     p.done(320, amy, 5);
     p.start(320, ben, 6);
     p.run(6, 322, 325, ben, "breakglass pitr restore --to \"lsn:0/5A2F118\" --into beside", Risk::Change, 3, vec![]);
-    p.record(331, ben, vec![Event::NoteAdded { text: "The socket path was too long; shorter scratch directory set".into() }]);
-    p.run(6, 335, 590, ben, "breakglass pitr restore --to \"lsn:0/5A2F118\" --into beside", Risk::Change, 0, vec![Event::ShadowBuilt {
-        host: "/tmp/bg-drill/shadow".into(), port: 5434, data_directory: "/tmp/bg-drill/shadow/data".into(), target, backup: "20261120T1330Z-base".into(),
-        reached_lsn: "0/5A2F0C8".into(), reached_time: Some(p.at(-93)), bytes: 171_000_000, files_ms: 41_000, replay_ms: 208_000,
-    }]);
+    p.record(
+        331,
+        ben,
+        vec![Event::NoteAdded { text: "The socket path was too long; shorter scratch directory set".into() }],
+    );
+    p.run(
+        6,
+        335,
+        590,
+        ben,
+        "breakglass pitr restore --to \"lsn:0/5A2F118\" --into beside",
+        Risk::Change,
+        0,
+        vec![Event::ShadowBuilt {
+            host: "/tmp/bg-drill/shadow".into(),
+            port: 5434,
+            data_directory: "/tmp/bg-drill/shadow/data".into(),
+            target,
+            backup: "20261120T1330Z-base".into(),
+            reached_lsn: "0/5A2F0C8".into(),
+            reached_time: Some(p.at(-93)),
+            bytes: 171_000_000,
+            files_ms: 41_000,
+            replay_ms: 208_000,
+        }],
+    );
     p.done(593, ben, 6);
     p.start(593, ben, 7);
-    p.run(7, 595, 640, ben, "breakglass pitr verify", Risk::Read, 0, vec![
-        Event::TargetSeen { role: "shadow".into(), identity: identity("7400000000000000001") },
-        Event::ShadowVerified { passed: true, checks: vec![
-            check("rows", Verdict::Passed, "5 tables, 181 402 rows"),
-            check("fingerprint public.products", Verdict::Passed, "unchanged"),
-            check("constraints", Verdict::Passed, "17 foreign keys hold"),
-            check("sequences", Verdict::Passed, "all ahead of their columns"),
-            check("amcheck", Verdict::NotAvailable, "the extension is not installed"),
-        ] },
-    ]);
+    p.run(
+        7,
+        595,
+        640,
+        ben,
+        "breakglass pitr verify",
+        Risk::Read,
+        0,
+        vec![
+            Event::TargetSeen { role: "shadow".into(), identity: identity("7400000000000000001") },
+            Event::ShadowVerified {
+                passed: true,
+                checks: vec![
+                    check("rows", Verdict::Passed, "5 tables, 181 402 rows"),
+                    check("fingerprint public.products", Verdict::Passed, "unchanged"),
+                    check("constraints", Verdict::Passed, "17 foreign keys hold"),
+                    check("sequences", Verdict::Passed, "all ahead of their columns"),
+                    check("amcheck", Verdict::NotAvailable, "the extension is not installed"),
+                ],
+            },
+        ],
+    );
     p.done(645, ben, 7);
     p.start(645, amy, 8);
-    p.run(8, 655, 668, amy, "breakglass pitr promote", Risk::Destroy, 0, vec![Event::Promoted {
-        identity: Identity { timeline: 2, ..identity("7400000000000000001") }, kept: "/tmp/bg-drill/damaged".into(),
-    }, Event::LossMeasured { loss }, healthy(true)]);
-    p.record(674, "breakglass", vec![Event::ServiceRestored { at: p.at(674), how: "verified and healthy for 5 s".into() }]);
+    p.run(
+        8,
+        655,
+        668,
+        amy,
+        "breakglass pitr promote",
+        Risk::Destroy,
+        0,
+        vec![
+            Event::Promoted {
+                identity: Identity { timeline: 2, ..identity("7400000000000000001") },
+                kept: "/tmp/bg-drill/damaged".into(),
+            },
+            Event::LossMeasured { loss },
+            healthy(true),
+        ],
+    );
+    p.record(
+        674,
+        "breakglass",
+        vec![Event::ServiceRestored { at: p.at(674), how: "verified and healthy for 5 s".into() }],
+    );
     p.done(675, amy, 8);
     p.start(675, ben, 9);
-    p.run(9, 677, 701, ben, "breakglass backup create --physical", Risk::Change, 0, vec![Event::BackupTaken { id: "20261120T1412Z-base".into(), bytes: 58_400_000, timeline: 2, verified: true }]);
+    p.run(
+        9,
+        677,
+        701,
+        ben,
+        "breakglass backup create --physical",
+        Risk::Change,
+        0,
+        vec![Event::BackupTaken { id: "20261120T1412Z-base".into(), bytes: 58_400_000, timeline: 2, verified: true }],
+    );
     p.done(702, ben, 9);
     p.start(702, amy, 10);
-    p.run(10, 704, 722, amy, "breakglass pitr salvage --out salvage", Risk::Read, 0, vec![Event::SalvageWritten {
-        folder: "salvage".into(), rows: map(&[("public.orders", 640u64), ("public.payments", 611)]), files: map(&[("orders.csv", Digest::new(sha256_hex(b"orders")))]),
-    }]);
+    p.run(
+        10,
+        704,
+        722,
+        amy,
+        "breakglass pitr salvage --out salvage",
+        Risk::Read,
+        0,
+        vec![Event::SalvageWritten {
+            folder: "salvage".into(),
+            rows: map(&[("public.orders", 640u64), ("public.payments", 611)]),
+            files: map(&[("orders.csv", Digest::new(sha256_hex(b"orders")))]),
+        }],
+    );
     p.done(730, amy, 10);
     p.record(731, amy, vec![Event::StepSkipped { step: StepId::new("s11"), reason: "a drill: nobody to tell".into() }]);
     p.start(732, amy, 12);
-    p.record(741, "breakglass", vec![Event::DrillJudged { passed: true, checks: vec![
-        check("damaged rows right again", Verdict::Passed, "44 328 of 44 328"),
-        check("orders before the moment present", Verdict::Passed, "all 60 118"),
-        check("reported loss equals the loss", Verdict::Passed, "1 412 transactions"),
-    ], injected_at: Some(p.at(-92)) }]);
+    p.record(
+        741,
+        "breakglass",
+        vec![Event::DrillJudged {
+            passed: true,
+            checks: vec![
+                check("damaged rows right again", Verdict::Passed, "44 328 of 44 328"),
+                check("orders before the moment present", Verdict::Passed, "all 60 118"),
+                check("reported loss equals the loss", Verdict::Passed, "1 412 transactions"),
+            ],
+            injected_at: Some(p.at(-92)),
+        }],
+    );
     p.done(744, amy, 12);
-    p.record(745, amy, vec![Event::IncidentClosed { summary: "Faulty release 2026.11.3 rewrote order totals; recovered by PITR.".into() }]);
+    p.record(
+        745,
+        amy,
+        vec![Event::IncidentClosed {
+            summary: "Faulty release 2026.11.3 rewrote order totals; recovered by PITR.".into(),
+        }],
+    );
     p
 }
 

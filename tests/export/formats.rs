@@ -69,7 +69,15 @@ fn objectives_steps_and_offsets_are_right() {
     assert_eq!(note.recorded, Some(pen.at(40)), "back-dated, and it shows");
     // 41 s of files for 171 MB: 1 TB takes 5848 times as long, and the log as long as it took.
     assert_eq!(t.projection.unwrap().1.as_secs(), 41_000 * 1_000_000 / 171_000 + 208);
-    assert_eq!(t.people, [("amy@bastion".to_string(), 27), ("breakglass".into(), 21), ("ben@bastion".into(), 19)].map(|p| t.people.iter().find(|q| q.0 == p.0).cloned().unwrap()));
+    assert_eq!(
+        t.people,
+        [("amy@bastion".to_string(), 27), ("breakglass".into(), 21), ("ben@bastion".into(), 19)].map(|p| t
+            .people
+            .iter()
+            .find(|q| q.0 == p.0)
+            .cloned()
+            .unwrap())
+    );
 }
 
 #[test]
@@ -85,7 +93,11 @@ fn a_missed_objective_is_said_everywhere() {
     assert!(export::html(&t).contains("<b class=\"chip bad\">missed</b>"));
     assert!(export::json(&t).unwrap().contains("\"judgement\": \"missed\""));
     let report = export::Report::of(&t);
-    assert!(report.findings.iter().any(|f| f.gap.starts_with("RTO missed") && f.severity == "high"), "{:?}", report.findings);
+    assert!(
+        report.findings.iter().any(|f| f.gap.starts_with("RTO missed") && f.severity == "high"),
+        "{:?}",
+        report.findings
+    );
     assert!(report.limits.iter().any(|l| l.contains("No impact was stated")));
 }
 
@@ -108,7 +120,11 @@ fn the_report_carries_what_an_audit_asks_for() {
     assert_eq!(value("Tool"), "breakglass 0.1.0");
     assert!(value("Start").ends_with('Z') && value("End").ends_with('Z'));
     assert!(value("Clock").contains("UTC"));
-    assert!(value("Newest recovered commit").contains("2.0 s after the impact"), "{}", value("Newest recovered commit"));
+    assert!(
+        value("Newest recovered commit").contains("2.0 s after the impact"),
+        "{}",
+        value("Newest recovered commit")
+    );
     assert_eq!(r.validation.len(), 8);
     assert!(r.people.iter().any(|(n, role, _)| n == "amy@bastion" && *role == "opened the incident"));
     let gaps: Vec<&str> = r.findings.iter().map(|f| f.gap.as_str()).collect();
@@ -119,7 +135,9 @@ fn the_report_carries_what_an_audit_asks_for() {
         assert!(r.limits.iter().any(|l| l.contains(part)), "{part}: {:?}", r.limits);
     }
     for text in [export::html(&t), export::markdown(&t)] {
-        for word in ["Findings", "Owner", "Due", "Lessons learned", "Changes to the plan", "Signature", "Limits of this record"] {
+        for word in
+            ["Findings", "Owner", "Due", "Lessons learned", "Changes to the plan", "Signature", "Limits of this record"]
+        {
             assert!(text.contains(word), "{word}");
         }
     }
@@ -129,7 +147,8 @@ fn the_report_carries_what_an_audit_asks_for() {
 fn the_json_gives_the_journal_back_and_it_verifies() {
     let (pen, out, files) = written();
     let document: serde_json::Value = serde_json::from_str(&read(&files[2])).unwrap();
-    let lines: Vec<&str> = document["journal"]["lines"].as_array().unwrap().iter().map(|l| l.as_str().unwrap()).collect();
+    let lines: Vec<&str> =
+        document["journal"]["lines"].as_array().unwrap().iter().map(|l| l.as_str().unwrap()).collect();
     let copy = out.join("journal.jsonl");
     std::fs::write(&copy, lines.join("\n") + "\n").unwrap();
     assert_eq!(std::fs::read(&copy).unwrap(), std::fs::read(pen.dir.join("journal.jsonl")).unwrap());
@@ -142,7 +161,10 @@ fn an_export_anchors_the_head() {
     let (pen, _, _) = written();
     let anchors = Anchors::beside(&pen.dir).unwrap().of(&IncidentId::new(ID)).unwrap();
     assert_eq!(anchors.len(), 1);
-    assert_eq!((anchors[0].seq, &anchors[0].hash, anchors[0].why.as_str()), (pen.head().seq, &pen.head().hash, "export"));
+    assert_eq!(
+        (anchors[0].seq, &anchors[0].hash, anchors[0].why.as_str()),
+        (pen.head().seq, &pen.head().hash, "export")
+    );
     let report = verify(&pen.dir, &anchors).unwrap();
     assert!(report.ok() && report.anchor_held_against.is_some());
     // The first export had nothing to be held against and says so; the second has the first.
@@ -189,7 +211,8 @@ fn formats_are_read_from_the_command_line() {
 #[test]
 fn the_csv_reads_back_with_a_reader_of_somebody_else() {
     let (_pen, _, files) = written();
-    let script = "import csv,sys,json; print(json.dumps(list(csv.DictReader(open(sys.argv[1], newline='', encoding='utf-8')))))";
+    let script =
+        "import csv,sys,json; print(json.dumps(list(csv.DictReader(open(sys.argv[1], newline='', encoding='utf-8')))))";
     let out = Command::new("python3").args(["-c", script]).arg(&files[3]).output().unwrap();
     let rows: Vec<serde_json::Value> = serde_json::from_slice(&out.stdout).unwrap();
     let document: serde_json::Value = serde_json::from_str(&read(&files[2])).unwrap();

@@ -77,12 +77,22 @@ fn markdown_has_no_structure_we_did_not_write() {
     let (pen, _) = hostile();
     let t = export::load(&pen.dir, &Options::default()).unwrap();
     let md = export::markdown(&t);
-    let options = MdOptions::ENABLE_TABLES | MdOptions::ENABLE_STRIKETHROUGH | MdOptions::ENABLE_MATH | MdOptions::ENABLE_FOOTNOTES;
+    let options = MdOptions::ENABLE_TABLES
+        | MdOptions::ENABLE_STRIKETHROUGH
+        | MdOptions::ENABLE_MATH
+        | MdOptions::ENABLE_FOOTNOTES;
     let (mut headings, mut cells, mut row, mut rows) = (0, 0, Vec::new(), Vec::new());
     for event in Parser::new_ext(&md, options) {
         match event {
             Md::Start(Tag::Heading { .. }) => headings += 1,
-            Md::Start(Tag::Link { .. } | Tag::Image { .. } | Tag::Strikethrough | Tag::Emphasis | Tag::HtmlBlock | Tag::BlockQuote(_)) => {
+            Md::Start(
+                Tag::Link { .. }
+                | Tag::Image { .. }
+                | Tag::Strikethrough
+                | Tag::Emphasis
+                | Tag::HtmlBlock
+                | Tag::BlockQuote(_),
+            ) => {
                 panic!("structure from text: {event:?}")
             }
             Md::InlineHtml(html) => assert!(["<br>", "<!-- -->", "<code>", "</code>"].contains(&&*html), "{html}"),
@@ -138,7 +148,12 @@ fn csv_has_no_formula() {
     let path = pen.state.path().join("x.csv");
     std::fs::write(&path, &csv).unwrap();
     let input = std::fs::File::open(&path).unwrap();
-    let out = std::process::Command::new("python3").env("PYTHONUTF8", "1").args(["-c", script]).stdin(input).output().unwrap();
+    let out = std::process::Command::new("python3")
+        .env("PYTHONUTF8", "1")
+        .args(["-c", script])
+        .stdin(input)
+        .output()
+        .unwrap();
     let rows: Vec<Vec<String>> = serde_json::from_slice(&out.stdout).unwrap();
     let mut formulas = 0;
     for row in &rows {
@@ -158,7 +173,8 @@ fn json_and_paths_are_plain() {
     let t = export::load(&pen.dir, &Options::default()).unwrap();
     let document: serde_json::Value = serde_json::from_str(&export::json(&t).unwrap()).unwrap();
     let texts = document["timeline"].as_array().unwrap();
-    let all: String = texts.iter().map(|r| format!("{}{}", r["what"].as_str().unwrap(), r["actor"].as_str().unwrap())).collect();
+    let all: String =
+        texts.iter().map(|r| format!("{}{}", r["what"].as_str().unwrap(), r["actor"].as_str().unwrap())).collect();
     assert!(!all.contains('\u{1b}') && !all.contains('\u{202e}') && !all.contains('\u{0}'));
     assert!(all.contains("<U+202E>"), "shown, not hidden");
 
