@@ -104,6 +104,39 @@ pub struct Ctx {
     pub confirmed: Option<String>,
 }
 
+impl Ctx {
+    /// The target database as configured.
+    ///
+    /// # Errors
+    /// Config when none is.
+    pub fn database(&self) -> Result<crate::postgres::Database> {
+        let connection = self.settings.database.as_ref().ok_or_else(|| {
+            Error::config("no database is configured")
+                .hint("Set DATABASE_URL, or url in the section [target] of breakglass.toml.")
+        })?;
+        let password = self.secrets.get(crate::config::settings::DATABASE_PASSWORD);
+        Ok(crate::postgres::Database::from_config(connection, password))
+    }
+
+    /// Runs a tool with its output shown as it comes, ended when the action is cancelled or the limit has passed.
+    ///
+    /// # Errors
+    /// Target when it cannot be started; how it ended is in the result.
+    pub async fn tool(
+        &self,
+        child: &crate::process::ChildSpec,
+        timeout: Option<std::time::Duration>,
+    ) -> Result<crate::process::Finished> {
+        let options = crate::process::RunOptions {
+            timeout,
+            cancel: self.cancel.clone(),
+            merge: true,
+            ..crate::process::RunOptions::default()
+        };
+        crate::process::run(child, &options, |_, bytes| self.out.bytes(bytes)).await
+    }
+}
+
 /// What a preview found, read-only.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Preview {

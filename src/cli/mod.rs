@@ -84,6 +84,7 @@ pub fn command() -> Command {
 pub fn registry() -> crate::action::Registry {
     let mut all = crate::action::Registry::default();
     all.add(crate::action::shell::Shell);
+    all.add(crate::action::sql::Sql);
     all
 }
 

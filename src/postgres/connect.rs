@@ -103,6 +103,13 @@ impl Database {
         Ok(Self { host, port, name, user, password, ssl })
     }
 
+    /// The database a configuration names; the password travels apart.
+    pub fn from_config(connection: &crate::config::Connection, password: Option<&Secret>) -> Self {
+        let c = connection.clone();
+        let ssl = c.sslmode.map(|m| ("sslmode", m)).into_iter().collect();
+        Self { host: c.host, port: c.port, name: c.database, user: c.user, password: password.cloned(), ssl }
+    }
+
     /// A database behind the socket `.s.PGSQL.<port>` in `dir`.
     pub fn at_socket(dir: &Path, port: u16, name: &str, user: &str) -> Self {
         let host = dir.display().to_string();

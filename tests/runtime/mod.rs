@@ -4,6 +4,7 @@ mod carried;
 mod damage;
 mod flood;
 mod output;
+mod sql;
 mod store;
 mod worker;
 
