@@ -44,11 +44,10 @@ struct Options {
 
 impl Options {
     fn parse(args: &[String]) -> Result<Self> {
-        let m = Sql
-            .arguments()
-            .no_binary_name(true)
-            .try_get_matches_from(args)
-            .map_err(|e| Error::usage("the attributes of an SQL block cannot be used").why(e.to_string().trim_end()))?;
+        let m =
+            Sql.arguments().no_binary_name(true).try_get_matches_from(args).map_err(|e| {
+                Error::usage("the attributes of an SQL block cannot be used").why(e.to_string().trim_end())
+            })?;
         let text = |id: &str| m.get_one::<String>(id).map(String::as_str);
         let timeout = text("timeout").map(parse_duration).transpose().map_err(Error::usage)?;
         Ok(Self {
@@ -90,7 +89,11 @@ impl Action for Sql {
             let at = ctx.database()?;
             let mut c = at.connect_read_only(LOCK, LOCK).await?;
             let seen = identity(&mut c, &at).await?;
-            let mode = if options.risk == Risk::Read { "in one read-only transaction" } else { "each for itself, as psql does" };
+            let mode = if options.risk == Risk::Read {
+                "in one read-only transaction"
+            } else {
+                "each for itself, as psql does"
+            };
             let lines = vec![
                 format!("runs {} on {at}, {mode}", count(statements.len() as u64, "statement")),
                 format!("server {} is system {}", seen.host, seen.system_identifier),
@@ -112,7 +115,8 @@ async fn execute(ctx: &Ctx, options: &Options) -> Result<Done> {
     if options.risk == Risk::Destroy {
         check_identity(ctx, &mut c, &at).await?;
     }
-    let limits = format!("SET lock_timeout = {}; SET statement_timeout = {}", LOCK.as_millis(), options.timeout.as_millis());
+    let limits =
+        format!("SET lock_timeout = {}; SET statement_timeout = {}", LOCK.as_millis(), options.timeout.as_millis());
     run(&mut c, &limits).await?;
     if options.risk == Risk::Read {
         // Also for what a function might begin by itself.
@@ -228,7 +232,9 @@ impl Table {
             cells.push(if value.is_null() {
                 String::new()
             } else {
-                let text = value.as_str().map_err(|e| Error::target("a value is not text").why(describe(&sqlx::Error::Decode(e))))?;
+                let text = value
+                    .as_str()
+                    .map_err(|e| Error::target("a value is not text").why(describe(&sqlx::Error::Decode(e))))?;
                 cell(text)
             });
         }
@@ -301,15 +307,18 @@ fn block(ctx: &Ctx, risk: Risk) -> Result<Vec<String>> {
     if risk == Risk::Read
         && let Some(word) = statements.iter().find_map(|s| ends_transaction(s))
     {
-        return Err(Error::refused(format!("a block of risk read says {word}, which would end its read-only transaction"))
-            .hint("Leave it out, or give the block risk=change."));
+        return Err(Error::refused(format!(
+            "a block of risk read says {word}, which would end its read-only transaction"
+        ))
+        .hint("Leave it out, or give the block risk=change."));
     }
     Ok(statements)
 }
 
 /// The word by which a statement controls the transaction or the settings that keep it read-only.
 fn ends_transaction(statement: &str) -> Option<String> {
-    let first = statement.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').find(|w| !w.is_empty())?.to_uppercase();
+    let first =
+        statement.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').find(|w| !w.is_empty())?.to_uppercase();
     let words = ["BEGIN", "START", "COMMIT", "END", "ROLLBACK", "ABORT", "PREPARE", "SET", "RESET", "DISCARD"];
     words.contains(&first.as_str()).then_some(first)
 }
@@ -340,7 +349,10 @@ pub fn split(code: &str) -> Vec<String> {
             b'\'' => {
                 let before = &b[..i];
                 let escapes = matches!(before.last(), Some(b'e' | b'E'))
-                    && !before.len().checked_sub(2).is_some_and(|n| before[n].is_ascii_alphanumeric() || before[n] == b'_');
+                    && !before
+                        .len()
+                        .checked_sub(2)
+                        .is_some_and(|n| before[n].is_ascii_alphanumeric() || before[n] == b'_');
                 quoted(b, i, b'\'', escapes)
             }
             b'"' => quoted(b, i, b'"', false),

@@ -59,7 +59,8 @@ fn ran(d: &mut Desk, code: &str, risk: Risk, more: &[&str]) -> (Run, String) {
 fn rows_are_shown_as_a_table() {
     let c = cluster();
     let mut d = desk(&c);
-    let (run, output) = ran(&mut d, "SELECT id, what FROM t ORDER BY id; -- all\nSELECT count(*) AS n FROM t;", Risk::Read, &[]);
+    let (run, output) =
+        ran(&mut d, "SELECT id, what FROM t ORDER BY id; -- all\nSELECT count(*) AS n FROM t;", Risk::Read, &[]);
     assert_eq!(run.status, RunStatus::Finished(Outcome::Succeeded), "{output}");
     let want = " id | what\n----+-------------\n 1  | one\n 2  | \n 3  | three↵lines\n(3 rows)\n n\n---\n 3\n(1 row)\n";
     assert_eq!(output, want);
@@ -72,11 +73,18 @@ fn rows_are_shown_as_a_table() {
 fn a_reading_block_cannot_write() {
     let c = cluster();
     let mut d = desk(&c);
-    for code in ["DELETE FROM t", "SELECT 1; CREATE TABLE x ()", "WITH d AS (DELETE FROM t RETURNING 1) SELECT * FROM d", "SELECT nextval('s')"] {
+    for code in [
+        "DELETE FROM t",
+        "SELECT 1; CREATE TABLE x ()",
+        "WITH d AS (DELETE FROM t RETURNING 1) SELECT * FROM d",
+        "SELECT nextval('s')",
+    ] {
         let (run, output) = ran(&mut d, code, Risk::Read, &[]);
         assert_eq!(run.status, RunStatus::Finished(Outcome::Failed), "{code}: {output}");
     }
-    for code in ["COMMIT; DELETE FROM t", "/* x */ rollback; DELETE FROM t", "SET transaction_read_only = off; DELETE FROM t"] {
+    for code in
+        ["COMMIT; DELETE FROM t", "/* x */ rollback; DELETE FROM t", "SET transaction_read_only = off; DELETE FROM t"]
+    {
         let (run, _) = ran(&mut d, code, Risk::Read, &[]);
         assert_eq!(run.status, RunStatus::Finished(Outcome::Refused), "{code}");
     }
@@ -87,7 +95,8 @@ fn a_reading_block_cannot_write() {
 fn a_changing_block_stops_at_the_first_error_and_keeps_what_was_done() {
     let c = cluster();
     let mut d = desk(&c);
-    let code = "CREATE TABLE made (i int); INSERT INTO made VALUES (1), (2); INSERT INTO nowhere VALUES (1); DROP TABLE made";
+    let code =
+        "CREATE TABLE made (i int); INSERT INTO made VALUES (1), (2); INSERT INTO nowhere VALUES (1); DROP TABLE made";
     let (run, output) = ran(&mut d, code, Risk::Change, &[]);
     assert_eq!((run.status, run.exit_code), (RunStatus::Finished(Outcome::Failed), Some(3)));
     assert!(run.summary.contains("statement 3 of 4") && run.summary.contains("nowhere"), "{}", run.summary);
@@ -105,7 +114,8 @@ fn a_slow_statement_ends_at_its_limit_or_on_cancel() {
     let (run, _) = ran(&mut d, "SELECT pg_sleep(600)", Risk::Read, &["--timeout", "200ms"]);
     assert!(run.summary.contains("statement timeout"), "{}", run.summary);
     let run = start(&mut d, "SELECT pg_sleep(601)", Risk::Read, &[]);
-    let sleeping = || c.sql("postgres", "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(601)'") == "1";
+    let sleeping =
+        || c.sql("postgres", "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(601)'") == "1";
     until("the statement runs", || sleeping().then_some(()));
     d.cancel(run);
     assert_eq!(d.ended(run).status, RunStatus::Finished(Outcome::Cancelled));
@@ -146,8 +156,14 @@ fn blocks_are_split_as_psql_splits_them() {
         ("do $$ begin; end $$; select 2", &["do $$ begin; end $$", "select 2"]),
         ("select $a$ $$;$b$; $a$; x", &["select $a$ $$;$b$; $a$", "x"]),
         ("select a$1; select $1;", &["select a$1", "select $1"]),
-        ("-- one; two\nselect 1 -- three; four\n; /* five; /* six; */ */ select 2", &["select 1 -- three; four", "select 2"]),
-        ("create rule r as on insert to t do (select 1; select 2); x", &["create rule r as on insert to t do (select 1; select 2)", "x"]),
+        (
+            "-- one; two\nselect 1 -- three; four\n; /* five; /* six; */ */ select 2",
+            &["select 1 -- three; four", "select 2"],
+        ),
+        (
+            "create rule r as on insert to t do (select 1; select 2); x",
+            &["create rule r as on insert to t do (select 1; select 2)", "x"],
+        ),
         ("select 'é;ü'; ;; ", &["select 'é;ü'"]),
     ];
     for (code, want) in all {
