@@ -14,6 +14,7 @@ pub mod sandbox;
 pub mod scratch;
 pub mod server;
 pub mod service;
+pub mod session;
 pub mod shop;
 pub mod traffic;
 pub mod umpire;

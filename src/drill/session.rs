@@ -1,0 +1,159 @@
+//! What every drill has, with a person or without: the alarm, the incident it opens, settings to come back to, the judgement.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::judge;
+use super::sandbox::Sandbox;
+use super::server::Server;
+use crate::config::{Config, Secrets, Settings};
+use crate::error::{Error, Result};
+use crate::incident::{Command, State};
+use crate::model::event::{Check, Event, Kind, Verdict};
+use crate::model::{Plan, Time};
+use crate::runtime::{Incident, Opening, Store, policy};
+
+/// How long the damage may take to show in the service's health after it was injected.
+const ALARM: Duration = Duration::from_secs(180);
+
+/// Objectives of a sandbox when nobody gave others: minutes, so that they can be missed.
+pub const RTO_MS: u64 = 5 * 60 * 1000;
+/// See [`RTO_MS`].
+pub const RPO_MS: u64 = 5 * 60 * 1000;
+
+/// What is drilled.
+pub struct Exercise {
+    /// The plan.
+    pub plan: Plan,
+    /// Its documents.
+    pub documents: Vec<(String, Vec<u8>)>,
+    /// Slug of the scenario.
+    pub scenario: String,
+    /// Objective of the sandbox in milliseconds.
+    pub rto_ms: u64,
+    /// Objective of the sandbox in milliseconds.
+    pub rpo_ms: u64,
+    /// The responder arrives this much later.
+    pub delay: Duration,
+}
+
+/// Waits until the service itself says that something is wrong. Returns what it says.
+///
+/// # Errors
+/// `Check` when no alarm came, `Interrupted` when somebody stopped it.
+pub fn wait_for_alarm(sandbox: &Sandbox, stopped: &dyn Fn() -> bool) -> Result<String> {
+    let begun = Instant::now();
+    loop {
+        let health = sandbox.control().status()?.health;
+        if !health.healthy {
+            let complaint = health.details.values().next().or(Some(&health.status)).cloned().unwrap_or_default();
+            return Ok(complaint);
+        }
+        if stopped() {
+            return Err(Error::interrupted("the drill was stopped before the alarm"));
+        }
+        if begun.elapsed() > ALARM {
+            return Err(Error::check("no alarm came: the service stayed healthy although the faulty release is out"));
+        }
+        std::thread::sleep(Duration::from_millis(250));
+    }
+}
+
+/// Opens the incident of a drill and records what it was prepared with.
+///
+/// # Errors
+/// As [`Store::create`].
+pub fn open(store: &Store, sandbox: &Sandbox, exercise: &Exercise, alarm: &str) -> Result<Incident> {
+    let settings = sandbox.settings();
+    let at = Time::from_system(std::time::SystemTime::now());
+    let mut incident = store.create(Opening {
+        kind: Kind::Drill,
+        plan: exercise.plan.clone(),
+        documents: exercise.documents.clone(),
+        scenario: exercise.scenario.clone(),
+        rto_ms: Some(exercise.rto_ms),
+        rpo_ms: Some(exercise.rpo_ms),
+        target: settings.target.clone(),
+        expect: settings.expect.clone(),
+        policy: policy(&settings),
+    })?;
+    let facts = sandbox.facts();
+    incident.submit(Command::Observe {
+        facts: vec![Event::DrillPrepared {
+            scratch: sandbox.dir().display().to_string(),
+            size: facts.size,
+            setup_ms: u64::try_from(sandbox.setup().as_millis()).unwrap_or(u64::MAX),
+            bytes: facts.bytes,
+        }],
+    })?;
+    let at = at.min(incident.now().time);
+    incident.submit(Command::SetImpact { at, source: format!("alarm: {alarm}") })?;
+    Ok(incident)
+}
+
+/// Opens the umpire's logs and judges the recovery by them.
+///
+/// # Errors
+/// Only when the journal's folder cannot be written; whatever else fails is a failed check.
+pub fn judged(sandbox: &Sandbox, incident: &Incident, tokio: &tokio::runtime::Runtime) -> Result<Event> {
+    let folder = incident.dir().join("evidence").join("judge");
+    crate::journal::files::create_dir(&folder)?;
+    let state = incident.state()?;
+    let failed = |name: &str, why: String| Event::DrillJudged {
+        passed: false,
+        checks: vec![Check { name: name.into(), verdict: Verdict::Failed, detail: why }],
+        injected_at: None,
+    };
+    let given_up = state.facts.promoted.is_none();
+    if let Err(e) = sandbox.control().judge(&folder, given_up) {
+        return Ok(failed("the umpire's logs", e.to_string()));
+    }
+    let (Some((identity, _, _)), Some((target, _, _))) = (&state.facts.promoted, &state.facts.chosen) else {
+        return Ok(failed("recovery", "nothing was recovered and put into service".into()));
+    };
+    let recovered = Server { socket: identity.host.clone(), port: identity.port, ..sandbox.facts().server.clone() };
+    let recovered = recovered.with_user(super::shop::SUPERUSER);
+    let lost_orders = state
+        .facts
+        .loss
+        .as_ref()
+        .and_then(|l| l.rows.iter().find(|(table, _)| table.ends_with("orders")).map(|(_, n)| *n));
+    let claim = judge::Claim { target: target.clone(), lost_orders };
+    Ok(match tokio.block_on(judge::judge(&folder, &recovered, &claim)) {
+        Ok(j) => Event::DrillJudged { passed: j.passed(), checks: j.checks.clone(), injected_at: j.injected_at },
+        Err(e) => failed("judgement", e.to_string()),
+    })
+}
+
+/// A small runtime for previews and judging.
+///
+/// # Errors
+/// State when the system gives none.
+pub fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(|e| Error::state("the asynchronous runtime cannot be started").why(e))
+}
+
+/// Where the judge's logs of an incident are.
+pub fn judge_folder(incident_dir: &Path) -> std::path::PathBuf {
+    incident_dir.join("evidence").join("judge")
+}
+
+/// Settings and secrets under which an incident's actions run: a drill's come from its sandbox, never from the configuration.
+///
+/// # Errors
+/// State or target when the sandbox of a drill is gone.
+pub fn settings_for(state: &State, config: &Config) -> Result<(Settings, Secrets)> {
+    match (state.kind, &state.facts.drill) {
+        (Kind::Real, _) => Ok((config.settings.clone(), config.secrets.clone())),
+        (Kind::Drill, Some((scratch, ..))) => {
+            let sandbox = Sandbox::join(Path::new(scratch))?;
+            Ok((sandbox.settings(), sandbox.secrets()?))
+        }
+        (Kind::Drill, None) => Err(Error::state(format!("the drill {} has no sandbox", state.id))
+            .hint("close it; `breakglass drill` makes a new one")),
+    }
+}
