@@ -40,7 +40,7 @@ pub struct ObjectRecord {
     pub plain_sha256: String,
     /// Bytes as stored.
     pub stored_bytes: u64,
-    /// SHA-256 over core and chunks as stored.
+    /// SHA-256 over core, chunks and content tag as stored.
     pub stored_sha256: String,
 }
 

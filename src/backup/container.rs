@@ -7,7 +7,7 @@
 //! stanzas   the file key, wrapped once per recipient; may be rewritten without touching the payload
 //! mac       HMAC-SHA256 by the file key over all of the above (commits to the key), then a plain checksum
 //! chunks    AES-256-GCM in the STREAM construction over the packed stream: frames, frame index, totals
-//! footer    plain SHA-256 over core and chunks, so that rot is found without any key; the WAL content tag
+//! footer    the WAL content tag, and a plain SHA-256 over core, chunks and tag: rot is found without any key
 //! ```
 //!
 //! Every object has a random file key and salt of its own, so no (key, nonce) pair is ever used twice; an interrupted
@@ -41,7 +41,7 @@ pub struct Summary {
     pub plain_sha256: [u8; 32],
     /// Bytes of the object as stored, header and footer included.
     pub stored_len: u64,
-    /// SHA-256 over core and chunks, as in the footer; survives a re-wrap of the keys.
+    /// SHA-256 over core, chunks and content tag, as in the footer; survives a re-wrap of the keys.
     pub stored_sha256: [u8; 32],
     /// HMAC-SHA256 keyed by the object's salt over the plain SHA-256, for WAL objects; zeros for others.
     pub content_tag: [u8; 32],

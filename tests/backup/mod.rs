@@ -2,6 +2,8 @@
 
 pub mod cluster;
 pub mod container;
+pub mod mutations;
+pub mod vectors;
 pub mod wal;
 
 use breakglass::backup::keys::KdfCost;

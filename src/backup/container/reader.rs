@@ -8,7 +8,7 @@ use zeroize::{Zeroize, Zeroizing};
 use super::header::{Expect, Header};
 use super::recipient::{Identity, STANZA_OWN};
 use super::seal::{self, ObjectKeys, Stream};
-use super::writer::{FOOTER_MAGIC, RECORD_HEAD, RECORD_INDEX, RECORD_STORED, RECORD_ZSTD, TOTALS, content_tag, footer};
+use super::writer::{RECORD_HEAD, RECORD_INDEX, RECORD_STORED, RECORD_ZSTD, TOTALS, content_tag, footer};
 use super::{FOOTER, Summary, TAG, from_io, hex, to_io};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -178,9 +178,9 @@ impl<R: Read> Reader<R> {
         if self.packed_at != self.packed.len() || !self.last_seen {
             return Err(self.bad("bytes behind the end of the object's content".into()));
         }
-        let stored_sha256: [u8; 32] = self.stored_hash.clone().finalize().into();
         let content_tag = content_tag(&self.header, &plain_sha256)?;
-        if self.footer != Some(footer(self.payload, &stored_sha256, &content_tag)) {
+        let (footer, stored_sha256) = footer(self.stored_hash.clone(), self.payload, &content_tag);
+        if self.footer != Some(footer) {
             return Err(self.bad("the footer differs from what was read".into()));
         }
         self.done = Some(Summary {
@@ -307,7 +307,7 @@ pub struct Stored {
     pub header: Header,
     /// Length of the object in bytes.
     pub stored_len: u64,
-    /// SHA-256 over core and chunks: computed, and equal to the footer's.
+    /// The footer's SHA-256, over core, chunks and content tag: computed, and found equal.
     pub stored_sha256: [u8; 32],
     /// The footer's content tag; not authenticated.
     pub content_tag: [u8; 32],
@@ -333,10 +333,10 @@ pub fn check_stored<R: Read>(mut input: R) -> Result<Stored> {
         payload += n as u64;
         buffer.drain(..n);
     }
-    let stored_sha256: [u8; 32] = hash.finalize().into();
     let mut tag = [0u8; 32];
-    tag.copy_from_slice(&buffer[48..]);
-    if buffer[..8] != FOOTER_MAGIC || buffer[..] != footer(payload, &stored_sha256, &tag)[..] {
+    tag.copy_from_slice(&buffer[16..48]);
+    let (expected, stored_sha256) = footer(hash, payload, &tag);
+    if buffer[..] != expected[..] {
         return Err(Error::check(format!("{:?} is damaged", header.spec.name)).why("its checksum differs"));
     }
     Ok(Stored { stored_len: header.len + payload + FOOTER as u64, header, stored_sha256, content_tag: tag })

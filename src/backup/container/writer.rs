@@ -115,9 +115,8 @@ impl<W: Write> Writer<W> {
         tail.extend_from_slice(&plain_sha256);
         self.push(&tail)?;
         self.end_chunk(true)?;
-        let stored_sha256: [u8; 32] = self.stored_hash.clone().finalize().into();
         let content_tag = content_tag(&self.header, &plain_sha256)?;
-        let footer = footer(self.payload, &stored_sha256, &content_tag);
+        let (footer, stored_sha256) = footer(self.stored_hash.clone(), self.payload, &content_tag);
         self.write(&footer)?;
         self.out.flush().map_err(|e| from_io(e, || "writing an object".into()))?;
         let summary = Summary {
@@ -214,14 +213,17 @@ impl<W: Write> Write for Writer<W> {
     }
 }
 
-/// The footer's bytes.
-pub(super) fn footer(payload: u64, stored_sha256: &[u8; 32], content_tag: &[u8; 32]) -> [u8; FOOTER] {
+/// The footer's bytes and the digest in it, which covers core, chunks (both in `hash` already) and the footer's own
+/// fields before it.
+pub(super) fn footer(mut hash: Sha256, payload: u64, content_tag: &[u8; 32]) -> ([u8; FOOTER], [u8; 32]) {
     let mut out = [0u8; FOOTER];
     out[..8].copy_from_slice(&FOOTER_MAGIC);
     out[8..16].copy_from_slice(&payload.to_be_bytes());
-    out[16..48].copy_from_slice(stored_sha256);
-    out[48..].copy_from_slice(content_tag);
-    out
+    out[16..48].copy_from_slice(content_tag);
+    hash.update(&out[..48]);
+    let digest: [u8; 32] = hash.finalize().into();
+    out[48..].copy_from_slice(&digest);
+    (out, digest)
 }
 
 /// Lets the archiving side, which cannot decrypt, tell the same file from another under the same name.
