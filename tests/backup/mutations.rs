@@ -99,7 +99,8 @@ fn every_mutation_is_an_error_and_releases_nothing_wrong() {
     let n = per_class();
     let identity = Identity::generate().unwrap();
     let second = Identity::generate().unwrap();
-    let to = [Recipient::Public(identity.public()), Recipient::Public(second.public()), Recipient::Own(identity.clone())];
+    let to =
+        [Recipient::Public(identity.public()), Recipient::Public(second.public()), Recipient::Own(identity.clone())];
     let objects = [
         Object::new("wal/a.bgo", 30_000, 1, 4096, Compression::None, &to),
         Object::new("wal/a.bgo", 60_000, 2, 16_384, Compression::Zstd, &to),
@@ -123,8 +124,13 @@ fn every_mutation_is_an_error_and_releases_nothing_wrong() {
         let (head, end, len) = (o.head(), o.payload_end(), o.bytes.len());
 
         // One bit in each region.
-        let regions =
-            [("core", 0..core), ("stanzas", core..head - 40), ("mac", head - 40..head), ("chunks", head..end), ("footer", end..len)];
+        let regions = [
+            ("core", 0..core),
+            ("stanzas", core..head - 40),
+            ("mac", head - 40..head),
+            ("chunks", head..end),
+            ("footer", end..len),
+        ];
         for (region, range) in regions {
             let mut b = o.bytes.clone();
             b[range.start + rng.below(range.len())] ^= 1 << rng.below(8);
@@ -136,7 +142,8 @@ fn every_mutation_is_an_error_and_releases_nothing_wrong() {
         }
 
         // Cuts: at every border by turns, one byte before and behind it, and anywhere.
-        let borders: Vec<usize> = (0..=o.chunks()).map(|i| if i == o.chunks() { end } else { o.chunk(i).start }).chain([core, len]).collect();
+        let borders: Vec<usize> =
+            (0..=o.chunks()).map(|i| if i == o.chunks() { end } else { o.chunk(i).start }).chain([core, len]).collect();
         let border = borders[round % borders.len()];
         for cut in [border.saturating_sub(1), border, border + 1, rng.below(len)] {
             if cut < len {
@@ -205,7 +212,20 @@ fn every_mutation_is_an_error_and_releases_nothing_wrong() {
         judge.judge("other header", o, &b, &e, false);
 
         // Header fields edited with all plain checksums mended: chunk size, frame size, salt, cluster, timeline, time.
-        let fields = [12usize, 15, 17, 18, 21, 22, 24 + rng.below(32), 56 + rng.below(16), 72 + rng.below(8), 80 + rng.below(4), 88 + rng.below(8), 98 + rng.below(5)];
+        let fields = [
+            12usize,
+            15,
+            17,
+            18,
+            21,
+            22,
+            24 + rng.below(32),
+            56 + rng.below(16),
+            72 + rng.below(8),
+            80 + rng.below(4),
+            88 + rng.below(8),
+            98 + rng.below(5),
+        ];
         let field = fields[round % fields.len()];
         let mut b = o.bytes.clone();
         b[field] = b[field].wrapping_add(1 + rng.below(254) as u8);

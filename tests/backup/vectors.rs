@@ -34,7 +34,12 @@ fn vectors() -> Vec<(&'static str, Spec, Vec<u8>)> {
         ),
         (
             "zstd.hex",
-            make(ObjectType::BaseBackup, "backups/20261120T1330Z-physical-7f3a19/base.tar.bgo", Compression::Zstd, 8192),
+            make(
+                ObjectType::BaseBackup,
+                "backups/20261120T1330Z-physical-7f3a19/base.tar.bgo",
+                Compression::Zstd,
+                8192,
+            ),
             sample(20_000, 42),
         ),
         ("empty.hex", make(ObjectType::Files, "backups/x/files.bgo", Compression::Zstd, 4096), Vec::new()),
