@@ -10,7 +10,7 @@ use super::html::escape;
 use super::timeline::{StepRow, Timeline, duration, offset};
 
 const WIDTH: f64 = 1040.0;
-const LEFT: f64 = 292.0;
+const LEFT: f64 = 318.0;
 const RIGHT: f64 = 132.0;
 const ROW: f64 = 30.0;
 
@@ -32,6 +32,12 @@ impl Axis {
         }
         if let Some(r) = &t.state.restored {
             to = to.max(r.at);
+        }
+        // The objective belongs in the picture when that does not squeeze the rest.
+        if let Some(due) = t.state.rto.map(|rto| t.zero.plus(rto))
+            && due.since(from) <= to.since(from).mul_f64(1.35)
+        {
+            to = to.max(due);
         }
         if to.since(from) < Duration::from_secs(1) {
             to = t.until.max(from.plus(Duration::from_secs(1)));
@@ -111,7 +117,7 @@ fn marks(t: &Timeline, axis: &Axis) -> Vec<Mark> {
         None => points.push((s.opened.at, "plain", "opened")),
     }
     points.extend(s.declared.as_ref().map(|d| (d.at, "plain", "declared")));
-    points.extend(s.restored.as_ref().map(|r| (r.at, "good", "service restored")));
+    points.extend(s.restored.as_ref().map(|r| (r.at, "good", "restored")));
     points.extend(s.rto.map(|rto| (t.zero.plus(rto), "bad", "RTO objective")));
     points.retain(|(at, _, _)| axis.holds(*at));
     points.sort_by_key(|p| p.0);
@@ -121,7 +127,7 @@ fn marks(t: &Timeline, axis: &Axis) -> Vec<Mark> {
         .map(|(at, class, label)| {
             let x = axis.x(at);
             let label = format!("{label} {}", offset(at.diff_ms(t.zero)));
-            let wide = label.chars().count() as f64 * 6.4 + 10.0;
+            let wide = label.chars().count() as f64 * 7.3 + 12.0;
             let end = x + wide > WIDTH - 6.0;
             let (a, b) = if end { (x - wide, x) } else { (x, x + wide) };
             let lane = (0..)

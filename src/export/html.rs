@@ -3,6 +3,9 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use crate::incident::StepStatus;
+use crate::model::Time;
+
 use super::chart::chart;
 use super::markdown::summary;
 use super::report::Report;
@@ -166,18 +169,21 @@ fn steps(out: &mut String, t: &Timeline) {
         return;
     }
     out.push_str(
-        "<table class=\"steps\"><thead><tr><th class=\"n\">#</th><th>Step</th><th>By</th><th>Started</th><th>Completed</th>\
+        "<table class=\"steps\"><thead><tr><th class=\"n\">#</th><th>Step</th><th class=\"who\">By</th><th>Started</th><th>Completed</th>\
          <th class=\"n\">Planned</th><th class=\"n\">Actual</th><th>Result and evidence</th></tr></thead>\n<tbody>\n",
     );
     for s in &t.steps {
-        step(out, s);
+        step(out, s, t.state.opened.at);
     }
     out.push_str("</tbody></table>\n");
 }
 
-fn step(out: &mut String, s: &StepRow) {
-    let time = |t: Option<crate::model::Time>| {
-        t.map_or_else(|| "–".to_string(), |t| format!("<time datetime=\"{t}\" title=\"{t}\">{}</time>", t.hms()))
+fn step(out: &mut String, s: &StepRow, opened: Time) {
+    let day = |t: Time| t.date_hms().chars().take(10).collect::<String>();
+    let time = |t: Option<Time>| {
+        let Some(t) = t else { return "–".to_string() };
+        let shown = if day(t) == day(opened) { t.hms() } else { t.date_hms() };
+        format!("<time datetime=\"{t}\" title=\"{t}\">{shown}</time>")
     };
     let over = if s.overran() { " warn" } else { "" };
     let _ = write!(
@@ -194,8 +200,14 @@ fn step(out: &mut String, s: &StepRow) {
             .map_or_else(|| "–".into(), |d| if s.overran() { format!("{} over", duration(d)) } else { duration(d) }),
         s.result(),
     );
-    if let Some(reason) = &s.reason {
-        let _ = write!(out, ": {}", lines(reason));
+    match &s.reason {
+        Some(reason) if s.status == StepStatus::Skipped => {
+            let _ = write!(out, ": {}", lines(reason));
+        }
+        Some(reason) => {
+            let _ = write!(out, "<span class=\"sub\">reopened: {}</span>", lines(reason));
+        }
+        None => {}
     }
     if s.items.1 > 0 {
         let _ = write!(out, "<span class=\"sub\">{} of {} items ticked</span>", s.items.0, s.items.1);
@@ -251,7 +263,7 @@ fn timeline(out: &mut String, t: &Timeline) {
     let _ = write!(
         out,
         "<section id=\"timeline\">\n<h2>Timeline</h2>\n<p class=\"note\">Every event of the journal, in its order. Times are UTC; offsets count from {} at <time datetime=\"{1}\">{2}</time>.</p>\n\
-         <table class=\"timeline\"><thead><tr><th>UTC</th><th class=\"n\">Offset</th><th>Who</th><th>What</th></tr></thead>\n<tbody>\n",
+         <table class=\"timeline\"><thead><tr><th>UTC</th><th class=\"n\">Offset</th><th class=\"who\">Who</th><th>What</th></tr></thead>\n<tbody>\n",
         t.zero_is,
         t.zero,
         t.zero.date_hms()

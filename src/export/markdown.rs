@@ -88,7 +88,7 @@ pub(super) fn summary(t: &Timeline) -> String {
         let bound = if loss.at_most { "At most " } else { "" };
         let d = duration(std::time::Duration::from_millis(loss.window_ms));
         out += &match loss.transactions {
-            Some(n) => format!(" {bound}{d} of data was lost: {n} transactions."),
+            Some(n) => format!(" {bound}{d} of data was lost: {} transactions.", super::words::grouped(n)),
             None => format!(" {bound}{d} of data was lost."),
         };
     }
@@ -102,7 +102,8 @@ fn step_line(s: &StepRow) -> String {
     let time = |t: Option<crate::model::Time>| t.map_or("–".into(), |t| t.date_hms());
     let mut result = s.result().to_string();
     if let Some(reason) = &s.reason {
-        result += &format!(": {}", text(reason));
+        let word = if s.status == crate::incident::StepStatus::Skipped { ": " } else { "<br>reopened: " };
+        result += &format!("{word}{}", text(reason));
     }
     let mut evidence = Vec::new();
     if s.items.1 > 0 {

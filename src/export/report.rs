@@ -178,10 +178,14 @@ fn data(t: &Timeline) -> Vec<(&'static str, String)> {
     }
     if let Some(loss) = &s.facts.loss {
         out.push(("Loss measured", super::words::loss_words(loss)));
-        out.extend(loss.rows.iter().map(|(table, n)| ("Rows lost", format!("{}: {n}", clean(table)))));
+        out.extend(
+            loss.rows
+                .iter()
+                .map(|(table, n)| ("Rows lost", format!("{}: {}", clean(table), super::words::grouped(*n)))),
+        );
     }
     if let Some((folder, rows)) = &s.facts.salvage {
-        out.push(("Salvage", format!("{} rows in {}", rows.values().sum::<u64>(), clean(folder))));
+        out.push(("Salvage", format!("{} rows in {}", super::words::grouped(rows.values().sum()), clean(folder))));
     }
     if let Some((_, kept, _)) = &s.facts.promoted {
         out.push(("Damaged cluster kept at", clean(kept)));

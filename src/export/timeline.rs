@@ -537,12 +537,10 @@ fn objectives(state: &State, scenario: Option<&Scenario>, zero: Time, zero_is: &
     let (rpo, at_most, rpo_how) = match &state.facts.loss {
         Some(loss) => {
             let transactions = match loss.transactions {
-                Some(n) => format!(", {n} transactions"),
+                Some(n) => format!(", {} transactions", words::grouped(n)),
                 None => String::new(),
             };
-            let how = format!(
-                "measured after the restore: from the chosen moment to the last commit that is not in the recovered database{transactions}"
-            );
+            let how = format!("measured: from the chosen moment to the last commit that was given up{transactions}");
             (Some(Duration::from_millis(loss.window_ms)), loss.at_most, how)
         }
         None => (None, false, "the loss was not measured".to_string()),

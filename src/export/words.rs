@@ -274,9 +274,9 @@ fn fact(event: &Event) -> Said {
         }
         Event::DamageAssessed { findings, rows } => {
             let damaged =
-                if rows.is_empty() { String::new() } else { format!(": {} rows", rows.values().sum::<u64>()) };
+                if rows.is_empty() { String::new() } else { format!(": {} rows", grouped(rows.values().sum())) };
             Said::new(Tone::Plain, format!("Damage assessed{damaged}"))
-                .details(rows.iter().map(|(table, n)| format!("{}: {n} rows", clean(table))))
+                .details(rows.iter().map(|(table, n)| format!("{}: {} rows", clean(table), grouped(*n))))
                 .details(findings.iter().map(|f| clean(f)))
         }
         Event::RangeSeen { earliest, latest, holes } => {
@@ -304,11 +304,11 @@ fn fact(event: &Event) -> Said {
             said
         }
         Event::LossMeasured { loss } => Said::new(Tone::Plain, format!("Loss measured: {}", loss_words(loss)))
-            .details(loss.rows.iter().map(|(table, n)| format!("{}: {n} rows", clean(table)))),
+            .details(loss.rows.iter().map(|(table, n)| format!("{}: {} rows", clean(table), grouped(*n)))),
         Event::SalvageWritten { folder, rows, files } => {
-            let what = format!("Salvage written to {}: {} rows", clean(folder), rows.values().sum::<u64>());
+            let what = format!("Salvage written to {}: {} rows", clean(folder), grouped(rows.values().sum()));
             Said::new(Tone::Good, what)
-                .details(rows.iter().map(|(table, n)| format!("{}: {n} rows", clean(table))))
+                .details(rows.iter().map(|(table, n)| format!("{}: {} rows", clean(table), grouped(*n))))
                 .details(files.iter().map(|(file, digest)| format!("{} SHA-256 {digest}", clean(file))))
         }
         _ => recovery(event),
@@ -394,7 +394,7 @@ pub(super) fn tally(checks: &[Check]) -> String {
 
 fn candidate_words(c: &Candidate) -> String {
     let (target, at, what) = (target_words(&c.target), c.at.date_hms(), clean(&c.what));
-    format!("{at} UTC, before {target}: {what}; {} rows, loses {}", c.rows, loss_words(&c.loses))
+    format!("{at} UTC, before {target}: {what}; {} rows, loses {}", grouped(c.rows), loss_words(&c.loses))
 }
 
 /// A recovery target in words.
@@ -417,7 +417,7 @@ pub(super) fn loss_words(loss: &Loss) -> String {
     };
     match loss.transactions {
         Some(1) => format!("{bound}{window}, 1 transaction"),
-        Some(n) => format!("{bound}{window}, {n} transactions"),
+        Some(n) => format!("{bound}{window}, {} transactions", grouped(n)),
         None => format!("{bound}{window}"),
     }
 }
@@ -448,6 +448,19 @@ pub(super) fn size(bytes: u64) -> String {
         "B" => format!("{bytes} B"),
         _ => format!("{}.{} {unit}", tenths / 10, tenths % 10),
     }
+}
+
+/// A number with its digits in groups of three: `4 120`.
+pub(super) fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push('\u{202f}'); // narrow, and no line break in it
+        }
+        out.push(c);
+    }
+    out
 }
 
 /// The text with its first letter in upper case.
