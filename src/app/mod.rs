@@ -1,1 +1,3 @@
-//! Elm core of the console: App, Msg, update to Effects, the command table, the driver.
+//! The Elm core of the console.
+pub mod command;
+pub mod key;

@@ -1,1 +1,5 @@
 //! Terminal in, terminal out.
+pub mod clipboard;
+pub mod keymap;
+pub mod terminal;
+pub mod theme;

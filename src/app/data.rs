@@ -1,0 +1,224 @@
+//! What the console shows: the read model, filled by the driver, never changed by keys.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::incident::forecast::StepTimes;
+use crate::incident::{Policy, State};
+use crate::model::event::Kind;
+use crate::model::{Actor, CleanText, IncidentId, RunId, Scenario, Seq, Time};
+
+/// Everything on the first screen.
+#[derive(Debug, Clone, Default)]
+pub struct Home {
+    /// All scenarios of the library, in its order.
+    pub scenarios: Vec<ScenarioRow>,
+    /// Incidents that are not closed, newest first, real ones before drills.
+    pub incidents: Vec<IncidentRow>,
+    /// What could not be read, one sentence each.
+    pub problems: Vec<String>,
+}
+
+/// A scenario as home lists it.
+#[derive(Debug, Clone)]
+pub struct ScenarioRow {
+    /// Document it comes from.
+    pub file: String,
+    /// The scenario as understood.
+    pub scenario: Arc<Scenario>,
+    /// How the last drill of it went.
+    pub last_drill: Option<LastDrill>,
+    /// Whether there is a sandbox for it, so that it can be drilled here.
+    pub rehearsable: bool,
+    /// How long its steps took before, for the forecast.
+    pub times: Arc<StepTimes>,
+}
+
+/// The last drill of a scenario.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastDrill {
+    /// When it was opened.
+    pub at: Time,
+    /// From impact to service restored, when it was restored.
+    pub took: Option<Duration>,
+    /// Whether the judge passed it and the objectives were met; none when it was given up.
+    pub passed: Option<bool>,
+}
+
+/// An open incident as home lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IncidentRow {
+    /// Id.
+    pub id: IncidentId,
+    /// Real or drill.
+    pub kind: Kind,
+    /// Scenario's title.
+    pub title: String,
+    /// Severity.
+    pub severity: Option<String>,
+    /// Where the RTO clock starts.
+    pub since: Time,
+    /// Objective.
+    pub rto: Option<Duration>,
+    /// Service restored, when it is.
+    pub restored: Option<Time>,
+    /// Steps done or skipped, and all.
+    pub steps: (usize, usize),
+    /// Runs that are going on.
+    pub running: usize,
+    /// Runs whose outcome is unknown.
+    pub unknown: usize,
+}
+
+/// An open incident.
+#[derive(Debug, Clone)]
+pub struct Incident {
+    /// As its journal tells it.
+    pub state: State,
+    /// The scenario in its plan.json.
+    pub scenario: Arc<Scenario>,
+    /// The journal as people read it.
+    pub timeline: Arc<Vec<TimelineRow>>,
+    /// How long the steps took before.
+    pub times: Arc<StepTimes>,
+    /// Whether what is done reaches the journal.
+    pub recording: Recording,
+    /// Workers as their locks tell, by run; a run that is not listed was not looked at yet.
+    pub workers: BTreeMap<RunId, Worker>,
+    /// Progress of running actions.
+    pub progress: BTreeMap<RunId, Progress>,
+    /// What runs printed, as far as it was opened.
+    pub outputs: BTreeMap<RunId, Output>,
+}
+
+/// Whether what is done reaches the journal.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Recording {
+    /// It does.
+    #[default]
+    On,
+    /// It cannot, with the reason; steps can still be worked.
+    NotRecorded(String),
+    /// It may not, with the reason (a journal of the future, `--read-only`).
+    ReadOnly(String),
+}
+
+/// A run's worker, as its locks tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Worker {
+    /// Its lock is held.
+    Alive,
+    /// Its lock is free, its children's is held: the worker died, its processes go on.
+    ChildrenOnly,
+    /// Both are free.
+    Gone,
+}
+
+/// A part of the work that has its own bar: `files`, `replay`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// Name.
+    pub name: String,
+    /// How far, in thousandths; none when the end is not known.
+    pub permille: Option<u16>,
+    /// What to say about it: `1.71 of 1.71 GB`.
+    pub text: String,
+}
+
+/// Progress of a running action.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Parts, in order.
+    pub parts: Vec<Part>,
+    /// Its own estimate of the time left.
+    pub eta: Option<Duration>,
+}
+
+/// Lines that grow while they are looked at. Lines are numbered from 0; the oldest may be gone from memory.
+pub trait Lines: Send + Sync {
+    /// Lines so far, also those that are gone.
+    fn total(&self) -> u64;
+    /// The first line that is still there.
+    fn first(&self) -> u64;
+    /// At most `count` lines from `from`; fewer when they are not there.
+    fn read(&self, from: u64, count: usize) -> Vec<CleanText>;
+}
+
+/// What a run printed.
+#[derive(Clone)]
+pub struct Output {
+    /// The lines.
+    pub lines: Arc<dyn Lines>,
+    /// The file all of them are in.
+    pub file: String,
+}
+
+impl fmt::Debug for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Output({} lines, {})", self.lines.total(), self.file)
+    }
+}
+
+/// What sort of thing a line of the timeline is, for its glyph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowKind {
+    /// The incident itself: opened, declared, restored, closed.
+    Incident,
+    /// A step.
+    Step,
+    /// A run began.
+    Run,
+    /// Something ended well.
+    Good,
+    /// Something ended badly.
+    Bad,
+    /// Something was learned of the world.
+    Fact,
+    /// A remark.
+    Note,
+    /// Something a reviewer will ask about: a waiver, an unknown outcome.
+    Attention,
+}
+
+/// A line of the timeline.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TimelineRow {
+    /// Record it stands in.
+    pub seq: Seq,
+    /// When it happened, as stated.
+    pub at: Time,
+    /// When it was written.
+    pub recorded: Time,
+    /// Who.
+    pub actor: Actor,
+    /// Sort.
+    pub kind: RowKind,
+    /// One sentence.
+    pub text: CleanText,
+}
+
+/// What does not change while the console runs.
+#[derive(Debug, Clone)]
+pub struct Env {
+    /// Who sits here.
+    pub actor: Actor,
+    /// Limits from the configuration.
+    pub policy: Policy,
+    /// Nothing may be written or run (`--read-only`).
+    pub read_only: bool,
+    /// Version of the program.
+    pub version: &'static str,
+}
+
+impl Default for Env {
+    fn default() -> Self {
+        Self {
+            actor: Actor::new("nobody@nowhere"),
+            policy: Policy::default(),
+            read_only: false,
+            version: env!("CARGO_PKG_VERSION"),
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! How durations, sizes and counts are said on the screen.
+
+use std::time::Duration;
+
+use crate::model::Time;
+use crate::model::target::Loss;
+
+/// `4 h`, `1 h 30 min`, `45 s`, `2 d`: two units at most.
+pub fn span(d: Duration) -> String {
+    let s = d.as_secs();
+    let two = |a: u64, ua: &str, b: u64, ub: &str| {
+        if b == 0 { format!("{a} {ua}") } else { format!("{a} {ua} {b} {ub}") }
+    };
+    match s {
+        0 if d.as_millis() > 0 => format!("{} ms", d.as_millis()),
+        0..60 => format!("{s} s"),
+        60..3600 => two(s / 60, "min", s % 60, "s"),
+        3600..86_400 => two(s / 3600, "h", s / 60 % 60, "min"),
+        _ => two(s / 86_400, "d", s / 3600 % 24, "h"),
+    }
+}
+
+/// The larger unit only: `12 d`, `3 h`, `5 min`, `20 s`.
+pub fn about(d: Duration) -> String {
+    let s = d.as_secs();
+    match s {
+        0..60 => format!("{s} s"),
+        60..3600 => format!("{} min", s / 60),
+        3600..172_800 => format!("{} h", s / 3600),
+        _ => format!("{} d", s / 86_400),
+    }
+}
+
+/// `12 d ago`, `just now`.
+pub fn ago(then: Time, now: Time) -> String {
+    let d = now.since(then);
+    if d.as_secs() < 5 { "just now".into() } else { format!("{} ago", about(d)) }
+}
+
+/// `1.71 GB`, `212 MB`, `830 B` (powers of 1000).
+pub fn bytes(n: u64) -> String {
+    const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
+    if n < 1000 {
+        return format!("{n} B");
+    }
+    let mut value = n as f64 / 1000.0;
+    let mut unit = 0;
+    while value >= 999.5 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    let decimals = if value < 10.0 { 2 } else { usize::from(value < 100.0) };
+    format!("{value:.decimals$} {}", UNITS[unit])
+}
+
+/// A number with a thin group mark: `4 120`.
+pub fn count(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            out.push(' ');
+        }
+        out.push(c);
+    }
+    out
+}
+
+/// `1 line`, `4 120 lines`.
+pub fn plural(n: u64, word: &str) -> String {
+    if n == 1 { format!("1 {word}") } else { format!("{} {word}s", count(n)) }
+}
+
+/// What a restore loses: `5:33, 4 120 transactions`, with `at most` when the figures are bounds.
+pub fn loss(loss: &Loss) -> String {
+    let mut out = String::new();
+    if loss.at_most {
+        out.push_str("at most ");
+    }
+    out.push_str(&crate::model::format_clock(Duration::from_millis(loss.window_ms)));
+    match loss.transactions {
+        Some(n) => out.push_str(&format!(", {}", plural(n, "transaction"))),
+        None => out.push_str(", transactions not known"),
+    }
+    out
+}
+
+/// Markdown as plain words: emphasis, code marks and links reduced to their text.
+pub fn plain(markdown: &str) -> String {
+    let mut out = String::with_capacity(markdown.len());
+    let mut chars = markdown.chars().peekable();
+    let mut code = false;
+    while let Some(c) = chars.next() {
+        match c {
+            '`' => code = !code,
+            '*' if !code => {
+                // A list bullet or a multiplication keeps its star; emphasis touches a word.
+                let before = out.chars().last().is_none_or(char::is_whitespace);
+                let after = chars.peek().is_none_or(|n| n.is_whitespace());
+                if before && after {
+                    out.push('*');
+                }
+            }
+            '[' if !code => {
+                let rest: String = chars.clone().collect();
+                match link(&rest) {
+                    Some((text, used)) => {
+                        out.push_str(&plain(text));
+                        for _ in 0..used {
+                            chars.next();
+                        }
+                    }
+                    None => out.push('['),
+                }
+            }
+            '\\' if !code && chars.peek().is_some_and(char::is_ascii_punctuation) => {
+                out.extend(chars.next());
+            }
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// `text](target)` at the beginning: the text and the number of characters used.
+fn link(rest: &str) -> Option<(&str, usize)> {
+    let close = rest.find(']')?;
+    let target = rest[close + 1..].strip_prefix('(')?;
+    let end = target.find(')')?;
+    if rest[..close].contains('\n') || target[..end].contains(['\n', ' ']) {
+        return None;
+    }
+    Some((&rest[..close], rest[..close + 2 + end + 1].chars().count()))
+}
