@@ -150,6 +150,7 @@ commands! {
     Cancel "cancel-run" "stop" "Ask the running action to stop" [Incident] Acts ["x"] essential;
     Drill "drill" "drill" "Rehearse the scenario on a private PostgreSQL" [Home Plan] Acts ["d"];
     Declare "declare" "declare" "Declare a real incident, or set its severity and when impact began" [Home Plan Incident] Records ["D"];
+    Current "current-step" "go there" "Go to the step the work is at" [Incident] Looks ["."];
     Start "start" "start" "Start work on the step" [Incident] Records ["b"];
     Tick "tick" "tick" "Tick or untick the selected item of the step" [Incident] Records ["space"];
     Reopen "reopen" "reopen" "Open a finished or skipped step again, with a reason" [Incident] Records ["u"];

@@ -5,9 +5,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::action::Progress;
 use crate::incident::forecast::StepTimes;
 use crate::incident::{Policy, State};
 use crate::model::event::Kind;
+use crate::model::plan::Risk;
 use crate::model::{Actor, CleanText, IncidentId, RunId, Scenario, Seq, Time};
 
 /// Everything on the first screen.
@@ -116,26 +118,6 @@ pub enum Worker {
     Gone,
 }
 
-/// A part of the work that has its own bar: `files`, `replay`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Part {
-    /// Name.
-    pub name: String,
-    /// How far, in thousandths; none when the end is not known.
-    pub permille: Option<u16>,
-    /// What to say about it: `1.71 of 1.71 GB`.
-    pub text: String,
-}
-
-/// Progress of a running action.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// Parts, in order.
-    pub parts: Vec<Part>,
-    /// Its own estimate of the time left.
-    pub eta: Option<Duration>,
-}
-
 /// Lines that grow while they are looked at. Lines are numbered from 0; the oldest may be gone from memory.
 pub trait Lines: Send + Sync {
     /// Lines so far, also those that are gone.
@@ -210,6 +192,8 @@ pub struct Env {
     pub read_only: bool,
     /// Version of the program.
     pub version: &'static str,
+    /// The actions of the program by name, and what each can do at worst.
+    pub actions: BTreeMap<String, Risk>,
 }
 
 impl Default for Env {
@@ -219,6 +203,7 @@ impl Default for Env {
             policy: Policy::default(),
             read_only: false,
             version: env!("CARGO_PKG_VERSION"),
+            actions: BTreeMap::new(),
         }
     }
 }

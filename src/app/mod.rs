@@ -1,3 +1,467 @@
-//! The Elm core of the console.
+//! The Elm core of the console: [`App`] is all there is to know about the screen, [`update::update`] the only place
+//! where it changes, [`Effect`] what it asks of the world. Nothing here reads a clock or touches a file; the driver
+//! does ([`driver`]). What must survive the console is in the journal, never here.
+
+pub mod allowed;
 pub mod command;
+pub mod data;
+pub mod dialog;
+pub mod field;
 pub mod key;
+pub mod next;
+pub mod runnable;
+pub mod update;
+pub mod when;
+pub mod words;
+
+use std::time::Duration;
+
+use crate::incident::{Command, Now, RunRequest};
+use crate::model::event::Kind;
+use crate::model::{IncidentId, RunId, Scenario, Step, Time};
+
+use command::{Cmd, Context};
+use data::{Env, Home, Incident, ScenarioRow};
+use dialog::Dialog;
+use field::Edit;
+use key::Key;
+
+/// A screen; the stack of them begins with home.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Screen {
+    /// Scenarios and open incidents.
+    Home,
+    /// A scenario that is read, without an incident.
+    Plan,
+    /// An incident.
+    Incident,
+    /// What happened in it.
+    Timeline,
+    /// Which moment to restore to.
+    Moment,
+    /// All messages of this session.
+    Messages,
+}
+
+/// A pane of the incident's screen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Pane {
+    /// The list of steps.
+    #[default]
+    Steps,
+    /// The selected step's text.
+    Text,
+    /// The output of its run.
+    Output,
+}
+
+/// Selection, scroll and filter of a list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ListUi {
+    /// Selected row among those shown.
+    pub selected: usize,
+    /// The filter, as typed; `!` at its beginning inverts.
+    pub filter: String,
+}
+
+impl ListUi {
+    /// Whether a row with this text passes the filter.
+    pub fn passes(&self, text: &str) -> bool {
+        passes(&self.filter, text)
+    }
+}
+
+/// Whether a text passes a filter: all words of it are found, in any case; `!` at the beginning inverts.
+pub fn passes(filter: &str, text: &str) -> bool {
+    let (invert, filter) = match filter.strip_prefix('!') {
+        Some(rest) => (true, rest),
+        None => (false, filter),
+    };
+    let text = text.to_lowercase();
+    let found = filter.to_lowercase().split_whitespace().all(|word| text.contains(word));
+    found != (invert && !filter.trim().is_empty())
+}
+
+/// Where the reader is in the output.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OutputUi {
+    /// Run that is shown; `None` until one is.
+    pub run: Option<RunId>,
+    /// First line on the screen when not following.
+    pub top: u64,
+    /// Stay at the end.
+    pub follow: bool,
+    /// Lines there were when following was left: what came since is counted on the screen.
+    pub left_at: u64,
+    /// Columns scrolled to the right.
+    pub column: usize,
+    /// What is searched for; empty when nothing is.
+    pub search: String,
+    /// Line of the current match.
+    pub hit: Option<u64>,
+}
+
+/// The scenario that is being read.
+#[derive(Debug, Clone)]
+pub struct PlanUi {
+    /// It.
+    pub row: ScenarioRow,
+    /// Steps and text.
+    pub steps: StepsUi,
+}
+
+/// Where the reader is among the steps.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StepsUi {
+    /// The pane that has the focus.
+    pub pane: Pane,
+    /// Selected step.
+    pub step: usize,
+    /// Selected item of the step.
+    pub item: usize,
+    /// Selected command among the step's runnable blocks.
+    pub block: usize,
+    /// First row of the text on the screen.
+    pub scroll: usize,
+}
+
+/// The open incident and where the reader is in it.
+#[derive(Debug, Clone)]
+pub struct IncidentUi {
+    /// What is known.
+    pub data: Incident,
+    /// Steps and text.
+    pub steps: StepsUi,
+    /// Go along when the work moves on to the next step, until the reader moves elsewhere.
+    pub along: bool,
+    /// Output.
+    pub output: OutputUi,
+    /// Timeline.
+    pub timeline: ListUi,
+    /// Moments.
+    pub moment: ListUi,
+}
+
+/// How grave a message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tone {
+    /// Something was done.
+    Good,
+    /// Something to know.
+    Info,
+    /// Something was refused or failed; stays until a key is pressed after it has been seen.
+    Bad,
+}
+
+/// A message to the reader.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// When.
+    pub at: Time,
+    /// How grave.
+    pub tone: Tone,
+    /// One sentence.
+    pub text: String,
+}
+
+/// How long a message that is not an error stays on the screen.
+pub const TOAST: Duration = Duration::from_secs(6);
+
+/// Settings of the screen.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Borders and glyphs in ASCII.
+    pub ascii: bool,
+    /// The mouse is ours.
+    pub mouse: bool,
+}
+
+/// What the last frame showed, for page moves and the mouse. Given by the view after each frame.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// Rows of the list that has the focus.
+    pub list_rows: usize,
+    /// Rows of the step's text in all, and on the screen.
+    pub text: (usize, usize),
+    /// Row of each item of the step within its text.
+    pub item_rows: Vec<usize>,
+    /// Rows of the output on the screen.
+    pub output_rows: usize,
+    /// Rows of a dialog's text in all, and on the screen.
+    pub dialog: (usize, usize),
+    /// What is where: column, row, width, height, what.
+    pub hits: Vec<(u16, u16, u16, u16, Hit)>,
+}
+
+/// What a click means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hit {
+    /// A row of the list on the screen.
+    Row(usize),
+    /// A pane.
+    Pane(Pane),
+}
+
+/// All there is to know about the screen.
+#[derive(Debug, Clone)]
+pub struct App {
+    /// What does not change.
+    pub env: Env,
+    /// Settings.
+    pub settings: Settings,
+    /// Width and height of the terminal.
+    pub size: (u16, u16),
+    /// The present.
+    pub now: Now,
+    /// First screen.
+    pub home: Home,
+    /// Whether it was loaded yet.
+    pub home_loaded: bool,
+    /// Its list.
+    pub home_list: ListUi,
+    /// The scenario being read.
+    pub plan: Option<PlanUi>,
+    /// The open incident.
+    pub incident: Option<IncidentUi>,
+    /// Screens, the one shown last.
+    pub screens: Vec<Screen>,
+    /// Dialogs, the one shown last.
+    pub dialogs: Vec<Dialog>,
+    /// A filter or search that is being typed.
+    pub typing: Option<field::Line>,
+    /// Keys of a sequence pressed so far.
+    pub pending: Vec<Key>,
+    /// All messages of this session.
+    pub messages: Vec<Message>,
+    /// Whether the last message was seen long enough.
+    pub message_read: bool,
+    /// Selected message on the screen of messages.
+    pub messages_list: ListUi,
+    /// When Ctrl-C was pressed last.
+    pub interrupted: Option<Time>,
+    /// What is being done by the driver right now, for "working" words.
+    pub busy: Option<String>,
+    /// Text of a note that was left unfinished.
+    pub draft: String,
+    /// What the last frame showed.
+    pub shown: Shown,
+    /// Something visible changed since the last frame.
+    pub dirty: bool,
+}
+
+/// Something that happened.
+#[derive(Debug, Clone)]
+pub enum Msg {
+    /// A command was asked for by key, palette or click.
+    Command(Cmd),
+    /// The beginning of a key sequence.
+    Pending(Key),
+    /// A key that means nothing here.
+    Unbound,
+    /// A character for the text field.
+    Typed(char),
+    /// A change of the text field.
+    Edit(Edit),
+    /// A paste, as one message.
+    Paste(String),
+    /// A click at column and row.
+    Click(u16, u16),
+    /// The wheel, in rows; negative is up.
+    Wheel(i32, u16, u16),
+    /// The terminal has another size.
+    Resize(u16, u16),
+    /// A second went by.
+    Tick,
+    /// Home was read.
+    Home(Box<Home>),
+    /// An incident was opened here.
+    Opened(Box<Incident>),
+    /// The journal or a worker of the open incident moved on.
+    Changed(Box<Incident>),
+    /// A message for the reader.
+    Say(Tone, String),
+    /// Something takes a while, or has ended.
+    Busy(Option<String>),
+}
+
+/// Something asked of the world.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Read scenarios, incidents and history again.
+    LoadHome,
+    /// Open a new real incident.
+    Begin {
+        /// Document of the scenario.
+        file: String,
+        /// Scenario.
+        scenario: String,
+        /// Severity to declare.
+        severity: String,
+        /// When impact began, and how that is known.
+        impact: Option<(Time, String)>,
+    },
+    /// Make a sandbox and open a drill of a scenario in it.
+    Drill {
+        /// Document of the scenario.
+        file: String,
+        /// Scenario.
+        scenario: String,
+    },
+    /// Open an incident that is there.
+    Open(IncidentId),
+    /// Stop following the open incident.
+    Leave,
+    /// Submit a command; a note may have happened earlier than now.
+    Submit(Command, Option<Time>),
+    /// Submit the request for a run and spawn its worker. `code` is the text of a `shell` or `sql` block.
+    Run(Box<RunRequest>, Option<String>),
+    /// Stop what is left of a run whose worker died.
+    StopProcesses(RunId),
+    /// Follow the output of this run.
+    Follow(RunId),
+    /// Write the timeline in all formats.
+    Export(IncidentId),
+    /// Put a text on the clipboard; what it is, for the message.
+    Copy(String, &'static str),
+    /// Switch the mouse.
+    Mouse(bool),
+    /// Draw everything again.
+    Redraw,
+    /// Back to the shell.
+    Suspend,
+    /// Leave.
+    Quit,
+}
+
+impl App {
+    /// The app before anything is known.
+    pub fn new(env: Env, settings: Settings, size: (u16, u16), now: Now) -> Self {
+        Self {
+            env,
+            settings,
+            size,
+            now,
+            home: Home::default(),
+            home_loaded: false,
+            home_list: ListUi::default(),
+            plan: None,
+            incident: None,
+            screens: vec![Screen::Home],
+            dialogs: Vec::new(),
+            typing: None,
+            pending: Vec::new(),
+            messages: Vec::new(),
+            message_read: true,
+            messages_list: ListUi::default(),
+            interrupted: None,
+            busy: None,
+            draft: String::new(),
+            shown: Shown::default(),
+            dirty: true,
+        }
+    }
+
+    /// Whether the window is too small to work in: then nothing but size is shown and keys do nothing.
+    pub fn too_small(&self) -> bool {
+        self.size.0 < MIN_SIZE.0 || self.size.1 < MIN_SIZE.1
+    }
+
+    /// The screen that is shown.
+    pub fn screen(&self) -> Screen {
+        self.screens.last().copied().unwrap_or(Screen::Home)
+    }
+
+    /// The contexts whose keys are valid now, the most specific first.
+    pub fn contexts(&self) -> Vec<Context> {
+        if self.typing.is_some() {
+            return vec![Context::Form];
+        }
+        if let Some(dialog) = self.dialogs.last() {
+            return vec![dialog.context()];
+        }
+        self.screen_contexts()
+    }
+
+    /// The contexts of the screen, whatever dialog lies over it.
+    pub fn screen_contexts(&self) -> Vec<Context> {
+        let mut contexts = Vec::new();
+        if self.screen() == Screen::Incident && self.incident.as_ref().is_some_and(|i| !i.output.search.is_empty()) {
+            contexts.push(Context::Search);
+        }
+        match self.screen() {
+            Screen::Home => contexts.push(Context::Home),
+            Screen::Plan => contexts.push(Context::Plan),
+            Screen::Incident => contexts.push(Context::Incident),
+            Screen::Timeline => contexts.push(Context::Timeline),
+            Screen::Moment => contexts.push(Context::Moment),
+            Screen::Messages => {}
+        }
+        contexts.extend([Context::Motion, Context::Screen]);
+        contexts
+    }
+
+    /// The message to show: the last one, until it is old or, when it is an error, was read.
+    pub fn toast(&self) -> Option<&Message> {
+        let last = self.messages.last()?;
+        let young = self.now.time.since(last.at) < TOAST;
+        let visible = match last.tone {
+            Tone::Bad => young || !self.message_read,
+            Tone::Good | Tone::Info => young,
+        };
+        visible.then_some(last)
+    }
+
+    /// Whether the screen changes by itself with time.
+    pub fn has_clock(&self) -> bool {
+        self.incident.is_some() || !self.home.incidents.is_empty() || self.toast().is_some() || self.busy.is_some()
+    }
+
+    /// The rows of home that pass the filter.
+    pub fn home_rows(&self) -> Vec<HomeRow> {
+        let incidents = self.home.incidents.iter().enumerate().filter(|(_, i)| {
+            self.home_list.passes(&format!("{} {} {}", i.title, i.id, if i.kind == Kind::Real { "real" } else { "drill" }))
+        });
+        let scenarios = self.home.scenarios.iter().enumerate().filter(|(_, s)| {
+            self.home_list.passes(&format!("{} {} {}", s.scenario.title, s.scenario.group.as_deref().unwrap_or(""), s.file))
+        });
+        incidents.map(|(i, _)| HomeRow::Incident(i)).chain(scenarios.map(|(i, _)| HomeRow::Scenario(i))).collect()
+    }
+
+    /// The row of home that is selected.
+    pub fn home_selected(&self) -> Option<HomeRow> {
+        self.home_rows().get(self.home_list.selected).copied()
+    }
+
+    /// The scenario that is on the screen, if any.
+    pub fn scenario(&self) -> Option<&Scenario> {
+        match self.screen() {
+            Screen::Plan => self.plan.as_ref().map(|p| p.row.scenario.as_ref()),
+            _ => self.incident.as_ref().map(|i| i.data.scenario.as_ref()),
+        }
+    }
+
+    /// Where the reader is among the steps of the scenario on the screen.
+    pub fn steps_ui(&self) -> Option<&StepsUi> {
+        match self.screen() {
+            Screen::Plan => self.plan.as_ref().map(|p| &p.steps),
+            _ => self.incident.as_ref().map(|i| &i.steps),
+        }
+    }
+
+    /// The selected step of the scenario on the screen.
+    pub fn step(&self) -> Option<&Step> {
+        self.scenario()?.steps.get(self.steps_ui()?.step)
+    }
+}
+
+/// A row of home.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HomeRow {
+    /// Position among the incidents.
+    Incident(usize),
+    /// Position among the scenarios.
+    Scenario(usize),
+}
+
+/// The smallest window that can be worked in.
+pub const MIN_SIZE: (u16, u16) = (60, 16);

@@ -1,0 +1,256 @@
+//! Dialogs: what each asks, and its fields. What an accepted one does is in [`super::update`].
+
+use crate::incident::{Refusal, RunRequest};
+use crate::model::target::{Loss, RecoveryTarget};
+use crate::model::{Digest, RunId, StepId, Time};
+
+use super::command::Context;
+use super::field::Line;
+
+/// What a dialog asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ask {
+    /// What can be done here (`?`).
+    Help,
+    /// Every command (`:`).
+    Palette,
+    /// A remark.
+    Note,
+    /// Why a step is left out.
+    Skip(StepId),
+    /// Why a step is opened again.
+    Reopen(StepId),
+    /// Severity and impact of the open incident.
+    Declare,
+    /// A new real incident: document, scenario, its title.
+    Begin {
+        /// Document.
+        file: String,
+        /// Scenario.
+        scenario: String,
+        /// Its title.
+        title: String,
+    },
+    /// A drill: document, scenario, its title.
+    Drill {
+        /// Document.
+        file: String,
+        /// Scenario.
+        scenario: String,
+        /// Its title.
+        title: String,
+    },
+    /// Values the command needs.
+    Values(Vec<String>),
+    /// Name and value of a variable.
+    Variable,
+    /// Run something that changes the world.
+    Run(Box<RunRequest>),
+    /// Run something that destroys; the name has to be typed.
+    Destroy(Box<RunRequest>, String),
+    /// Something was refused; with a gate it can be waived here.
+    Refused(Refusal),
+    /// Pass a safety gate.
+    Waive,
+    /// Restore to this moment.
+    Choose {
+        /// To just before this.
+        target: RecoveryTarget,
+        /// Its time.
+        at: Option<Time>,
+        /// What it loses.
+        loses: Option<Loss>,
+        /// What it is, for people.
+        what: String,
+    },
+    /// A moment that is not in the list.
+    OtherMoment,
+    /// Stop a run.
+    Cancel(RunId),
+    /// What became of a run.
+    Unknown(RunId),
+    /// The worker died, its processes go on.
+    Died(RunId),
+    /// Service is back.
+    Restored,
+    /// Close the incident.
+    Close,
+    /// Work with the changed plan.
+    Adopt(Digest),
+    /// Leave although actions run.
+    Quit,
+}
+
+/// Something to fill in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Field {
+    /// A text.
+    Text {
+        /// Its name.
+        label: String,
+        /// What to write, shown while it is empty.
+        hint: String,
+        /// What was written.
+        line: Line,
+    },
+    /// One of several: word and explanation.
+    Choice {
+        /// Its name.
+        label: String,
+        /// The choices.
+        options: Vec<(String, String)>,
+        /// The one chosen.
+        at: usize,
+    },
+}
+
+impl Field {
+    /// A text field.
+    pub fn text(label: &str, hint: &str, value: &str) -> Self {
+        Self::Text { label: label.into(), hint: hint.into(), line: Line::new(value) }
+    }
+    /// A choice.
+    pub fn choice(label: &str, options: &[(&str, &str)], at: usize) -> Self {
+        let options = options.iter().map(|(a, b)| (a.to_string(), b.to_string())).collect();
+        Self::Choice { label: label.into(), options, at }
+    }
+    /// What was entered: the text, or the word of the choice.
+    pub fn value(&self) -> &str {
+        match self {
+            Self::Text { line, .. } => line.text().trim(),
+            Self::Choice { options, at, .. } => options.get(*at).map_or("", |(word, _)| word),
+        }
+    }
+}
+
+/// A dialog on the screen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dialog {
+    /// What it asks.
+    pub ask: Ask,
+    /// Fields.
+    pub fields: Vec<Field>,
+    /// Field that has the focus; of a question its button, 0 is Cancel.
+    pub focus: usize,
+    /// Selected row of a palette.
+    pub selected: usize,
+    /// First row of its text on the screen.
+    pub scroll: usize,
+    /// What is wrong with what was entered.
+    pub problem: Option<String>,
+}
+
+/// Severities with what they usually mean.
+pub const SEVERITIES: [(&str, &str); 4] = [
+    ("P0", "critical: service down or data damaged"),
+    ("P1", "high: a major part does not work"),
+    ("P2", "medium: degraded, there is a way around"),
+    ("P3", "low: no harm to users yet"),
+];
+
+const WHEN: &str = "now; or 14:03, -10m, 2026-11-20 14:03 (UTC)";
+
+impl Dialog {
+    /// A dialog with its fields empty.
+    pub fn new(ask: Ask) -> Self {
+        let fields = match &ask {
+            Ask::Help | Ask::Palette => vec![Field::text("", "type to search", "")],
+            Ask::Note => vec![
+                Field::text("Note", "what was seen or done", ""),
+                Field::text("When", WHEN, ""),
+            ],
+            Ask::Skip(_) => vec![Field::text("Reason", "why this step is left out", "")],
+            Ask::Reopen(_) => vec![Field::text("Reason", "why it has to be done again", "")],
+            Ask::Declare | Ask::Begin { .. } => vec![
+                Field::choice("Severity", &SEVERITIES, 0),
+                Field::text("Impact began", WHEN, ""),
+                Field::text("Known from", "first alert, first report, log line", ""),
+            ],
+            Ask::Values(names) => names.iter().map(|n| Field::text(n, "value", "")).collect(),
+            Ask::Variable => vec![Field::text("Name", "TARGET", ""), Field::text("Value", "never a secret", "")],
+            Ask::Destroy(_, name) => vec![Field::text("Type the name", name, "")],
+            Ask::Refused(Refusal { gate: Some(_), .. }) => {
+                vec![Field::text("Waive, because", "the reason is recorded; esc to leave it", "")]
+            }
+            Ask::Waive => vec![
+                Field::choice("Gate", &GATES, 0),
+                Field::text("Because", "the reason is recorded", ""),
+            ],
+            Ask::OtherMoment => {
+                vec![Field::text("Before", "2026-11-20T14:01:07Z, lsn:0/5A2F118, xid:73114, name:x", "")]
+            }
+            Ask::Unknown(_) => vec![
+                Field::choice(
+                    "It",
+                    &[
+                        ("succeeded", "its effect is there, whole"),
+                        ("failed", "its effect is not there, or only in part"),
+                        ("was stopped", "it did nothing that remains"),
+                    ],
+                    1,
+                ),
+                Field::text("How you know", "what you looked at", ""),
+            ],
+            Ask::Died(_) => vec![Field::choice(
+                "",
+                &[
+                    ("watch", "let its processes go on and look at them"),
+                    ("stop them", "TERM to its processes, KILL after 5 s"),
+                ],
+                0,
+            )],
+            Ask::Restored => vec![
+                Field::text("How you know", "verified and healthy", ""),
+                Field::text("Since", WHEN, ""),
+            ],
+            Ask::Close => vec![Field::text("Summary", "one sentence for whoever reads this first", "")],
+            Ask::Quit => vec![Field::choice(
+                "",
+                &[
+                    ("stay", "go back to the incident"),
+                    ("leave", "running actions go on without the console; resume shows them again"),
+                ],
+                0,
+            )],
+            Ask::Drill { .. }
+            | Ask::Run(_)
+            | Ask::Refused(_)
+            | Ask::Choose { .. }
+            | Ask::Cancel(_)
+            | Ask::Adopt(_) => vec![],
+        };
+        Self { ask, fields, focus: 0, selected: 0, scroll: 0, problem: None }
+    }
+
+    /// Which keys work in it.
+    pub fn context(&self) -> Context {
+        match (&self.ask, self.fields.get(self.focus)) {
+            (Ask::Help | Ask::Palette, _) => Context::Palette,
+            (_, Some(Field::Text { .. })) => Context::Form,
+            (_, Some(Field::Choice { .. })) => Context::Choice,
+            (_, None) => Context::Confirm,
+        }
+    }
+
+    /// The text field that has the focus.
+    pub fn line(&mut self) -> Option<&mut Line> {
+        match self.fields.get_mut(self.focus)? {
+            Field::Text { line, .. } => Some(line),
+            Field::Choice { .. } => None,
+        }
+    }
+
+    /// What was entered in a field; empty when there is no such field.
+    pub fn value(&self, field: usize) -> &str {
+        self.fields.get(field).map_or("", Field::value)
+    }
+}
+
+/// Gates that can be waived by hand, with what each is for.
+pub const GATES: [(&str, &str); 5] = [
+    ("identity", "the target was seen live and is the expected one"),
+    ("verified_backup", "there is a young, verified backup"),
+    ("containment", "writes to the damaged database are off"),
+    ("verification", "the recovered instance was verified"),
+    ("second_person", "another person approved"),
+];

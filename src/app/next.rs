@@ -1,0 +1,143 @@
+//! The one obvious next thing to do, on every screen: a sentence and the command that does it.
+
+use crate::incident::{RunStatus, StepStatus};
+use crate::model::event::Kind;
+use crate::model::plan::{Phase, Risk};
+
+use super::command::Cmd;
+use super::data::{Recording, Worker};
+use super::runnable;
+use super::{App, HomeRow, IncidentUi, Screen};
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Next {
+    /// The command, shown as its key.
+    pub cmd: Option<Cmd>,
+    /// What it does here, as a clause.
+    pub text: String,
+}
+
+fn next(cmd: Cmd, text: impl Into<String>) -> Next {
+    Next { cmd: Some(cmd), text: text.into() }
+}
+fn wait(text: impl Into<String>) -> Next {
+    Next { cmd: None, text: text.into() }
+}
+
+/// The next thing on the screen that is shown.
+pub fn obvious(app: &App) -> Next {
+    match app.screen() {
+        Screen::Home => home(app),
+        Screen::Plan => match &app.plan {
+            Some(p) if p.row.rehearsable => next(Cmd::Drill, "rehearse it on a private PostgreSQL"),
+            _ => next(Cmd::Declare, "declare it as a real incident"),
+        },
+        Screen::Incident => app.incident.as_ref().map_or_else(|| wait("opening"), incident),
+        Screen::Timeline => next(Cmd::Back, "back to the steps"),
+        Screen::Moment => next(Cmd::Open, "choose the selected moment; asks first"),
+        Screen::Messages => next(Cmd::Back, "back"),
+    }
+}
+
+fn home(app: &App) -> Next {
+    if !app.home_loaded {
+        return wait("reading plans and incidents");
+    }
+    match app.home_selected() {
+        Some(HomeRow::Incident(i)) => match app.home.incidents.get(i) {
+            Some(row) if row.unknown > 0 => next(Cmd::Open, "open it: the outcome of a run is unknown"),
+            Some(row) if row.kind == Kind::Real => next(Cmd::Open, "go on with this incident"),
+            _ => next(Cmd::Open, "go on with this drill"),
+        },
+        Some(HomeRow::Scenario(_)) => next(Cmd::Open, "read what to do; nothing is started by that"),
+        None if !app.home_list.filter.is_empty() => next(Cmd::Back, "nothing matches: clear the filter"),
+        None => wait("no plan was found; start with: breakglass open PLAN.md"),
+    }
+}
+
+/// The next thing in an incident.
+pub fn incident(ui: &IncidentUi) -> Next {
+    let (data, state) = (&ui.data, &ui.data.state);
+    if let Some((_, summary)) = &state.closed {
+        return next(Cmd::Export, format!("closed: {summary}; export the timeline"));
+    }
+    if let Recording::ReadOnly(_) = data.recording {
+        return next(Cmd::Timeline, "read only: see what happened");
+    }
+    if let Some(run) = state.open_runs().find(|r| r.status == RunStatus::Unknown) {
+        return next(Cmd::Resolve, format!("say what became of run {}: {}", run.id, short(&run.shown)));
+    }
+    if let Some(run) = state.open_runs().find(|r| data.workers.get(&r.id) == Some(&Worker::ChildrenOnly)) {
+        return next(Cmd::Resolve, format!("the worker of run {} died, its processes go on: watch or stop them", run.id));
+    }
+    if let Some(run) = state.open_runs().next() {
+        let verb = if run.cancel_requested { "stopping" } else { "running" };
+        return Next { cmd: None, text: format!("{verb}: {}; nothing to do but watch", short(&run.shown)) };
+    }
+    let Some(step) = state.current_step(&data.scenario) else {
+        return if state.restored.is_none() {
+            next(Cmd::Restored, "all steps are worked: say that service is back")
+        } else {
+            next(Cmd::Close, "all steps are worked: close the incident")
+        };
+    };
+    let number = data.scenario.steps.iter().position(|s| s.id == step.id).unwrap_or(0);
+    if ui.steps.step != number {
+        return next(Cmd::Current, format!("go to step {}: {}", number + 1, step.title));
+    }
+    if step.phase == Some(Phase::Declare) && state.declared.is_none() {
+        return next(Cmd::Declare, "declare severity and when impact began");
+    }
+    if step.phase == Some(Phase::Decide) && state.facts.chosen.is_none() && !state.facts.candidates.is_empty() {
+        return next(Cmd::Moment, "choose the moment to restore to");
+    }
+    // Several commands of a step are often one thing by hand and by our own action: the first one that worked will do.
+    let last = state.last_run_of(&step.id).filter(|r| r.status != RunStatus::Withdrawn);
+    let items_left = (0..step.items.len()).filter(|i| !ticked(ui, step, *i)).count();
+    match last {
+        Some(run) if run.succeeded() && items_left == 0 => next(Cmd::Done, format!("step {} is done", number + 1)),
+        Some(run) if run.succeeded() => {
+            next(Cmd::Tick, format!("tick what is true ({items_left} left), then d: done"))
+        }
+        Some(run) => next(Cmd::Run, format!("run it again (last time: {})", short(&run.summary))),
+        None => match runnable::blocks(step).nth(ui.steps.block).or_else(|| runnable::blocks(step).next()) {
+            Some(block) => {
+                let what = block.code.lines().find(|l| !l.trim().is_empty()).unwrap_or("").trim();
+                let ask = match block.attrs.get("risk").map(String::as_str) {
+                    Some("read") => "reads only",
+                    Some("destroy") => "destroys; asks for the name",
+                    _ => "changes; asks first",
+                };
+                next(Cmd::Run, format!("run {} ({ask})", short(what)))
+            }
+            None if items_left > 0 && state.step(&step.id).status != StepStatus::Done => {
+                next(Cmd::Tick, format!("tick what is true ({items_left} left), then d: done"))
+            }
+            None => next(Cmd::Done, format!("do it, then mark step {} as done", number + 1)),
+        },
+    }
+}
+
+fn ticked(ui: &IncidentUi, step: &crate::model::Step, item: usize) -> bool {
+    let item = u32::try_from(item).unwrap_or(u32::MAX);
+    ui.data.state.steps.get(&step.id).is_some_and(|s| s.ticked.contains_key(&item))
+}
+
+fn short(text: &str) -> String {
+    let line = text.lines().next().unwrap_or("");
+    let mut out: String = line.chars().take(44).collect();
+    if out.len() < line.len() || text.lines().count() > 1 {
+        out.push('…');
+    }
+    out
+}
+
+/// The word for what a risk does.
+pub fn risk_word(risk: Risk) -> &'static str {
+    match risk {
+        Risk::Read => "reads only",
+        Risk::Change => "changes",
+        Risk::Destroy => "destroys",
+    }
+}

@@ -1,0 +1,159 @@
+//! What an accepted dialog does.
+
+use crate::incident::Command;
+use crate::model::event::Outcome;
+use crate::model::target::RecoveryTarget;
+
+use super::super::dialog::{Ask, Dialog};
+use super::super::when::parse_when;
+use super::super::{App, Effect, Screen, runnable};
+use super::incident;
+
+/// Checks what was entered and does it; what is wrong is said in the dialog, which stays.
+pub(super) fn accept(app: &mut App, out: &mut Vec<Effect>) {
+    let Some(dialog) = app.dialogs.last().cloned() else { return };
+    if let Err(problem) = act(app, &dialog, out)
+        && let Some(open) = app.dialogs.last_mut()
+    {
+        open.problem = Some(problem);
+    }
+}
+
+fn act(app: &mut App, dialog: &Dialog, out: &mut Vec<Effect>) -> Result<(), String> {
+    let now = app.now.time;
+    let submit = |c: Command| Effect::Submit(c, None);
+    let say = |field: usize, what: &str| -> Result<String, String> {
+        let text = dialog.value(field);
+        if text.is_empty() { Err(format!("{what} is needed; a few words will do")) } else { Ok(text.to_string()) }
+    };
+    match &dialog.ask {
+        Ask::Help | Ask::Palette => return Ok(()),
+        Ask::Note => {
+            let text = say(0, "the note")?;
+            let at = parse_when(dialog.value(1), now)?;
+            let back_dated = (at != now).then_some(at);
+            out.push(Effect::Submit(Command::Note { text }, back_dated));
+            app.draft.clear();
+        }
+        Ask::Skip(step) => {
+            out.push(submit(Command::SkipStep { step: step.clone(), reason: say(0, "the reason")? }));
+        }
+        Ask::Reopen(step) => {
+            out.push(submit(Command::ReopenStep { step: step.clone(), reason: say(0, "the reason")? }));
+        }
+        Ask::Declare => {
+            let at = parse_when(dialog.value(1), now)?;
+            let source = impact_source(dialog);
+            out.push(submit(Command::Declare { severity: dialog.value(0).to_string() }));
+            out.push(submit(Command::SetImpact { at, source }));
+        }
+        Ask::Begin { file, scenario, .. } => {
+            let at = parse_when(dialog.value(1), now)?;
+            out.push(Effect::Begin {
+                file: file.clone(),
+                scenario: scenario.clone(),
+                severity: dialog.value(0).to_string(),
+                impact: Some((at, impact_source(dialog))),
+            });
+        }
+        Ask::Drill { file, scenario, .. } => {
+            out.push(Effect::Drill { file: file.clone(), scenario: scenario.clone() });
+        }
+        Ask::Values(names) => {
+            let mut values = Vec::new();
+            for (i, name) in names.iter().enumerate() {
+                values.push((runnable::variable_of(name), say(i, name)?));
+            }
+            out.extend(values.into_iter().map(|(name, value)| submit(Command::SetVariable { name, value })));
+        }
+        Ask::Variable => {
+            let (name, value) = (say(0, "a name")?, say(1, "a value")?);
+            if name == "TARGET" {
+                let target: RecoveryTarget = value.parse()?;
+                out.push(submit(Command::ChooseMoment { target, at: None, loses: None }));
+            } else {
+                out.push(submit(Command::SetVariable { name, value }));
+            }
+        }
+        Ask::Run(request) => {
+            app.dialogs.pop();
+            incident::start(app, *request.clone(), out);
+            return Ok(());
+        }
+        Ask::Destroy(request, name) => {
+            let typed = dialog.value(0);
+            if typed != name {
+                return Err(format!("{typed:?} is not the name; type {name:?}, or esc to leave everything as it is"));
+            }
+            let mut request = *request.clone();
+            request.confirmed = Some(typed.to_string());
+            app.dialogs.pop();
+            incident::start(app, request, out);
+            return Ok(());
+        }
+        Ask::Refused(refusal) => {
+            if let Some(gate) = refusal.gate {
+                out.push(submit(Command::Waive { gate: gate.to_string(), reason: say(0, "the reason")? }));
+            }
+        }
+        Ask::Waive => {
+            let reason = say(1, "the reason")?;
+            out.push(submit(Command::Waive { gate: dialog.value(0).to_string(), reason }));
+        }
+        Ask::Choose { target, at, loses, .. } => {
+            let wish = Command::ChooseMoment { target: target.clone(), at: *at, loses: loses.clone() };
+            out.push(submit(wish));
+            if app.screen() == Screen::Moment {
+                app.screens.pop();
+            }
+        }
+        Ask::OtherMoment => {
+            let target: RecoveryTarget = say(0, "a moment")?.parse()?;
+            let at = match &target {
+                RecoveryTarget::Time(t) => Some(*t),
+                _ => None,
+            };
+            app.dialogs.pop();
+            let what = "entered by hand; what it loses was not looked at".to_string();
+            app.dialogs.push(Dialog::new(Ask::Choose { target, at, loses: None, what }));
+            return Ok(());
+        }
+        Ask::Cancel(run) => out.push(submit(Command::CancelRun { run: *run })),
+        Ask::Unknown(run) => {
+            let outcome = match dialog.value(0) {
+                "succeeded" => Outcome::Succeeded,
+                "was stopped" => Outcome::Cancelled,
+                _ => Outcome::Failed,
+            };
+            let reason = say(1, "how you know")?;
+            out.push(submit(Command::ResolveRun { run: *run, outcome, reason }));
+        }
+        Ask::Died(run) => {
+            if dialog.value(0) == "stop them" {
+                out.push(Effect::StopProcesses(*run));
+            }
+        }
+        Ask::Restored => {
+            let at = parse_when(dialog.value(1), now)?;
+            out.push(submit(Command::RestoreService { at, how: say(0, "how you know")? }));
+        }
+        Ask::Close => {
+            let summary = say(0, "the summary")?;
+            let restored = app.incident.as_ref().is_some_and(|i| i.data.state.restored.is_some());
+            out.push(submit(Command::Close { summary, force: !restored }));
+        }
+        Ask::Adopt(plan) => out.push(submit(Command::AdoptPlan { plan: plan.clone() })),
+        Ask::Quit => {
+            if dialog.value(0) == "leave" {
+                out.push(Effect::Quit);
+            }
+        }
+    }
+    app.dialogs.pop();
+    Ok(())
+}
+
+fn impact_source(dialog: &Dialog) -> String {
+    let said = dialog.value(2);
+    if said.is_empty() { "said by the responder".into() } else { said.into() }
+}

@@ -1,0 +1,66 @@
+//! Home and the reading of a plan.
+
+use super::super::command::Cmd;
+use super::super::data::ScenarioRow;
+use super::super::dialog::{Ask, Dialog};
+use super::super::{App, Effect, HomeRow, Pane, PlanUi, Screen, Tone};
+use super::incident;
+
+pub(super) fn command(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
+    match cmd {
+        Cmd::Open => open(app, out),
+        Cmd::Drill | Cmd::Declare => {
+            let Some(row) = selected(app) else { return };
+            let file = row.file.clone();
+            let (scenario, title) = (row.scenario.slug.clone(), row.scenario.title.clone());
+            let ask = if cmd == Cmd::Drill {
+                Ask::Drill { file, scenario, title }
+            } else {
+                Ask::Begin { file, scenario, title }
+            };
+            app.dialogs.push(Dialog::new(ask));
+        }
+        Cmd::Copy => incident::copy(app, out),
+        Cmd::NextBlock => incident::next_block(app, 1),
+        Cmd::PrevBlock => incident::next_block(app, -1),
+        Cmd::NextPane | Cmd::PrevPane => {
+            let pane = app.steps_ui().map_or(Pane::Steps, |s| s.pane);
+            incident::focus(app, if pane == Pane::Steps { Pane::Text } else { Pane::Steps });
+        }
+        Cmd::Pane1 => incident::focus(app, Pane::Steps),
+        Cmd::Pane2 => incident::focus(app, Pane::Text),
+        _ => {}
+    }
+}
+
+/// The scenario that is selected on home, or being read.
+fn selected(app: &App) -> Option<&ScenarioRow> {
+    match app.screen() {
+        Screen::Plan => app.plan.as_ref().map(|p| &p.row),
+        _ => match app.home_selected()? {
+            HomeRow::Scenario(i) => app.home.scenarios.get(i),
+            HomeRow::Incident(_) => None,
+        },
+    }
+}
+
+/// Enter: an incident is opened again, a scenario is read, a step's text gets the focus. Nothing is started.
+fn open(app: &mut App, out: &mut Vec<Effect>) {
+    if app.screen() == Screen::Plan {
+        return incident::focus(app, Pane::Text);
+    }
+    match app.home_selected() {
+        Some(HomeRow::Incident(i)) => {
+            if let Some(row) = app.home.incidents.get(i) {
+                out.push(Effect::Open(row.id.clone()));
+            }
+        }
+        Some(HomeRow::Scenario(i)) => {
+            if let Some(row) = app.home.scenarios.get(i).cloned() {
+                app.plan = Some(PlanUi { row, steps: Default::default() });
+                app.screens.push(Screen::Plan);
+            }
+        }
+        None => app.say(Tone::Info, "nothing is selected".into()),
+    }
+}

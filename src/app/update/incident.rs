@@ -1,0 +1,357 @@
+//! An incident, its timeline and the choice of the moment.
+
+use crate::incident::{Command, Context, RunRequest, RunStatus, decide};
+use crate::model::RunId;
+use crate::model::plan::Risk;
+
+use super::super::command::Cmd;
+use super::super::data::Worker;
+use super::super::dialog::{Ask, Dialog, Field, SEVERITIES};
+use super::super::{App, Effect, Pane, Screen, StepsUi, Tone, runnable};
+use super::motion;
+
+pub(super) fn command(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
+    match app.screen() {
+        Screen::Timeline => timeline(app, cmd, out),
+        Screen::Moment => moment(app, cmd),
+        _ => steps(app, cmd, out),
+    }
+}
+
+fn steps(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
+    let step_id = app.step().map(|s| s.id.clone());
+    let submit = |c: Command| Effect::Submit(c, None);
+    match cmd {
+        Cmd::Open => {
+            let pane = app.steps_ui().map_or(Pane::Steps, |s| s.pane);
+            match pane {
+                Pane::Steps => focus(app, Pane::Text),
+                Pane::Text if app.incident.as_ref().is_some_and(|i| i.output.run.is_some()) => {
+                    focus(app, Pane::Output);
+                }
+                Pane::Text | Pane::Output => {}
+            }
+        }
+        Cmd::Run => run(app, out),
+        Cmd::Done => out.extend(step_id.map(|step| submit(Command::FinishStep { step }))),
+        Cmd::Start => out.extend(step_id.map(|step| submit(Command::StartStep { step }))),
+        Cmd::Skip => app.dialogs.extend(step_id.map(|s| Dialog::new(Ask::Skip(s)))),
+        Cmd::Reopen => app.dialogs.extend(step_id.map(|s| Dialog::new(Ask::Reopen(s)))),
+        Cmd::Tick => tick(app, out),
+        Cmd::Note => note(app),
+        Cmd::Timeline => {
+            if let Some(ui) = &mut app.incident {
+                ui.timeline.selected = ui.data.timeline.len().saturating_sub(1);
+                ui.timeline.filter.clear();
+                app.screens.push(Screen::Timeline);
+            }
+        }
+        Cmd::Moment => open_moments(app),
+        Cmd::Variable => app.dialogs.push(Dialog::new(Ask::Variable)),
+        Cmd::Waive => app.dialogs.push(Dialog::new(Ask::Waive)),
+        Cmd::Cancel => {
+            let running = app.incident.as_ref().and_then(|ui| {
+                let going =
+                    |r: &&crate::incident::Run| matches!(r.status, RunStatus::Requested | RunStatus::Running);
+                // The run on the screen if it is going on, else the one that is.
+                let shown = ui.output.run.and_then(|id| ui.data.state.runs.get(&id)).filter(going);
+                shown.or_else(|| ui.data.state.open_runs().find(going)).map(|r| r.id)
+            });
+            app.dialogs.extend(running.map(|r| Dialog::new(Ask::Cancel(r))));
+        }
+        Cmd::Resolve => {
+            let ask = app.incident.as_ref().and_then(|ui| {
+                let unknown = ui.data.state.open_runs().find(|r| r.status == RunStatus::Unknown);
+                let died = || {
+                    ui.data.state.open_runs().find(|r| ui.data.workers.get(&r.id) == Some(&Worker::ChildrenOnly))
+                };
+                unknown.map(|r| Ask::Unknown(r.id)).or_else(|| died().map(|r| Ask::Died(r.id)))
+            });
+            app.dialogs.extend(ask.map(Dialog::new));
+        }
+        Cmd::Declare => {
+            let severity = app.incident.as_ref().and_then(|i| i.data.state.severity.clone());
+            let impact = app.incident.as_ref().and_then(|i| i.data.state.impact.clone());
+            let mut dialog = Dialog::new(Ask::Declare);
+            if let (Some(Field::Choice { at, .. }), Some(s)) = (dialog.fields.first_mut(), severity) {
+                *at = SEVERITIES.iter().position(|(word, _)| *word == s).unwrap_or(0);
+            }
+            if let Some(impact) = impact {
+                dialog.fields[1] = Field::text("Impact began", "now", &impact.at.date_hms());
+                dialog.fields[2] = Field::text("Known from", "first alert, first report", &impact.source);
+            }
+            app.dialogs.push(dialog);
+        }
+        Cmd::Restored => app.dialogs.push(Dialog::new(Ask::Restored)),
+        Cmd::Close => app.dialogs.push(Dialog::new(Ask::Close)),
+        Cmd::AdoptPlan => {
+            let offered = app.incident.as_ref().and_then(|i| i.data.state.plan_offered.clone());
+            app.dialogs.extend(offered.map(|d| Dialog::new(Ask::Adopt(d))));
+        }
+        Cmd::Export => export(app, out),
+        Cmd::Copy => copy(app, out),
+        Cmd::Current => {
+            if let Some(ui) = &mut app.incident {
+                ui.along = true;
+            }
+            go_along(app);
+            focus(app, Pane::Steps);
+        }
+        Cmd::NextBlock => next_block(app, 1),
+        Cmd::PrevBlock => next_block(app, -1),
+        Cmd::NextPane => focus_next(app, 1),
+        Cmd::PrevPane => focus_next(app, -1),
+        Cmd::Pane1 => focus(app, Pane::Steps),
+        Cmd::Pane2 => focus(app, Pane::Text),
+        Cmd::Pane3 => focus(app, Pane::Output),
+        Cmd::Follow => motion::follow(app),
+        Cmd::NextMatch => motion::search(app, true),
+        Cmd::PrevMatch => motion::search(app, false),
+        _ => {}
+    }
+}
+
+fn timeline(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
+    match cmd {
+        Cmd::Note => note(app),
+        Cmd::Export => export(app, out),
+        Cmd::Copy => {
+            let row = app.incident.as_ref().and_then(|ui| {
+                let shown = ui.data.timeline.iter().filter(|r| ui.timeline.passes(r.text.as_str()));
+                shown.skip(ui.timeline.selected).map(|r| format!("{} {} {}", r.at, r.actor, r.text)).next()
+            });
+            out.extend(row.map(|text| Effect::Copy(text, "line")));
+        }
+        Cmd::Open => {
+            // The step that is worked on is what a reader of the timeline comes back to.
+            app.screens.pop();
+        }
+        _ => {}
+    }
+}
+
+fn moment(app: &mut App, cmd: Cmd) {
+    if cmd != Cmd::Open {
+        return;
+    }
+    let Some(ui) = &app.incident else { return };
+    let ask = match ui.data.state.facts.candidates.get(ui.moment.selected) {
+        Some(c) => Ask::Choose {
+            target: c.target.clone(),
+            at: Some(c.at),
+            loses: Some(c.loses.clone()),
+            what: c.what.clone(),
+        },
+        None => Ask::OtherMoment,
+    };
+    app.dialogs.push(Dialog::new(ask));
+}
+
+pub(super) fn open_moments(app: &mut App) {
+    if let Some(ui) = &mut app.incident {
+        let chosen = ui.data.state.facts.chosen.as_ref().map(|(target, ..)| target);
+        let at = ui.data.state.facts.candidates.iter().position(|c| Some(&c.target) == chosen);
+        ui.moment.selected = at.unwrap_or(0);
+        app.screens.push(Screen::Moment);
+    }
+}
+
+fn note(app: &mut App) {
+    let mut dialog = Dialog::new(Ask::Note);
+    if !app.draft.is_empty() {
+        dialog.fields[0] = Field::text("Note", "what was seen or done", &app.draft);
+    }
+    app.dialogs.push(dialog);
+}
+
+fn export(app: &App, out: &mut Vec<Effect>) {
+    out.extend(app.incident.as_ref().map(|i| Effect::Export(i.data.state.id.clone())));
+}
+
+/// Ticks the selected item, or from the list of steps the first one that is not ticked.
+fn tick(app: &mut App, out: &mut Vec<Effect>) {
+    let Some(ui) = &app.incident else { return };
+    let Some(step) = ui.data.scenario.steps.get(ui.steps.step) else { return };
+    let ticked = ui.data.state.step(&step.id).ticked;
+    let is = |i: usize| u32::try_from(i).is_ok_and(|i| ticked.contains_key(&i));
+    let item = match ui.steps.pane {
+        Pane::Text => Some(ui.steps.item),
+        Pane::Steps | Pane::Output => (0..step.items.len()).find(|i| !is(*i)),
+    };
+    match item.and_then(|i| u32::try_from(i).ok()) {
+        Some(item) => {
+            let done = !ticked.contains_key(&item);
+            out.push(Effect::Submit(Command::Tick { step: step.id.clone(), item, done }, None));
+        }
+        None => app.say(Tone::Info, "everything is ticked; enter, then space, unticks an item".into()),
+    }
+}
+
+/// The run of the selected command: what is missing is asked for, what is forbidden is said, then it is shown as it
+/// would run. Only what reads is run at once.
+pub(super) fn run(app: &mut App, out: &mut Vec<Effect>) {
+    let Some(ui) = &app.incident else { return };
+    let Some(step) = ui.data.scenario.steps.get(ui.steps.step) else { return };
+    let Some(block) = runnable::blocks(step).nth(ui.steps.block).or_else(|| runnable::blocks(step).next()) else {
+        return;
+    };
+    let state = &ui.data.state;
+    let mut request = match runnable::request(step, block, &state.vars, &app.env.actions) {
+        Ok(request) => request,
+        Err(missing) => {
+            let target = "TARGET".to_string();
+            if missing.variables.contains(&target) {
+                app.say(Tone::Info, "TARGET has no value yet: choose the moment to restore to".into());
+                return open_moments(app);
+            }
+            let mut names = missing.variables;
+            names.extend(missing.placeholders);
+            return app.dialogs.push(Dialog::new(Ask::Values(names)));
+        }
+    };
+    let name = state
+        .facts
+        .source
+        .as_ref()
+        .map(|(identity, _)| identity.database.clone())
+        .or_else(|| state.target.clone())
+        .unwrap_or_default();
+    if request.risk == Risk::Destroy {
+        // Whether the gates are open is asked as if the name had been typed; it is asked for last.
+        request.confirmed = Some(name.clone());
+    }
+    let wish = Command::RequestRun(request.clone());
+    let context =
+        Context { scenario: &ui.data.scenario, now: &app.now, actor: &app.env.actor, policy: &app.env.policy };
+    if let Err(refusal) = decide(Some(state), &wish, context) {
+        return app.dialogs.push(Dialog::new(Ask::Refused(refusal)));
+    }
+    match request.risk {
+        Risk::Read => start(app, request, out),
+        Risk::Change => app.dialogs.push(Dialog::new(Ask::Run(Box::new(request)))),
+        Risk::Destroy => {
+            request.confirmed = None;
+            app.dialogs.push(Dialog::new(Ask::Destroy(Box::new(request), name)));
+        }
+    }
+}
+
+/// Asks the world to run it.
+pub(super) fn start(app: &mut App, request: RunRequest, out: &mut Vec<Effect>) {
+    let code = app.step().and_then(|s| s.blocks.iter().find(|b| Some(b.line) == request.block_line)).map(|_| {
+        // Placeholders are filled in already; what is shown is what runs.
+        request.shown.clone()
+    });
+    let code = code.filter(|_| request.action == "shell" || request.action == "sql");
+    if let Some(ui) = &mut app.incident {
+        ui.output.follow = true;
+        ui.output.column = 0;
+    }
+    out.push(Effect::Run(Box::new(request), code));
+}
+
+/// Copies the selected command, the step's text, or the output that is kept.
+pub(super) fn copy(app: &mut App, out: &mut Vec<Effect>) {
+    let Some(step) = app.step() else { return };
+    let Some(place) = app.steps_ui() else { return };
+    let vars = app.incident.as_ref().map(|i| &i.data.state.vars);
+    let (text, what) = match place.pane {
+        Pane::Steps => match runnable::blocks(step).nth(place.block) {
+            Some(block) => {
+                let ready = vars.and_then(|v| runnable::request(step, block, v, &app.env.actions).ok());
+                (ready.map_or_else(|| block.code.clone(), |r| r.shown), "command")
+            }
+            None => (step.title.clone(), "title"),
+        },
+        Pane::Text => {
+            let mut text = format!("{}\n\n{}", step.title, step.text);
+            for block in &step.blocks {
+                text.push_str(&format!("\n\n```{}\n{}\n```", block.lang, block.code));
+            }
+            (text, "step")
+        }
+        Pane::Output => {
+            let output = app.incident.as_ref().and_then(|i| i.data.outputs.get(&i.output.run?));
+            let Some(output) = output else { return app.say(Tone::Info, "there is no output to copy".into()) };
+            let first = output.lines.first();
+            let count = usize::try_from(output.lines.total() - first).unwrap_or(usize::MAX);
+            let lines = output.lines.read(first, count);
+            (lines.iter().map(|l| l.as_str()).collect::<Vec<_>>().join("\n"), "output")
+        }
+    };
+    out.push(Effect::Copy(text, what));
+}
+
+/// Gives a pane the focus.
+pub(super) fn focus(app: &mut App, pane: Pane) {
+    let has_output = app.incident.as_ref().is_some_and(|i| i.output.run.is_some());
+    if let Some(place) = steps_mut(app)
+        && (pane != Pane::Output || has_output)
+    {
+        place.pane = pane;
+    }
+}
+
+fn focus_next(app: &mut App, by: isize) {
+    let Some(ui) = &mut app.incident else { return };
+    let mut panes = vec![Pane::Steps, Pane::Text];
+    if ui.output.run.is_some() {
+        panes.push(Pane::Output);
+    }
+    let at = panes.iter().position(|p| *p == ui.steps.pane).unwrap_or(0) as isize;
+    ui.steps.pane = panes[(at + by).rem_euclid(panes.len() as isize) as usize];
+}
+
+pub(super) fn next_block(app: &mut App, by: isize) {
+    let Some(count) = app.step().map(|s| runnable::blocks(s).count()).filter(|c| *c > 0) else { return };
+    if let Some(place) = steps_mut(app) {
+        place.block = (place.block as isize + by).rem_euclid(count as isize) as usize;
+    }
+}
+
+/// Where the reader is among the steps on the screen.
+pub(super) fn steps_mut(app: &mut App) -> Option<&mut StepsUi> {
+    match app.screen() {
+        Screen::Plan => app.plan.as_mut().map(|p| &mut p.steps),
+        _ => app.incident.as_mut().map(|i| &mut i.steps),
+    }
+}
+
+/// When the reader has not moved elsewhere, the selection goes along to the step the work is at.
+pub(super) fn go_along(app: &mut App) {
+    let Some(ui) = &mut app.incident else { return };
+    let len = ui.data.scenario.steps.len();
+    let current = ui.data.state.current_step(&ui.data.scenario).map(|s| s.id.clone());
+    let at = ui.data.scenario.steps.iter().position(|s| Some(&s.id) == current.as_ref());
+    if ui.along
+        && let Some(at) = at
+        && at != ui.steps.step
+    {
+        ui.steps = StepsUi { step: at, pane: ui.steps.pane, ..StepsUi::default() };
+        if ui.steps.pane == Pane::Output {
+            ui.steps.pane = Pane::Steps;
+        }
+    }
+    ui.steps.step = ui.steps.step.min(len.saturating_sub(1));
+    let rows = ui.data.timeline.len();
+    if ui.timeline.selected + 2 >= rows || ui.timeline.selected >= rows {
+        ui.timeline.selected = rows.saturating_sub(1);
+    }
+}
+
+/// The output on the screen is that of the selected step's last run, else of a run that is going on.
+pub(super) fn follow_run(app: &mut App, out: &mut Vec<Effect>) {
+    let Some(ui) = &mut app.incident else { return };
+    let step = ui.data.scenario.steps.get(ui.steps.step);
+    let own = step.and_then(|s| ui.data.state.last_run_of(&s.id));
+    let run: Option<RunId> = own.map(|r| r.id);
+    if run == ui.output.run {
+        return;
+    }
+    ui.output = super::super::OutputUi { run, follow: true, ..Default::default() };
+    if run.is_none() && ui.steps.pane == Pane::Output {
+        ui.steps.pane = Pane::Steps;
+    }
+    app.dirty = true;
+    out.extend(run.map(Effect::Follow));
+}
