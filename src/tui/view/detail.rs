@@ -1,0 +1,264 @@
+//! The selected step: its text and items, and below, always in sight, its command exactly as it will run.
+
+use ratatui::layout::Rect;
+
+use crate::action::{Progress, ProgressPhase};
+use crate::app::{App, IncidentUi, Pane, Shown, next, runnable, words};
+use crate::incident::{Run, RunStatus};
+use crate::model::event::Outcome;
+use crate::model::format_clock;
+use crate::model::plan::{Block, BlockRole, Risk, Step};
+use crate::tui::theme::Role;
+
+use super::canvas::{Canvas, Piece, bar, chop, p, prose, width, wrap};
+use super::header;
+
+/// Most rows a command takes before it is cut; the dialog that runs it shows all of it.
+const COMMAND_ROWS: usize = 4;
+
+/// Rows the text and the command would like to have.
+pub(super) fn measure(canvas: &Canvas<'_>, area: Rect, app: &App, ui: Option<&IncidentUi>) -> (u16, u16) {
+    let Some(step) = app.step() else { return (0, 0) };
+    let (lines, _) = text(canvas, app, ui, step, area.width.saturating_sub(2) as usize);
+    let command = command(canvas, app, ui, step, area.width.saturating_sub(2) as usize);
+    (lines.len() as u16 + 1, command.len() as u16 + u16::from(!command.is_empty()))
+}
+
+pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, ui: Option<&IncidentUi>, shown: &mut Shown) {
+    let Some(step) = app.step() else {
+        canvas.line(area, 0, &[p(Role::Muted, " this scenario has no steps")]);
+        return;
+    };
+    let Some(place) = app.steps_ui() else { return };
+    let focus = place.pane == Pane::Text;
+    let columns = area.width.saturating_sub(2) as usize;
+    let command = command(canvas, app, ui, step, columns);
+    let command_rows = if command.is_empty() { 0 } else { command.len() as u16 + 1 };
+    let command_rows = command_rows.min(area.height.saturating_sub(2));
+    let text_area = Rect { height: area.height - command_rows, ..area };
+
+    let (word, role) = match ui {
+        Some(ui) => {
+            let (_, word, role) = header::step_state(canvas, &ui.data, &step.id);
+            (word, role)
+        }
+        None => ("", Role::Muted),
+    };
+    let right = if word.is_empty() || word == "open" { vec![] } else { vec![p(role, word)] };
+    let head = format!("{} {}", place.step + 1, step.title);
+    super::incident::title(canvas, text_area, &head, focus, &right);
+
+    let body = Rect { x: area.x + 1, y: area.y + 1, width: columns as u16, height: text_area.height.saturating_sub(1) };
+    let (lines, item_rows) = text(canvas, app, ui, step, columns);
+    let rows = body.height as usize;
+    shown.text = (lines.len(), rows);
+    shown.item_rows = item_rows;
+    let top = place.scroll.min(lines.len().saturating_sub(rows));
+    for (row, pieces) in lines.iter().skip(top).take(rows).enumerate() {
+        canvas.line(body, row as u16, pieces);
+    }
+    if focus && let Some(row) = shown.item_rows.get(place.item).filter(|r| **r >= top && **r - top < rows) {
+        let line = Rect { x: area.x, y: body.y + (row - top) as u16, width: area.width, height: 1 };
+        canvas.tint(line, Role::Selected);
+        canvas.line(line, 0, &[p(Role::Selected, canvas.glyphs().cursor)]);
+    }
+    let below = lines.len().saturating_sub(top + rows);
+    if below > 0 {
+        let note = format!(" {below} more rows {} ", canvas.glyphs().more);
+        canvas.right(Rect { y: text_area.bottom() - 1, height: 1, ..area }, 0, &[p(Role::Muted, note)]);
+    }
+    if command_rows > 0 {
+        draw_command(canvas, Rect { y: text_area.bottom(), height: command_rows, ..area }, app, step, &command);
+    }
+}
+
+fn draw_command(canvas: &mut Canvas<'_>, area: Rect, app: &App, step: &Step, lines: &[Vec<Piece>]) {
+    let all: Vec<&Block> = runnable::blocks(step).collect();
+    let at = app.steps_ui().map_or(0, |s| s.block).min(all.len().saturating_sub(1));
+    let title = if all.len() > 1 { format!("command {} of {}", at + 1, all.len()) } else { "command".into() };
+    let risk = all.get(at).map(|b| runnable::risk(b, &app.env.actions)).unwrap_or(Risk::Read);
+    let risk_role = match risk {
+        Risk::Read => Role::Good,
+        Risk::Change => Role::Warning,
+        Risk::Destroy => Role::Danger,
+    };
+    let mut right = vec![p(risk_role, next::risk_word(risk))];
+    if all.len() > 1 {
+        let key = canvas.look.keymap.shown(crate::app::command::Cmd::NextBlock, canvas.look.ascii);
+        right.push(p(Role::Code, format!("  {key}")));
+        right.push(p(Role::Muted, " next"));
+    }
+    canvas.rule(area, 0, Role::Border, false, &[p(Role::Muted, title)], &right);
+    let inner = Rect { x: area.x + 1, width: area.width.saturating_sub(2), ..area };
+    for (row, pieces) in lines.iter().take(area.height.saturating_sub(1) as usize).enumerate() {
+        canvas.line(inner, row as u16 + 1, pieces);
+    }
+}
+
+/// The step's text as rows, and the row of each item.
+fn text(
+    canvas: &Canvas<'_>,
+    app: &App,
+    ui: Option<&IncidentUi>,
+    step: &Step,
+    columns: usize,
+) -> (Vec<Vec<Piece>>, Vec<usize>) {
+    let g = canvas.glyphs();
+    let mut lines: Vec<Vec<Piece>> = Vec::new();
+    if let Some(condition) = &step.condition {
+        lines.extend(wrap(&format!("Only {condition}"), columns, 2).into_iter().map(|l| vec![p(Role::Warning, l)]));
+    }
+    if let Some(ui) = ui {
+        let s = ui.data.state.step(&step.id);
+        if let Some(reason) = &s.reason {
+            let text = format!("{}: {reason}", if s.ended.is_some() { "skipped" } else { "open again" });
+            lines.extend(wrap(&text, columns, 2).into_iter().map(|l| vec![p(Role::Warning, l)]));
+        }
+    }
+    lines.extend(prose(&step.text, columns).into_iter().map(|l| vec![p(Role::Text, l)]));
+    let mut item_rows = Vec::new();
+    if !step.items.is_empty() {
+        if !lines.is_empty() {
+            lines.push(vec![]);
+        }
+        let ticked = ui.map(|u| u.data.state.step(&step.id).ticked).unwrap_or_default();
+        for (i, item) in step.items.iter().enumerate() {
+            item_rows.push(lines.len());
+            let done = u32::try_from(i).is_ok_and(|i| ticked.contains_key(&i));
+            let (mark, role) = if done { (g.boxes[0], Role::Good) } else { (g.boxes[1], Role::Text) };
+            let rows = wrap(&words::plain(&item.title), columns.saturating_sub(5), 0);
+            for (n, row) in rows.into_iter().enumerate() {
+                let lead = if n == 0 { format!(" {mark} ") } else { "     ".into() };
+                lines.push(vec![p(role, lead), p(if done { Role::Muted } else { Role::Text }, row)]);
+            }
+        }
+    }
+    for block in step.blocks.iter().filter(|b| !matches!(b.role, BlockRole::Run | BlockRole::Query)) {
+        lines.push(vec![]);
+        let rows = block.code.lines().flat_map(|l| chop(l, columns.saturating_sub(2)));
+        lines.extend(rows.map(|l| vec![p(Role::Border, format!("{} ", g.lines[1])), p(Role::Muted, l)]));
+    }
+    let _ = app;
+    (lines, item_rows)
+}
+
+/// The selected command, as it will run, and how its last run went.
+fn command(canvas: &Canvas<'_>, app: &App, ui: Option<&IncidentUi>, step: &Step, columns: usize) -> Vec<Vec<Piece>> {
+    let Some(place) = app.steps_ui() else { return vec![] };
+    let Some(block) = runnable::blocks(step).nth(place.block).or_else(|| runnable::blocks(step).next()) else {
+        return vec![];
+    };
+    let ready = ui.map(|u| runnable::request(step, block, &u.data.state.vars, &app.env.actions));
+    let (code, missing) = match &ready {
+        Some(Ok(request)) => (request.shown.clone(), None),
+        Some(Err(missing)) => (block.code.clone(), Some(missing)),
+        None => (block.code.clone(), None),
+    };
+    let prompt = if block.role == BlockRole::Query { "  " } else { "$ " };
+    let mut rows: Vec<String> = Vec::new();
+    for line in code.lines() {
+        for (n, row) in chop(line, columns.saturating_sub(2)).into_iter().enumerate() {
+            let lead = if n == 0 && rows.is_empty() { prompt } else { "  " };
+            rows.push(format!("{lead}{row}"));
+        }
+    }
+    let cut = rows.len().saturating_sub(COMMAND_ROWS);
+    let mut lines: Vec<Vec<Piece>> = rows.into_iter().take(COMMAND_ROWS).map(|r| vec![p(Role::Code, r)]).collect();
+    if cut > 0 {
+        lines.pop();
+        lines.push(vec![p(Role::Muted, format!("  {} {} more rows; r shows all of it", canvas.glyphs().more, cut + 1))]);
+    }
+    if let Some(missing) = missing {
+        let names = [missing.variables.clone(), missing.placeholders.clone()].concat().join(", ");
+        lines.push(vec![p(Role::Warning, format!("{names} has no value yet"))]);
+    }
+    if let Some(run) = ui.and_then(|u| u.data.state.last_run_of(&step.id)) {
+        lines.extend(status(canvas, app, ui.and_then(|u| u.data.progress.get(&run.id)), run, columns));
+    }
+    lines
+}
+
+/// How a run is going or went.
+fn status(canvas: &Canvas<'_>, app: &App, progress: Option<&Progress>, run: &Run, columns: usize) -> Vec<Vec<Piece>> {
+    let g = canvas.glyphs();
+    let mut lines = Vec::new();
+    let one = |role: Role, text: String| -> Vec<Vec<Piece>> {
+        wrap(&text, columns, 2).into_iter().take(2).map(|l| vec![p(role, l)]).collect()
+    };
+    let took = crate::model::format_clock(std::time::Duration::from_millis(run.duration_ms));
+    match run.status {
+        RunStatus::Requested => {
+            let since = run.requested.elapsed(&app.now);
+            lines.extend(one(Role::Info, format!("{} starting, {}", g.active, format_clock(since))));
+        }
+        RunStatus::Running => {
+            for phase in progress.map(|p| p.phases.as_slice()).unwrap_or_default() {
+                lines.push(phase_line(canvas, phase, columns));
+            }
+            let since = run.started.as_ref().unwrap_or(&run.requested).elapsed(&app.now);
+            let mut text = if run.cancel_requested {
+                format!("{} stopping: asked politely, KILL follows after 5 s", g.active)
+            } else {
+                format!("{} running for {}", g.active, format_clock(since))
+            };
+            if let Some(ms) = progress.and_then(|p| p.eta_ms) {
+                text.push_str(&format!(", about {} left", format_clock(std::time::Duration::from_millis(ms))));
+            }
+            lines.extend(one(if run.cancel_requested { Role::Warning } else { Role::Info }, text));
+        }
+        RunStatus::Finished(Outcome::Succeeded) => {
+            lines.extend(one(Role::Good, format!("{} {} in {took}", g.done, run.summary)));
+        }
+        RunStatus::Finished(outcome) => {
+            let word = match outcome {
+                Outcome::Cancelled => "stopped",
+                Outcome::Refused => "refused, nothing was touched",
+                Outcome::Failed | Outcome::Succeeded => "failed",
+            };
+            let code = run.exit_code.map(|c| format!(" (exit {c})")).unwrap_or_default();
+            lines.extend(one(Role::Danger, format!("{} {word}{code}: {}", g.failed, run.summary)));
+        }
+        RunStatus::Unknown => {
+            let text = format!("{} outcome unknown: the worker vanished; look at the target, then press o", g.unknown);
+            lines.extend(one(Role::Danger, text));
+        }
+        RunStatus::Withdrawn => lines.extend(one(Role::Muted, format!("taken back: {}", run.summary))),
+    }
+    lines
+}
+
+/// One phase with its bar: `replay  14:00:21→14:01:07 █████░░░ 64 %`.
+fn phase_line(canvas: &Canvas<'_>, phase: &ProgressPhase, columns: usize) -> Vec<Piece> {
+    let g = canvas.glyphs();
+    let permille = phase.total.filter(|t| *t > 0).map(|t| (u128::from(phase.done) * 1000 / u128::from(t)).min(1000) as u64);
+    let amount = |n: u64| if phase.unit == "bytes" { words::bytes(n) } else { words::count(n) };
+    let text = match (&phase.text, phase.total) {
+        (t, _) if !t.is_empty() => t.clone(),
+        (_, Some(total)) => format!("{} of {}", amount(phase.done), amount(total)),
+        (_, None) => format!("{} {}", amount(phase.done), if phase.unit == "bytes" { "" } else { &phase.unit }),
+    };
+    let name = format!("{:<8}", phase.name);
+    let tail = match permille {
+        Some(1000) => " done".to_string(),
+        Some(n) => format!(" {:>3} %", n / 10),
+        None => String::new(),
+    };
+    let rate = match (phase.rate, permille) {
+        (Some(r), n) if n != Some(1000) && phase.unit == "bytes" => format!(" {}/s", words::bytes(r)),
+        _ => String::new(),
+    };
+    let used = width(&name) + width(&text) + width(&tail) + width(&rate) + 1;
+    let mut out = vec![p(Role::Muted, name), p(Role::Text, text)];
+    if let Some(n) = permille
+        && columns >= used + 6
+    {
+        let room = (columns - used).min(30);
+        let (full, empty) = bar(g, n, room);
+        out.push(p(Role::Text, " "));
+        out.push(p(if n == 1000 { Role::Good } else { Role::Info }, full));
+        out.push(p(Role::Border, empty));
+    }
+    out.push(p(if permille == Some(1000) { Role::Good } else { Role::Text }, tail));
+    out.push(p(Role::Muted, rate));
+    out
+}

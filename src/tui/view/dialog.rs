@@ -1,0 +1,344 @@
+//! Dialogs: what is asked, what exactly would happen, the fields, the answers. Cancel has the focus to begin with.
+
+use ratatui::layout::Rect;
+
+use crate::app::command::Cmd;
+use crate::app::dialog::{Ask, Dialog, Field};
+use crate::app::{App, Shown, words};
+use crate::model::RunId;
+use crate::model::plan::Risk;
+use crate::tui::theme::Role;
+
+use super::canvas::{Canvas, Piece, chop, p, width, wrap};
+
+/// The word on the button that does it.
+pub(super) fn yes_word(ask: &Ask) -> &'static str {
+    match ask {
+        Ask::Help | Ask::Palette => "do it",
+        Ask::Note => "write it",
+        Ask::Skip(_) => "skip the step",
+        Ask::Reopen(_) => "open it again",
+        Ask::Declare => "declare",
+        Ask::Begin { .. } => "declare it",
+        Ask::Drill { .. } => "start the drill",
+        Ask::Values(_) | Ask::Variable => "set",
+        Ask::Run(_) => "run it",
+        Ask::Destroy(..) => "run it",
+        Ask::Refused(_) | Ask::Waive => "waive",
+        Ask::Choose { .. } => "choose it",
+        Ask::OtherMoment => "look at it",
+        Ask::Cancel(_) => "stop it",
+        Ask::Unknown(_) => "record it",
+        Ask::Died(_) | Ask::Quit => "choose",
+        Ask::Restored => "service is back",
+        Ask::Close => "close it",
+        Ask::Adopt(_) => "use the new plan",
+    }
+}
+
+/// Title, role of the border, and the text above the fields.
+fn content(app: &App, ask: &Ask, columns: usize) -> (&'static str, Role, Vec<Vec<Piece>>) {
+    let mut lines: Vec<Vec<Piece>> = Vec::new();
+    let say = |lines: &mut Vec<Vec<Piece>>, role: Role, text: &str| {
+        lines.extend(wrap(text, columns, 0).into_iter().map(|l| vec![p(role, l)]));
+    };
+    let code = |lines: &mut Vec<Vec<Piece>>, text: &str| {
+        for line in text.lines() {
+            lines.extend(chop(line, columns.saturating_sub(2)).into_iter().map(|l| vec![p(Role::Code, format!("  {l}"))]));
+        }
+    };
+    let run_of = |run: RunId| app.incident.as_ref().and_then(|i| i.data.state.runs.get(&run));
+    let step_of = |id: &crate::model::StepId| {
+        let s = app.incident.as_ref().map(|i| &i.data.scenario);
+        s.and_then(|s| s.steps.iter().find(|s| s.id == *id)).map_or(String::new(), |s| s.title.clone())
+    };
+    let target = app.incident.as_ref().map(|i| {
+        let seen = i.data.state.facts.source.as_ref().map(|(s, _)| format!("{} at {}:{}", s.database, s.host, s.port));
+        match (&i.data.state.target, seen) {
+            (Some(t), Some(s)) => format!("{t} ({s})"),
+            (Some(t), None) => format!("{t} (not seen live yet)"),
+            (None, Some(s)) => s,
+            (None, None) => "not seen live yet".into(),
+        }
+    });
+    match ask {
+        Ask::Help | Ask::Palette => ("", Role::Accent, lines),
+        Ask::Note => {
+            say(&mut lines, Role::Muted, "A note stands in the timeline for good. When it happened may be earlier than now.");
+            ("note", Role::Accent, lines)
+        }
+        Ask::Skip(id) => {
+            say(&mut lines, Role::Text, &format!("Leave out: {}", step_of(id)));
+            say(&mut lines, Role::Muted, "The step and the reason stay in the timeline; u opens it again.");
+            ("skip a step", Role::Warning, lines)
+        }
+        Ask::Reopen(id) => {
+            say(&mut lines, Role::Text, &format!("Open again: {}", step_of(id)));
+            ("open a step again", Role::Warning, lines)
+        }
+        Ask::Declare => {
+            say(&mut lines, Role::Muted, "The RTO clock runs from when impact began, which is usually earlier than now.");
+            ("declare", Role::Warning, lines)
+        }
+        Ask::Begin { title, file, .. } => {
+            say(&mut lines, Role::Text, title);
+            say(&mut lines, Role::Muted, &format!("{file}. This is the real thing: to rehearse, leave with esc and press d."));
+            ("declare a REAL incident", Role::Danger, lines)
+        }
+        Ask::Drill { title, .. } => {
+            say(&mut lines, Role::Text, title);
+            lines.push(vec![]);
+            say(
+                &mut lines,
+                Role::Text,
+                "Makes a private PostgreSQL in a scratch folder, with a small shop and live traffic, and damages it. \
+                 Nothing of it can reach a real target; it is removed at the end.",
+            );
+            ("start a drill", Role::Info, lines)
+        }
+        Ask::Values(_) => {
+            say(&mut lines, Role::Text, "The command needs these values. They are kept for the following steps and recorded.");
+            ("values", Role::Accent, lines)
+        }
+        Ask::Variable => {
+            say(&mut lines, Role::Muted, "Values are recorded and shown: never enter a secret here.");
+            ("variable", Role::Accent, lines)
+        }
+        Ask::Run(request) => {
+            say(&mut lines, Role::Text, "This will run, exactly as it stands here:");
+            code(&mut lines, &request.shown);
+            lines.push(vec![]);
+            lines.extend(target.map(|t| vec![p(Role::Muted, "target  "), p(Role::Text, t)]));
+            lines.push(vec![p(Role::Muted, "risk    "), p(Role::Warning, "changes something")]);
+            lines.push(vec![p(Role::Muted, "stop    "), p(Role::Text, "x asks it to stop; it goes on without this console")]);
+            ("run", Role::Warning, lines)
+        }
+        Ask::Destroy(request, name) => {
+            say(&mut lines, Role::Danger, "This can destroy data or take the service down. It will run exactly as it stands here:");
+            code(&mut lines, &request.shown);
+            lines.push(vec![]);
+            lines.extend(target.map(|t| vec![p(Role::Muted, "target  "), p(Role::Text, t)]));
+            lines.push(vec![p(Role::Muted, "name    "), p(Role::Danger, name.clone())]);
+            ("run something that destroys", Role::Danger, lines)
+        }
+        Ask::Refused(refusal) => {
+            say(&mut lines, Role::Danger, &format!("{}.", refusal.why.trim_end_matches('.')));
+            if !refusal.hint.is_empty() {
+                lines.push(vec![]);
+                say(&mut lines, Role::Text, &format!("What to do: {}.", refusal.hint.trim_end_matches('.')));
+            }
+            ("refused, nothing was touched", Role::Danger, lines)
+        }
+        Ask::Waive => {
+            say(&mut lines, Role::Warning, "A gate that is waived no longer protects this incident. Who did it and why is recorded.");
+            ("waive a safety gate", Role::Danger, lines)
+        }
+        Ask::Choose { target, at, loses, what } => {
+            let when = at.map(|t| format!(" ({} UTC)", t.date_hms())).unwrap_or_default();
+            say(&mut lines, Role::Text, &format!("Restore to just before {target}{when}"));
+            say(&mut lines, Role::Muted, what);
+            lines.push(vec![]);
+            let loss = loses.as_ref().map_or("not known".to_string(), words::loss);
+            lines.push(vec![p(Role::Muted, "loses   "), p(Role::Warning, loss)]);
+            say(&mut lines, Role::Muted, "Nothing runs yet: the moment becomes TARGET for the restore, which is shown first.");
+            ("choose this moment", Role::Warning, lines)
+        }
+        Ask::OtherMoment => {
+            say(&mut lines, Role::Text, "Restore to just before a time (with its zone), LSN, transaction or restore point.");
+            ("another moment", Role::Accent, lines)
+        }
+        Ask::Cancel(run) => {
+            if let Some(r) = run_of(*run) {
+                say(&mut lines, Role::Text, &format!("Stop run {run}:"));
+                code(&mut lines, &r.shown);
+                lines.push(vec![]);
+                let text = if r.risk == Risk::Read {
+                    "It only reads: stopping it does no harm."
+                } else {
+                    "It changes something: what it did so far stays. It is asked to stop, and killed after 5 s."
+                };
+                say(&mut lines, Role::Text, text);
+            }
+            ("stop a run", Role::Warning, lines)
+        }
+        Ask::Unknown(run) => {
+            if let Some(r) = run_of(*run) {
+                say(&mut lines, Role::Text, &format!("The worker of run {run} vanished before it could say how it ended:"));
+                code(&mut lines, &r.shown);
+                say(&mut lines, Role::Warning, "Look at the target itself. It is never run again by the program.");
+            }
+            ("what became of it?", Role::Danger, lines)
+        }
+        Ask::Died(run) => {
+            if let Some(r) = run_of(*run) {
+                say(&mut lines, Role::Text, &format!("The worker of run {run} died. What it started goes on:"));
+                code(&mut lines, &r.shown);
+                say(&mut lines, Role::Warning, "Do not run it a second time while they live.");
+            }
+            ("worker died, its processes go on", Role::Danger, lines)
+        }
+        Ask::Restored => {
+            say(&mut lines, Role::Text, "The RTO clock stops at this time. Say it when users are served again, not before.");
+            ("service is back", Role::Good, lines)
+        }
+        Ask::Close => {
+            let state = app.incident.as_ref().map(|i| &i.data.state);
+            if state.is_some_and(|s| s.restored.is_none()) {
+                say(&mut lines, Role::Danger, "Service is not marked as restored (R does that). Closing anyway needs its reason in the summary.");
+            }
+            let open = app.incident.as_ref().map_or(0, |i| {
+                use crate::incident::StepStatus::{Done, Skipped};
+                i.data.scenario.steps.iter().filter(|s| !matches!(i.data.state.step(&s.id).status, Done | Skipped)).count()
+            });
+            if open > 0 {
+                say(&mut lines, Role::Warning, &format!("{} not worked yet.", words::plural(open as u64, "step")));
+            }
+            say(&mut lines, Role::Muted, "After this only notes can be added.");
+            ("close the incident", Role::Warning, lines)
+        }
+        Ask::Adopt(digest) => {
+            say(&mut lines, Role::Text, "The plan on disk has changed since this incident was opened. Steps done so far stay done.");
+            say(&mut lines, Role::Muted, &format!("new plan {}", &digest.as_str()[..digest.as_str().len().min(12)]));
+            ("use the changed plan", Role::Warning, lines)
+        }
+        Ask::Quit => {
+            let runs = app.incident.iter().flat_map(|i| i.data.state.open_runs());
+            for r in runs {
+                say(&mut lines, Role::Text, &format!("Run {} is going on:", r.id));
+                code(&mut lines, r.shown.lines().next().unwrap_or(""));
+            }
+            ("leave the console?", Role::Warning, lines)
+        }
+    }
+}
+
+/// Draws the dialog in the middle of an area.
+pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, dialog: &Dialog, shown: &mut Shown) {
+    if matches!(dialog.ask, Ask::Help | Ask::Palette) {
+        return super::palette::draw(canvas, area, app, dialog, shown);
+    }
+    let columns = area.width.saturating_sub(4).min(76);
+    let inside = columns.saturating_sub(4) as usize;
+    let (title, role, text) = content(app, &dialog.ask, inside);
+    let fields = fields(canvas, dialog, inside);
+    let problem: Vec<String> = dialog.problem.iter().flat_map(|t| wrap(t, inside.saturating_sub(2), 0)).collect();
+    let buttons = buttons(canvas, dialog);
+    let below = fields.len() + problem.len() + usize::from(!buttons.is_empty());
+    let gap = usize::from(!text.is_empty());
+    let room = (area.height as usize).saturating_sub(2 + below + gap + 1);
+    let text_rows = text.len().min(room.max(1));
+    let height = (text_rows + gap + below + 2 + usize::from(!buttons.is_empty() && !problem.is_empty())) as u16;
+    let height = height.min(area.height);
+    let at = Rect { x: area.x + (area.width - columns) / 2, y: area.y + (area.height - height) / 2, width: columns, height };
+    canvas.frame(at, role, &[p(role, title)]);
+    let inner = Rect { x: at.x + 2, y: at.y + 1, width: inside as u16, height: at.height.saturating_sub(2) };
+
+    shown.dialog = (text.len(), text_rows);
+    let top = dialog.scroll.min(text.len().saturating_sub(text_rows));
+    for (row, pieces) in text.iter().skip(top).take(text_rows).enumerate() {
+        canvas.line(inner, row as u16, pieces);
+    }
+    if text.len() > text_rows {
+        let keys = [Cmd::PageUp, Cmd::PageDown].map(|c| canvas.look.keymap.shown(c, canvas.look.ascii)).join("/");
+        let note = format!(" rows {}{}{} of {}, {keys} ", top + 1, canvas.glyphs().dash, top + text_rows, text.len());
+        canvas.right(Rect { x: at.x + 2, width: at.width - 4, ..at }, 0, &[p(Role::Warning, note)]);
+    }
+    let mut row = (text_rows + gap) as u16;
+    for (line, focused) in fields {
+        canvas.line(inner, row, &line);
+        if focused {
+            let mark = canvas.glyphs().cursor;
+            canvas.line(Rect { x: at.x + 1, y: inner.y + row, width: 1, height: 1 }, 0, &[p(Role::Accent, mark)]);
+        }
+        row += 1;
+    }
+    for line in problem {
+        let mark = canvas.glyphs().failed;
+        canvas.line(inner, row, &[p(Role::Danger, format!("{mark} {line}"))]);
+        row += 1;
+    }
+    if !buttons.is_empty() {
+        let last = inner.height.saturating_sub(1);
+        canvas.right(inner, last, &buttons);
+    }
+}
+
+/// The fields as lines, and whether each has the focus.
+fn fields(canvas: &Canvas<'_>, dialog: &Dialog, columns: usize) -> Vec<(Vec<Piece>, bool)> {
+    let g = canvas.glyphs();
+    let widest = dialog.fields.iter().map(|f| match f {
+        Field::Text { label, .. } | Field::Choice { label, .. } => width(label),
+    });
+    let label_width = widest.max().unwrap_or(0);
+    let mut out = Vec::new();
+    for (i, field) in dialog.fields.iter().enumerate() {
+        let focused = dialog.focus == i;
+        let role = if focused { Role::Accent } else { Role::Muted };
+        let name = |label: &str| {
+            if label_width == 0 { String::new() } else { format!("{label}{}  ", " ".repeat(label_width - width(label))) }
+        };
+        match field {
+            Field::Text { label, hint, line } => {
+                let room = columns.saturating_sub(label_width + 3);
+                let (before, after) = around(line.text(), line.cursor(), room);
+                let mut pieces = vec![p(role, name(label)), p(Role::Code, before)];
+                if focused {
+                    pieces.push(p(Role::Accent, g.caret));
+                }
+                pieces.push(p(Role::Code, after));
+                if line.text().is_empty() {
+                    pieces.push(p(Role::Muted, hint.clone()));
+                }
+                out.push((pieces, focused));
+            }
+            // One line for each choice: words, not colours, say which is taken.
+            Field::Choice { label, options, at } => {
+                for (n, (word, about)) in options.iter().enumerate() {
+                    let lead = if n == 0 { name(label) } else { " ".repeat(width(&name(label))) };
+                    let mark = if n == *at { "(•) " } else { "( ) " };
+                    let mark = if canvas.look.ascii { mark.replace('•', "*") } else { mark.to_string() };
+                    let (w, a) = if n == *at { (Role::Accent, Role::Text) } else { (Role::Muted, Role::Muted) };
+                    let pieces = vec![p(role, lead), p(w, format!("{mark}{word}")), p(a, format!("  {about}"))];
+                    out.push((pieces, focused && n == *at));
+                }
+            }
+        }
+    }
+    out
+}
+
+/// The text around the cursor, so much of it as fits.
+fn around(text: &str, cursor: usize, room: usize) -> (String, String) {
+    use unicode_segmentation::UnicodeSegmentation;
+    let all: Vec<&str> = text.graphemes(true).collect();
+    let cursor = cursor.min(all.len());
+    let mut from = cursor;
+    let mut used = 0;
+    while from > 0 && used + width(all[from - 1]) <= room.max(1) {
+        used += width(all[from - 1]);
+        from -= 1;
+    }
+    let mut to = cursor;
+    while to < all.len() && used + width(all[to]) <= room {
+        used += width(all[to]);
+        to += 1;
+    }
+    (all[from..cursor].concat(), all[cursor..to].concat())
+}
+
+/// The answers of a question without fields; the one with the focus is marked.
+fn buttons(canvas: &Canvas<'_>, dialog: &Dialog) -> Vec<Piece> {
+    if !dialog.fields.is_empty() {
+        return vec![];
+    }
+    let g = canvas.glyphs();
+    let button = |focused: bool, text: String| -> Piece {
+        if focused { p(Role::Selected, format!("{}[{text}]", g.cursor)) } else { p(Role::Text, format!(" [{text}]")) }
+    };
+    let cancel = button(dialog.focus == 0, if matches!(dialog.ask, Ask::Refused(_)) { "close".into() } else { "cancel".into() });
+    if matches!(dialog.ask, Ask::Refused(_)) {
+        return vec![cancel];
+    }
+    let key = canvas.look.keymap.shown(Cmd::Yes, canvas.look.ascii);
+    vec![cancel, p(Role::Text, " "), button(dialog.focus == 1, format!("{key} {}", yes_word(&dialog.ask)))]
+}

@@ -1,0 +1,270 @@
+//! The header of an incident: what it is, whose database, and the clocks.
+//!
+//! ```text
+//!  DRILL  Database corruption · P0 critical                    target shop @ sandbox
+//!  RTO  12:31 of 4:00:00  ███░░░░░░░  on course · done by 14:19–14:24 · 3:47:29 left
+//!  RPO  loses 5:33, 4 120 transactions, of 1:00:00 · exposure now 0:08   14:07:43 UTC
+//! ```
+
+use std::time::Duration;
+
+use ratatui::layout::Rect;
+
+use crate::app::data::{Incident, Recording, Worker};
+use crate::app::{App, IncidentUi, Screen, words};
+use crate::incident::forecast::{Course, Forecast, forecast};
+use crate::incident::{RunStatus, StepStatus};
+use crate::model::StepId;
+use crate::model::event::Kind;
+use crate::model::format_clock;
+use crate::tui::theme::Role;
+
+use super::canvas::{Canvas, Piece, bar, fit, p};
+use super::hints::kind_word;
+
+/// The rule's role and weight: heavy and in the colour of the real thing, light for a drill.
+pub fn line_of(app: &App) -> (Role, bool) {
+    match app.incident.as_ref().filter(|_| matches!(app.screen(), Screen::Incident | Screen::Timeline | Screen::Moment)) {
+        Some(ui) if ui.data.state.kind == Kind::Real => (Role::Danger, true),
+        _ => (Role::Border, false),
+    }
+}
+
+/// `P0 critical`.
+pub fn severity_words(level: &str) -> String {
+    let word = crate::app::dialog::SEVERITIES
+        .iter()
+        .find(|(l, _)| *l == level)
+        .and_then(|(_, about)| about.split(':').next())
+        .unwrap_or("");
+    format!("{level} {word}").trim_end().to_string()
+}
+
+/// Draws the header and its banners; returns the rows used, the rule below included.
+pub fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, ui: &IncidentUi) -> u16 {
+    let g = canvas.glyphs();
+    let state = &ui.data.state;
+    let inner = Rect { x: area.x + 1, width: area.width.saturating_sub(2), ..area };
+    let badge = if state.kind == Kind::Real { Role::Real } else { Role::Drill };
+
+    let target = target(&ui.data, g.failed);
+    let room = (inner.width as usize).saturating_sub(super::canvas::pieces_width(&target) + 2);
+    let mut first = vec![(9, vec![p(badge, format!(" {} ", kind_word(state.kind)))])];
+    first.push((8, vec![p(Role::Accent, state.title.clone())]));
+    if let Some(s) = &state.severity {
+        first.push((7, vec![p(if s == "P0" { Role::Danger } else { Role::Warning }, severity_words(s))]));
+    }
+    if state.closed.is_some() {
+        first.push((6, vec![p(Role::Muted, "closed")]));
+    }
+    let first = fit(first, " ", room);
+    canvas.line(Rect { width: room as u16, ..inner }, 0, &first);
+    canvas.right(inner, 0, &target);
+
+    let rto = rto(canvas, app, &ui.data, inner.width as usize);
+    canvas.line(inner, 1, &rto);
+    let clock = vec![p(Role::Muted, format!("{} UTC", app.now.time.hms()))];
+    let used = canvas.right(inner, 2, &clock);
+    let room = (inner.width as usize).saturating_sub(used as usize + 1);
+    let rpo = rpo(canvas, app, &ui.data, room);
+    canvas.line(Rect { width: room as u16, ..inner }, 2, &rpo);
+
+    let mut row = 3;
+    for (role, text) in banners(ui) {
+        let at = Rect { y: area.y + row, height: 1, ..area };
+        canvas.tint(at, role);
+        canvas.line(at, 0, &[p(role, format!(" {} {text}", g.failed))]);
+        canvas.tint(at, role);
+        row += 1;
+    }
+    let (role, heavy) = line_of(app);
+    canvas.rule(area, row, role, heavy, &[], &[]);
+    row + 1
+}
+
+/// The target as people call it, its live identity, and whether that is the expected one.
+fn target(data: &Incident, wrong: &str) -> Vec<Piece> {
+    let state = &data.state;
+    let seen = state.facts.promoted.as_ref().map(|(i, ..)| i).or(state.facts.source.as_ref().map(|(i, _)| i));
+    let name = match (&state.target, seen) {
+        (Some(name), _) => name.clone(),
+        (None, Some(i)) => format!("{} @ {}:{}", i.database, i.host, i.port),
+        (None, None) => "not known yet".into(),
+    };
+    let expected = state.facts.source.as_ref().is_none_or(|(i, _)| {
+        state.expect.iter().all(|(key, want)| match key.as_str() {
+            "system_identifier" => i.system_identifier == *want,
+            "database" => i.database == *want,
+            "host" => i.host == *want,
+            _ => true,
+        })
+    });
+    let mut out = vec![p(Role::Muted, "target "), p(Role::Text, name)];
+    if !expected {
+        out.push(p(Role::Danger, format!(" {wrong} NOT THE EXPECTED ONE")));
+    }
+    out
+}
+
+/// The forecast of an incident at this moment; a running action's own estimate counts for its step.
+pub fn forecast_of(app: &App, data: &Incident) -> Forecast {
+    let running = data.state.open_runs().find(|r| r.status == RunStatus::Running);
+    let eta: Option<(StepId, Duration)> = running.and_then(|r| {
+        let ms = data.progress.get(&r.id)?.eta_ms?;
+        Some((r.step.clone()?, Duration::from_millis(ms)))
+    });
+    forecast(&data.state, &data.scenario, &data.times, eta.as_ref().map(|(s, d)| (s, *d)), &app.now)
+}
+
+/// The role that goes with a judgement.
+pub fn course_role(course: Course) -> Role {
+    match course {
+        Course::OnCourse | Course::Met => Role::Good,
+        Course::AtRisk => Role::Warning,
+        Course::WillMiss | Course::Missed => Role::Danger,
+        Course::Unknown => Role::Muted,
+    }
+}
+
+fn rto(canvas: &Canvas<'_>, app: &App, data: &Incident, room: usize) -> Vec<Piece> {
+    let g = canvas.glyphs();
+    let clock = data.state.rto_clock(&app.now);
+    let forecast = forecast_of(app, data);
+    let role = course_role(forecast.course);
+    let mut parts: Vec<(u8, Vec<Piece>)> = Vec::new();
+    let mut lead = vec![p(Role::Muted, "RTO  "), p(Role::Accent, format_clock(clock.elapsed))];
+    if let Some(o) = clock.objective {
+        lead.push(p(Role::Text, format!(" of {}", format_clock(o))));
+    }
+    parts.push((9, lead));
+    if let Some(o) = clock.objective.filter(|o| !o.is_zero()) {
+        let permille = u64::try_from(clock.elapsed.as_millis() * 1000 / o.as_millis()).unwrap_or(1000);
+        let columns = if room >= 120 { 20 } else { 10 };
+        let (full, empty) = bar(g, permille, columns);
+        parts.push((5, vec![p(role, full), p(Role::Border, empty)]));
+    }
+    let word = forecast.course.word();
+    if clock.stopped {
+        let at = data.state.restored.as_ref().map(|r| format!("service back {}", r.at.hms()));
+        parts.push((8, vec![p(role, word)]));
+        parts.extend(at.map(|t| (7, vec![p(Role::Text, t)])));
+        return fit(parts, "  ", room);
+    }
+    parts.push((8, vec![p(role, word)]));
+    if let (Some(a), Some(b)) = (forecast.p50, forecast.p90) {
+        let (a, b) = (&a.hms()[..5], &b.hms()[..5]);
+        let least = if forecast.unknown_steps > 0 { "at the earliest " } else { "by " };
+        let span = if a == b { a.to_string() } else { format!("{a}{}{b}", g.dash) };
+        parts.push((7, vec![p(Role::Text, format!("done {least}{span}"))]));
+    }
+    match clock.left() {
+        Some(left) => parts.push((6, vec![p(Role::Text, format!("{} left", format_clock(left)))])),
+        None if clock.missed() => {
+            let over = clock.elapsed.saturating_sub(clock.objective.unwrap_or_default());
+            parts.push((8, vec![p(Role::Danger, format!("over by {}", format_clock(over)))]));
+        }
+        None => {}
+    }
+    if data.state.impact.is_none() {
+        parts.push((4, vec![p(Role::Muted, "since it was opened")]));
+    }
+    fit(parts, "  ", room)
+}
+
+fn rpo(canvas: &Canvas<'_>, app: &App, data: &Incident, room: usize) -> Vec<Piece> {
+    let g = canvas.glyphs();
+    let state = &data.state;
+    let facts = &state.facts;
+    let objective = state.rpo.map(|o| format!(" of {}", format_clock(o))).unwrap_or_default();
+    let within = |ms: u64| match state.rpo {
+        Some(o) if Duration::from_millis(ms) > o => Role::Danger,
+        Some(_) => Role::Good,
+        None => Role::Text,
+    };
+    let mut parts: Vec<(u8, Vec<Piece>)> = Vec::new();
+    let chosen = facts.chosen.as_ref();
+    if let Some(loss) = &facts.loss {
+        let role = within(loss.window_ms);
+        let word = if role == Role::Danger { "missed" } else { "met" };
+        parts.push((9, vec![p(Role::Muted, "RPO  "), p(role, format!("lost {}", words::loss(loss))), p(Role::Text, objective)]));
+        if state.rpo.is_some() {
+            parts.push((8, vec![p(role, word)]));
+        }
+        parts.push((6, vec![p(Role::Muted, "measured")]));
+    } else if let Some((target, _, loss)) = chosen {
+        let text = loss.as_ref().map_or_else(|| format!("back to before {target}"), |l| format!("loses {}", words::loss(l)));
+        let role = loss.as_ref().map_or(Role::Text, |l| within(l.window_ms));
+        parts.push((9, vec![p(Role::Muted, "RPO  "), p(role, text), p(Role::Text, objective)]));
+    } else if let Some(e) = &facts.exposure {
+        let role = within(u64::try_from(e.exposure.as_millis()).unwrap_or(u64::MAX));
+        let most = if e.at_most { g.at_most } else { "" };
+        parts.push((
+            9,
+            vec![
+                p(Role::Muted, "RPO  "),
+                p(role, format!("exposed {most}{}", format_clock(e.exposure))),
+                p(Role::Text, objective),
+            ],
+        ));
+    } else {
+        parts.push((9, vec![p(Role::Muted, "RPO  "), p(Role::Muted, "exposure not measured yet"), p(Role::Text, objective)]));
+    }
+    if let Some(e) = facts.exposure.as_ref().filter(|_| chosen.is_some() || facts.loss.is_some()) {
+        let most = if e.at_most { g.at_most } else { "" };
+        parts.push((5, vec![p(Role::Muted, format!("exposure now {most}{}", format_clock(e.exposure)))]));
+    }
+    if let Some(e) = facts.exposure.as_ref().filter(|e| e.when.elapsed(&app.now) > Duration::from_secs(10)) {
+        parts.push((4, vec![p(Role::Muted, format!("seen {} ago", words::about(e.when.elapsed(&app.now))))]));
+    }
+    fit(parts, "  ", room)
+}
+
+/// What has to be known before anything else is read.
+fn banners(ui: &IncidentUi) -> Vec<(Role, String)> {
+    let mut out = Vec::new();
+    match &ui.data.recording {
+        Recording::On => {}
+        Recording::NotRecorded(why) => {
+            out.push((Role::Real, format!("NOT RECORDED: {why}. Steps can be worked; write times down by hand.")));
+        }
+        Recording::ReadOnly(why) => out.push((Role::Real, format!("READ ONLY: {why}"))),
+    }
+    for run in ui.data.state.open_runs() {
+        if run.status == RunStatus::Unknown {
+            out.push((Role::Real, format!("OUTCOME UNKNOWN of run {}: {}. It is never run again by itself.", run.id, run.shown)));
+        } else if ui.data.workers.get(&run.id) == Some(&Worker::ChildrenOnly) {
+            out.push((Role::Real, format!("WORKER DIED, its processes go on: run {}: {}", run.id, run.shown)));
+        }
+    }
+    out.truncate(2);
+    out
+}
+
+/// The word, glyph and role of a step.
+pub fn step_state(canvas: &Canvas<'_>, data: &Incident, id: &StepId) -> (&'static str, &'static str, Role) {
+    let g = canvas.glyphs();
+    let state = &data.state;
+    let step = state.step(id);
+    if let Some(run) = state.last_run_of(id).filter(|_| matches!(step.status, StepStatus::Active | StepStatus::Open)) {
+        use crate::model::event::Outcome;
+        match run.status {
+            RunStatus::Requested => return (g.active, "starting", Role::Info),
+            RunStatus::Running if data.workers.get(&run.id) == Some(&Worker::ChildrenOnly) => {
+                return (g.unknown, "worker died", Role::Danger);
+            }
+            RunStatus::Running if run.cancel_requested => return (g.active, "stopping", Role::Warning),
+            RunStatus::Running => return (g.active, "running", Role::Info),
+            RunStatus::Unknown => return (g.unknown, "unknown", Role::Danger),
+            RunStatus::Finished(Outcome::Failed) => return (g.failed, "failed", Role::Danger),
+            RunStatus::Finished(Outcome::Refused) => return (g.failed, "refused", Role::Danger),
+            RunStatus::Finished(Outcome::Cancelled) => return (g.stopped, "stopped", Role::Warning),
+            RunStatus::Finished(Outcome::Succeeded) | RunStatus::Withdrawn => {}
+        }
+    }
+    match step.status {
+        StepStatus::Open => (g.open, "open", Role::Text),
+        StepStatus::Active => (g.active, "active", Role::Info),
+        StepStatus::Done => (g.done, "done", Role::Good),
+        StepStatus::Skipped => (g.skipped, "skipped", Role::Muted),
+    }
+}

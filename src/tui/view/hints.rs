@@ -1,0 +1,180 @@
+//! The foot of every screen: the last message, the one obvious next thing, the keys that are valid now.
+
+use ratatui::layout::Rect;
+
+use crate::app::allowed::why_not;
+use crate::app::command::{Cmd, Context};
+use crate::app::dialog::Ask;
+use crate::app::update::back_word;
+use crate::app::{App, Screen, Tone, next};
+use crate::model::event::Kind;
+use crate::tui::theme::Role;
+
+use super::canvas::{Canvas, Piece, p, pieces_width};
+
+/// Draws the three rows.
+pub fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App) {
+    message(canvas, area, app);
+    obvious(canvas, area, app);
+    keys(canvas, area, app);
+}
+
+/// The rule, with the last message in it.
+fn message(canvas: &mut Canvas<'_>, area: Rect, app: &App) {
+    let g = canvas.glyphs();
+    let (role, heavy) = super::header::line_of(app);
+    let title: Vec<Piece> = match (app.toast(), &app.busy) {
+        (Some(m), _) => {
+            let (mark, tone) = match m.tone {
+                Tone::Good => (g.done, Role::Good),
+                Tone::Info => (g.dot, Role::Info),
+                Tone::Bad => (g.failed, Role::Danger),
+            };
+            vec![p(tone, format!("{mark} {}", m.text))]
+        }
+        (None, Some(what)) => vec![p(Role::Info, format!("{} {what}", g.active))],
+        (None, None) => vec![],
+    };
+    canvas.rule(area, 0, role, heavy, &title, &[]);
+}
+
+fn obvious(canvas: &mut Canvas<'_>, area: Rect, app: &App) {
+    let g = canvas.glyphs();
+    if let Some(line) = &app.typing {
+        let what = if app.screen() == Screen::Incident { "search the output" } else { "show only lines with" };
+        canvas.line(
+            area,
+            1,
+            &[
+                p(Role::Accent, format!(" {what}: ")),
+                p(Role::Code, line.text()),
+                p(Role::Accent, g.caret),
+            ],
+        );
+        return;
+    }
+    let next = next::obvious(app);
+    let mut pieces = vec![p(Role::Accent, format!(" {} next ", g.arrow))];
+    if let Some(cmd) = next.cmd {
+        let key = canvas.look.keymap.shown(cmd, canvas.look.ascii);
+        pieces.push(p(Role::Code, format!("{key} ")));
+    }
+    pieces.push(p(Role::Text, next.text));
+    canvas.line(area, 1, &pieces);
+}
+
+/// Commands worth a hint on this screen, the most useful first.
+fn worth(app: &App) -> &'static [Cmd] {
+    if let Some(dialog) = app.dialogs.last() {
+        return match (dialog.context(), &dialog.ask) {
+            (Context::Palette, _) => &[Cmd::Accept, Cmd::Dismiss],
+            (Context::Confirm, Ask::Refused(_)) => &[Cmd::Dismiss],
+            (Context::Confirm, _) => &[Cmd::Yes, Cmd::No, Cmd::Press, Cmd::NextField],
+            (_, _) if dialog.fields.len() > 1 => &[Cmd::Accept, Cmd::Dismiss, Cmd::NextField],
+            (Context::Choice, _) => &[Cmd::Accept, Cmd::Dismiss, Cmd::NextField],
+            _ => &[Cmd::Accept, Cmd::Dismiss],
+        };
+    }
+    match app.screen() {
+        Screen::Home => &[Cmd::Open, Cmd::Drill, Cmd::Declare, Cmd::Filter, Cmd::Palette],
+        Screen::Plan => &[Cmd::Drill, Cmd::Declare, Cmd::NextPane, Cmd::Copy, Cmd::Palette],
+        Screen::Incident => &[
+            Cmd::Open,
+            Cmd::Run,
+            Cmd::Cancel,
+            Cmd::Resolve,
+            Cmd::Done,
+            Cmd::Skip,
+            Cmd::Note,
+            Cmd::Timeline,
+            Cmd::Moment,
+            Cmd::Tick,
+            Cmd::Copy,
+            Cmd::NextPane,
+            Cmd::Declare,
+            Cmd::Follow,
+            Cmd::Filter,
+        ],
+        Screen::Timeline => &[Cmd::Note, Cmd::Filter, Cmd::Copy, Cmd::Export],
+        Screen::Moment => &[Cmd::Open],
+        Screen::Messages => &[],
+    }
+}
+
+fn keys(canvas: &mut Canvas<'_>, area: Rect, app: &App) {
+    let ascii = canvas.look.ascii;
+    let keymap = canvas.look.keymap;
+    if !app.pending.is_empty() {
+        // After the first key of a sequence: what can follow.
+        let mut pieces = vec![p(Role::Accent, " ")];
+        for key in &app.pending {
+            pieces.push(p(Role::Code, format!("{} ", key.shown(ascii))));
+        }
+        for (rest, cmd) in keymap.following(&app.contexts(), &app.pending) {
+            pieces.push(p(Role::Code, format!(" {rest}")));
+            pieces.push(p(Role::Muted, format!(" {} ", cmd.info().short)));
+        }
+        canvas.line(area, 2, &pieces);
+        return;
+    }
+    let hint = |cmd: Cmd, short: &str| -> Vec<Piece> {
+        let key = keymap.shown(cmd, ascii);
+        if key.is_empty() { vec![] } else { vec![p(Role::Code, format!(" {key}")), p(Role::Muted, format!(" {short} "))] }
+    };
+    let in_dialog = !app.dialogs.is_empty();
+    let mut tail: Vec<Piece> = Vec::new();
+    if app.typing.is_some() {
+        tail = hint(Cmd::Accept, "keep");
+        tail.extend(hint(Cmd::Dismiss, "clear"));
+    } else if !in_dialog {
+        let back = back_word(app);
+        if !back.is_empty() {
+            tail.extend(hint(Cmd::Back, back));
+        }
+        tail.extend(hint(Cmd::Help, "help"));
+        tail.extend(hint(Cmd::Quit, "quit"));
+    }
+    let room = area.width as usize;
+    let mut pieces: Vec<Piece> = Vec::new();
+    if app.typing.is_none() {
+        for &cmd in worth(app) {
+            if !in_dialog && why_not(cmd, app).is_some() {
+                continue;
+            }
+            let short = dialog_word(app, cmd).unwrap_or(cmd.info().short);
+            let more = hint(cmd, short);
+            if pieces_width(&pieces) + pieces_width(&more) + pieces_width(&tail) > room {
+                // What does not fit is in the help, whose key is always shown.
+                break;
+            }
+            pieces.extend(more);
+        }
+    }
+    canvas.line(area, 2, &pieces);
+    canvas.right(area, 2, &tail);
+}
+
+/// What yes, no and Enter mean in the dialog that is open.
+fn dialog_word(app: &App, cmd: Cmd) -> Option<&'static str> {
+    let dialog = app.dialogs.last()?;
+    Some(match (cmd, &dialog.ask) {
+        (Cmd::Yes, _) => super::dialog::yes_word(&dialog.ask),
+        (Cmd::No, _) => "cancel",
+        (Cmd::Press, _) if dialog.focus == 1 => super::dialog::yes_word(&dialog.ask),
+        (Cmd::Press, _) => "cancel",
+        (Cmd::NextField, _) if dialog.fields.len() <= 1 => "the other",
+        (Cmd::Dismiss, Ask::Help | Ask::Palette) => "close",
+        (Cmd::Dismiss, _) => "cancel",
+        (Cmd::Accept, Ask::Help | Ask::Palette) => "do it",
+        (Cmd::Accept, _) => super::dialog::yes_word(&dialog.ask),
+        _ => return None,
+    })
+}
+
+/// The word for a kind of incident.
+pub fn kind_word(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Real => "REAL",
+        Kind::Drill => "DRILL",
+    }
+}

@@ -1,0 +1,108 @@
+//! Which moment to restore to: each suspect with what restoring to just before it would lose.
+
+use ratatui::layout::Rect;
+
+use crate::app::{App, Hit, Shown, words};
+use crate::model::target::Candidate;
+use crate::tui::theme::Role;
+
+use super::canvas::{Canvas, Piece, fit, p, wrap};
+use super::header;
+
+pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, shown: &mut Shown) {
+    let Some(ui) = &app.incident else { return };
+    let g = canvas.glyphs();
+    let used = header::draw(canvas, area, app, ui);
+    let body = Rect { y: area.y + used, height: area.height.saturating_sub(used), ..area };
+    let facts = &ui.data.state.facts;
+    let inner = Rect { x: body.x + 1, width: body.width.saturating_sub(2), ..body };
+    canvas.line(inner, 0, &[p(Role::Accent, "RESTORE TO JUST BEFORE")]);
+    let columns = "what is lost by it";
+    canvas.right(inner, 0, &[p(Role::Muted, columns)]);
+
+    let detail = (body.height / 2).clamp(6, 12);
+    let list = Rect { y: body.y + 1, height: body.height.saturating_sub(1 + detail), ..body };
+    let total = facts.candidates.len() + 1;
+    shown.list_rows = list.height as usize;
+    let selected = ui.moment.selected.min(total - 1);
+    let top = super::scroll_to(selected, list.height as usize, total);
+    let chosen = facts.chosen.as_ref().map(|(t, ..)| t);
+    for i in (top..total).take(list.height as usize) {
+        let line = Rect { y: list.y + (i - top) as u16, height: 1, ..list };
+        let row = Rect { x: line.x + 2, width: line.width.saturating_sub(3), ..line };
+        match facts.candidates.get(i) {
+            Some(c) => {
+                let loses = vec![p(loss_role(app, c), words::loss(&c.loses))];
+                let used = canvas.right(row, 0, &loses);
+                let room = row.width.saturating_sub(used + 2);
+                let mark = if Some(&c.target) == chosen { format!("{} ", g.done) } else { "  ".into() };
+                let parts = vec![
+                    (9, vec![p(Role::Good, mark), p(Role::Text, c.at.hms())]),
+                    (5, c.xid.iter().map(|x| p(Role::Muted, format!("transaction {x}"))).collect()),
+                    (8, vec![p(Role::Warning, words::plural(c.rows, "row"))]),
+                    (7, vec![p(Role::Text, c.tables.join(", "))]),
+                ];
+                canvas.line(Rect { width: room, ..row }, 0, &fit(parts, "  ", room as usize));
+            }
+            None => {
+                canvas.line(row, 0, &[p(Role::Muted, "  another moment: a time, LSN, transaction or restore point")]);
+            }
+        }
+        if i == selected {
+            canvas.tint(line, Role::Selected);
+            canvas.line(line, 0, &[p(Role::Selected, g.cursor)]);
+        }
+        shown.hits.push((line.x, line.y, line.width, 1, Hit::Row(i)));
+    }
+
+    let below = Rect { y: list.bottom(), height: detail, ..body };
+    let (title, lines) = match facts.candidates.get(selected) {
+        Some(c) => (format!("before {}", c.target), about(app, c, inner.width as usize)),
+        None => {
+            let mut lines = vec![vec![p(
+                Role::Text,
+                "The moment is always the last point before what is named: nothing at it is kept.",
+            )]];
+            if let Some((earliest, latest, holes)) = &facts.range {
+                let at = |t: &Option<crate::model::Time>| t.map_or("not known".into(), |t| format!("{} UTC", t.date_hms()));
+                lines.push(vec![p(Role::Muted, "earliest "), p(Role::Text, at(earliest))]);
+                lines.push(vec![p(Role::Muted, "latest   "), p(Role::Text, at(latest))]);
+                for hole in holes {
+                    lines.push(vec![p(Role::Danger, format!("missing  {hole}"))]);
+                }
+            }
+            ("another moment".to_string(), lines)
+        }
+    };
+    canvas.rule(below, 0, Role::Border, false, &[p(Role::Muted, title)], &[]);
+    for (i, line) in lines.iter().take(detail.saturating_sub(1) as usize).enumerate() {
+        canvas.line(Rect { x: inner.x, y: below.y, width: inner.width, height: detail }, i as u16 + 1, line);
+    }
+}
+
+fn loss_role(app: &App, c: &Candidate) -> Role {
+    let rpo = app.incident.as_ref().and_then(|i| i.data.state.rpo);
+    match rpo {
+        Some(o) if u128::from(c.loses.window_ms) > o.as_millis() => Role::Danger,
+        Some(_) => Role::Good,
+        None => Role::Text,
+    }
+}
+
+fn about(app: &App, c: &Candidate, columns: usize) -> Vec<Vec<Piece>> {
+    let mut out: Vec<Vec<Piece>> = wrap(&c.what, columns, 0).into_iter().map(|l| vec![p(Role::Text, l)]).collect();
+    out.push(vec![
+        p(Role::Muted, "committed "),
+        p(Role::Text, format!("{} UTC, {}", c.at.date_hms(), words::ago(c.at, app.now.time))),
+        p(Role::Muted, c.lsn.as_ref().map(|l| format!("  at {l}")).unwrap_or_default()),
+    ]);
+    out.push(vec![
+        p(Role::Muted, "restoring to just before it loses everything committed after: "),
+        p(loss_role(app, c), words::loss(&c.loses)),
+    ]);
+    if !c.loses.rows.is_empty() {
+        let rows: Vec<String> = c.loses.rows.iter().map(|(t, n)| format!("{t} {}", words::count(*n))).collect();
+        out.extend(wrap(&format!("rows after it: {}", rows.join(", ")), columns, 2).into_iter().map(|l| vec![p(Role::Text, l)]));
+    }
+    out
+}

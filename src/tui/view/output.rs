@@ -1,0 +1,80 @@
+//! What the shown run printed: only the rows on the screen are read. Follows the end until the reader scrolls up; then
+//! the number of new lines is shown. Lines that are no longer in memory are named with their file, never silently gone.
+
+use ratatui::layout::Rect;
+
+use crate::app::command::Cmd;
+use crate::app::{App, IncidentUi, Pane, Shown, passes, words};
+use crate::incident::Run;
+use crate::tui::theme::Role;
+
+use super::canvas::{Canvas, Piece, p};
+
+pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, ui: &IncidentUi, run: &Run, shown: &mut Shown) {
+    let ascii = canvas.look.ascii;
+    let place = &ui.output;
+    let focus = ui.steps.pane == Pane::Output;
+    let output = ui.data.outputs.get(&run.id);
+    let rows = area.height.saturating_sub(1) as usize;
+    shown.output_rows = rows;
+    let role = if focus { Role::Accent } else { Role::Muted };
+    let mut title: Vec<Piece> = vec![p(role, format!("output of run {}", run.id))];
+    if !place.search.is_empty() {
+        title.push(p(Role::Warning, format!(" /{}", place.search)));
+    }
+    let Some(output) = output else {
+        canvas.rule(area, 0, Role::Border, false, &title, &[]);
+        let text = if run.is_open() { "waiting for its first line" } else { "it printed nothing that is kept here" };
+        canvas.line(Rect { x: area.x + 1, ..area }, 1, &[p(Role::Muted, text)]);
+        return;
+    };
+    let lines = &output.lines;
+    let (first, total) = (lines.first(), lines.total());
+    let last_top = total.saturating_sub(rows as u64).max(first);
+    let top = if place.follow { last_top } else { place.top.clamp(first, last_top) };
+    let right: Vec<Piece> = if place.follow {
+        let word = if run.is_open() { "following".to_string() } else { words::plural(total, "line") };
+        vec![p(Role::Muted, word)]
+    } else {
+        let new = total.saturating_sub(place.left_at);
+        let key = canvas.look.keymap.keys(Cmd::Last).last().map(|k| {
+            k.iter().map(|k| k.shown(ascii)).collect::<Vec<_>>().join(" ")
+        });
+        let key = key.unwrap_or_default();
+        let what = if new > 0 { words::plural(new, "new line") } else { format!("line {}", words::count(top + 1)) };
+        vec![
+            p(if new > 0 { Role::Warning } else { Role::Muted }, what),
+            p(Role::Muted, " · ".replace('·', canvas.glyphs().dot)),
+            p(Role::Code, key),
+            p(Role::Muted, " follows"),
+        ]
+    };
+    canvas.rule(area, 0, Role::Border, false, &title, &right);
+    let body = Rect { x: area.x + 1, y: area.y + 1, width: area.width.saturating_sub(1), height: rows as u16 };
+    let mut row = 0u16;
+    if top == first && first > 0 && rows > 1 {
+        let text = format!("{} earlier {} in {}", words::count(first), if first == 1 { "line" } else { "lines" }, output.file);
+        canvas.line(body, 0, &[p(Role::Warning, text)]);
+        row = 1;
+    }
+    // With that remark on top one row less is left: at the end the last line must still be in sight.
+    let from = if row == 1 && place.follow { top + 1 } else { top };
+    for (i, line) in lines.read(from, rows - row as usize).iter().enumerate() {
+        let number = from + i as u64;
+        let text: String = if place.column > 0 {
+            line.as_str().chars().skip(place.column).collect()
+        } else {
+            line.as_str().to_string()
+        };
+        let hit = !place.search.is_empty() && passes(&place.search, line.as_str());
+        let role = if hit { Role::Accent } else { Role::Text };
+        let at = row + i as u16;
+        canvas.line(body, at, &[p(role, text)]);
+        if place.hit == Some(number) {
+            let row_area = Rect { x: area.x, y: body.y + at, width: area.width, height: 1 };
+            canvas.tint(row_area, Role::Selected);
+            canvas.line(row_area, 0, &[p(Role::Selected, canvas.glyphs().cursor)]);
+        }
+    }
+    let _ = app;
+}
