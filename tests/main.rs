@@ -27,3 +27,6 @@ mod backup;
 mod runtime;
 // The timeline in every format, hostile text included.
 mod export;
+
+// Every screen and dialog, at every size.
+mod screens;

@@ -225,7 +225,9 @@ pub fn readme_table() -> String {
 
 /// A key file with every command's default keys, as `breakglass keys` prints it and as a user may change it.
 pub fn key_file() -> String {
-    let mut out = String::from("# Keys of the breakglass console. Change, add or remove keys; an empty list unbinds.\n\n[keys]\n");
+    let mut out = String::from(
+        "# Keys of the breakglass console. Change, add or remove keys; an empty list unbinds.\n\n[keys]\n",
+    );
     for c in COMMANDS {
         let keys: Vec<String> = c.keys.iter().map(|k| format!("{k:?}")).collect();
         let contexts: Vec<&str> = c.contexts.iter().map(|c| c.name()).collect();

@@ -155,10 +155,7 @@ impl Dialog {
     pub fn new(ask: Ask) -> Self {
         let fields = match &ask {
             Ask::Help | Ask::Palette => vec![Field::text("", "type to search", "")],
-            Ask::Note => vec![
-                Field::text("Note", "what was seen or done", ""),
-                Field::text("When", WHEN, ""),
-            ],
+            Ask::Note => vec![Field::text("Note", "what was seen or done", ""), Field::text("When", WHEN, "")],
             Ask::Skip(_) => vec![Field::text("Reason", "why this step is left out", "")],
             Ask::Reopen(_) => vec![Field::text("Reason", "why it has to be done again", "")],
             Ask::Declare | Ask::Begin { .. } => vec![
@@ -172,10 +169,7 @@ impl Dialog {
             Ask::Refused(Refusal { gate: Some(_), .. }) => {
                 vec![Field::text("Waive, because", "the reason is recorded; esc to leave it", "")]
             }
-            Ask::Waive => vec![
-                Field::choice("Gate", &GATES, 0),
-                Field::text("Because", "the reason is recorded", ""),
-            ],
+            Ask::Waive => vec![Field::choice("Gate", &GATES, 0), Field::text("Because", "the reason is recorded", "")],
             Ask::OtherMoment => {
                 vec![Field::text("Before", "2026-11-20T14:01:07Z, lsn:0/5A2F118, xid:73114, name:x", "")]
             }
@@ -199,10 +193,9 @@ impl Dialog {
                 ],
                 0,
             )],
-            Ask::Restored => vec![
-                Field::text("How you know", "verified and healthy", ""),
-                Field::text("Since", WHEN, ""),
-            ],
+            Ask::Restored => {
+                vec![Field::text("How you know", "verified and healthy", ""), Field::text("Since", WHEN, "")]
+            }
             Ask::Close => vec![Field::text("Summary", "one sentence for whoever reads this first", "")],
             Ask::Quit => vec![Field::choice(
                 "",
@@ -212,12 +205,9 @@ impl Dialog {
                 ],
                 0,
             )],
-            Ask::Drill { .. }
-            | Ask::Run(_)
-            | Ask::Refused(_)
-            | Ask::Choose { .. }
-            | Ask::Cancel(_)
-            | Ask::Adopt(_) => vec![],
+            Ask::Drill { .. } | Ask::Run(_) | Ask::Refused(_) | Ask::Choose { .. } | Ask::Cancel(_) | Ask::Adopt(_) => {
+                vec![]
+            }
         };
         Self { ask, fields, focus: 0, selected: 0, scroll: 0, problem: None }
     }

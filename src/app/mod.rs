@@ -6,6 +6,7 @@ pub mod allowed;
 pub mod command;
 pub mod data;
 pub mod dialog;
+pub mod driver;
 pub mod field;
 pub mod key;
 pub mod next;
@@ -419,10 +420,20 @@ impl App {
     /// The rows of home that pass the filter.
     pub fn home_rows(&self) -> Vec<HomeRow> {
         let incidents = self.home.incidents.iter().enumerate().filter(|(_, i)| {
-            self.home_list.passes(&format!("{} {} {}", i.title, i.id, if i.kind == Kind::Real { "real" } else { "drill" }))
+            self.home_list.passes(&format!(
+                "{} {} {}",
+                i.title,
+                i.id,
+                if i.kind == Kind::Real { "real" } else { "drill" }
+            ))
         });
         let scenarios = self.home.scenarios.iter().enumerate().filter(|(_, s)| {
-            self.home_list.passes(&format!("{} {} {}", s.scenario.title, s.scenario.group.as_deref().unwrap_or(""), s.file))
+            self.home_list.passes(&format!(
+                "{} {} {}",
+                s.scenario.title,
+                s.scenario.group.as_deref().unwrap_or(""),
+                s.file
+            ))
         });
         incidents.map(|(i, _)| HomeRow::Incident(i)).chain(scenarios.map(|(i, _)| HomeRow::Scenario(i))).collect()
     }

@@ -69,7 +69,10 @@ pub fn incident(ui: &IncidentUi) -> Next {
         return next(Cmd::Resolve, format!("say what became of run {}: {}", run.id, short(&run.shown)));
     }
     if let Some(run) = state.open_runs().find(|r| data.workers.get(&r.id) == Some(&Worker::ChildrenOnly)) {
-        return next(Cmd::Resolve, format!("the worker of run {} died, its processes go on: watch or stop them", run.id));
+        return next(
+            Cmd::Resolve,
+            format!("the worker of run {} died, its processes go on: watch or stop them", run.id),
+        );
     }
     if let Some(run) = state.open_runs().next() {
         let verb = if run.cancel_requested { "stopping" } else { "running" };
@@ -97,9 +100,7 @@ pub fn incident(ui: &IncidentUi) -> Next {
     let items_left = (0..step.items.len()).filter(|i| !ticked(ui, step, *i)).count();
     match last {
         Some(run) if run.succeeded() && items_left == 0 => next(Cmd::Done, format!("step {} is done", number + 1)),
-        Some(run) if run.succeeded() => {
-            next(Cmd::Tick, format!("tick what is true ({items_left} left), then d: done"))
-        }
+        Some(run) if run.succeeded() => next(Cmd::Tick, format!("tick what is true ({items_left} left), then d: done")),
         Some(run) => next(Cmd::Run, format!("run it again (last time: {})", short(&run.summary))),
         None => match runnable::blocks(step).nth(ui.steps.block).or_else(|| runnable::blocks(step).next()) {
             Some(block) => {

@@ -22,7 +22,8 @@ pub fn parse_when(text: &str, now: Time) -> Result<Time, String> {
         let midnight = now.micros() - now.micros().rem_euclid(DAY.as_micros() as i64);
         let today = Time::from_micros(midnight).plus(Duration::from_secs(seconds));
         if today > now { today.minus(DAY) } else { today }
-    } else if let Some((date, clock)) = text.split_once(' ').filter(|(d, c)| d.len() == 10 && time_of_day(c).is_some()) {
+    } else if let Some((date, clock)) = text.split_once(' ').filter(|(d, c)| d.len() == 10 && time_of_day(c).is_some())
+    {
         Time::parse(&format!("{date}T{}Z", if clock.len() == 5 { format!("{clock}:00") } else { clock.to_string() }))?
     } else {
         Time::parse(text).map_err(|_| {

@@ -57,12 +57,8 @@ fn tmux(text: &str) -> bool {
 
 fn to_file(text: &str, folder: &Path) -> std::io::Result<PathBuf> {
     std::fs::create_dir_all(folder)?;
-    let (mut file, path) = tempfile::Builder::new()
-        .prefix("copied-")
-        .suffix(".txt")
-        .tempfile_in(folder)?
-        .keep()
-        .map_err(|e| e.error)?;
+    let (mut file, path) =
+        tempfile::Builder::new().prefix("copied-").suffix(".txt").tempfile_in(folder)?.keep().map_err(|e| e.error)?;
     file.write_all(text.as_bytes())?;
     Ok(path)
 }

@@ -30,10 +30,8 @@ pub enum Resolved {
 
 impl Default for Keymap {
     fn default() -> Self {
-        let bindings = COMMANDS
-            .iter()
-            .map(|c| (c.id, c.keys.iter().filter_map(|k| parse_keys(k).ok()).collect()))
-            .collect();
+        let bindings =
+            COMMANDS.iter().map(|c| (c.id, c.keys.iter().filter_map(|k| parse_keys(k).ok()).collect())).collect();
         Self { bindings }
     }
 }
@@ -174,7 +172,12 @@ fn line_of(text: &str, at: usize) -> usize {
 
 fn line_with_key(text: &str, name: &str) -> usize {
     text.lines()
-        .position(|l| l.trim_start().trim_start_matches(['"', '\'']).strip_prefix(name).is_some_and(|r| r.trim_start_matches(['"', '\'']).trim_start().starts_with('=')))
+        .position(|l| {
+            l.trim_start()
+                .trim_start_matches(['"', '\''])
+                .strip_prefix(name)
+                .is_some_and(|r| r.trim_start_matches(['"', '\'']).trim_start().starts_with('='))
+        })
         .map_or(1, |i| i + 1)
 }
 

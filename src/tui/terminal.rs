@@ -24,8 +24,8 @@ use crate::error::{Context, Error, Result};
 
 /// Whether the terminal is ours at the moment; read by the panic hook.
 static TAKEN: AtomicBool = AtomicBool::new(false);
-/// A panic happened on some thread while the terminal was ours: it has been given back already.
-static PANICKED: AtomicBool = AtomicBool::new(false);
+/// A panic happened on some thread while the terminal was ours: it has been given back already, the loop has to end.
+pub(super) static PANIC: tokio::sync::Notify = tokio::sync::Notify::const_new();
 /// What is printed after the terminal was given back in an emergency: how to come back.
 static FAREWELL: Mutex<String> = Mutex::new(String::new());
 
@@ -120,8 +120,9 @@ impl Terminal {
     /// Takes the terminal over. `farewell` is printed when it has to be given back in an emergency.
     pub fn enter(mouse: bool) -> Result<Self> {
         let no_terminal = || {
-            Error::usage("this is not a terminal")
-                .hint("The console needs one; without it use the commands with --json, or `breakglass drill --unattended`.")
+            Error::usage("this is not a terminal").hint(
+                "The console needs one; without it use the commands with --json, or `breakglass drill --unattended`.",
+            )
         };
         let before = tcgetattr(io::stdin()).map_err(|_| no_terminal())?;
         tcgetattr(io::stdout()).map_err(|_| no_terminal())?;
@@ -225,11 +226,6 @@ pub fn farewell() -> String {
     FAREWELL.lock().map(|f| f.clone()).unwrap_or_default()
 }
 
-/// Whether a panic already gave the terminal back: the loop has to end.
-pub fn panicked() -> bool {
-    PANICKED.load(Ordering::SeqCst)
-}
-
 /// Gives the terminal back if it is ours. Safe to call at any time and twice; errors are of no use here.
 pub fn give_back() {
     if !TAKEN.swap(false, Ordering::SeqCst) {
@@ -264,8 +260,9 @@ fn install_panic_hook() {
         give_back();
         previous(info);
         if ours {
-            PANICKED.store(true, Ordering::SeqCst);
-            let _ = writeln!(io::stderr(), "breakglass stopped because of a fault of its own; nothing recorded is lost.");
+            PANIC.notify_one();
+            let _ =
+                writeln!(io::stderr(), "breakglass stopped because of a fault of its own; nothing recorded is lost.");
             let text = farewell();
             if !text.is_empty() {
                 let _ = writeln!(io::stderr(), "{text}");

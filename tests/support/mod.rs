@@ -2,3 +2,4 @@
 #![allow(dead_code)] // each topic uses a part
 
 pub mod cluster;
+pub mod console;

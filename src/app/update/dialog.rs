@@ -61,7 +61,9 @@ pub fn palette_rows(app: &App, dialog: &Dialog) -> Vec<&'static Command> {
             c.contexts.iter().any(|x| contexts.contains(x))
         } else {
             // Keys of fields and dialogs are of no use outside them.
-            c.contexts.iter().any(|x| !matches!(x, Context::Palette | Context::Form | Context::Confirm | Context::Choice))
+            c.contexts
+                .iter()
+                .any(|x| !matches!(x, Context::Palette | Context::Form | Context::Confirm | Context::Choice))
         }
     };
     let query = dialog.value(0);

@@ -51,8 +51,7 @@ fn steps(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
         Cmd::Waive => app.dialogs.push(Dialog::new(Ask::Waive)),
         Cmd::Cancel => {
             let running = app.incident.as_ref().and_then(|ui| {
-                let going =
-                    |r: &&crate::incident::Run| matches!(r.status, RunStatus::Requested | RunStatus::Running);
+                let going = |r: &&crate::incident::Run| matches!(r.status, RunStatus::Requested | RunStatus::Running);
                 // The run on the screen if it is going on, else the one that is.
                 let shown = ui.output.run.and_then(|id| ui.data.state.runs.get(&id)).filter(going);
                 shown.or_else(|| ui.data.state.open_runs().find(going)).map(|r| r.id)
@@ -62,9 +61,8 @@ fn steps(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
         Cmd::Resolve => {
             let ask = app.incident.as_ref().and_then(|ui| {
                 let unknown = ui.data.state.open_runs().find(|r| r.status == RunStatus::Unknown);
-                let died = || {
-                    ui.data.state.open_runs().find(|r| ui.data.workers.get(&r.id) == Some(&Worker::ChildrenOnly))
-                };
+                let died =
+                    || ui.data.state.open_runs().find(|r| ui.data.workers.get(&r.id) == Some(&Worker::ChildrenOnly));
                 unknown.map(|r| Ask::Unknown(r.id)).or_else(|| died().map(|r| Ask::Died(r.id)))
             });
             app.dialogs.extend(ask.map(Dialog::new));
@@ -136,12 +134,9 @@ fn moment(app: &mut App, cmd: Cmd) {
     }
     let Some(ui) = &app.incident else { return };
     let ask = match ui.data.state.facts.candidates.get(ui.moment.selected) {
-        Some(c) => Ask::Choose {
-            target: c.target.clone(),
-            at: Some(c.at),
-            loses: Some(c.loses.clone()),
-            what: c.what.clone(),
-        },
+        Some(c) => {
+            Ask::Choose { target: c.target.clone(), at: Some(c.at), loses: Some(c.loses.clone()), what: c.what.clone() }
+        }
         None => Ask::OtherMoment,
     };
     app.dialogs.push(Dialog::new(ask));

@@ -139,7 +139,8 @@ pub(super) fn command(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
         Cmd::Mouse => {
             app.settings.mouse = !app.settings.mouse;
             out.push(Effect::Mouse(app.settings.mouse));
-            let how = if app.settings.mouse { "on; hold Shift to select text" } else { "off; the terminal selects text" };
+            let how =
+                if app.settings.mouse { "on; hold Shift to select text" } else { "off; the terminal selects text" };
             app.say(Tone::Info, format!("mouse {how}"));
         }
         Cmd::Back => back(app, out),
@@ -324,7 +325,9 @@ fn announce(
             continue;
         }
         let (tone, text) = match run.status {
-            RunStatus::Finished(_) if run.succeeded() => (Tone::Good, format!("run {} succeeded: {}", run.id, run.summary)),
+            RunStatus::Finished(_) if run.succeeded() => {
+                (Tone::Good, format!("run {} succeeded: {}", run.id, run.summary))
+            }
             RunStatus::Finished(_) => (Tone::Bad, format!("run {} did not succeed: {}", run.id, run.summary)),
             RunStatus::Unknown => (Tone::Bad, format!("run {}: its worker vanished, the outcome is unknown", run.id)),
             RunStatus::Withdrawn => (Tone::Info, format!("run {} never started and was taken back", run.id)),

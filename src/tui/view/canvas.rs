@@ -290,7 +290,9 @@ pub fn fit(parts: Vec<(u8, Vec<Piece>)>, gap: &str, room: usize) -> Vec<Piece> {
         parts.iter().map(|(_, p)| pieces_width(p)).sum::<usize>() + width(gap) * parts.len().saturating_sub(1)
     };
     while parts.len() > 1 && total(&parts) > room {
-        let Some(worst) = parts.iter().enumerate().rev().min_by_key(|(_, (rank, _))| *rank).map(|(i, _)| i) else { break };
+        let Some(worst) = parts.iter().enumerate().rev().min_by_key(|(_, (rank, _))| *rank).map(|(i, _)| i) else {
+            break;
+        };
         parts.remove(worst);
     }
     let mut out = Vec::new();

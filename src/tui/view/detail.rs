@@ -166,7 +166,8 @@ fn command(canvas: &Canvas<'_>, app: &App, ui: Option<&IncidentUi>, step: &Step,
     let mut lines: Vec<Vec<Piece>> = rows.into_iter().take(COMMAND_ROWS).map(|r| vec![p(Role::Code, r)]).collect();
     if cut > 0 {
         lines.pop();
-        lines.push(vec![p(Role::Muted, format!("  {} {} more rows; r shows all of it", canvas.glyphs().more, cut + 1))]);
+        lines
+            .push(vec![p(Role::Muted, format!("  {} {} more rows; r shows all of it", canvas.glyphs().more, cut + 1))]);
     }
     if let Some(missing) = missing {
         let names = [missing.variables.clone(), missing.placeholders.clone()].concat().join(", ");
@@ -230,7 +231,8 @@ fn status(canvas: &Canvas<'_>, app: &App, progress: Option<&Progress>, run: &Run
 /// One phase with its bar: `replay  14:00:21→14:01:07 █████░░░ 64 %`.
 fn phase_line(canvas: &Canvas<'_>, phase: &ProgressPhase, columns: usize) -> Vec<Piece> {
     let g = canvas.glyphs();
-    let permille = phase.total.filter(|t| *t > 0).map(|t| (u128::from(phase.done) * 1000 / u128::from(t)).min(1000) as u64);
+    let permille =
+        phase.total.filter(|t| *t > 0).map(|t| (u128::from(phase.done) * 1000 / u128::from(t)).min(1000) as u64);
     let amount = |n: u64| if phase.unit == "bytes" { words::bytes(n) } else { words::count(n) };
     let text = match (&phase.text, phase.total) {
         (t, _) if !t.is_empty() => t.clone(),

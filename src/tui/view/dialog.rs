@@ -44,7 +44,9 @@ fn content(app: &App, ask: &Ask, columns: usize) -> (&'static str, Role, Vec<Vec
     };
     let code = |lines: &mut Vec<Vec<Piece>>, text: &str| {
         for line in text.lines() {
-            lines.extend(chop(line, columns.saturating_sub(2)).into_iter().map(|l| vec![p(Role::Code, format!("  {l}"))]));
+            lines.extend(
+                chop(line, columns.saturating_sub(2)).into_iter().map(|l| vec![p(Role::Code, format!("  {l}"))]),
+            );
         }
     };
     let run_of = |run: RunId| app.incident.as_ref().and_then(|i| i.data.state.runs.get(&run));
@@ -64,7 +66,11 @@ fn content(app: &App, ask: &Ask, columns: usize) -> (&'static str, Role, Vec<Vec
     match ask {
         Ask::Help | Ask::Palette => ("", Role::Accent, lines),
         Ask::Note => {
-            say(&mut lines, Role::Muted, "A note stands in the timeline for good. When it happened may be earlier than now.");
+            say(
+                &mut lines,
+                Role::Muted,
+                "A note stands in the timeline for good. When it happened may be earlier than now.",
+            );
             ("note", Role::Accent, lines)
         }
         Ask::Skip(id) => {
@@ -77,12 +83,20 @@ fn content(app: &App, ask: &Ask, columns: usize) -> (&'static str, Role, Vec<Vec
             ("open a step again", Role::Warning, lines)
         }
         Ask::Declare => {
-            say(&mut lines, Role::Muted, "The RTO clock runs from when impact began, which is usually earlier than now.");
+            say(
+                &mut lines,
+                Role::Muted,
+                "The RTO clock runs from when impact began, which is usually earlier than now.",
+            );
             ("declare", Role::Warning, lines)
         }
         Ask::Begin { title, file, .. } => {
             say(&mut lines, Role::Text, title);
-            say(&mut lines, Role::Muted, &format!("{file}. This is the real thing: to rehearse, leave with esc and press d."));
+            say(
+                &mut lines,
+                Role::Muted,
+                &format!("{file}. This is the real thing: to rehearse, leave with esc and press d."),
+            );
             ("declare a REAL incident", Role::Danger, lines)
         }
         Ask::Drill { title, .. } => {
@@ -97,7 +111,11 @@ fn content(app: &App, ask: &Ask, columns: usize) -> (&'static str, Role, Vec<Vec
             ("start a drill", Role::Info, lines)
         }
         Ask::Values(_) => {
-            say(&mut lines, Role::Text, "The command needs these values. They are kept for the following steps and recorded.");
+            say(
+                &mut lines,
+                Role::Text,
+                "The command needs these values. They are kept for the following steps and recorded.",
+            );
             ("values", Role::Accent, lines)
         }
         Ask::Variable => {
@@ -110,11 +128,18 @@ fn content(app: &App, ask: &Ask, columns: usize) -> (&'static str, Role, Vec<Vec
             lines.push(vec![]);
             lines.extend(target.map(|t| vec![p(Role::Muted, "target  "), p(Role::Text, t)]));
             lines.push(vec![p(Role::Muted, "risk    "), p(Role::Warning, "changes something")]);
-            lines.push(vec![p(Role::Muted, "stop    "), p(Role::Text, "x asks it to stop; it goes on without this console")]);
+            lines.push(vec![
+                p(Role::Muted, "stop    "),
+                p(Role::Text, "x asks it to stop; it goes on without this console"),
+            ]);
             ("run", Role::Warning, lines)
         }
         Ask::Destroy(request, name) => {
-            say(&mut lines, Role::Danger, "This can destroy data or take the service down. It will run exactly as it stands here:");
+            say(
+                &mut lines,
+                Role::Danger,
+                "This can destroy data or take the service down. It will run exactly as it stands here:",
+            );
             code(&mut lines, &request.shown);
             lines.push(vec![]);
             lines.extend(target.map(|t| vec![p(Role::Muted, "target  "), p(Role::Text, t)]));
@@ -130,7 +155,11 @@ fn content(app: &App, ask: &Ask, columns: usize) -> (&'static str, Role, Vec<Vec
             ("refused, nothing was touched", Role::Danger, lines)
         }
         Ask::Waive => {
-            say(&mut lines, Role::Warning, "A gate that is waived no longer protects this incident. Who did it and why is recorded.");
+            say(
+                &mut lines,
+                Role::Warning,
+                "A gate that is waived no longer protects this incident. Who did it and why is recorded.",
+            );
             ("waive a safety gate", Role::Danger, lines)
         }
         Ask::Choose { target, at, loses, what } => {
@@ -140,11 +169,19 @@ fn content(app: &App, ask: &Ask, columns: usize) -> (&'static str, Role, Vec<Vec
             lines.push(vec![]);
             let loss = loses.as_ref().map_or("not known".to_string(), words::loss);
             lines.push(vec![p(Role::Muted, "loses   "), p(Role::Warning, loss)]);
-            say(&mut lines, Role::Muted, "Nothing runs yet: the moment becomes TARGET for the restore, which is shown first.");
+            say(
+                &mut lines,
+                Role::Muted,
+                "Nothing runs yet: the moment becomes TARGET for the restore, which is shown first.",
+            );
             ("choose this moment", Role::Warning, lines)
         }
         Ask::OtherMoment => {
-            say(&mut lines, Role::Text, "Restore to just before a time (with its zone), LSN, transaction or restore point.");
+            say(
+                &mut lines,
+                Role::Text,
+                "Restore to just before a time (with its zone), LSN, transaction or restore point.",
+            );
             ("another moment", Role::Accent, lines)
         }
         Ask::Cancel(run) => {
@@ -163,7 +200,11 @@ fn content(app: &App, ask: &Ask, columns: usize) -> (&'static str, Role, Vec<Vec
         }
         Ask::Unknown(run) => {
             if let Some(r) = run_of(*run) {
-                say(&mut lines, Role::Text, &format!("The worker of run {run} vanished before it could say how it ended:"));
+                say(
+                    &mut lines,
+                    Role::Text,
+                    &format!("The worker of run {run} vanished before it could say how it ended:"),
+                );
                 code(&mut lines, &r.shown);
                 say(&mut lines, Role::Warning, "Look at the target itself. It is never run again by the program.");
             }
@@ -178,17 +219,30 @@ fn content(app: &App, ask: &Ask, columns: usize) -> (&'static str, Role, Vec<Vec
             ("worker died, its processes go on", Role::Danger, lines)
         }
         Ask::Restored => {
-            say(&mut lines, Role::Text, "The RTO clock stops at this time. Say it when users are served again, not before.");
+            say(
+                &mut lines,
+                Role::Text,
+                "The RTO clock stops at this time. Say it when users are served again, not before.",
+            );
             ("service is back", Role::Good, lines)
         }
         Ask::Close => {
             let state = app.incident.as_ref().map(|i| &i.data.state);
             if state.is_some_and(|s| s.restored.is_none()) {
-                say(&mut lines, Role::Danger, "Service is not marked as restored (R does that). Closing anyway needs its reason in the summary.");
+                say(
+                    &mut lines,
+                    Role::Danger,
+                    "Service is not marked as restored (R does that). Closing anyway needs its reason in the summary.",
+                );
             }
             let open = app.incident.as_ref().map_or(0, |i| {
                 use crate::incident::StepStatus::{Done, Skipped};
-                i.data.scenario.steps.iter().filter(|s| !matches!(i.data.state.step(&s.id).status, Done | Skipped)).count()
+                i.data
+                    .scenario
+                    .steps
+                    .iter()
+                    .filter(|s| !matches!(i.data.state.step(&s.id).status, Done | Skipped))
+                    .count()
             });
             if open > 0 {
                 say(&mut lines, Role::Warning, &format!("{} not worked yet.", words::plural(open as u64, "step")));
@@ -197,7 +251,11 @@ fn content(app: &App, ask: &Ask, columns: usize) -> (&'static str, Role, Vec<Vec
             ("close the incident", Role::Warning, lines)
         }
         Ask::Adopt(digest) => {
-            say(&mut lines, Role::Text, "The plan on disk has changed since this incident was opened. Steps done so far stay done.");
+            say(
+                &mut lines,
+                Role::Text,
+                "The plan on disk has changed since this incident was opened. Steps done so far stay done.",
+            );
             say(&mut lines, Role::Muted, &format!("new plan {}", &digest.as_str()[..digest.as_str().len().min(12)]));
             ("use the changed plan", Role::Warning, lines)
         }
@@ -229,7 +287,8 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, dialog: &Dial
     let text_rows = text.len().min(room.max(1));
     let height = (text_rows + gap + below + 2 + usize::from(!buttons.is_empty() && !problem.is_empty())) as u16;
     let height = height.min(area.height);
-    let at = Rect { x: area.x + (area.width - columns) / 2, y: area.y + (area.height - height) / 2, width: columns, height };
+    let at =
+        Rect { x: area.x + (area.width - columns) / 2, y: area.y + (area.height - height) / 2, width: columns, height };
     canvas.frame(at, role, &[p(role, title)]);
     let inner = Rect { x: at.x + 2, y: at.y + 1, width: inside as u16, height: at.height.saturating_sub(2) };
 
@@ -275,7 +334,11 @@ fn fields(canvas: &Canvas<'_>, dialog: &Dialog, columns: usize) -> Vec<(Vec<Piec
         let focused = dialog.focus == i;
         let role = if focused { Role::Accent } else { Role::Muted };
         let name = |label: &str| {
-            if label_width == 0 { String::new() } else { format!("{label}{}  ", " ".repeat(label_width - width(label))) }
+            if label_width == 0 {
+                String::new()
+            } else {
+                format!("{label}{}  ", " ".repeat(label_width - width(label)))
+            }
         };
         match field {
             Field::Text { label, hint, line } => {
@@ -335,7 +398,8 @@ fn buttons(canvas: &Canvas<'_>, dialog: &Dialog) -> Vec<Piece> {
     let button = |focused: bool, text: String| -> Piece {
         if focused { p(Role::Selected, format!("{}[{text}]", g.cursor)) } else { p(Role::Text, format!(" [{text}]")) }
     };
-    let cancel = button(dialog.focus == 0, if matches!(dialog.ask, Ask::Refused(_)) { "close".into() } else { "cancel".into() });
+    let cancel =
+        button(dialog.focus == 0, if matches!(dialog.ask, Ask::Refused(_)) { "close".into() } else { "cancel".into() });
     if matches!(dialog.ask, Ask::Refused(_)) {
         return vec![cancel];
     }

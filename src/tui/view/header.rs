@@ -24,7 +24,8 @@ use super::hints::kind_word;
 
 /// The rule's role and weight: heavy and in the colour of the real thing, light for a drill.
 pub fn line_of(app: &App) -> (Role, bool) {
-    match app.incident.as_ref().filter(|_| matches!(app.screen(), Screen::Incident | Screen::Timeline | Screen::Moment)) {
+    match app.incident.as_ref().filter(|_| matches!(app.screen(), Screen::Incident | Screen::Timeline | Screen::Moment))
+    {
         Some(ui) if ui.data.state.kind == Kind::Real => (Role::Danger, true),
         _ => (Role::Border, false),
     }
@@ -186,13 +187,17 @@ fn rpo(canvas: &Canvas<'_>, app: &App, data: &Incident, room: usize) -> Vec<Piec
     if let Some(loss) = &facts.loss {
         let role = within(loss.window_ms);
         let word = if role == Role::Danger { "missed" } else { "met" };
-        parts.push((9, vec![p(Role::Muted, "RPO  "), p(role, format!("lost {}", words::loss(loss))), p(Role::Text, objective)]));
+        parts.push((
+            9,
+            vec![p(Role::Muted, "RPO  "), p(role, format!("lost {}", words::loss(loss))), p(Role::Text, objective)],
+        ));
         if state.rpo.is_some() {
             parts.push((8, vec![p(role, word)]));
         }
         parts.push((6, vec![p(Role::Muted, "measured")]));
     } else if let Some((target, _, loss)) = chosen {
-        let text = loss.as_ref().map_or_else(|| format!("back to before {target}"), |l| format!("loses {}", words::loss(l)));
+        let text =
+            loss.as_ref().map_or_else(|| format!("back to before {target}"), |l| format!("loses {}", words::loss(l)));
         let role = loss.as_ref().map_or(Role::Text, |l| within(l.window_ms));
         parts.push((9, vec![p(Role::Muted, "RPO  "), p(role, text), p(Role::Text, objective)]));
     } else if let Some(e) = &facts.exposure {
@@ -207,7 +212,10 @@ fn rpo(canvas: &Canvas<'_>, app: &App, data: &Incident, room: usize) -> Vec<Piec
             ],
         ));
     } else {
-        parts.push((9, vec![p(Role::Muted, "RPO  "), p(Role::Muted, "exposure not measured yet"), p(Role::Text, objective)]));
+        parts.push((
+            9,
+            vec![p(Role::Muted, "RPO  "), p(Role::Muted, "exposure not measured yet"), p(Role::Text, objective)],
+        ));
     }
     if let Some(e) = facts.exposure.as_ref().filter(|_| chosen.is_some() || facts.loss.is_some()) {
         let most = if e.at_most { g.at_most } else { "" };
@@ -231,7 +239,10 @@ fn banners(ui: &IncidentUi) -> Vec<(Role, String)> {
     }
     for run in ui.data.state.open_runs() {
         if run.status == RunStatus::Unknown {
-            out.push((Role::Real, format!("OUTCOME UNKNOWN of run {}: {}. It is never run again by itself.", run.id, run.shown)));
+            out.push((
+                Role::Real,
+                format!("OUTCOME UNKNOWN of run {}: {}. It is never run again by itself.", run.id, run.shown),
+            ));
         } else if ui.data.workers.get(&run.id) == Some(&Worker::ChildrenOnly) {
             out.push((Role::Real, format!("WORKER DIED, its processes go on: run {}: {}", run.id, run.shown)));
         }

@@ -45,11 +45,7 @@ fn obvious(canvas: &mut Canvas<'_>, area: Rect, app: &App) {
         canvas.line(
             area,
             1,
-            &[
-                p(Role::Accent, format!(" {what}: ")),
-                p(Role::Code, line.text()),
-                p(Role::Accent, g.caret),
-            ],
+            &[p(Role::Accent, format!(" {what}: ")), p(Role::Code, line.text()), p(Role::Accent, g.caret)],
         );
         return;
     }
@@ -119,7 +115,11 @@ fn keys(canvas: &mut Canvas<'_>, area: Rect, app: &App) {
     }
     let hint = |cmd: Cmd, short: &str| -> Vec<Piece> {
         let key = keymap.shown(cmd, ascii);
-        if key.is_empty() { vec![] } else { vec![p(Role::Code, format!(" {key}")), p(Role::Muted, format!(" {short} "))] }
+        if key.is_empty() {
+            vec![]
+        } else {
+            vec![p(Role::Code, format!(" {key}")), p(Role::Muted, format!(" {short} "))]
+        }
     };
     let in_dialog = !app.dialogs.is_empty();
     let mut tail: Vec<Piece> = Vec::new();

@@ -260,7 +260,10 @@ fn about_scenario(canvas: &Canvas<'_>, app: &App, row: &ScenarioRow, area: Rect)
     let s = &row.scenario;
     let columns = area.width.saturating_sub(2) as usize;
     let runnable = s.steps.iter().filter(|s| crate::app::runnable::blocks(s).next().is_some()).count();
-    let mut head = vec![p(Role::Text, format!("{}, {runnable} of them can be run from here", words::plural(s.steps.len() as u64, "step")))];
+    let mut head = vec![p(
+        Role::Text,
+        format!("{}, {runnable} of them can be run from here", words::plural(s.steps.len() as u64, "step")),
+    )];
     head.push(if row.rehearsable {
         p(Role::Good, format!("  {} can be drilled", g.done))
     } else {
@@ -275,7 +278,10 @@ fn about_scenario(canvas: &Canvas<'_>, app: &App, row: &ScenarioRow, area: Rect)
             (_, _) => "given up before the end".into(),
         };
         let when = words::ago(d.at, app.now.time);
-        out.push(vec![p(Role::Muted, "last drill "), p(Role::Text, format!("{} ({when}): {how}", &d.at.date_hms()[..16]))]);
+        out.push(vec![
+            p(Role::Muted, "last drill "),
+            p(Role::Text, format!("{} ({when}): {how}", &d.at.date_hms()[..16])),
+        ]);
     }
     let tall = area.height > 9;
     if tall {

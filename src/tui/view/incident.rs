@@ -18,8 +18,8 @@ use crate::app::{App, Hit, IncidentUi, Pane, Shown, words};
 use crate::incident::forecast::step_estimate;
 use crate::incident::{RunStatus, StepStatus};
 use crate::model::event::Verdict;
-use crate::model::plan::Step;
 use crate::model::format_clock;
+use crate::model::plan::Step;
 use crate::tui::theme::Role;
 
 use super::canvas::{Canvas, Piece, p, width};
@@ -141,9 +141,7 @@ fn steps(canvas: &mut Canvas<'_>, area: Rect, app: &App, ui: Option<&IncidentUi>
     let focus = place.pane == Pane::Steps;
     let count = match ui {
         Some(ui) => {
-            let over = |s: &&Step| {
-                matches!(ui.data.state.step(&s.id).status, StepStatus::Done | StepStatus::Skipped)
-            };
+            let over = |s: &&Step| matches!(ui.data.state.step(&s.id).status, StepStatus::Done | StepStatus::Skipped);
             format!("{} of {total}", scenario.steps.iter().filter(over).count())
         }
         None => words::plural(total as u64, "step"),
@@ -228,7 +226,9 @@ fn time_of(app: &App, data: Option<&Incident>, step: &Step) -> Vec<Piece> {
             }
             out
         }
-        StepStatus::Open => planned.map(|(p50, _)| vec![p(Role::Muted, format!("~{}", clock(p50)))]).unwrap_or_default(),
+        StepStatus::Open => {
+            planned.map(|(p50, _)| vec![p(Role::Muted, format!("~{}", clock(p50)))]).unwrap_or_default()
+        }
     }
 }
 
@@ -275,7 +275,11 @@ fn facts(canvas: &mut Canvas<'_>, area: Rect, app: &App, data: &Incident) {
     }
     if let Some((_, rows)) = &f.damage {
         let n: u64 = rows.values().sum();
-        fact("damage", Role::Warning, format!("{} in {}", words::plural(n, "row"), words::plural(rows.len() as u64, "table")));
+        fact(
+            "damage",
+            Role::Warning,
+            format!("{} in {}", words::plural(n, "row"), words::plural(rows.len() as u64, "table")),
+        );
     }
     if let Some((earliest, latest, holes)) = f.range.as_ref().map(|(a, b, h)| (a, b, h.len())) {
         let at = |t: &Option<crate::model::Time>| t.map_or("?".into(), |t| t.hms());

@@ -26,7 +26,8 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, shown: &mut S
             Tone::Info => (g.dot, Role::Info),
             Tone::Bad => (g.failed, Role::Danger),
         };
-        let pieces = [p(Role::Muted, format!("  {} ", m.at.hms())), p(role, format!("{mark} ")), p(Role::Text, m.text.clone())];
+        let pieces =
+            [p(Role::Muted, format!("  {} ", m.at.hms())), p(role, format!("{mark} ")), p(Role::Text, m.text.clone())];
         canvas.line(line, 0, &pieces);
         if i == selected {
             canvas.tint(line, Role::Selected);

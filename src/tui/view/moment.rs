@@ -64,7 +64,8 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, shown: &mut S
                 "The moment is always the last point before what is named: nothing at it is kept.",
             )]];
             if let Some((earliest, latest, holes)) = &facts.range {
-                let at = |t: &Option<crate::model::Time>| t.map_or("not known".into(), |t| format!("{} UTC", t.date_hms()));
+                let at =
+                    |t: &Option<crate::model::Time>| t.map_or("not known".into(), |t| format!("{} UTC", t.date_hms()));
                 lines.push(vec![p(Role::Muted, "earliest "), p(Role::Text, at(earliest))]);
                 lines.push(vec![p(Role::Muted, "latest   "), p(Role::Text, at(latest))]);
                 for hole in holes {
@@ -102,7 +103,11 @@ fn about(app: &App, c: &Candidate, columns: usize) -> Vec<Vec<Piece>> {
     ]);
     if !c.loses.rows.is_empty() {
         let rows: Vec<String> = c.loses.rows.iter().map(|(t, n)| format!("{t} {}", words::count(*n))).collect();
-        out.extend(wrap(&format!("rows after it: {}", rows.join(", ")), columns, 2).into_iter().map(|l| vec![p(Role::Text, l)]));
+        out.extend(
+            wrap(&format!("rows after it: {}", rows.join(", ")), columns, 2)
+                .into_iter()
+                .map(|l| vec![p(Role::Text, l)]),
+        );
     }
     out
 }

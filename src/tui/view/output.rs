@@ -37,9 +37,12 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, ui: &Incident
         vec![p(Role::Muted, word)]
     } else {
         let new = total.saturating_sub(place.left_at);
-        let key = canvas.look.keymap.keys(Cmd::Last).last().map(|k| {
-            k.iter().map(|k| k.shown(ascii)).collect::<Vec<_>>().join(" ")
-        });
+        let key = canvas
+            .look
+            .keymap
+            .keys(Cmd::Last)
+            .last()
+            .map(|k| k.iter().map(|k| k.shown(ascii)).collect::<Vec<_>>().join(" "));
         let key = key.unwrap_or_default();
         let what = if new > 0 { words::plural(new, "new line") } else { format!("line {}", words::count(top + 1)) };
         vec![
@@ -53,7 +56,8 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, ui: &Incident
     let body = Rect { x: area.x + 1, y: area.y + 1, width: area.width.saturating_sub(1), height: rows as u16 };
     let mut row = 0u16;
     if top == first && first > 0 && rows > 1 {
-        let text = format!("{} earlier {} in {}", words::count(first), if first == 1 { "line" } else { "lines" }, output.file);
+        let text =
+            format!("{} earlier {} in {}", words::count(first), if first == 1 { "line" } else { "lines" }, output.file);
         canvas.line(body, 0, &[p(Role::Warning, text)]);
         row = 1;
     }

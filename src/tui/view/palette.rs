@@ -16,12 +16,15 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, dialog: &Dial
     let ascii = canvas.look.ascii;
     let columns = area.width.saturating_sub(4).min(96);
     let height = area.height.saturating_sub(2).min(30);
-    let at = Rect { x: area.x + (area.width - columns) / 2, y: area.y + (area.height - height) / 2, width: columns, height };
+    let at =
+        Rect { x: area.x + (area.width - columns) / 2, y: area.y + (area.height - height) / 2, width: columns, height };
     let title = if dialog.ask == Ask::Help { "what can be done here" } else { "all commands" };
     canvas.frame(at, Role::Accent, &[p(Role::Accent, title)]);
-    let inner = Rect { x: at.x + 2, y: at.y + 1, width: at.width.saturating_sub(4), height: at.height.saturating_sub(2) };
+    let inner =
+        Rect { x: at.x + 2, y: at.y + 1, width: at.width.saturating_sub(4), height: at.height.saturating_sub(2) };
     if let Some(Field::Text { hint, line, .. }) = dialog.fields.first() {
-        let mut pieces = vec![p(Role::Accent, format!("{} ", g.cursor)), p(Role::Code, line.text()), p(Role::Accent, g.caret)];
+        let mut pieces =
+            vec![p(Role::Accent, format!("{} ", g.cursor)), p(Role::Code, line.text()), p(Role::Accent, g.caret)];
         if line.text().is_empty() {
             pieces.push(p(Role::Muted, hint.clone()));
         }

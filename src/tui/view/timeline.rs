@@ -51,7 +51,13 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, shown: &mut S
 
 /// The last lines, in a pane beside the work.
 pub(super) fn pane(canvas: &mut Canvas<'_>, area: Rect, app: &App, ui: &IncidentUi) {
-    super::incident::title(canvas, area, "TIMELINE", false, &[p(Role::Muted, words::plural(ui.data.state.seq.0, "record"))]);
+    super::incident::title(
+        canvas,
+        area,
+        "TIMELINE",
+        false,
+        &[p(Role::Muted, words::plural(ui.data.state.seq.0, "record"))],
+    );
     let rows = area.height.saturating_sub(1) as usize;
     let skip = ui.data.timeline.len().saturating_sub(rows);
     let start = origin(ui);
@@ -90,7 +96,10 @@ fn pieces(canvas: &Canvas<'_>, row: &TimelineRow, start: Time, with_actor: bool)
         out.push(p(Role::Muted, format!("{name}{} ", " ".repeat(9usize.saturating_sub(width(&name))))));
     }
     out.push(p(role, format!("{glyph} ")));
-    out.push(p(if matches!(row.kind, RowKind::Bad | RowKind::Attention) { role } else { Role::Text }, row.text.as_str()));
+    out.push(p(
+        if matches!(row.kind, RowKind::Bad | RowKind::Attention) { role } else { Role::Text },
+        row.text.as_str(),
+    ));
     out
 }
 
