@@ -14,6 +14,7 @@ pub mod completions;
 pub mod export;
 pub mod incident;
 pub mod journal;
+pub mod plan;
 pub mod sandbox;
 pub mod wal;
 pub mod worker;
@@ -42,6 +43,7 @@ fn subcommands() -> Vec<Subcommand> {
         Subcommand { command: incident::command, run: incident::run },
         Subcommand { command: export::command, run: export::run },
         Subcommand { command: journal::command, run: journal::run },
+        Subcommand { command: plan::command, run: plan::run },
         Subcommand { command: completions::command, run: completions::run },
         Subcommand { command: completions::man_command, run: completions::man },
     ]

@@ -3,41 +3,12 @@
 use std::collections::BTreeMap;
 
 /// Keys that mean something to us or to runme; the latter are kept and not complained about.
+#[rustfmt::skip]
 pub const KNOWN: &[&str] = &[
-    "name",
-    "run",
-    "risk",
-    "timeout",
-    "expect",
-    "exit",
-    "host",
-    "cwd",
-    "shell",
-    "capture",
-    "needs",
-    "interactive",
-    "background",
-    "approval",
-    "target",
-    "ignore",
-    "excludefromrunall",
-    "promptenv",
-    "interpreter",
-    "closeterminalonsuccess",
-    "mimetype",
-    "skipprompts",
-    "tag",
-    "category",
-    "terminalrows",
-    "transform",
-    "id",
-    "title",
-    "filename",
-    "linenums",
-    "hl_lines",
-    "copy",
-    "showlinenumbers",
-    "language",
+    "name", "run", "risk", "timeout", "expect", "exit", "host", "cwd", "shell", "capture", "needs", "interactive",
+    "background", "approval", "target", "ignore", "excludefromrunall", "promptenv", "interpreter",
+    "closeterminalonsuccess", "mimetype", "skipprompts", "tag", "category", "terminalrows", "transform", "id",
+    "title", "filename", "linenums", "hl_lines", "copy", "showlinenumbers", "language",
 ];
 
 /// The language (first word, lower case), the attributes with keys as written, and what could not be read.

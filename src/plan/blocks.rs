@@ -16,19 +16,55 @@ pub struct Context {
     pub templates: bool,
 }
 
-const SHELL: &[&str] = &["bash", "sh", "shell", "zsh", "console", "terminal", "shell-session", "shellsession", "sh-session", "powershell", "pwsh", "ps1", "ps", "cmd", "bat", "batch", "fish", "ksh", "dos"];
+#[rustfmt::skip]
+const SHELL: &[&str] = &[
+    "bash", "sh", "shell", "zsh", "console", "terminal", "shell-session", "shellsession", "sh-session",
+    "powershell", "pwsh", "ps1", "ps", "cmd", "bat", "batch", "fish", "ksh", "dos",
+];
 const TRANSCRIPT: &[&str] = &["console", "terminal", "shell-session", "shellsession", "sh-session"];
-const QUERY: &[&str] = &["sql", "postgresql", "postgres", "pgsql", "psql", "plpgsql", "mysql", "kql", "kusto", "promql", "logql", "cql", "redis", "mongodb", "mongosh", "mongo", "tsql"];
-const SAMPLE: &[&str] = &["yaml", "yml", "json", "jsonc", "json5", "toml", "ini", "env", "dotenv", "hcl", "terraform", "tf", "xml", "properties", "conf", "config", "nginx", "cron", "crontab", "dockerfile", "docker", "csv", "apache", "systemd", "makefile", "graphql", "http", "html", "css", "diff", "patch"];
-const SOURCE: &[&str] = &["javascript", "js", "jsx", "typescript", "ts", "tsx", "python", "py", "ruby", "rb", "go", "golang", "rust", "rs", "java", "kotlin", "swift", "c", "cpp", "c++", "csharp", "cs", "c#", "php", "perl", "lua", "scala", "groovy", "elixir", "clojure", "r", "dart", "solidity", "vue"];
+#[rustfmt::skip]
+const QUERY: &[&str] = &[
+    "sql", "postgresql", "postgres", "pgsql", "psql", "plpgsql", "mysql", "kql", "kusto", "promql", "logql", "cql",
+    "redis", "mongodb", "mongosh", "mongo", "tsql",
+];
+#[rustfmt::skip]
+const SAMPLE: &[&str] = &[
+    "yaml", "yml", "json", "jsonc", "json5", "toml", "ini", "env", "dotenv", "hcl", "terraform", "tf", "xml",
+    "properties", "conf", "config", "nginx", "cron", "crontab", "dockerfile", "docker", "csv", "apache", "systemd",
+    "makefile", "graphql", "http", "html", "css", "diff", "patch",
+];
+#[rustfmt::skip]
+const SOURCE: &[&str] = &[
+    "javascript", "js", "jsx", "typescript", "ts", "tsx", "python", "py", "ruby", "rb", "go", "golang", "rust",
+    "rs", "java", "kotlin", "swift", "c", "cpp", "c++", "csharp", "cs", "c#", "php", "perl", "lua", "scala",
+    "groovy", "elixir", "clojure", "r", "dart", "solidity", "vue",
+];
 const OUTPUT: &[&str] = &["output", "log", "logs", "stdout"];
 
 /// Programs whose name at the start of an untagged block makes it shell (C1, C7).
+#[rustfmt::skip]
 const PROGRAMS: &[&str] = &[
-    "ansible", "ansible-playbook", "apt", "apt-get", "aws", "az", "brew", "breakglass", "bundle", "cat", "cd", "certbot", "chmod", "chown", "consul", "cp", "createdb", "crictl", "crontab", "curl", "cypher-shell", "date", "df", "dig", "docker", "docker-compose", "doctl", "dropdb", "du", "echo", "etcdctl", "export", "find", "fly", "flyctl", "free", "gcloud", "gh", "git", "go", "gpg", "grep", "gsutil", "gunzip", "gzip", "helm", "heroku", "host", "initdb", "iptables", "istioctl", "journalctl", "kill", "kubectl", "k3s", "ls", "lsof", "make", "mc", "mkdir", "mongo", "mongodump", "mongorestore", "mongosh", "mount", "mv", "mysql", "mysqldump", "nc", "netlify", "netstat", "node", "nomad", "npm", "npx", "nslookup", "oc", "openssl", "pg_basebackup", "pg_ctl", "pg_ctlcluster", "pg_dump", "pg_dumpall", "pg_isready", "pg_restore", "pg_verifybackup", "pgbackrest", "php", "ping", "pip", "pm2", "pnpm", "poetry", "ps", "psql", "pulumi", "python", "python3", "railway", "rake", "rclone", "redis-cli", "restic", "rm", "rsync", "rustc", "cargo", "scp", "sed", "set", "sh", "bash", "sleep", "source", "sqlite3", "ss", "ssh", "stellar", "sudo", "su", "supabase", "systemctl", "tail", "head", "tar", "tee", "terraform", "tofu", "timeout", "top", "touch", "traceroute", "tsx", "umount", "unzip", "vault", "velero", "vercel", "wal-g", "barman", "patronictl", "repmgr", "watch", "wget", "wrangler", "xargs", "yarn", "zcat", "zfs", "zip", "nano", "vim", "vi",
+    "ansible", "ansible-playbook", "apt", "apt-get", "aws", "az", "brew", "breakglass", "bundle", "cat", "cd",
+    "certbot", "chmod", "chown", "consul", "cp", "createdb", "crictl", "crontab", "curl", "cypher-shell", "date",
+    "df", "dig", "docker", "docker-compose", "doctl", "dropdb", "du", "echo", "etcdctl", "export", "find", "fly",
+    "flyctl", "free", "gcloud", "gh", "git", "go", "gpg", "grep", "gsutil", "gunzip", "gzip", "helm", "heroku",
+    "host", "initdb", "iptables", "istioctl", "journalctl", "kill", "kubectl", "k3s", "ls", "lsof", "make", "mc",
+    "mkdir", "mongo", "mongodump", "mongorestore", "mongosh", "mount", "mv", "mysql", "mysqldump", "nc", "netlify",
+    "netstat", "node", "nomad", "npm", "npx", "nslookup", "oc", "openssl", "pg_basebackup", "pg_ctl",
+    "pg_ctlcluster", "pg_dump", "pg_dumpall", "pg_isready", "pg_restore", "pg_verifybackup", "pgbackrest", "php",
+    "ping", "pip", "pm2", "pnpm", "poetry", "ps", "psql", "pulumi", "python", "python3", "railway", "rake",
+    "rclone", "redis-cli", "restic", "rm", "rsync", "rustc", "cargo", "scp", "sed", "set", "sh", "bash", "sleep",
+    "source", "sqlite3", "ss", "ssh", "stellar", "sudo", "su", "supabase", "systemctl", "tail", "head", "tar",
+    "tee", "terraform", "tofu", "timeout", "top", "touch", "traceroute", "tsx", "umount", "unzip", "vault",
+    "velero", "vercel", "wal-g", "barman", "patronictl", "repmgr", "watch", "wget", "wrangler", "xargs", "yarn",
+    "zcat", "zfs", "zip", "nano", "vim", "vi",
 ];
 
-const SQL_STARTS: &[&str] = &["select", "begin", "update", "delete", "insert", "create", "alter", "drop", "truncate", "with", "grant", "revoke", "vacuum", "reindex", "explain"];
+#[rustfmt::skip]
+const SQL_STARTS: &[&str] = &[
+    "select", "begin", "update", "delete", "insert", "create", "alter", "drop", "truncate", "with", "grant",
+    "revoke", "vacuum", "reindex", "explain",
+];
 
 /// Reads a fence: role, code, gates. Notices go to `notices`.
 pub fn read(fence: &Fence, unrepaired: Option<&str>, context: &Context, notices: &mut Vec<Notice>) -> Block {
@@ -59,7 +95,8 @@ pub fn read(fence: &Fence, unrepaired: Option<&str>, context: &Context, notices:
 /// C1, first match wins; the last value is the commands of a transcript.
 fn role(block: &Block, code: &str, context: &Context) -> (BlockRole, &'static str, Option<String>) {
     let attr = |key: &str| block.attrs.iter().find(|(k, _)| k.eq_ignore_ascii_case(key)).map(|(_, v)| v.as_str());
-    let never = attr("run").is_some_and(|v| v.eq_ignore_ascii_case("never")) || attr("ignore").is_some_and(|v| v != "false");
+    let never =
+        attr("run").is_some_and(|v| v.eq_ignore_ascii_case("never")) || attr("ignore").is_some_and(|v| v != "false");
     let (role, rule, only) = inferred(&block.lang, code, context);
     if never && matches!(role, BlockRole::Run | BlockRole::Query) {
         return (BlockRole::Sample, "C1 run=never", None);
@@ -77,18 +114,44 @@ fn inferred(lang: &str, code: &str, context: &Context) -> (BlockRole, &'static s
         return (BlockRole::Text, "C1 empty", None);
     }
     let above = words::norm(&context.above);
-    let output_above = ["expected output", "sample output", "example output", "output", "expected result", "you should see", "returns", "should look like"].iter().any(|w| above.ends_with(w) || above.starts_with(w));
+    let output_above = [
+        "expected output",
+        "sample output",
+        "example output",
+        "output",
+        "expected result",
+        "you should see",
+        "returns",
+        "should look like",
+    ]
+    .iter()
+    .any(|w| above.ends_with(w) || above.starts_with(w));
     if SHELL.contains(&lang) {
         return shell(lang, code, output_above);
     }
     if QUERY.contains(&lang) {
-        let commands: Vec<_> = commands::chunks(code).into_iter().filter(|c| c.kind == ChunkKind::Command && !c.text.trim_start().starts_with("--")).collect();
-        let all_shell = !commands.is_empty() && commands.iter().all(|c| { let program = commands::program(&c.text); PROGRAMS.contains(&program) && !SQL_STARTS.contains(&program.to_lowercase().as_str()) && !matches!(program, "set") });
+        let commands: Vec<_> = commands::chunks(code)
+            .into_iter()
+            .filter(|c| c.kind == ChunkKind::Command && !c.text.trim_start().starts_with("--"))
+            .collect();
+        let all_shell = !commands.is_empty()
+            && commands.iter().all(|c| {
+                let program = commands::program(&c.text);
+                PROGRAMS.contains(&program)
+                    && !SQL_STARTS.contains(&program.to_lowercase().as_str())
+                    && !matches!(program, "set")
+            });
         if all_shell {
             return (BlockRole::Run, "C1 shell under a query tag", None);
         }
         let only_comments = code.lines().all(|l| l.trim().is_empty() || l.trim_start().starts_with("--"));
-        return if only_comments { (BlockRole::Comment, "C1 comments only", None) } else if output_above { (BlockRole::Output, "C1 output", None) } else { (BlockRole::Query, "C1 query", None) };
+        return if only_comments {
+            (BlockRole::Comment, "C1 comments only", None)
+        } else if output_above {
+            (BlockRole::Output, "C1 output", None)
+        } else {
+            (BlockRole::Query, "C1 query", None)
+        };
     }
     if SAMPLE.contains(&lang) {
         return (BlockRole::Sample, "C1 configuration", None);
@@ -99,7 +162,8 @@ fn inferred(lang: &str, code: &str, context: &Context) -> (BlockRole, &'static s
     if OUTPUT.contains(&lang) {
         return (BlockRole::Output, "C1 output", None);
     }
-    let prose = matches!(lang, "" | "text" | "txt" | "plain" | "plaintext" | "markdown" | "md" | "email" | "mail" | "slack");
+    let prose =
+        matches!(lang, "" | "text" | "txt" | "plain" | "plaintext" | "markdown" | "md" | "email" | "mail" | "slack");
     if prose && (context.templates || is_message(code)) && !(lang.is_empty() && untagged_shell(code)) {
         return (BlockRole::Template, "C1 template", None);
     }
@@ -124,7 +188,8 @@ fn shell(lang: &str, code: &str, output_above: bool) -> (BlockRole, &'static str
     if let Some(only) = transcript(code) {
         return (BlockRole::Run, "C2 transcript", Some(only));
     }
-    let first = commands::chunks(code).into_iter().find(|c| c.kind == ChunkKind::Command).map(|c| c.text).unwrap_or_default();
+    let first =
+        commands::chunks(code).into_iter().find(|c| c.kind == ChunkKind::Command).map(|c| c.text).unwrap_or_default();
     let trimmed = first.trim_start();
     let word = trimmed.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default().to_lowercase();
     let upper = trimmed.starts_with(|c: char| c.is_ascii_uppercase());
@@ -134,11 +199,17 @@ fn shell(lang: &str, code: &str, output_above: bool) -> (BlockRole, &'static str
     if trimmed.starts_with("-- ") {
         return (BlockRole::Query, "C1 query under a shell tag", None);
     }
-    if trimmed.starts_with(['│', '┌', '├', '└', '╔', '|', '→', '↓', '"', '{', '<', '•', '✓', '✅']) && !trimmed.starts_with("{ ") && !trimmed.starts_with("\"$") {
+    if trimmed.starts_with(['│', '┌', '├', '└', '╔', '|', '→', '↓', '"', '{', '<', '•', '✓', '✅'])
+        && !trimmed.starts_with("{ ")
+        && !trimmed.starts_with("\"$")
+    {
         return (BlockRole::Sample, "C1 not shell", None);
     }
     let known_first = PROGRAMS.contains(&commands::program(&first));
-    if (TRANSCRIPT.contains(&lang) || output_above) && !all_known(code) && !(known_first && !output_above && commands::chunks(code).len() == 1) {
+    if (TRANSCRIPT.contains(&lang) || output_above)
+        && !all_known(code)
+        && !(known_first && !output_above && commands::chunks(code).len() == 1)
+    {
         return (BlockRole::Output, "C1 output", None);
     }
     (BlockRole::Run, "C1 shell", None)
@@ -154,7 +225,26 @@ fn sql_shape(text: &str) -> bool {
         "update" => lower.contains(" set "),
         "delete" => second == "from",
         "insert" => second == "into",
-        "create" | "alter" | "drop" => ["table", "database", "index", "role", "user", "schema", "view", "extension", "function", "unique", "or", "publication", "subscription", "materialized", "type", "policy", "trigger"].contains(&second),
+        "create" | "alter" | "drop" => [
+            "table",
+            "database",
+            "index",
+            "role",
+            "user",
+            "schema",
+            "view",
+            "extension",
+            "function",
+            "unique",
+            "or",
+            "publication",
+            "subscription",
+            "materialized",
+            "type",
+            "policy",
+            "trigger",
+        ]
+        .contains(&second),
         _ => false,
     }
 }
@@ -179,11 +269,19 @@ fn all_known(code: &str) -> bool {
 }
 
 fn untagged_shell(code: &str) -> bool {
-    let first = commands::chunks(code).into_iter().find(|c| c.kind == ChunkKind::Command).map(|c| c.text).unwrap_or_default();
+    let first =
+        commands::chunks(code).into_iter().find(|c| c.kind == ChunkKind::Command).map(|c| c.text).unwrap_or_default();
     let program = commands::program(&first);
     // Words that also begin English sentences need more than themselves.
-    let english = ["find", "make", "set", "watch", "date", "host", "head", "top", "go", "source", "touch", "mount", "kill", "export", "echo", "sleep", "node", "free", "timeout", "az", "fly", "stellar", "tee", "ping"].contains(&program);
-    PROGRAMS.contains(&program) && (!english || first.contains([' ', '-', '/', '$', '='])) && all_known(code) && !first.trim_end().ends_with(['.', ':'])
+    let english = [
+        "find", "make", "set", "watch", "date", "host", "head", "top", "go", "source", "touch", "mount", "kill",
+        "export", "echo", "sleep", "node", "free", "timeout", "az", "fly", "stellar", "tee", "ping",
+    ]
+    .contains(&program);
+    PROGRAMS.contains(&program)
+        && (!english || first.contains([' ', '-', '/', '$', '=']))
+        && all_known(code)
+        && !first.trim_end().ends_with(['.', ':'])
 }
 
 /// C2: when lines carry a prompt, only those (and their continuations) are commands; the rest is sample output.
@@ -194,7 +292,9 @@ fn transcript(code: &str) -> Option<String> {
             return Some(rest.to_string());
         }
         let (head, rest) = line.split_once("# ").or_else(|| line.split_once("$ "))?;
-        let at = head.contains('@') && !head.contains(' ') && (head.starts_with("root@") || head.ends_with([']', '~', ':']) || head.contains(':'));
+        let at = head.contains('@')
+            && !head.contains(' ')
+            && (head.starts_with("root@") || head.ends_with([']', '~', ':']) || head.contains(':'));
         at.then(|| rest.to_string())
     };
     let mut out = String::new();
@@ -216,8 +316,41 @@ fn transcript(code: &str) -> Option<String> {
 
 /// `Subject: …`, `Status: …`: a message with header-like lines, or blanks in brackets.
 fn is_message(code: &str) -> bool {
-    const HEADERS: &[&str] = &["subject", "status", "severity", "impact", "started", "start time", "service", "summary", "eta", "incident", "to", "from", "next update", "time", "affected", "date", "duration", "root cause", "description", "update", "dear", "issue", "assunto", "asunto", "title", "current status", "what happened", "incident commander"];
-    let headers = code.lines().filter_map(|l| l.split_once(':')).filter(|(h, _)| HEADERS.contains(&words::norm(h).as_str())).count();
+    const HEADERS: &[&str] = &[
+        "subject",
+        "status",
+        "severity",
+        "impact",
+        "started",
+        "start time",
+        "service",
+        "summary",
+        "eta",
+        "incident",
+        "to",
+        "from",
+        "next update",
+        "time",
+        "affected",
+        "date",
+        "duration",
+        "root cause",
+        "description",
+        "update",
+        "dear",
+        "issue",
+        "assunto",
+        "asunto",
+        "title",
+        "current status",
+        "what happened",
+        "incident commander",
+    ];
+    let headers = code
+        .lines()
+        .filter_map(|l| l.split_once(':'))
+        .filter(|(h, _)| HEADERS.contains(&words::norm(h).as_str()))
+        .count();
     let subject = code.lines().any(|l| l.trim_start().to_lowercase().starts_with("subject:"));
     subject || headers >= 2 || (headers >= 1 && !placeholders::in_message(code).is_empty())
 }
@@ -259,7 +392,10 @@ fn gates(block: &mut Block, notices: &mut Vec<Notice>) {
         Some("change") => Some(Risk::Change),
         Some("destroy") => Some(Risk::Destroy),
         Some(other) => {
-            notices.push(Notice { line: block.line, text: format!("risk={other:?} is not read, change or destroy: ignored") });
+            notices.push(Notice {
+                line: block.line,
+                text: format!("risk={other:?} is not read, change or destroy: ignored"),
+            });
             None
         }
         None => None,
@@ -279,7 +415,12 @@ fn elision(code: &str) -> Option<String> {
     let left_out = commands::chunks(code).iter().filter(|c| c.kind == ChunkKind::Command).any(|c| {
         c.text.split_whitespace().any(|w| {
             let w = w.trim_matches(['"', '\'', ',', ';', ')', '(', '[', ']', '{', '}']);
-            w == "..." || w == "…" || w.ends_with("://...") || w.ends_with("=...") || w.ends_with('…') || (w.ends_with("...") && w.contains("://"))
+            w == "..."
+                || w == "…"
+                || w.ends_with("://...")
+                || w.ends_with("=...")
+                || w.ends_with('…')
+                || (w.ends_with("...") && w.contains("://"))
         })
     });
     left_out.then(|| "something was left out here (`...`): fill it in by hand".into())
@@ -287,11 +428,14 @@ fn elision(code: &str) -> Option<String> {
 
 /// A command that opens another shell, with more commands after it that are meant for the other side.
 fn session(code: &str) -> Option<String> {
-    let commands: Vec<String> = commands::chunks(code).into_iter().filter(|c| c.kind == ChunkKind::Command).map(|c| c.text).collect();
+    let commands: Vec<String> =
+        commands::chunks(code).into_iter().filter(|c| c.kind == ChunkKind::Command).map(|c| c.text).collect();
     let (_, before) = commands.split_last()?;
     let opener = before.iter().find(|c| opens_shell(c))?;
     let shown: String = opener.lines().next().unwrap_or_default().trim().chars().take(60).collect();
-    Some(format!("`{shown}` opens another shell and the lines after it are meant for the other side: open it first, then paste them there"))
+    Some(format!(
+        "`{shown}` opens another shell and the lines after it are meant for the other side: open it first, then paste them there"
+    ))
 }
 
 fn opens_shell(command: &str) -> bool {
@@ -299,18 +443,32 @@ fn opens_shell(command: &str) -> bool {
     if joined.contains(['|', '<']) {
         return false;
     }
-    let words: Vec<&str> = joined.split_whitespace().take_while(|w| !w.starts_with('#')).skip_while(|w| matches!(*w, "sudo" | "exec")).collect();
+    let words: Vec<&str> = joined
+        .split_whitespace()
+        .take_while(|w| !w.starts_with('#'))
+        .skip_while(|w| matches!(*w, "sudo" | "exec"))
+        .collect();
     let last = words.last().copied().unwrap_or_default();
-    let shell = |w: &str| matches!(w.rsplit('/').next().unwrap_or(w), "bash" | "sh" | "zsh" | "ash" | "psql" | "mysql" | "mongosh" | "mongo" | "redis-cli");
+    let shell = |w: &str| {
+        matches!(
+            w.rsplit('/').next().unwrap_or(w),
+            "bash" | "sh" | "zsh" | "ash" | "psql" | "mysql" | "mongosh" | "mongo" | "redis-cli"
+        )
+    };
     match words.first().copied().unwrap_or_default() {
         "ssh" | "mosh" => ssh_without_command(&words),
         "su" => !words.contains(&"-c"),
         "-i" | "-s" | "-u" => words.contains(&"-i") || last == "-s",
-        "kubectl" | "oc" | "docker" | "docker-compose" | "podman" | "nsenter" | "chroot" => (words.contains(&"exec") || words.contains(&"run") || words.first() == Some(&"chroot")) && shell(last),
+        "kubectl" | "oc" | "docker" | "docker-compose" | "podman" | "nsenter" | "chroot" => {
+            (words.contains(&"exec") || words.contains(&"run") || words.first() == Some(&"chroot")) && shell(last)
+        }
         "psql" | "mysql" | "mongosh" | "mongo" => interactive_client(&words),
         "redis-cli" => words.len() == 1,
         "bash" | "sh" | "zsh" => words.len() == 1,
-        "railway" | "heroku" | "fly" | "flyctl" => words.contains(&"ssh") && !words.contains(&"-C") && !words.contains(&"--command") || words.get(1) == Some(&"shell"),
+        "railway" | "heroku" | "fly" | "flyctl" => {
+            words.contains(&"ssh") && !words.contains(&"-C") && !words.contains(&"--command")
+                || words.get(1) == Some(&"shell")
+        }
         _ => false,
     }
 }
@@ -340,7 +498,18 @@ fn ssh_without_command(words: &[&str]) -> bool {
 }
 
 fn interactive_client(words: &[&str]) -> bool {
-    !words.iter().any(|w| matches!(*w, "-c" | "-f" | "-e" | "-l" | "--list" | "--version" | "--eval") || w.starts_with("--command") || w.starts_with("--file") || w.starts_with("--execute") || w.starts_with("-c\"") || w.starts_with("-e\"") || w.starts_with("-c'") || (w.starts_with('-') && !w.starts_with("--") && w.ends_with('c') && w.len() <= 5) || (w.starts_with('-') && !w.starts_with("--") && w.ends_with('f') && w.len() <= 5) || w.ends_with(".js"))
+    !words.iter().any(|w| {
+        matches!(*w, "-c" | "-f" | "-e" | "-l" | "--list" | "--version" | "--eval")
+            || w.starts_with("--command")
+            || w.starts_with("--file")
+            || w.starts_with("--execute")
+            || w.starts_with("-c\"")
+            || w.starts_with("-e\"")
+            || w.starts_with("-c'")
+            || (w.starts_with('-') && !w.starts_with("--") && w.ends_with('c') && w.len() <= 5)
+            || (w.starts_with('-') && !w.starts_with("--") && w.ends_with('f') && w.len() <= 5)
+            || w.ends_with(".js")
+    })
 }
 
 /// Whether some command needs a terminal of its own.
@@ -350,10 +519,15 @@ fn interactive(code: &str) -> bool {
         let program = commands::program(&c.text);
         opens_shell(&c.text)
             || matches!(program, "nano" | "vim" | "vi" | "emacs" | "top" | "htop" | "less" | "more" | "watch" | "k9s")
-            || (program == "tail" && words.iter().any(|w| matches!(*w, "-f" | "-F") || (w.starts_with('-') && w.contains('f') && !w.starts_with("--"))))
+            || (program == "tail"
+                && words.iter().any(|w| {
+                    matches!(*w, "-f" | "-F") || (w.starts_with('-') && w.contains('f') && !w.starts_with("--"))
+                }))
             || (program == "kubectl" && (words.contains(&"port-forward") || words.contains(&"edit")))
             || (words.contains(&"exec") && words.iter().any(|w| matches!(*w, "-it" | "-ti")))
             || (program == "journalctl" && words.contains(&"-f"))
-            || (matches!(program, "kubectl" | "docker") && words.contains(&"logs") && (words.contains(&"-f") || words.contains(&"--follow")))
+            || (matches!(program, "kubectl" | "docker")
+                && words.contains(&"logs")
+                && (words.contains(&"-f") || words.contains(&"--follow")))
     })
 }

@@ -53,7 +53,9 @@ pub fn chunks(code: &str) -> Vec<Chunk> {
 
 /// A comment of sh, PowerShell or cmd.
 pub fn is_comment(trimmed: &str) -> bool {
-    trimmed.starts_with('#') || trimmed.starts_with("::") || trimmed.get(..4).is_some_and(|h| h.eq_ignore_ascii_case("rem "))
+    trimmed.starts_with('#')
+        || trimmed.starts_with("::")
+        || trimmed.get(..4).is_some_and(|h| h.eq_ignore_ascii_case("rem "))
 }
 
 /// A comment and the commands it leads.
@@ -140,7 +142,10 @@ pub fn numbered(text: &str) -> Option<String> {
     }
     let after = &rest[end..];
     // `3.1 x` is numbered too; `1.5 GB` is not.
-    let after = after.strip_prefix('.').filter(|a| a.starts_with(|c: char| c.is_ascii_digit())).map_or(after, |a| a.trim_start_matches(|c: char| c.is_ascii_digit()));
+    let after = after
+        .strip_prefix('.')
+        .filter(|a| a.starts_with(|c: char| c.is_ascii_digit()))
+        .map_or(after, |a| a.trim_start_matches(|c: char| c.is_ascii_digit()));
     let title = after.trim_start_matches(['.', ')', ':']);
     let marked = title.len() < after.len();
     let title = title.trim_start_matches([' ', '-', '–', '—']).trim();
@@ -155,7 +160,9 @@ pub fn program(command: &str) -> &str {
             skip_value = false;
             continue;
         }
-        let assignment = word.split_once('=').is_some_and(|(n, _)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'));
+        let assignment = word
+            .split_once('=')
+            .is_some_and(|(n, _)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'));
         match word {
             "sudo" | "time" | "nohup" | "exec" | "command" | "env" | "!" | "(" | "{" | "then" | "do" | "else" => {}
             "-u" | "-g" => skip_value = true,

@@ -38,7 +38,16 @@ impl Doc {
         let (nodes, fences) = tree::parse(&text.text, &lines);
         let sections = outline::sections(nodes);
         let notices = text.notices.clone();
-        let mut doc = Self { file: file.to_string(), digest, text, sections, fences, blocks: Vec::new(), roles: Vec::new(), notices };
+        let mut doc = Self {
+            file: file.to_string(),
+            digest,
+            text,
+            sections,
+            fences,
+            blocks: Vec::new(),
+            roles: Vec::new(),
+            notices,
+        };
         doc.roles = super::roles::all(&doc);
         doc.read_blocks();
         doc
@@ -67,7 +76,9 @@ impl Doc {
     /// A section and all below it, in order.
     pub fn subtree(&self, section: usize) -> std::ops::Range<usize> {
         let level = self.sections[section].level;
-        let end = (section + 1..self.sections.len()).find(|i| self.sections[*i].level <= level).unwrap_or(self.sections.len());
+        let end = (section + 1..self.sections.len())
+            .find(|i| self.sections[*i].level <= level)
+            .unwrap_or(self.sections.len());
         section..end
     }
 
@@ -86,7 +97,9 @@ impl Doc {
     fn read_blocks(&mut self) {
         let mut contexts = vec![Context::default(); self.fences.len()];
         for (i, section) in self.sections.iter().enumerate() {
-            let templates = std::iter::once(i).chain(self.ancestors(i)).any(|s| self.roles[s].kind == super::roles::Kind::Templates);
+            let templates = std::iter::once(i)
+                .chain(self.ancestors(i))
+                .any(|s| self.roles[s].kind == super::roles::Kind::Templates);
             let heading = section.raw.clone();
             note_contexts(&section.nodes, &heading, templates, &mut contexts);
         }
@@ -131,12 +144,23 @@ fn note_contexts(nodes: &[Node], heading: &str, templates: bool, out: &mut [Cont
 }
 
 fn last_words(entry: &Entry) -> String {
-    entry.nodes.iter().rev().find_map(|n| if let Kind::Paragraph(i) = &n.kind { Some(i.flat()) } else { None }).unwrap_or_default()
+    entry
+        .nodes
+        .iter()
+        .rev()
+        .find_map(|n| if let Kind::Paragraph(i) = &n.kind { Some(i.flat()) } else { None })
+        .unwrap_or_default()
 }
 
 /// Takes the common indentation off all lines but the first, which the parser has already placed.
 pub fn dedent(text: &str) -> String {
-    let indent = text.lines().skip(1).filter(|l| !l.trim().is_empty()).map(|l| l.len() - l.trim_start_matches([' ', '\t']).len()).min().unwrap_or(0);
+    let indent = text
+        .lines()
+        .skip(1)
+        .filter(|l| !l.trim().is_empty())
+        .map(|l| l.len() - l.trim_start_matches([' ', '\t']).len())
+        .min()
+        .unwrap_or(0);
     let mut lines = text.lines();
     let mut out = lines.next().unwrap_or_default().trim_start().to_string();
     for line in lines {
@@ -174,7 +198,14 @@ pub fn is_imperative(text: &str) -> bool {
     let norm = words::norm(text.get(..text.char_indices().nth(60).map_or(text.len(), |(i, _)| i)).unwrap_or_default());
     let mut tokens = norm.split(' ');
     let first = tokens.next().unwrap_or_default();
-    let verb = if matches!(first, "if" | "then" | "please" | "immediately" | "manually" | "first" | "next" | "finally" | "optionally") { tokens.next().unwrap_or_default() } else { first };
+    let verb = if matches!(
+        first,
+        "if" | "then" | "please" | "immediately" | "manually" | "first" | "next" | "finally" | "optionally"
+    ) {
+        tokens.next().unwrap_or_default()
+    } else {
+        first
+    };
     words::IMPERATIVES.contains(&verb) || matches!(first, "if" | "do" | "don")
 }
 
@@ -218,7 +249,11 @@ pub fn links_in(nodes: &[Node], out: &mut Vec<Link>) {
     for node in nodes {
         let mut take = |inline: &Inline, line: u32| {
             for (range, target) in &inline.links {
-                out.push(Link { text: inline.text.get(range.clone()).unwrap_or_default().to_string(), target: target.clone(), line });
+                out.push(Link {
+                    text: inline.text.get(range.clone()).unwrap_or_default().to_string(),
+                    target: target.clone(),
+                    line,
+                });
             }
         };
         match &node.kind {

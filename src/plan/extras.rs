@@ -32,7 +32,10 @@ pub fn fill(doc: &Doc, scale: &Scale, used: &[bool], plan: &mut Plan) {
 /// Whether a value is still a blank: `[Name]`, TBD, `+1-XXX-XXX-XXXX`.
 pub fn is_unfilled(text: &str) -> bool {
     let norm = words::norm(text);
-    !super::placeholders::in_message(text).is_empty() || words::any(&norm, &["tbd$", "todo$", "xxx", "to be determined", "to be defined"]) || norm.split(' ').any(|w| w.len() >= 3 && w.bytes().all(|b| b == b'x')) || norm.starts_with("your ")
+    !super::placeholders::in_message(text).is_empty()
+        || words::any(&norm, &["tbd$", "todo$", "xxx", "to be determined", "to be defined"])
+        || norm.split(' ').any(|w| w.len() >= 3 && w.bytes().all(|b| b == b'x'))
+        || norm.starts_with("your ")
 }
 
 fn add_contact(plan: &mut Plan, role: String, reach: Vec<String>, section: &str, line: u32, rule: &str) {
@@ -50,7 +53,24 @@ fn contacts(doc: &Doc, index: usize, node: &Node, people: bool, plan: &mut Plan)
     match &node.kind {
         Kind::Table(head, rows) => {
             let names: Vec<String> = head.iter().map(|h| words::norm(&h.flat())).collect();
-            let reach_column = names.iter().any(|n| words::any(n, &["phone", "email", "mail", "contact", "pager", "slack", "telefon", "teléfono", "telefone", "контакт", "联系"]));
+            let reach_column = names.iter().any(|n| {
+                words::any(
+                    n,
+                    &[
+                        "phone",
+                        "email",
+                        "mail",
+                        "contact",
+                        "pager",
+                        "slack",
+                        "telefon",
+                        "teléfono",
+                        "telefone",
+                        "контакт",
+                        "联系",
+                    ],
+                )
+            });
             let matrix = names.first().is_some_and(|n| words::any(n, &["severity", "priority"]));
             if (reach_column && !matrix) || (people && names.len() >= 2 && !matrix) {
                 for row in rows {
@@ -65,7 +85,9 @@ fn contacts(doc: &Doc, index: usize, node: &Node, people: bool, plan: &mut Plan)
             for (i, entry) in entries.iter().enumerate() {
                 let (role, rest) = (entry_title(entry), entry_rest(entry));
                 let (role, rest) = match first_words(entry).map(|e| e.bold_lead().is_some()) {
-                    Some(false) => role.split_once(':').map_or((role.clone(), String::new()), |(r, v)| (r.trim().to_string(), v.trim().to_string())),
+                    Some(false) => role
+                        .split_once(':')
+                        .map_or((role.clone(), String::new()), |(r, v)| (r.trim().to_string(), v.trim().to_string())),
                     _ => (role, rest),
                 };
                 let mut nested = Vec::new();
@@ -73,11 +95,20 @@ fn contacts(doc: &Doc, index: usize, node: &Node, people: bool, plan: &mut Plan)
                 let mut reach = vec![rest.clone()];
                 reach.extend(nested.iter().map(|n| n.title.clone()));
                 reach.extend(entry_links(entry));
-                let titled = words::any(&doc.sections[index].title.norm, &["escalation", "escalonamento", "eskalation", "эскалац", "升级"]);
+                let titled = words::any(
+                    &doc.sections[index].title.norm,
+                    &["escalation", "escalonamento", "eskalation", "эскалац", "升级"],
+                );
                 if !escalation_row(&role, &reach, entry.line, plan) && titled {
                     let level = u32::try_from(i + 1).unwrap_or(u32::MAX);
                     let who = if rest.is_empty() { role.clone() } else { format!("{role}: {rest}") };
-                    plan.escalation.push(Escalation { level, who, respond_s: span::first(&rest).map(|s| s.seconds), line: entry.line, rule: if ordered.is_some() { "L1 numbered" } else { "L1 bullet" }.into() });
+                    plan.escalation.push(Escalation {
+                        level,
+                        who,
+                        respond_s: span::first(&rest).map(|s| s.seconds),
+                        line: entry.line,
+                        rule: if ordered.is_some() { "L1 numbered" } else { "L1 bullet" }.into(),
+                    });
                 }
                 add_contact(plan, role, reach, &section, entry.line, "L1 list");
             }
@@ -87,17 +118,30 @@ fn contacts(doc: &Doc, index: usize, node: &Node, people: bool, plan: &mut Plan)
 }
 
 fn entry_links(entry: &super::tree::Entry) -> Vec<String> {
-    first_words(entry).map(|i| i.links.iter().map(|(_, t)| t.trim_start_matches("mailto:").to_string()).collect()).unwrap_or_default()
+    first_words(entry)
+        .map(|i| i.links.iter().map(|(_, t)| t.trim_start_matches("mailto:").to_string()).collect())
+        .unwrap_or_default()
 }
 
 /// `Level 1 | On-call engineer | 15 min response`.
 fn escalation_row(role: &str, reach: &[String], line: u32, plan: &mut Plan) -> bool {
     let norm = words::norm(role);
-    let number = ["level ", "l", "tier ", "nível ", "nivel ", "stufe ", "уровень "].iter().find_map(|p| norm.strip_prefix(p)).and_then(|r| r.split(' ').next()).and_then(|n| n.parse::<u32>().ok()).filter(|n| (1..=9).contains(n));
+    let number = ["level ", "l", "tier ", "nível ", "nivel ", "stufe ", "уровень "]
+        .iter()
+        .find_map(|p| norm.strip_prefix(p))
+        .and_then(|r| r.split(' ').next())
+        .and_then(|n| n.parse::<u32>().ok())
+        .filter(|n| (1..=9).contains(n));
     let Some(level) = number else { return false };
     let joined = reach.iter().filter(|r| !r.trim().is_empty()).cloned().collect::<Vec<_>>().join(" · ");
     let who = reach.first().map(|r| r.split(['(', '（']).next().unwrap_or(r).trim().to_string()).unwrap_or_default();
-    plan.escalation.push(Escalation { level, who, respond_s: span::first(&joined).map(|s| s.seconds), line, rule: "L1 level".into() });
+    plan.escalation.push(Escalation {
+        level,
+        who,
+        respond_s: span::first(&joined).map(|s| s.seconds),
+        line,
+        rule: "L1 level".into(),
+    });
     true
 }
 
@@ -109,29 +153,67 @@ fn matrix(doc: &Doc, scale: &Scale, index: usize, node: &Node, plan: &mut Plan) 
         Kind::Table(head, rows) => {
             let names: Vec<String> = head.iter().map(|h| words::norm(&h.flat())).collect();
             let first = names.first().map(String::as_str).unwrap_or_default();
-            if !words::any(first, &["severity", "priority", "level", "sev$", "class", "severidade", "severidad", "schweregrad", "серьезн", "级别"]) || names.len() < 2 {
+            if !words::any(
+                first,
+                &[
+                    "severity",
+                    "priority",
+                    "level",
+                    "sev$",
+                    "class",
+                    "severidade",
+                    "severidad",
+                    "schweregrad",
+                    "серьезн",
+                    "级别",
+                ],
+            ) || names.len() < 2
+            {
                 return;
             }
             let column = |stems: &[&str]| names.iter().skip(1).position(|n| words::any(n, stems)).map(|i| i + 1);
             let respond = column(&["response", "respond", "acknowledge", "resposta", "respuesta", "响应"]);
             let escalate = column(&["escalat", "escalon", "eskal"]);
             let communicate = column(&["communicat", "notif", "comunica", "update"]);
-            let described = respond.is_some() || column(&["definition", "description", "example", "criteria", "impact"]).is_some();
+            let described =
+                respond.is_some() || column(&["definition", "description", "example", "criteria", "impact"]).is_some();
             for row in rows.iter().filter(|_| described) {
-                let cell = |i: Option<usize>| i.and_then(|i| row.cells.get(i)).map(Inline::flat).filter(|t| !t.is_empty());
-                let seconds = |text: Option<String>| text.and_then(|t| span::at_start(&t, false).map(|(s, _)| s.seconds).or_else(|| span::first(&t).map(|s| s.seconds)));
+                let cell =
+                    |i: Option<usize>| i.and_then(|i| row.cells.get(i)).map(Inline::flat).filter(|t| !t.is_empty());
+                let seconds = |text: Option<String>| {
+                    text.and_then(|t| {
+                        span::at_start(&t, false).map(|(s, _)| s.seconds).or_else(|| span::first(&t).map(|s| s.seconds))
+                    })
+                };
                 let raw = row.cells.first().map(Inline::flat).unwrap_or_default();
                 let Some(level) = level(&raw) else { continue };
-                plan.matrix.push(MatrixRow { level, raw, respond_s: seconds(cell(respond)), escalate_s: seconds(cell(escalate)), communicate: cell(communicate), communicate_s: seconds(cell(communicate)), line: row.line, rule: "L2 table".into() });
+                plan.matrix.push(MatrixRow {
+                    level,
+                    raw,
+                    respond_s: seconds(cell(respond)),
+                    escalate_s: seconds(cell(escalate)),
+                    communicate: cell(communicate),
+                    communicate_s: seconds(cell(communicate)),
+                    line: row.line,
+                    rule: "L2 table".into(),
+                });
             }
         }
         Kind::List(_, entries) if in_matrix => {
             for entry in entries {
                 let raw = entry_title(entry);
-                let coded = severity_token(raw.trim_start_matches(|c: char| !c.is_ascii_alphanumeric())).is_some() || ["critical", "high", "medium", "low"].iter().any(|w| words::norm(&raw).starts_with(w));
+                let coded = severity_token(raw.trim_start_matches(|c: char| !c.is_ascii_alphanumeric())).is_some()
+                    || ["critical", "high", "medium", "low"].iter().any(|w| words::norm(&raw).starts_with(w));
                 if let Some(level) = level(&raw).filter(|_| coded) {
                     let respond_s = span::first(&entry_rest(entry)).map(|s| s.seconds);
-                    plan.matrix.push(MatrixRow { level, raw, respond_s, line: entry.line, rule: "L2 list".into(), ..MatrixRow::default() });
+                    plan.matrix.push(MatrixRow {
+                        level,
+                        raw,
+                        respond_s,
+                        line: entry.line,
+                        rule: "L2 list".into(),
+                        ..MatrixRow::default()
+                    });
                 }
             }
         }
@@ -162,7 +244,13 @@ fn walk_templates(doc: &Doc, nodes: &[Node], title: &mut String, plan: &mut Plan
             Kind::Fence(i) => {
                 if let Some(block) = doc.blocks.get(*i).filter(|b| b.role == BlockRole::Template) {
                     let source = doc.source(block.line, block.line_end, "L3");
-                    plan.extras.push(Extra { kind: "template".into(), title: title.clone(), text: block.code.clone(), items: Vec::new(), source });
+                    plan.extras.push(Extra {
+                        kind: "template".into(),
+                        title: title.clone(),
+                        text: block.code.clone(),
+                        items: Vec::new(),
+                        source,
+                    });
                 }
             }
             _ => {}
@@ -179,10 +267,19 @@ fn keep(doc: &Doc, index: usize, plan: &mut Plan) {
     }
     let mut items: Vec<Item> = Vec::new();
     list_items(&here.nodes, "L4", &mut items);
-    let boxes = here.nodes.iter().any(|n| matches!(&n.kind, Kind::List(_, entries) if entries.iter().any(|e| e.checked.is_some())));
+    let boxes = here
+        .nodes
+        .iter()
+        .any(|n| matches!(&n.kind, Kind::List(_, entries) if entries.iter().any(|e| e.checked.is_some())));
     let (kind, rule) = kind_of(doc, index, boxes);
     let source = doc.source(here.line, here.nodes.iter().map(|n| n.line_end).max().unwrap_or(here.line), rule);
-    plan.extras.push(Extra { kind: kind.into(), title: here.title.clean.clone(), text: text.join("\n\n"), items, source });
+    plan.extras.push(Extra {
+        kind: kind.into(),
+        title: here.title.clean.clone(),
+        text: text.join("\n\n"),
+        items,
+        source,
+    });
 }
 
 fn kind_of(doc: &Doc, index: usize, boxes: bool) -> (&'static str, &'static str) {

@@ -47,8 +47,12 @@ enum Open {
 pub fn collect(doc: &Doc, nodes: &[Node], container: &Container, out: &mut Collected) {
     let groups = outline::groups(nodes);
     // `**Step 1: x**`, `**1. x**`: labels as step headings, when there are two or more of them.
-    let numbered = groups.iter().filter(|g| g.label.as_ref().is_some_and(|l| l.title.step || is_number(l.title.ordinal.as_deref()))).count();
-    let mut walker = Walker { doc, container, out, open: Open::No, above: None, not_steps: false };
+    let numbered = groups
+        .iter()
+        .filter(|g| g.label.as_ref().is_some_and(|l| l.title.step || is_number(l.title.ordinal.as_deref())))
+        .count();
+    let start = out.steps.len();
+    let mut walker = Walker { start, doc, container, out, open: Open::No, above: None, not_steps: false };
     for group in &groups {
         walker.group(group, numbered >= 2);
     }
@@ -64,17 +68,31 @@ pub fn information(doc: &Doc, norm: &str, title: &str, nodes: &[&Node], out: &mu
     for node in nodes {
         list_items(std::slice::from_ref(*node), "S10", &mut items);
     }
-    if words::any(norm, &["symptom", "sign", "indicator", "trigger", "sintoma", "síntoma", "symptôme", "симптом", "症状"]) {
+    if words::any(
+        norm,
+        &["symptom", "sign", "indicator", "trigger", "sintoma", "síntoma", "symptôme", "симптом", "症状"],
+    ) {
         out.symptoms.extend(items);
-    } else if words::any(norm, &["prerequisite", "requirement", "before you", "you will need", "tools needed", "pré requisit", "requisit", "voraussetzung", "前提"]) {
+    } else if words::any(
+        norm,
+        &[
+            "prerequisite",
+            "requirement",
+            "before you",
+            "you will need",
+            "tools needed",
+            "pré requisit",
+            "requisit",
+            "voraussetzung",
+            "前提",
+        ],
+    ) {
         out.prerequisites.extend(items);
     }
-    if out.steps.is_empty() {
-        let text: Vec<String> = nodes.iter().map(|n| doc.slice(n)).filter(|t| !t.trim().is_empty()).collect();
-        if !text.is_empty() {
-            out.intro.push(format!("**{title}**"));
-            out.intro.extend(text);
-        }
+    let text: Vec<String> = nodes.iter().map(|n| doc.slice(n)).filter(|t| !t.trim().is_empty()).collect();
+    if !text.is_empty() {
+        out.intro.push(format!("**{title}**"));
+        out.intro.extend(text);
     }
 }
 
@@ -87,6 +105,8 @@ struct Walker<'d, 'o> {
     above: Option<(String, u32)>,
     /// An author's `not-steps` stands before the next list.
     not_steps: bool,
+    /// How many steps there were before this section.
+    start: usize,
 }
 
 impl Walker<'_, '_> {
@@ -99,7 +119,14 @@ impl Walker<'_, '_> {
         };
         let norm = &label.title.norm;
         if numbered && (label.title.step || is_number(label.title.ordinal.as_deref())) {
-            let step = make::from_nodes(self.doc, &label.title, label.line, &group.nodes, self.phase_of(Some(label)), "K1 numbered label");
+            let step = make::from_nodes(
+                self.doc,
+                &label.title,
+                label.line,
+                &group.nodes,
+                self.phase_of(Some(label)),
+                "K1 numbered label",
+            );
             self.out.steps.push(step);
             self.open = Open::Listed;
             return;
@@ -122,7 +149,14 @@ impl Walker<'_, '_> {
         // An action label over prose only is a thing to do all the same.
         let prose = group.nodes.iter().any(|n| matches!(n.kind, Kind::Paragraph(_)));
         if self.out.steps.len() == before && prose && acts(label) && !self.container.root {
-            let step = make::from_nodes(self.doc, &label.title, label.line, &group.nodes, self.phase_of(Some(label)), "K8 prose");
+            let step = make::from_nodes(
+                self.doc,
+                &label.title,
+                label.line,
+                &group.nodes,
+                self.phase_of(Some(label)),
+                "K8 prose",
+            );
             self.out.steps.push(step);
         }
     }
@@ -132,7 +166,8 @@ impl Walker<'_, '_> {
             Kind::Paragraph(inline) => self.paragraph(node, inline),
             Kind::List(first, entries) => {
                 let skip = std::mem::take(&mut self.not_steps);
-                if skip || entries.iter().all(|e| first_words(e).is_some_and(Inline::only_links)) || self.system_acts() {
+                if skip || entries.iter().all(|e| first_words(e).is_some_and(Inline::only_links)) || self.system_acts()
+                {
                     self.prose(node);
                 } else if entries.iter().any(|e| e.checked.is_some()) && first.is_none() {
                     self.boxes(node, entries, label);
@@ -176,7 +211,19 @@ impl Walker<'_, '_> {
     fn system_acts(&self) -> bool {
         self.above.as_ref().is_some_and(|(text, _)| {
             let norm = words::norm(text);
-            text.trim_end().ends_with(':') && words::any(&norm, &["automatically", "by itself", "automaticamente", "automáticamente", "automatisch", "автоматически", "自动"])
+            text.trim_end().ends_with(':')
+                && words::any(
+                    &norm,
+                    &[
+                        "automatically",
+                        "by itself",
+                        "automaticamente",
+                        "automáticamente",
+                        "automatisch",
+                        "автоматически",
+                        "自动",
+                    ],
+                )
         })
     }
 
@@ -243,6 +290,7 @@ impl Walker<'_, '_> {
     fn prose(&mut self, node: &Node) {
         let text = self.doc.slice(node);
         let none_yet = self.out.steps.is_empty();
+        let added = self.added();
         match self.out.steps.last_mut().filter(|_| self.open != Open::No) {
             Some(step) => {
                 make::add_text(step, &text);
@@ -250,13 +298,20 @@ impl Walker<'_, '_> {
                 step.source.line_end = step.source.line_end.max(node.line_end);
             }
             None if none_yet => self.out.intro.push(text),
+            None if added => {
+                // Between the steps of this section: it belongs to the one before.
+                if let Some(step) = self.out.steps.last_mut() {
+                    make::add_text(step, &text);
+                }
+            }
             None => {}
         }
     }
 
     /// K2: every entry of an ordered list is a step; below a numbered paragraph they are its items.
     fn ordered(&mut self, entries: &[Entry], label: Option<&Label>) {
-        let below_numbered = self.open == Open::Listed && self.out.steps.last().is_some_and(|s| s.source.rule == "K1 numbered label");
+        let below_numbered =
+            self.open == Open::Listed && self.out.steps.last().is_some_and(|s| s.source.rule == "K1 numbered label");
         if below_numbered {
             for entry in entries {
                 self.items_of(entry);
@@ -284,8 +339,13 @@ impl Walker<'_, '_> {
 
     /// K7: labelled boxes are one step; otherwise each top box is one.
     fn boxes(&mut self, node: &Node, entries: &[Entry], label: Option<&Label>) {
-        let titled = label.map(|l| (l.title.clean.clone(), l.line)).or_else(|| (!self.container.root).then(|| (self.container.title.clone(), self.container.line)));
-        if self.open == Open::Labelled || (self.open == Open::Listed && label.is_none()) || (self.open == Open::Bare && label.is_none()) {
+        let titled = label
+            .map(|l| (l.title.clean.clone(), l.line))
+            .or_else(|| (!self.container.root).then(|| (self.container.title.clone(), self.container.line)));
+        if self.open == Open::Labelled
+            || (self.open == Open::Listed && label.is_none())
+            || (self.open == Open::Bare && label.is_none())
+        {
             if let Some(step) = self.out.steps.last_mut() {
                 list_items(std::slice::from_ref(node), "K7 box", &mut step.items);
                 step.source.line_end = node.line_end;
@@ -334,7 +394,9 @@ impl Walker<'_, '_> {
         let mostly = acting * 2 > entries.len();
         let mut fences = Vec::new();
         super::doc::fences_in(std::slice::from_ref(node), &mut fences);
-        let runs = fences.iter().any(|f| self.doc.blocks.get(*f).is_some_and(|b| matches!(b.role, BlockRole::Run | BlockRole::Query)));
+        let runs = fences
+            .iter()
+            .any(|f| self.doc.blocks.get(*f).is_some_and(|b| matches!(b.role, BlockRole::Run | BlockRole::Query)));
         let wanted = match label {
             // What a detection section lists are usually signals.
             Some(label) if phase(&label.title.norm) == Some(Phase::Detect) => mostly || runs,
@@ -378,11 +440,7 @@ impl Walker<'_, '_> {
                     return;
                 }
             }
-            if self.out.steps.is_empty() {
-                self.out.intro.push(self.doc.slice(node));
-            } else {
-                self.attach(index);
-            }
+            self.loose(index, node);
             return;
         }
         if matches!(block.role, BlockRole::Run | BlockRole::Comment) {
@@ -421,7 +479,11 @@ impl Walker<'_, '_> {
 
     /// K6: the paragraph above when it ends with a colon, else the first comment, else that paragraph, else the section.
     fn bare_title(&mut self, block: &crate::model::plan::Block, above: Option<(String, u32)>) -> (String, u32) {
-        let comment = commands::stanzas(&block.code).into_iter().next().and_then(|s| s.caption).filter(|_| matches!(block.role, BlockRole::Run | BlockRole::Comment));
+        let comment = commands::stanzas(&block.code)
+            .into_iter()
+            .next()
+            .and_then(|s| s.caption)
+            .filter(|_| matches!(block.role, BlockRole::Run | BlockRole::Comment));
         let telling = above.filter(|(text, _)| {
             let norm = words::norm(text);
             !words::any(&norm, &["symptom$", "warning$", "note$"]) && text.chars().count() <= 160
@@ -433,6 +495,20 @@ impl Walker<'_, '_> {
             (_, Some(comment)) => (comment, block.line),
             (Some((text, line)), None) => (strip(&text), line),
             (None, None) => (self.container.fallback.clone(), block.line),
+        }
+    }
+
+    /// Whether this section gave a step, or is the scenario's own.
+    fn added(&self) -> bool {
+        self.container.root || self.out.steps.len() > self.start
+    }
+
+    /// A block that is not run: with the step it follows, else in the introduction.
+    fn loose(&mut self, index: usize, node: &Node) {
+        if self.out.steps.is_empty() {
+            self.out.intro.push(self.doc.slice(node));
+        } else if self.open != Open::No || self.added() {
+            self.attach(index);
         }
     }
 
@@ -471,13 +547,34 @@ fn acts(label: &Label) -> bool {
 
 /// "Expected output", "You should see".
 fn expects(norm: &str) -> bool {
-    ["expected", "you should see", "should return", "should show", "resultado esperado", "erwartet", "ожидаем", "预期"].iter().any(|w| norm.starts_with(w))
+    ["expected", "you should see", "should return", "should show", "resultado esperado", "erwartet", "ожидаем", "预期"]
+        .iter()
+        .any(|w| norm.starts_with(w))
 }
 
 /// A table whose columns are a step and an action.
 fn is_step_table(head: &[Inline]) -> bool {
     let names: Vec<String> = head.iter().map(|h| words::norm(&h.flat())).collect();
     let first = names.first().map(String::as_str).unwrap_or_default();
-    let number = head.first().is_some_and(|h| h.flat().trim() == "#") || matches!(first, "step" | "no" | "order" | "phase" | "passo" | "paso" | "schritt" | "étape" | "шаг" | "步骤");
-    number && names.len() >= 2 && names.iter().any(|n| matches!(n.as_str(), "action" | "task" | "activity" | "description" | "what" | "procedure" | "step" | "ação" | "acción" | "aktion" | "действие" | "操作"))
+    let number = head.first().is_some_and(|h| h.flat().trim() == "#")
+        || matches!(first, "step" | "no" | "order" | "phase" | "passo" | "paso" | "schritt" | "étape" | "шаг" | "步骤");
+    number
+        && names.len() >= 2
+        && names.iter().any(|n| {
+            matches!(
+                n.as_str(),
+                "action"
+                    | "task"
+                    | "activity"
+                    | "description"
+                    | "what"
+                    | "procedure"
+                    | "step"
+                    | "ação"
+                    | "acción"
+                    | "aktion"
+                    | "действие"
+                    | "操作"
+            )
+        })
 }

@@ -12,14 +12,24 @@ use super::words;
 
 /// A step with a title and a place.
 pub fn empty(doc: &Doc, title: &str, line: u32, line_end: u32, rule: &str) -> Step {
-    Step { title: title.to_string(), line, condition: condition(title), source: doc.source(line, line_end, rule), ..Step::default() }
+    Step {
+        title: title.to_string(),
+        line,
+        condition: condition(title),
+        source: doc.source(line, line_end, rule),
+        ..Step::default()
+    }
 }
 
 /// "If the database is down, …": the condition.
 fn condition(title: &str) -> Option<String> {
     let lower = title.to_lowercase();
-    let starts = ["if ", "when ", "only if ", "se ", "si ", "wenn ", "если ", "如果"].iter().any(|w| lower.starts_with(w));
-    let bracketed = title.rsplit_once('(').and_then(|(_, t)| t.strip_suffix(')')).filter(|t| t.to_lowercase().starts_with("if ") || t.to_lowercase().starts_with("only "));
+    let starts =
+        ["if ", "when ", "only if ", "se ", "si ", "wenn ", "если ", "如果"].iter().any(|w| lower.starts_with(w));
+    let bracketed = title
+        .rsplit_once('(')
+        .and_then(|(_, t)| t.strip_suffix(')'))
+        .filter(|t| t.to_lowercase().starts_with("if ") || t.to_lowercase().starts_with("only "));
     if let Some(inner) = bracketed {
         return Some(inner.to_string());
     }
@@ -40,7 +50,11 @@ pub fn add_text(step: &mut Step, text: &str) {
 /// Links and jumps of a paragraph.
 pub fn read_inline(step: &mut Step, inline: &Inline, line: u32) {
     for (range, target) in &inline.links {
-        step.links.push(Link { text: inline.text.get(range.clone()).unwrap_or_default().to_string(), target: target.clone(), line });
+        step.links.push(Link {
+            text: inline.text.get(range.clone()).unwrap_or_default().to_string(),
+            target: target.clone(),
+            line,
+        });
     }
     step.links.extend(jumps(&inline.text, line));
 }
@@ -62,7 +76,11 @@ fn jumps(text: &str, line: u32) -> Vec<Link> {
                 let id = id.trim_end_matches('.');
                 if !id.is_empty() && id.len() <= 5 {
                     let shown = tail.get(..kind.len() + id.len()).unwrap_or_default().to_string();
-                    out.push(Link { text: shown.clone(), target: format!("#{}", shown.to_lowercase().replace(' ', "-")), line });
+                    out.push(Link {
+                        text: shown.clone(),
+                        target: format!("#{}", shown.to_lowercase().replace(' ', "-")),
+                        line,
+                    });
                 }
             }
         }
@@ -95,14 +113,24 @@ fn caption_items(block: &Block) -> Vec<Item> {
 fn head(doc: &Doc, inline: &Inline, node: &Node, step: &mut Step) {
     let text = inline.text.trim();
     let (title, rest) = match inline.bold_lead() {
-        Some((lead, rest)) => (lead.trim().trim_end_matches([':', '：']), rest.trim().trim_start_matches([':', '：', '-', '–', '—']).trim()),
+        Some((lead, rest)) => (
+            lead.trim().trim_end_matches([':', '：']),
+            rest.trim().trim_start_matches([':', '：', '-', '–', '—']).trim(),
+        ),
         None => (text, ""),
     };
     // A sentence keeps its numbers and marks; a bold lead is a heading in small.
     let parsed = Title::parse(title);
     let bold = inline.bold_lead().is_some();
-    let note = if bold { rest.strip_prefix('(').and_then(|r| r.split_once(')')).and_then(|(inner, tail)| Some((super::span::whole(inner)?, tail))) } else { None };
-    step.title = if bold || parsed.estimate_s.is_some() || parsed.step { parsed.clean.clone() } else { plain_title(title) };
+    let note = if bold {
+        rest.strip_prefix('(')
+            .and_then(|r| r.split_once(')'))
+            .and_then(|(inner, tail)| Some((super::span::whole(inner)?, tail)))
+    } else {
+        None
+    };
+    step.title =
+        if bold || parsed.estimate_s.is_some() || parsed.step { parsed.clean.clone() } else { plain_title(title) };
     step.estimate_s = parsed.estimate_s.or(note.map(|(s, _)| s));
     step.condition = condition(&step.title);
     step.phase = phase(&words::norm(&step.title));
@@ -110,7 +138,10 @@ fn head(doc: &Doc, inline: &Inline, node: &Node, step: &mut Step) {
     if bold && !rest.is_empty() {
         // The author's markup in what follows the bold words stays.
         let source = doc.slice(node);
-        let after = source.split_once("**").and_then(|(_, t)| t.split_once("**")).map_or(rest, |(_, t)| t.trim().trim_start_matches([':', '：', '-', '–', '—']).trim());
+        let after = source
+            .split_once("**")
+            .and_then(|(_, t)| t.split_once("**"))
+            .map_or(rest, |(_, t)| t.trim().trim_start_matches([':', '：', '-', '–', '—']).trim());
         add_text(step, after);
     }
     read_inline(step, inline, node.line);
@@ -130,7 +161,11 @@ fn body(doc: &Doc, nodes: &[&Node], step: &mut Step) {
                 }
             }
             Kind::List(_, entries) => {
-                list_items(std::slice::from_ref(*node), if entries.iter().any(|e| e.checked.is_some()) { "K7 box" } else { "K2 nested" }, &mut step.items);
+                list_items(
+                    std::slice::from_ref(*node),
+                    if entries.iter().any(|e| e.checked.is_some()) { "K7 box" } else { "K2 nested" },
+                    &mut step.items,
+                );
                 links_in(std::slice::from_ref(*node), &mut step.links);
                 let mut fences = Vec::new();
                 fences_in(std::slice::from_ref(*node), &mut fences);
@@ -243,7 +278,8 @@ pub fn from_numbered_comments(doc: &Doc, block: &Block, inherited: Option<Phase>
         if stanza.commands > 0 || !code.trim_start().starts_with('#') {
             step.blocks.push(part(block, code));
         } else {
-            let remarks: Vec<&str> = stanza.code.lines().skip(1).map(commands::comment_text).filter(|t| !t.is_empty()).collect();
+            let remarks: Vec<&str> =
+                stanza.code.lines().skip(1).map(commands::comment_text).filter(|t| !t.is_empty()).collect();
             add_text(&mut step, &remarks.join("\n"));
         }
         out.push(step);
@@ -313,7 +349,25 @@ pub fn from_numbered_text(doc: &Doc, block: &Block, inherited: Option<Phase>) ->
 /// A row of a table of steps.
 pub fn from_row(doc: &Doc, head: &[Inline], row: &Row, inherited: Option<Phase>) -> Option<Step> {
     let names: Vec<String> = head.iter().map(|h| words::norm(&h.flat())).collect();
-    let title_at = names.iter().position(|n| matches!(n.as_str(), "action" | "task" | "activity" | "what" | "procedure" | "ação" | "acción" | "aktion" | "действие" | "操作")).or_else(|| names.iter().position(|n| n == "description")).unwrap_or(1);
+    let title_at = names
+        .iter()
+        .position(|n| {
+            matches!(
+                n.as_str(),
+                "action"
+                    | "task"
+                    | "activity"
+                    | "what"
+                    | "procedure"
+                    | "ação"
+                    | "acción"
+                    | "aktion"
+                    | "действие"
+                    | "操作"
+            )
+        })
+        .or_else(|| names.iter().position(|n| n == "description"))
+        .unwrap_or(1);
     let title = Title::parse(&row.cells.get(title_at)?.flat());
     if title.clean.is_empty() {
         return None;
@@ -325,7 +379,13 @@ pub fn from_row(doc: &Doc, head: &[Inline], row: &Row, inherited: Option<Phase>)
             step.estimate_s = super::span::first(&cell.flat()).map(|s| s.seconds);
         }
     }
-    let others: Vec<String> = head.iter().zip(&row.cells).enumerate().filter(|(i, (_, c))| *i != title_at && !c.text.trim().is_empty()).map(|(_, (h, c))| format!("{}: {}", h.flat(), c.flat())).collect();
+    let others: Vec<String> = head
+        .iter()
+        .zip(&row.cells)
+        .enumerate()
+        .filter(|(i, (_, c))| *i != title_at && !c.text.trim().is_empty())
+        .map(|(_, (h, c))| format!("{}: {}", h.flat(), c.flat()))
+        .collect();
     add_text(&mut step, &others.join("\n"));
     Some(step)
 }
@@ -343,7 +403,9 @@ pub fn variables(steps: &mut [Step]) {
 
 /// The first words of an entry, for those who need only a title.
 pub fn entry_title(entry: &Entry) -> String {
-    first_words(entry).map(|i| i.bold_lead().map_or_else(|| i.flat(), |(lead, _)| lead.trim_end_matches(':').to_string())).unwrap_or_default()
+    first_words(entry)
+        .map(|i| i.bold_lead().map_or_else(|| i.flat(), |(lead, _)| lead.trim_end_matches(':').to_string()))
+        .unwrap_or_default()
 }
 
 /// Plain text of an entry's first paragraph after its bold lead.

@@ -15,6 +15,7 @@ pub mod extras;
 pub mod freeze;
 pub mod group;
 pub mod inline;
+pub mod library;
 pub mod make;
 pub mod objective;
 pub mod outline;
@@ -30,6 +31,7 @@ pub mod text;
 pub mod title;
 pub mod tree;
 pub mod understand;
+pub mod watch;
 pub mod words;
 
 pub use freeze::{digest, freeze, thaw};

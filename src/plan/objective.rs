@@ -10,10 +10,14 @@ use super::span;
 use super::tree::{Kind, Node};
 use super::words;
 
+#[rustfmt::skip]
 const LABELS: &[(&str, &str)] = &[
-    ("rto", "rto"), ("recovery time objective", "rto"), ("objetivo de tempo de recuperação", "rto"), ("objetivo de tiempo de recuperación", "rto"), ("délai de reprise", "rto"), ("wiederanlaufzeit", "rto"), ("целевое время восстановления", "rto"), ("恢复时间目标", "rto"),
-    ("rpo", "rpo"), ("recovery point objective", "rpo"), ("objetivo de ponto de recuperação", "rpo"), ("objetivo de punto de recuperación", "rpo"), ("целевая точка восстановления", "rpo"), ("恢复点目标", "rpo"),
-    ("mtd", "mtd"), ("maximum tolerable downtime", "mtd"),
+    ("rto", "rto"), ("recovery time objective", "rto"), ("objetivo de tempo de recuperação", "rto"),
+    ("objetivo de tiempo de recuperación", "rto"), ("délai de reprise", "rto"), ("wiederanlaufzeit", "rto"),
+    ("целевое время восстановления", "rto"), ("恢复时间目标", "rto"), ("rpo", "rpo"), ("recovery point objective", "rpo"),
+    ("objetivo de ponto de recuperação", "rpo"), ("objetivo de punto de recuperación", "rpo"),
+    ("целевая точка восстановления", "rpo"), ("恢复点目标", "rpo"), ("mtd", "mtd"),
+    ("maximum tolerable downtime", "mtd"),
 ];
 
 /// An objective found, and the section it stands in.
@@ -37,7 +41,14 @@ pub fn all(doc: &Doc) -> Vec<Found> {
         let mut add = |found: Vec<Value>, line: u32, rule: &str, row: Option<String>| {
             for value in found {
                 let source = doc.source(line, line, rule);
-                let objective = Objective { metric: value.metric.into(), scope: value.scope, comparison: value.op.into(), seconds: value.seconds, raw: value.raw, source };
+                let objective = Objective {
+                    metric: value.metric.into(),
+                    scope: value.scope,
+                    comparison: value.op.into(),
+                    seconds: value.seconds,
+                    raw: value.raw,
+                    source,
+                };
                 out.push(Found { objective, section: index, row: row.clone() });
             }
         };
@@ -58,7 +69,11 @@ pub fn headline(all: Vec<Objective>) -> Objectives {
 fn is_measured(doc: &Doc, section: usize) -> bool {
     std::iter::once(section).chain(doc.ancestors(section)).any(|s| {
         let title = &doc.sections[s].title.norm;
-        doc.roles[s].kind == Role::Drill || words::any(title, &["metric", "kpi", "achievement", "history$", "results", "test result", "glossary", "definition"])
+        doc.roles[s].kind == Role::Drill
+            || words::any(
+                title,
+                &["metric", "kpi", "achievement", "history$", "results", "test result", "glossary", "definition"],
+            )
     })
 }
 
@@ -140,9 +155,20 @@ fn label_and_value(text: &str) -> Option<(&'static str, Option<&'static str>, Op
     if lower.len() != text.len() {
         return None; // positions would not match; no known label is affected
     }
-    let (at, label, metric) = LABELS.iter().filter_map(|(l, m)| word_at(&lower, l).map(|at| (at, *l, *m))).min_by_key(|(at, l, _)| (*at, std::cmp::Reverse(l.len())))?;
+    let (at, label, metric) = LABELS
+        .iter()
+        .filter_map(|(l, m)| word_at(&lower, l).map(|at| (at, *l, *m)))
+        .min_by_key(|(at, l, _)| (*at, std::cmp::Reverse(l.len())))?;
     let before = words::norm(&text[..at]);
-    if before.split(' ').count() > 5 || words::any(&before, &["actual", "achieved", "measured", "tested", "current$", "meet", "our$", "the$", "a$", "is$", "and$", "if$", "with$"]) {
+    if before.split(' ').count() > 5
+        || words::any(
+            &before,
+            &[
+                "actual", "achieved", "measured", "tested", "current$", "meet", "our$", "the$", "a$", "is$", "and$",
+                "if$", "with$",
+            ],
+        )
+    {
         return None;
     }
     if text[..at].contains([':', '.', ',', ';']) {
@@ -151,11 +177,14 @@ fn label_and_value(text: &str) -> Option<(&'static str, Option<&'static str>, Op
     let before = before.trim_start_matches("target ").trim_start_matches("target").trim();
     let mut rest = text[at + label.len()..].trim_start();
     let mut second = None;
-    let mut scope = (!before.is_empty() && !words::any(before, &["target", "max", "objective", "estimated$"])).then(|| text[..at].trim().to_string());
+    let mut scope = (!before.is_empty() && !words::any(before, &["target", "max", "objective", "estimated$"]))
+        .then(|| text[..at].trim().to_string());
     if before.starts_with("estimated") {
         return None;
     }
-    if let Some((tail, other)) = rest.strip_prefix(['/', '&']).map(str::trim_start).and_then(|r| LABELS.iter().find(|(l, m)| *m != metric && r.to_lowercase().starts_with(l)).map(|(l, m)| (&r[l.len()..], *m))) {
+    if let Some((tail, other)) = rest.strip_prefix(['/', '&']).map(str::trim_start).and_then(|r| {
+        LABELS.iter().find(|(l, m)| *m != metric && r.to_lowercase().starts_with(l)).map(|(l, m)| (&r[l.len()..], *m))
+    }) {
         second = Some(other);
         rest = tail.trim_start();
     }
@@ -167,13 +196,19 @@ fn label_and_value(text: &str) -> Option<(&'static str, Option<&'static str>, Op
     if let Some(tail) = rest.strip_prefix(['(', '（']) {
         let (inner, tail) = tail.split_once([')', '）'])?;
         let norm = words::norm(inner);
-        if !LABELS.iter().any(|(l, _)| norm.contains(l)) && !norm.is_empty() && !words::any(&norm, &["target", "objective"]) {
+        if !LABELS.iter().any(|(l, _)| norm.contains(l))
+            && !norm.is_empty()
+            && !words::any(&norm, &["target", "objective"])
+        {
             scope = scope.or_else(|| Some(inner.trim().to_string()));
         }
         rest = tail.trim_start();
     }
     let rest = rest.trim_start_matches(['*', '_']).trim_start();
-    let separated = rest.strip_prefix([':', '：', '=', '|', '—', '–']).or_else(|| rest.strip_prefix("->")).or_else(|| rest.strip_prefix("- "));
+    let separated = rest
+        .strip_prefix([':', '：', '=', '|', '—', '–'])
+        .or_else(|| rest.strip_prefix("->"))
+        .or_else(|| rest.strip_prefix("- "));
     let compared = rest.starts_with(['<', '>', '≤', '≥', '~', '≈', '＜']).then_some(rest);
     let value = separated.or(compared)?;
     Some((metric, second, scope, value.trim_start_matches(['*', '_', ' '])))
@@ -196,7 +231,13 @@ fn values(metric: &'static str, text: &str, scope: Option<String>) -> Vec<Value>
             Some((span, rest)) => {
                 let own = scope_after(rest);
                 let raw = part[..part.len() - rest.len()].trim().to_string();
-                out.push(Value { metric, scope: own.or_else(|| scope.clone()), op: span.op, seconds: Some(span.seconds), raw });
+                out.push(Value {
+                    metric,
+                    scope: own.or_else(|| scope.clone()),
+                    op: span.op,
+                    seconds: Some(span.seconds),
+                    raw,
+                });
             }
             None if out.is_empty() => {
                 // `Critical: 15 minutes, others: 1 hour`
@@ -205,7 +246,13 @@ fn values(metric: &'static str, text: &str, scope: Option<String>) -> Vec<Value>
                     && name.chars().count() <= 40
                 {
                     let raw = value[..value.len() - rest.len()].trim().to_string();
-                    out.push(Value { metric, scope: Some(name.trim().to_string()), op: span.op, seconds: Some(span.seconds), raw });
+                    out.push(Value {
+                        metric,
+                        scope: Some(name.trim().to_string()),
+                        op: span.op,
+                        seconds: Some(span.seconds),
+                        raw,
+                    });
                 } else if !part.is_empty() && part.chars().count() <= 60 {
                     out.push(Value { metric, scope: scope.clone(), op: "=", seconds: None, raw: part.to_string() });
                 }
@@ -256,7 +303,9 @@ fn bare_label(text: &str) -> Option<&'static str> {
         return None;
     }
     let norm = words::norm(text);
-    let (_, metric) = LABELS.iter().find(|(l, _)| norm == *l || norm.starts_with(&format!("{l} ")) || norm.ends_with(&format!(" {l}")))?;
+    let (_, metric) = LABELS
+        .iter()
+        .find(|(l, _)| norm == *l || norm.starts_with(&format!("{l} ")) || norm.ends_with(&format!(" {l}")))?;
     let both = LABELS.iter().any(|(l, m)| m != metric && norm.contains(l));
     (!both && norm.split(' ').count() <= 7).then_some(*metric)
 }
@@ -268,7 +317,13 @@ fn scoped(metric: &'static str, inline: &Inline) -> Vec<Value> {
         && let Some((span, rest)) = span::at_start(value, metric == "rpo")
     {
         let raw = value[..value.len() - rest.len()].trim().trim_start_matches(['*', ' ']).to_string();
-        return vec![Value { metric, scope: Some(head.trim().trim_matches('*').to_string()), op: span.op, seconds: Some(span.seconds), raw }];
+        return vec![Value {
+            metric,
+            scope: Some(head.trim().trim_matches('*').to_string()),
+            op: span.op,
+            seconds: Some(span.seconds),
+            raw,
+        }];
     }
     if let Some((span, rest)) = span::at_start(&text, metric == "rpo") {
         let raw = text[..text.len() - rest.len()].trim().to_string();
@@ -296,7 +351,16 @@ fn table_row(head: &[String], cells: &[String]) -> Vec<Value> {
     }
     let first = cells.first().map(String::as_str).unwrap_or_default();
     let Some(metric) = bare_label(first) else { return out };
-    let value = head.iter().zip(cells).skip(1).filter(|(h, _)| !words::any(&words::norm(h), &["actual", "achieved", "tested", "measured", "current$", "last$"])).find_map(|(_, c)| span::at_start(c, metric == "rpo").map(|(s, rest)| (s, c[..c.len() - rest.len()].trim().to_string())));
+    let value = head
+        .iter()
+        .zip(cells)
+        .skip(1)
+        .filter(|(h, _)| {
+            !words::any(&words::norm(h), &["actual", "achieved", "tested", "measured", "current$", "last$"])
+        })
+        .find_map(|(_, c)| {
+            span::at_start(c, metric == "rpo").map(|(s, rest)| (s, c[..c.len() - rest.len()].trim().to_string()))
+        });
     if let Some((span, raw)) = value {
         out.push(Value { metric, scope: None, op: span.op, seconds: Some(span.seconds), raw });
     }
@@ -307,5 +371,8 @@ fn column_metric(norm: &str) -> Option<&'static str> {
     if words::any(norm, &["actual", "achieved", "tested", "measured", "last$"]) {
         return None;
     }
-    LABELS.iter().find(|(l, _)| norm == *l || norm.split(' ').any(|w| w == *l) || norm.contains(l) && l.contains(' ')).map(|(_, m)| *m)
+    LABELS
+        .iter()
+        .find(|(l, _)| norm == *l || norm.split(' ').any(|w| w == *l) || norm.contains(l) && l.contains(' '))
+        .map(|(_, m)| *m)
 }

@@ -47,7 +47,9 @@ fn angle(line: &str, no_spaces: bool, out: &mut Vec<String>) {
     for (i, c) in line.char_indices() {
         if c == '<' && previous != '<' {
             let tail = &line[i + 1..];
-            let end = tail.find(['>', '<', '(', ')', '"', '\'', '`', '&', ';', '=', '\\']).filter(|e| tail[*e..].starts_with('>'));
+            let end = tail
+                .find(['>', '<', '(', ')', '"', '\'', '`', '&', ';', '=', '\\'])
+                .filter(|e| tail[*e..].starts_with('>'));
             if let Some(end) = end {
                 let inner = &tail[..end];
                 let starts = inner.starts_with(|c: char| c.is_alphabetic() || c == '_');
@@ -65,7 +67,9 @@ fn angle(line: &str, no_spaces: bool, out: &mut Vec<String>) {
 /// `YOUR_X`, `your-x`, `XXX`, `YYYYMMDD`, `CHANGEME`.
 fn words(line: &str, out: &mut Vec<String>) {
     let lower_line = line.to_lowercase();
-    let dates = ["date +", "to_char", "to_date", "to_timestamp", "strftime", "date_format", "-f %"].iter().any(|f| lower_line.contains(f));
+    let dates = ["date +", "to_char", "to_date", "to_timestamp", "strftime", "date_format", "-f %"]
+        .iter()
+        .any(|f| lower_line.contains(f));
     let mut start = 0;
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     while let Some(at) = line[start..].find(is_word) {
@@ -80,9 +84,15 @@ fn words(line: &str, out: &mut Vec<String>) {
         }
         let upper = word.to_ascii_uppercase();
         let your = (upper.starts_with("YOUR_") || upper.starts_with("YOUR-")) && word.len() > 5 && after != '=';
-        let crosses = word.split(['-', '_']).any(|p| p.len() >= 3 && (p.bytes().all(|b| b == b'X') || (p.bytes().all(|b| b == b'x')))) && !lower_line.contains("mktemp");
+        let crosses = word
+            .split(['-', '_'])
+            .any(|p| p.len() >= 3 && (p.bytes().all(|b| b == b'X') || (p.bytes().all(|b| b == b'x'))))
+            && !lower_line.contains("mktemp");
         let date = (upper.contains("YYYY") || word.contains("HHMM")) && !dates;
-        let change = matches!(upper.as_str(), "CHANGEME" | "CHANGE_ME" | "CHANGE-ME" | "REPLACE_ME" | "REPLACEME" | "TODO" | "TBD" | "FIXME");
+        let change = matches!(
+            upper.as_str(),
+            "CHANGEME" | "CHANGE_ME" | "CHANGE-ME" | "REPLACE_ME" | "REPLACEME" | "TODO" | "TBD" | "FIXME"
+        );
         if your || crosses || date || change {
             add(out, word);
         }
@@ -104,7 +114,9 @@ fn brackets(line: &str, code: bool, out: &mut Vec<String>) {
         let after = tail[end + 1..].chars().next().unwrap_or(' ');
         let first = inner.chars().next().unwrap_or(' ');
         let letters = inner.chars().filter(|c| c.is_alphabetic()).count();
-        let plain = inner.chars().all(|c| c.is_alphanumeric() || " _/-.,'#:".contains(c)) && inner.chars().count() <= 60 && inner.trim() == inner;
+        let plain = inner.chars().all(|c| c.is_alphanumeric() || " _/-.,'#:".contains(c))
+            && inner.chars().count() <= 60
+            && inner.trim() == inner;
         let capital = first.is_uppercase() || (!code && first.is_alphabetic());
         // `[A-Z]` and `[A-Za-z]` are classes, `arr[Name]` an index, `[x](url)` a link, `[x]` a box.
         let class = code && inner.as_bytes().get(1) == Some(&b'-');
@@ -118,7 +130,12 @@ fn brackets(line: &str, code: bool, out: &mut Vec<String>) {
 }
 
 /// Variables every shell has, or that are of no interest.
-const ORDINARY: &[&str] = &["HOME", "PATH", "PWD", "OLDPWD", "USER", "LOGNAME", "SHELL", "HOSTNAME", "LANG", "IFS", "RANDOM", "SECONDS", "LINENO", "UID", "EUID", "PPID", "TERM", "TMPDIR", "BASH_SOURCE", "FUNCNAME", "REPLY", "PIPESTATUS", "OPTARG", "OPTIND", "EDITOR", "BASH_REMATCH", "LASTEXITCODE", "null", "true", "false", "_"];
+#[rustfmt::skip]
+const ORDINARY: &[&str] = &[
+    "HOME", "PATH", "PWD", "OLDPWD", "USER", "LOGNAME", "SHELL", "HOSTNAME", "LANG", "IFS", "RANDOM", "SECONDS",
+    "LINENO", "UID", "EUID", "PPID", "TERM", "TMPDIR", "BASH_SOURCE", "FUNCNAME", "REPLY", "PIPESTATUS", "OPTARG",
+    "OPTIND", "EDITOR", "BASH_REMATCH", "LASTEXITCODE", "null", "true", "false", "_",
+];
 
 /// The variables a shell text reads, and those it sets, each once.
 pub fn shell_variables(code: &str) -> (Vec<String>, Vec<String>) {
@@ -137,14 +154,20 @@ pub fn shell_variables(code: &str) -> (Vec<String>, Vec<String>) {
 fn assignments(line: &str, sets: &mut Vec<String>) {
     let words: Vec<&str> = line.split([' ', '\t', ';', '(']).filter(|w| !w.is_empty()).collect();
     for (i, word) in words.iter().enumerate() {
-        let named = |n: &str| !n.is_empty() && n.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && !n.starts_with(|c: char| c.is_ascii_digit());
+        let named = |n: &str| {
+            !n.is_empty()
+                && n.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+                && !n.starts_with(|c: char| c.is_ascii_digit())
+        };
         let before = i.checked_sub(1).and_then(|i| words.get(i)).copied().unwrap_or_default();
         if let Some((name, _)) = word.split_once('=') {
             let name = name.trim_end_matches('+');
             if named(name) {
                 add(sets, name);
             }
-        } else if named(word) && (matches!(before, "for" | "read" | "select") || (before == "-r" && words.contains(&"read"))) {
+        } else if named(word)
+            && (matches!(before, "for" | "read" | "select") || (before == "-r" && words.contains(&"read")))
+        {
             add(sets, word);
         }
     }
@@ -167,7 +190,11 @@ fn uses_in(line: &str, uses: &mut Vec<String>) {
                 let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
                 let name = &rest[..end];
                 // `${X:-default}` has a value in any case.
-                let defaulted = braced && (rest[end..].starts_with(":-") || rest[end..].starts_with('-') || rest[end..].starts_with(":=") || rest[end..].starts_with('='));
+                let defaulted = braced
+                    && (rest[end..].starts_with(":-")
+                        || rest[end..].starts_with('-')
+                        || rest[end..].starts_with(":=")
+                        || rest[end..].starts_with('='));
                 if name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && !defaulted {
                     add(uses, name);
                 }

@@ -51,7 +51,18 @@ pub fn all(doc: &Doc) -> Vec<Role> {
     for section in &doc.sections {
         let (kind, rule) = of(section);
         let above = section.parent.is_some_and(|p| doc.sections[p].level > 1 && out[p].barred);
-        let bars = matches!(kind, Kind::Ignored | Kind::Contents | Kind::Descriptive | Kind::Objectives | Kind::Severity | Kind::Contacts | Kind::Templates | Kind::Drill | Kind::Afterwards);
+        let bars = matches!(
+            kind,
+            Kind::Ignored
+                | Kind::Contents
+                | Kind::Descriptive
+                | Kind::Objectives
+                | Kind::Severity
+                | Kind::Contacts
+                | Kind::Templates
+                | Kind::Drill
+                | Kind::Afterwards
+        );
         out.push(Role { kind, rule, barred: bars || above });
     }
     out
@@ -66,7 +77,7 @@ fn of(section: &Section) -> (Kind, &'static str) {
         return (Kind::Open, "");
     }
     let norm = section.title.norm.as_str();
-    let fails = words::any(norm, words::FAILURES) && !words::any(norm, &["disaster", "incident$"]);
+    let fails = words::any(norm, words::FAILURES);
     let recovers = words::any(norm, words::RECOVERING);
     if is_contents(section) {
         return (Kind::Contents, "S1");
@@ -116,7 +127,19 @@ fn annotated(section: &Section) -> Option<Kind> {
 
 /// S1: every item of its only list is a link into the document.
 fn is_contents(section: &Section) -> bool {
-    if words::any(&section.title.norm, &["table of contents", "contents$", "índice", "inhaltsverzeichnis", "sommaire", "оглавление", "содержание", "目录"]) {
+    if words::any(
+        &section.title.norm,
+        &[
+            "table of contents",
+            "contents$",
+            "índice",
+            "inhaltsverzeichnis",
+            "sommaire",
+            "оглавление",
+            "содержание",
+            "目录",
+        ],
+    ) {
         return true;
     }
     section.nodes.iter().any(|n| matches!(&n.kind, NodeKind::List(_, entries) if entries.len() >= 4 && entries.iter().all(|e| super::doc::first_words(e).is_some_and(|i| i.only_links() && i.links.iter().all(|(_, t)| t.starts_with('#'))))))
@@ -124,6 +147,35 @@ fn is_contents(section: &Section) -> bool {
 
 /// S2: describing words, unless the title is about recovering after all.
 fn is_descriptive(norm: &str) -> bool {
-    const ALWAYS: &[&str] = &["metric", "overview", "architecture", "monitoring", "cost", "tools$", "tooling", "automation$", "kpi", "references", "appendix", "compliance", "glossary", "environment variable", "documentation", "history$", "future", "improvement", "introduction", "document control", "strategy$", "strategies", "schedule$", "retention", "audit", "related", "quick reference", "backup strateg"];
+    const ALWAYS: &[&str] = &[
+        "metric",
+        "overview",
+        "architecture",
+        "monitoring",
+        "cost",
+        "tools$",
+        "tooling",
+        "automation$",
+        "kpi",
+        "references",
+        "appendix",
+        "compliance",
+        "glossary",
+        "environment variable",
+        "documentation",
+        "history$",
+        "future",
+        "improvement",
+        "introduction",
+        "document control",
+        "strategy$",
+        "strategies",
+        "schedule$",
+        "retention",
+        "audit",
+        "related",
+        "quick reference",
+        "backup strateg",
+    ];
     words::any(norm, words::DESCRIPTIVE) && (words::any(norm, ALWAYS) || !words::any(norm, words::RECOVERING))
 }

@@ -72,7 +72,10 @@ pub fn is_step_heading(doc: &Doc, section: usize) -> bool {
 fn process_siblings(doc: &Doc, section: usize) -> bool {
     let siblings = doc.sections[section].parent.map_or_else(|| doc.children(0), |p| doc.children(p));
     let level = doc.sections[section].level;
-    let numbered: Vec<usize> = siblings.into_iter().filter(|s| doc.sections[*s].title.ordinal.is_some() && doc.sections[*s].level == level).collect();
+    let numbered: Vec<usize> = siblings
+        .into_iter()
+        .filter(|s| doc.sections[*s].title.ordinal.is_some() && doc.sections[*s].level == level)
+        .collect();
     let process = numbered.iter().filter(|s| is_process(&doc.sections[**s].title.norm)).count();
     numbered.len() >= 2 && process * 2 > numbered.len()
 }
@@ -87,7 +90,24 @@ fn is_process(norm: &str) -> bool {
 fn excluded(doc: &Doc, section: usize) -> bool {
     let role = doc.roles[section];
     let title = &doc.sections[section].title;
-    let level_only = matches!(title.norm.as_str(), "critical" | "high" | "medium" | "low" | "major" | "minor" | "p0" | "p1" | "p2" | "p3" | "critical p0" | "high p1" | "medium p2" | "low p3" | "");
+    let level_only = matches!(
+        title.norm.as_str(),
+        "critical"
+            | "high"
+            | "medium"
+            | "low"
+            | "major"
+            | "minor"
+            | "p0"
+            | "p1"
+            | "p2"
+            | "p3"
+            | "critical p0"
+            | "high p1"
+            | "medium p2"
+            | "low p3"
+            | ""
+    );
     role.barred || matches!(role.kind, Role::Phase | Role::Info) || level_only || title.step
 }
 
@@ -118,7 +138,11 @@ fn is_branching_phase(doc: &Doc, section: usize) -> bool {
 fn is_parent(doc: &Doc, section: usize) -> bool {
     let s = &doc.sections[section];
     let parent = words::any(&s.title.norm, words::SCENARIO_PARENTS) || s.title.norm == "scenarios";
-    let plural = s.level > 1 || words::any(&s.title.norm, &["scenarios", "runbooks", "playbooks", "cenários", "escenarios", "szenarien", "сценарии"]);
+    let plural = s.level > 1
+        || words::any(
+            &s.title.norm,
+            &["scenarios", "runbooks", "playbooks", "cenários", "escenarios", "szenarien", "сценарии"],
+        );
     parent && plural && !doc.roles[section].barred
 }
 
@@ -126,10 +150,20 @@ fn is_parent(doc: &Doc, section: usize) -> bool {
 fn children_of_parents(doc: &Doc) -> Vec<usize> {
     let mut out = Vec::new();
     for parent in (1..doc.sections.len()).filter(|i| is_parent(doc, *i)) {
-        let children: Vec<usize> = doc.children(parent).into_iter().filter(|c| !excluded(doc, *c) && !is_parent(doc, *c) && !is_step_heading(doc, *c)).collect();
+        let children: Vec<usize> = doc
+            .children(parent)
+            .into_iter()
+            .filter(|c| !excluded(doc, *c) && !is_parent(doc, *c) && !is_step_heading(doc, *c))
+            .collect();
         let mut some = Vec::new();
         for child in children {
-            let below: Vec<usize> = doc.children(child).into_iter().filter(|c| !excluded(doc, *c) && !is_step_heading(doc, *c) && !is_alternative(doc, *c) && owns_steps(doc, *c)).collect();
+            let below: Vec<usize> = doc
+                .children(child)
+                .into_iter()
+                .filter(|c| {
+                    !excluded(doc, *c) && !is_step_heading(doc, *c) && !is_alternative(doc, *c) && owns_steps(doc, *c)
+                })
+                .collect();
             if below.len() >= 2 && !has_steps(doc, &doc.sections[child].nodes) {
                 some.extend(below);
             } else {
@@ -150,19 +184,43 @@ fn children_of_parents(doc: &Doc) -> Vec<usize> {
 /// "Option A", "Method 2": ways of doing one thing.
 fn is_alternative(doc: &Doc, section: usize) -> bool {
     let norm = &doc.sections[section].title.norm;
-    ["option ", "method ", "alternative", "approach ", "variant ", "opção ", "opción ", "if ", "case "].iter().any(|w| norm.starts_with(w))
+    ["option ", "method ", "alternative", "approach ", "variant ", "opção ", "opción ", "if ", "case "]
+        .iter()
+        .any(|w| norm.starts_with(w))
 }
 
 /// R4: `P0: x`, `x (SEV-1)` with steps.
 fn coded(doc: &Doc) -> Vec<usize> {
-    (1..doc.sections.len()).filter(|i| doc.sections[*i].level > 1 && doc.sections[*i].title.severity.is_some() && !excluded(doc, *i) && owns_steps(doc, *i)).collect()
+    (1..doc.sections.len())
+        .filter(|i| {
+            doc.sections[*i].level > 1
+                && doc.sections[*i].title.severity.is_some()
+                && !excluded(doc, *i)
+                && owns_steps(doc, *i)
+        })
+        .collect()
 }
 
 /// R5: `Incident: x`, `Alert: x`; two or more siblings named like alerts.
 fn named_units(doc: &Doc) -> Vec<usize> {
-    let mut out: Vec<usize> = (1..doc.sections.len()).filter(|i| doc.sections[*i].level > 1 && (doc.sections[*i].title.unit || doc.sections[*i].title.runbook) && !excluded(doc, *i) && owns_steps(doc, *i)).collect();
+    let mut out: Vec<usize> = (1..doc.sections.len())
+        .filter(|i| {
+            doc.sections[*i].level > 1
+                && (doc.sections[*i].title.unit || doc.sections[*i].title.runbook)
+                && !excluded(doc, *i)
+                && owns_steps(doc, *i)
+        })
+        .collect();
     for parent in 0..doc.sections.len() {
-        let alerts: Vec<usize> = doc.children(parent).into_iter().filter(|c| is_alert_name(&doc.sections[*c].title.clean) && !excluded(doc, *c) && !doc.sections[*c].nodes.is_empty() | !doc.sections[*c].children.is_empty()).collect();
+        let alerts: Vec<usize> = doc
+            .children(parent)
+            .into_iter()
+            .filter(|c| {
+                is_alert_name(&doc.sections[*c].title.clean)
+                    && !excluded(doc, *c)
+                    && !doc.sections[*c].nodes.is_empty() | !doc.sections[*c].children.is_empty()
+            })
+            .collect();
         if alerts.len() >= 2 {
             out.extend(alerts);
         }
@@ -176,8 +234,11 @@ fn is_alert_name(title: &str) -> bool {
         return false;
     }
     let humps = title.as_bytes().windows(2).filter(|w| w[0].is_ascii_lowercase() && w[1].is_ascii_uppercase()).count();
-    let camel = humps >= 1 && title.starts_with(|c: char| c.is_ascii_uppercase()) && title.bytes().all(|b| b.is_ascii_alphanumeric());
-    let kebab = title.matches('-').count() >= 1 && title.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    let camel = humps >= 1
+        && title.starts_with(|c: char| c.is_ascii_uppercase())
+        && title.bytes().all(|b| b.is_ascii_alphanumeric());
+    let kebab = title.matches('-').count() >= 1
+        && title.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     camel || kebab
 }
 
@@ -185,7 +246,8 @@ fn is_alert_name(title: &str) -> bool {
 fn alike(doc: &Doc) -> Vec<usize> {
     let mut out = Vec::new();
     for parent in 0..doc.sections.len() {
-        let children: Vec<usize> = doc.children(parent).into_iter().filter(|c| !excluded(doc, *c) && !is_step_heading(doc, *c)).collect();
+        let children: Vec<usize> =
+            doc.children(parent).into_iter().filter(|c| !excluded(doc, *c) && !is_step_heading(doc, *c)).collect();
         let least = if parent == 0 || doc.sections[parent].level <= 1 { 2 } else { 3 };
         if children.len() < least {
             continue;
@@ -197,8 +259,19 @@ fn alike(doc: &Doc) -> Vec<usize> {
                 *counts.entry(label).or_default() += 1;
             }
         }
-        let shared = |list: &[String], telling: bool| list.iter().filter(|l| counts.get(l.as_str()).is_some_and(|n| *n >= least) && (!telling || is_info(l) || is_phase_title(l))).count();
-        let fits: Vec<usize> = children.iter().zip(&labels).filter(|(c, list)| (shared(list, true) >= 2 || shared(list, false) >= 3) && owns_steps(doc, **c)).map(|(c, _)| *c).collect();
+        let shared = |list: &[String], telling: bool| {
+            list.iter()
+                .filter(|l| {
+                    counts.get(l.as_str()).is_some_and(|n| *n >= least) && (!telling || is_info(l) || is_phase_title(l))
+                })
+                .count()
+        };
+        let fits: Vec<usize> = children
+            .iter()
+            .zip(&labels)
+            .filter(|(c, list)| (shared(list, true) >= 2 || shared(list, false) >= 3) && owns_steps(doc, **c))
+            .map(|(c, _)| *c)
+            .collect();
         if fits.len() >= least {
             out.extend(fits);
         }
@@ -243,9 +316,16 @@ fn recoveries(doc: &Doc) -> Vec<usize> {
     (1..doc.sections.len())
         .filter(|i| {
             let s = &doc.sections[*i];
-            s.level > 1 && !excluded(doc, *i) && !is_parent(doc, *i) && !is_step_heading(doc, *i) && !is_alternative(doc, *i)
+            s.level > 1
+                && !excluded(doc, *i)
+                && !is_parent(doc, *i)
+                && !is_step_heading(doc, *i)
+                && !is_alternative(doc, *i)
         })
-        .filter(|i| words::any(&doc.sections[*i].title.norm, words::RECOVERING) || words::any(&doc.sections[*i].title.norm, words::FAILURES))
+        .filter(|i| {
+            words::any(&doc.sections[*i].title.norm, words::RECOVERING)
+                || words::any(&doc.sections[*i].title.norm, words::FAILURES)
+        })
         .filter(|i| directly_owns(doc, *i))
         .collect()
 }
@@ -253,7 +333,17 @@ fn recoveries(doc: &Doc) -> Vec<usize> {
 /// R8: three or more `N. Title` sections at the top with steps whose titles are not process words.
 fn numbered_sections(doc: &Doc) -> Vec<usize> {
     let top = doc.sole_h1().map_or_else(|| doc.children(0), |h| doc.children(h));
-    let fits: Vec<usize> = top.into_iter().filter(|i| doc.sections[*i].title.ordinal.is_some() && !excluded(doc, *i) && !is_process(&doc.sections[*i].title.norm) && !is_step_heading(doc, *i) && !is_parent(doc, *i) && directly_owns(doc, *i)).collect();
+    let fits: Vec<usize> = top
+        .into_iter()
+        .filter(|i| {
+            doc.sections[*i].title.ordinal.is_some()
+                && !excluded(doc, *i)
+                && !is_process(&doc.sections[*i].title.norm)
+                && !is_step_heading(doc, *i)
+                && !is_parent(doc, *i)
+                && directly_owns(doc, *i)
+        })
+        .collect();
     if fits.len() >= 3 { fits } else { Vec::new() }
 }
 
@@ -263,7 +353,14 @@ fn is_one_runbook(doc: &Doc) -> bool {
     let top: Vec<usize> = doc.children(h1).into_iter().filter(|c| !doc.roles[*c].barred).collect();
     let phase = |c: &usize| matches!(doc.roles[*c].kind, Role::Phase | Role::Info) || is_step_heading(doc, *c);
     let phases = top.iter().filter(|c| phase(c)).count();
-    let acting = top.iter().filter(|c| (doc.roles[**c].kind == Role::Phase || is_step_heading(doc, **c)) && owns_steps(doc, **c) && !is_parent(doc, **c)).count();
+    let acting = top
+        .iter()
+        .filter(|c| {
+            (doc.roles[**c].kind == Role::Phase || is_step_heading(doc, **c))
+                && owns_steps(doc, **c)
+                && !is_parent(doc, **c)
+        })
+        .count();
     let title = &doc.sections[h1].title;
     let marked = title.runbook || words::any(&title.norm, &["runbook$", "playbook$"]);
     acting >= 1 && (phases >= 3 && phases * 2 >= top.len() || marked && phases >= 2 && phases * 3 >= top.len())
@@ -288,7 +385,9 @@ fn outermost(doc: &Doc, all: Vec<Candidate>) -> Vec<Candidate> {
         let end = doc.subtree(candidate.section).end;
         let below: Vec<&Candidate> = all[i + 1..].iter().take_while(|c| c.section < end).collect();
         let surer = below.iter().filter(|c| c.confidence > candidate.confidence).count();
-        let groups = below.len() >= 2 && !has_steps(doc, &doc.sections[candidate.section].nodes) && (surer >= 1 || below.iter().all(|c| c.rule == candidate.rule));
+        let groups = below.len() >= 2
+            && !has_steps(doc, &doc.sections[candidate.section].nodes)
+            && (surer >= 1 || below.iter().all(|c| c.rule == candidate.rule));
         if surer >= 1 && !has_steps(doc, &doc.sections[candidate.section].nodes) || groups {
             continue;
         }
@@ -300,12 +399,22 @@ fn outermost(doc: &Doc, all: Vec<Candidate>) -> Vec<Candidate> {
 
 /// Whether a section, or anything below it that is not descriptive, holds steps.
 pub fn owns_steps(doc: &Doc, section: usize) -> bool {
-    doc.subtree(section).any(|i| (i == section || !matches!(doc.roles[i].kind, Role::Info | Role::Descriptive | Role::Contacts | Role::Contents)) && has_steps(doc, &doc.sections[i].nodes))
+    doc.subtree(section).any(|i| {
+        (i == section || !matches!(doc.roles[i].kind, Role::Info | Role::Descriptive | Role::Contacts | Role::Contents))
+            && has_steps(doc, &doc.sections[i].nodes)
+    })
 }
 
 /// Whether a section itself, or a phase, step heading or alternative directly below it, holds steps.
 fn directly_owns(doc: &Doc, section: usize) -> bool {
-    has_steps(doc, &doc.sections[section].nodes) || doc.children(section).into_iter().any(|c| (doc.roles[c].kind == Role::Phase || is_step_heading(doc, c) || is_alternative(doc, c) || doc.sections[c].title.ordinal.is_some()) && owns_steps(doc, c))
+    has_steps(doc, &doc.sections[section].nodes)
+        || doc.children(section).into_iter().any(|c| {
+            (doc.roles[c].kind == Role::Phase
+                || is_step_heading(doc, c)
+                || is_alternative(doc, c)
+                || doc.sections[c].title.ordinal.is_some())
+                && owns_steps(doc, c)
+        })
 }
 
 /// Ordered lists, boxes, commands, or bullets that are instructions.
@@ -318,13 +427,18 @@ pub fn has_steps(doc: &Doc, nodes: &[Node]) -> bool {
             }
             false
         }
-        Kind::List(Some(_), entries) => !informing && !entries.iter().all(|e| first_words(e).is_some_and(super::inline::Inline::only_links)),
+        Kind::List(Some(_), entries) => {
+            !informing && !entries.iter().all(|e| first_words(e).is_some_and(super::inline::Inline::only_links))
+        }
         Kind::List(None, entries) => {
             let boxes = entries.iter().any(|e| e.checked.is_some());
             let acting = entries.iter().filter(|e| first_words(e).is_some_and(|i| is_imperative(&i.text))).count();
             !informing && (boxes || acting * 2 > entries.len())
         }
-        Kind::Fence(i) => doc.blocks.get(*i).map_or_else(|| doc.fences.get(*i).is_some(), |b| matches!(b.role, BlockRole::Run | BlockRole::Query | BlockRole::Comment)),
+        Kind::Fence(i) => doc.blocks.get(*i).map_or_else(
+            || doc.fences.get(*i).is_some(),
+            |b| matches!(b.role, BlockRole::Run | BlockRole::Query | BlockRole::Comment),
+        ),
         _ => false,
     })
 }

@@ -19,8 +19,9 @@ pub struct Scale {
     reversed: bool,
 }
 
+#[rustfmt::skip]
 const WORDS: &[(u8, &[&str])] = &[
-    (0, &["critical", "emergency", "catastroph", "urgent", "blocker", "highest", "crítica", "crítico", "critique", "kritisch", "критич", "严重", "紧急"]),
+    ( 0, &[ "critical", "emergency", "catastroph", "urgent", "blocker", "highest", "crítica", "crítico", "critique", "kritisch", "критич", "严重", "紧急", ], ),
     (1, &["high$", "major", "severe", "alta$", "alto$", "élevé", "hoch$", "высок", "高"]),
     (2, &["medium", "moderate", "warning", "minor impact", "média", "media$", "moyen", "mittel", "средн", "中"]),
     (3, &["low$", "minor", "info$", "informational", "baixa", "baja", "faible", "niedrig", "низк", "低"]),
@@ -34,15 +35,27 @@ impl Scale {
         for section in &doc.sections {
             for node in &section.nodes {
                 match &node.kind {
-                    Kind::Table(head, rows) if head.first().is_some_and(|h| words::any(&words::norm(&h.flat()), &["severity", "priority", "level", "sev$", "class", "severidade", "severidad"])) => {
+                    Kind::Table(head, rows)
+                        if head.first().is_some_and(|h| {
+                            words::any(
+                                &words::norm(&h.flat()),
+                                &["severity", "priority", "level", "sev$", "class", "severidade", "severidad"],
+                            )
+                        }) =>
+                    {
                         for row in rows {
                             let cells: Vec<String> = row.cells.iter().map(super::inline::Inline::flat).collect();
-                            scale.learn(cells.first().map(String::as_str).unwrap_or_default(), cells.get(1).map(String::as_str).unwrap_or_default());
+                            scale.learn(
+                                cells.first().map(String::as_str).unwrap_or_default(),
+                                cells.get(1).map(String::as_str).unwrap_or_default(),
+                            );
                         }
                     }
                     Kind::List(_, entries) => {
                         for entry in entries {
-                            if let Some((lead, _)) = super::doc::first_words(entry).and_then(super::inline::Inline::bold_lead) {
+                            if let Some((lead, _)) =
+                                super::doc::first_words(entry).and_then(super::inline::Inline::bold_lead)
+                            {
                                 scale.learn(lead, "");
                             }
                         }
@@ -62,7 +75,8 @@ impl Scale {
         let text = first.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
         let Some(code) = severity_token(text) else { return };
         let rest = words::norm(&text[code.len()..]);
-        let level = word_level(&rest).or_else(|| second.split_whitespace().count().le(&3).then(|| word_level(&words::norm(second))).flatten());
+        let level = word_level(&rest)
+            .or_else(|| second.split_whitespace().count().le(&3).then(|| word_level(&words::norm(second))).flatten());
         if let Some(level) = level {
             let code = normal_code(code);
             if !self.codes.iter().any(|(c, _)| *c == code) {
@@ -92,7 +106,12 @@ impl Scale {
             }
         }
         let norm = words::norm(raw);
-        if let Some(tier) = norm.strip_prefix("tier ").or_else(|| norm.strip_prefix("level ")).and_then(|t| t.get(..1)).and_then(|d| d.parse::<u8>().ok()) {
+        if let Some(tier) = norm
+            .strip_prefix("tier ")
+            .or_else(|| norm.strip_prefix("level "))
+            .and_then(|t| t.get(..1))
+            .and_then(|d| d.parse::<u8>().ok())
+        {
             return Some(tier.saturating_sub(1).min(3));
         }
         word_level(&norm)
@@ -143,10 +162,15 @@ pub fn of_section(doc: &Doc, scale: &Scale, section: usize) -> Option<Severity> 
     if let Some(found) = stated(doc, scale, section) {
         return Some(found);
     }
-    let heading = |s: usize, rule: &str| doc.sections[s].title.severity.as_ref().and_then(|raw| severity(scale, raw, doc.sections[s].line, rule));
-    heading(section, "M1 heading").or_else(|| marked_by_symbol(doc, scale, section)).or_else(|| triage_table(doc, scale, section)).or_else(|| {
-        doc.ancestors(section).find_map(|a| heading(a, "M1 heading above").or_else(|| level_heading(doc, scale, a)))
-    })
+    let heading = |s: usize, rule: &str| {
+        doc.sections[s].title.severity.as_ref().and_then(|raw| severity(scale, raw, doc.sections[s].line, rule))
+    };
+    heading(section, "M1 heading")
+        .or_else(|| marked_by_symbol(doc, scale, section))
+        .or_else(|| triage_table(doc, scale, section))
+        .or_else(|| {
+            doc.ancestors(section).find_map(|a| heading(a, "M1 heading above").or_else(|| level_heading(doc, scale, a)))
+        })
 }
 
 fn marked_by_symbol(doc: &Doc, scale: &Scale, section: usize) -> Option<Severity> {
@@ -165,10 +189,13 @@ fn level_heading(doc: &Doc, scale: &Scale, section: usize) -> Option<Severity> {
 /// `**Severity**: Critical`, `- Severity: P1`, `### Severity: SEV1 (Critical)`, `| Severity | High |`.
 fn stated(doc: &Doc, scale: &Scale, section: usize) -> Option<Severity> {
     let range = doc.subtree(section);
-    let own = |i: usize| i == section || (doc.sections[i].parent == Some(section) && doc.sections[i].title.ordinal.is_none());
+    let own =
+        |i: usize| i == section || (doc.sections[i].parent == Some(section) && doc.sections[i].title.ordinal.is_none());
     range.filter(|i| own(*i)).find_map(|i| {
         let s = &doc.sections[i];
-        if i != section && let Some((label, value)) = outline::metadata(&s.raw).filter(|(l, _)| is_severity(l)) {
+        if i != section
+            && let Some((label, value)) = outline::metadata(&s.raw).filter(|(l, _)| is_severity(l))
+        {
             let _ = label;
             return severity(scale, &value, s.line, "M1 heading below");
         }
@@ -182,10 +209,17 @@ fn stated(doc: &Doc, scale: &Scale, section: usize) -> Option<Severity> {
                 let pairs = std::iter::once((head, node.line)).chain(rows.iter().map(|r| (&r.cells, r.line)));
                 pairs.into_iter().find_map(|(cells, line)| {
                     let (name, value) = (cells.first()?.flat(), cells.get(1)?.flat());
-                    (cells.len() == 2 && is_severity(&words::norm(&name))).then(|| severity(scale, &value, line, "M1 table"))?
+                    (cells.len() == 2 && is_severity(&words::norm(&name)))
+                        .then(|| severity(scale, &value, line, "M1 table"))?
                 })
             }
-            Kind::Quote(inner) => inner.iter().find_map(|n| if let Kind::Paragraph(i) = &n.kind { line_severity(scale, &outline::lines(i, n.line), "M1 label") } else { None }),
+            Kind::Quote(inner) => inner.iter().find_map(|n| {
+                if let Kind::Paragraph(i) = &n.kind {
+                    line_severity(scale, &outline::lines(i, n.line), "M1 label")
+                } else {
+                    None
+                }
+            }),
             _ => None,
         })
     })
@@ -199,7 +233,10 @@ fn line_severity(scale: &Scale, lines: &[(String, u32)], rule: &str) -> Option<S
 }
 
 fn is_severity(label: &str) -> bool {
-    words::any(label, &["severity", "priority", "severidade", "severidad", "prioridad", "prioridade", "gravité", "schweregrad"]) && label.split(' ').count() <= 3
+    words::any(
+        label,
+        &["severity", "priority", "severidade", "severidad", "prioridad", "prioridade", "gravité", "schweregrad"],
+    ) && label.split(' ').count() <= 3
 }
 
 /// A row whose first cell names the section, in a table with a severity column.
@@ -211,7 +248,8 @@ fn triage_table(doc: &Doc, scale: &Scale, section: usize) -> Option<Severity> {
         (column > 0).then_some(())?;
         rows.iter().find_map(|row| {
             let name = super::title::Title::parse(&row.cells.first()?.flat()).norm;
-            (!name.is_empty() && (name == *wanted || wanted.starts_with(&format!("{name} ")))).then(|| severity(scale, &row.cells.get(column)?.flat(), row.line, "M1 triage table"))?
+            (!name.is_empty() && (name == *wanted || wanted.starts_with(&format!("{name} "))))
+                .then(|| severity(scale, &row.cells.get(column)?.flat(), row.line, "M1 triage table"))?
         })
     })
 }

@@ -69,24 +69,49 @@ pub fn to_text(plan: &Plan) -> String {
     let mut out = String::new();
     let _ = writeln!(out, "{} ({})", plan.title, plan.file);
     let objective = |name: &str, value: Option<u64>| value.map(|v| format!("{name} {}", short_span(v)));
-    let both: Vec<String> = [objective("RTO", plan.objectives.rto_s), objective("RPO", plan.objectives.rpo_s)].into_iter().flatten().collect();
+    let both: Vec<String> = [objective("RTO", plan.objectives.rto_s), objective("RPO", plan.objectives.rpo_s)]
+        .into_iter()
+        .flatten()
+        .collect();
     if !both.is_empty() {
         let _ = writeln!(out, "  {}", both.join(" · "));
     }
     for scenario in &plan.scenarios {
         let severity = scenario.severity.as_ref().map(|s| format!("{} {}", s.level, level_word(&s.level)));
-        let facts: Vec<String> = [severity, objective("RTO", scenario.rto_s), objective("RPO", scenario.rpo_s)].into_iter().flatten().collect();
-        let _ = writeln!(out, "\n{}:{}  {}{}{}", plan.file, scenario.line, scenario.title, if facts.is_empty() { "" } else { "  · " }, facts.join(" · "));
+        let facts: Vec<String> = [severity, objective("RTO", scenario.rto_s), objective("RPO", scenario.rpo_s)]
+            .into_iter()
+            .flatten()
+            .collect();
+        let _ = writeln!(
+            out,
+            "\n{}:{}  {}{}{}",
+            plan.file,
+            scenario.line,
+            scenario.title,
+            if facts.is_empty() { "" } else { "  · " },
+            facts.join(" · ")
+        );
         let _ = writeln!(out, "    slug {} · rule {}", scenario.slug, scenario.source.rule);
         for (i, step) in scenario.steps.iter().enumerate() {
             let phase = step.phase.map(|p| format!("  [{}]", phase_word(p))).unwrap_or_default();
             let estimate = step.estimate_s.map(|s| format!("  ~{}", short_span(s))).unwrap_or_default();
-            let _ = writeln!(out, "  {:>3} {}{phase}{estimate}  ({}:{}, {})", i + 1, step.title, plan.file, step.line, step.source.rule);
+            let _ = writeln!(
+                out,
+                "  {:>3} {}{phase}{estimate}  ({}:{}, {})",
+                i + 1,
+                step.title,
+                plan.file,
+                step.line,
+                step.source.rule
+            );
             for item in &step.items {
                 let _ = writeln!(out, "        - {}", item.title);
             }
             for block in &step.blocks {
-                let role = serde_json::to_value(block.role).ok().and_then(|v| v.as_str().map(str::to_string)).unwrap_or_default();
+                let role = serde_json::to_value(block.role)
+                    .ok()
+                    .and_then(|v| v.as_str().map(str::to_string))
+                    .unwrap_or_default();
                 let gate = match (&block.blocked, block.placeholders.is_empty()) {
                     (Some(why), _) => format!(", not run: {why}"),
                     (None, false) => format!(", asks for {}", block.placeholders.join(" ")),

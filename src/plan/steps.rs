@@ -49,11 +49,20 @@ pub fn collect(doc: &Doc, root: usize, whole: bool) -> Collected {
 
 fn section(doc: &Doc, index: usize, inherited: Option<Phase>, is_root: bool, whole: bool, out: &mut Collected) {
     let here = &doc.sections[index];
-    out.used.push(index);
-    let own = if is_root { None } else { annotated_phase(doc, index).or_else(|| phase(&here.title.norm)).or(inherited) };
-    let container = Container { title: if is_root { String::new() } else { here.title.clean.clone() }, norm: here.title.norm.clone(), fallback: here.title.clean.clone(), line: here.line, phase: own, root: is_root, acting: !is_root && is_acting(doc, index) };
-    let before = out.steps.len();
+    let (before, before_intro) = (out.steps.len(), out.intro.len());
+    let own =
+        if is_root { None } else { annotated_phase(doc, index).or_else(|| phase(&here.title.norm)).or(inherited) };
+    let container = Container {
+        title: if is_root { String::new() } else { here.title.clean.clone() },
+        norm: here.title.norm.clone(),
+        fallback: here.title.clean.clone(),
+        line: here.line,
+        phase: own,
+        root: is_root,
+        acting: !is_root && is_acting(doc, index),
+    };
     group::collect(doc, &here.nodes, &container, out);
+    let gave = is_root || out.steps.len() > before || out.intro.len() > before_intro;
     let children = doc.children(index);
     let headed: Vec<usize> = step_headings(doc, &children);
     for child in children {
@@ -70,6 +79,10 @@ fn section(doc: &Doc, index: usize, inherited: Option<Phase>, is_root: bool, who
         if prose && !is_info(&here.title.norm) {
             out.steps.push(make::from_prose(doc, index, own));
         }
+    }
+    // What gave nothing is kept beside the scenario.
+    if gave || out.steps.len() > before && here.nodes.is_empty() || container.acting {
+        out.used.push(index);
     }
 }
 
@@ -101,7 +114,10 @@ fn annotated_phase(doc: &Doc, index: usize) -> Option<Phase> {
 /// Whether a section's title says that what stands in it is done.
 fn is_acting(doc: &Doc, index: usize) -> bool {
     let title = &doc.sections[index].title;
-    !is_info(&title.norm) && (is_phase_title(&title.norm) || words::any(&title.norm, words::ACTING) || doc.roles[index].kind == Role::Afterwards)
+    !is_info(&title.norm)
+        && (is_phase_title(&title.norm)
+            || words::any(&title.norm, words::ACTING)
+            || doc.roles[index].kind == Role::Afterwards)
 }
 
 /// K1: `Step N`, or two or more numbered siblings, or siblings that name the steps of a process.
@@ -110,13 +126,23 @@ fn step_headings(doc: &Doc, children: &[usize]) -> Vec<usize> {
     let fits = |c: &&usize| {
         let s = &doc.sections[**c];
         let role = doc.roles[**c].kind;
-        s.level == level && !matches!(role, Role::Ignored | Role::Contents) && !(is_info(&s.title.norm) && !s.title.step) && !matches!(role, Role::Info)
+        s.level == level
+            && !matches!(role, Role::Ignored | Role::Contents)
+            && !(is_info(&s.title.norm) && !s.title.step)
+            && !matches!(role, Role::Info)
     };
     let marked: Vec<usize> = children.iter().filter(fits).filter(|c| doc.sections[**c].title.step).copied().collect();
     if !marked.is_empty() {
         return marked;
     }
-    let numbered: Vec<usize> = children.iter().filter(fits).filter(|c| doc.sections[**c].title.ordinal.as_ref().is_some_and(|o| o.starts_with(|c: char| c.is_ascii_digit()))).copied().collect();
+    let numbered: Vec<usize> = children
+        .iter()
+        .filter(fits)
+        .filter(|c| {
+            doc.sections[**c].title.ordinal.as_ref().is_some_and(|o| o.starts_with(|c: char| c.is_ascii_digit()))
+        })
+        .copied()
+        .collect();
     if numbered.len() >= 2 { numbered } else { Vec::new() }
 }
 
@@ -131,7 +157,9 @@ fn keep_information(doc: &Doc, index: usize, out: &mut Collected) {
 /// K7: a checklist beside other steps is one step with boxes; alone, each box is a step.
 fn expand_lone_checklist(out: &mut Collected) {
     let [only] = out.steps.as_slice() else { return };
-    let boxes = only.source.rule == "K7 checklist" && only.blocks.iter().all(|b| !matches!(b.role, BlockRole::Run | BlockRole::Query)) && only.items.len() >= 2;
+    let boxes = only.source.rule == "K7 checklist"
+        && only.blocks.iter().all(|b| !matches!(b.role, BlockRole::Run | BlockRole::Query))
+        && only.items.len() >= 2;
     if !boxes {
         return;
     }
@@ -143,7 +171,12 @@ fn expand_lone_checklist(out: &mut Collected) {
             title: item.title.clone(),
             line: item.line,
             phase: phase(&words::norm(&item.title)).or(only.phase),
-            source: crate::model::plan::Source { line: item.line, line_end: item.line, rule: "K7 box".into(), ..only.source.clone() },
+            source: crate::model::plan::Source {
+                line: item.line,
+                line_end: item.line,
+                rule: "K7 box".into(),
+                ..only.source.clone()
+            },
             ..Step::default()
         })
         .collect();

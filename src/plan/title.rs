@@ -102,25 +102,15 @@ fn ordinal(text: &str, title: &mut Title) -> Option<String> {
     None
 }
 
+#[rustfmt::skip]
 const STEP_WORDS: &[&str] = &[
-    "step", "phase", "part", "stage", "etapa", "passo", "paso", "fase", "schritt", "étape", "шаг", "этап", "步骤", "第",
+    "step", "phase", "part", "stage", "etapa", "passo", "paso", "fase", "schritt", "étape", "шаг", "этап", "步骤",
+    "第",
 ];
+#[rustfmt::skip]
 const SECTION_WORDS: &[&str] = &[
-    "section",
-    "procedure",
-    "chapter",
-    "appendix",
-    "annex",
-    "playbook",
-    "runbook",
-    "case",
-    "use case",
-    "incident",
-    "procedimento",
-    "seção",
-    "sección",
-    "abschnitt",
-    "раздел",
+    "section", "procedure", "chapter", "appendix", "annex", "playbook", "runbook", "case", "use case", "incident",
+    "procedimento", "seção", "sección", "abschnitt", "раздел",
 ];
 
 /// `Scenario A: x`, `DR Scenario 2 — x`, `Step 3: x`, `Section 2 — x`.
@@ -229,36 +219,15 @@ pub fn severity_token(text: &str) -> Option<&str> {
     after.is_none_or(|c| !c.is_alphanumeric() && c != '.').then(|| &text[..end])
 }
 
+#[rustfmt::skip]
 const UNITS: &[&str] = &[
-    "incident",
-    "alert",
-    "issue",
-    "symptom",
-    "problem",
-    "outage",
-    "failure",
-    "emergency",
-    "disaster",
-    "incidente",
-    "problema",
-    "alerta",
-    "problème",
-    "инцидент",
-    "проблема",
-    "故障",
-    "问题",
+    "incident", "alert", "issue", "symptom", "problem", "outage", "failure", "emergency", "disaster", "incidente",
+    "problema", "alerta", "problème", "инцидент", "проблема", "故障", "问题",
 ];
+#[rustfmt::skip]
 const RUNBOOKS: &[&str] = &[
-    "runbook",
-    "playbook",
-    "dr runbook",
-    "incident runbook",
-    "incident playbook",
-    "incident response playbook",
-    "recovery runbook",
-    "sop",
-    "procedure",
-    "guide",
+    "runbook", "playbook", "dr runbook", "incident runbook", "incident playbook", "incident response playbook",
+    "recovery runbook", "sop", "procedure", "guide",
 ];
 
 /// `Runbook: x`, `Alert: x`, `Incident — x`.

@@ -26,7 +26,8 @@ fn understand(mut doc: Doc) -> Plan {
     let candidates = scenario::find(&doc);
     let mut used = vec![false; doc.sections.len()];
     let mut found = objective::all(&doc);
-    let mut scenarios: Vec<Scenario> = candidates.iter().map(|c| read_scenario(&doc, &scale, c, candidates.len(), &mut found, &mut used)).collect();
+    let mut scenarios: Vec<Scenario> =
+        candidates.iter().map(|c| read_scenario(&doc, &scale, c, candidates.len(), &mut found, &mut used)).collect();
     for scenario in &mut scenarios {
         from_tables(scenario, &found);
     }
@@ -45,7 +46,13 @@ fn understand(mut doc: Doc) -> Plan {
         }
     }
     slugs(&mut scenarios, &doc.file, &mut doc.notices);
-    let mut plan = Plan { title: title(&doc), file: doc.file.clone(), digest: Some(doc.digest.clone()), objectives, ..Plan::default() };
+    let mut plan = Plan {
+        title: title(&doc),
+        file: doc.file.clone(),
+        digest: Some(doc.digest.clone()),
+        objectives,
+        ..Plan::default()
+    };
     for section in &doc.sections {
         doc::links_in(&section.nodes, &mut plan.links);
     }
@@ -63,12 +70,15 @@ fn understand(mut doc: Doc) -> Plan {
 fn title(doc: &Doc) -> String {
     let h1 = doc.sole_h1().or_else(|| (1..doc.sections.len()).find(|i| doc.sections[*i].level == 1));
     let heading = h1.map(|i| strip_title(&doc.sections[i].raw)).filter(|t| !t.is_empty());
-    heading.or_else(|| doc.text.front.get("title").cloned().filter(|t| !t.is_empty())).unwrap_or_else(|| file_title(&doc.file))
+    heading
+        .or_else(|| doc.text.front.get("title").cloned().filter(|t| !t.is_empty()))
+        .unwrap_or_else(|| file_title(&doc.file))
 }
 
 /// A document's title keeps its words; only symbols around it go.
 fn strip_title(raw: &str) -> String {
-    let keep = |c: char| c.is_alphanumeric() || (c.is_ascii() && !"#*_".contains(c) && c != ' ') || "“«¿¡（【".contains(c);
+    let keep =
+        |c: char| c.is_alphanumeric() || (c.is_ascii() && !"#*_".contains(c) && c != ' ') || "“«¿¡（【".contains(c);
     raw.trim_start_matches(|c| !keep(c)).trim().to_string()
 }
 
@@ -79,7 +89,14 @@ pub fn file_title(file: &str) -> String {
     stem.replace(['-', '_'], " ")
 }
 
-fn read_scenario(doc: &Doc, scale: &Scale, candidate: &Candidate, count: usize, found: &mut Vec<Found>, used: &mut [bool]) -> Scenario {
+fn read_scenario(
+    doc: &Doc,
+    scale: &Scale,
+    candidate: &Candidate,
+    count: usize,
+    found: &mut Vec<Found>,
+    used: &mut [bool],
+) -> Scenario {
     let index = candidate.section;
     let whole = candidate.rule == "R9";
     let here = &doc.sections[index];
@@ -88,19 +105,18 @@ fn read_scenario(doc: &Doc, scale: &Scale, candidate: &Candidate, count: usize, 
         used[*section] = true;
     }
     let range = if index == 0 { 0..doc.sections.len() } else { doc.subtree(index) };
-    if !whole {
-        range.clone().for_each(|i| used[i] = true);
-    }
     let title = if index == 0 || here.title.clean.is_empty() { title_of_file(doc) } else { here.title.clean.clone() };
     // Objectives inside a scenario are the scenario's; those of a file that is one runbook stay the plan's too.
     let mut objectives: Vec<Objective> = Vec::new();
     if !whole || count > 1 {
-        let (mine, rest): (Vec<Found>, Vec<Found>) = std::mem::take(found).into_iter().partition(|f| range.contains(&f.section));
+        let (mine, rest): (Vec<Found>, Vec<Found>) =
+            std::mem::take(found).into_iter().partition(|f| range.contains(&f.section));
         *found = rest;
         objectives = mine.into_iter().map(|f| f.objective).collect();
     }
     objectives.extend(noted_objectives(doc, index));
-    let first = |metric: &str| objectives.iter().find(|o| o.metric == metric && o.seconds.is_some()).and_then(|o| o.seconds);
+    let first =
+        |metric: &str| objectives.iter().find(|o| o.metric == metric && o.seconds.is_some()).and_then(|o| o.seconds);
     let parent = doc.sections[index].parent.filter(|p| doc.sections[*p].level > 1);
     Scenario {
         slug: String::new(),
@@ -140,12 +156,22 @@ fn noted_objectives(doc: &Doc, section: usize) -> Vec<Objective> {
 
 /// `rto: 4h` in the front matter: the document's default.
 fn front_objectives(doc: &Doc) -> Vec<Objective> {
-    ["rto", "rpo"].into_iter().filter_map(|m| doc.text.front.get(m).map(|raw| stated(doc, m, raw, 1, "M3 front matter"))).collect()
+    ["rto", "rpo"]
+        .into_iter()
+        .filter_map(|m| doc.text.front.get(m).map(|raw| stated(doc, m, raw, 1, "M3 front matter")))
+        .collect()
 }
 
 fn stated(doc: &Doc, metric: &str, raw: &str, line: u32, rule: &str) -> Objective {
     let span = super::span::at_start(raw, metric == "rpo").map(|(s, _)| s);
-    Objective { metric: metric.into(), scope: None, comparison: span.as_ref().map_or("=", |s| s.op).into(), seconds: span.map(|s| s.seconds), raw: raw.into(), source: doc.source(line, line, rule) }
+    Objective {
+        metric: metric.into(),
+        scope: None,
+        comparison: span.as_ref().map_or("=", |s| s.op).into(),
+        seconds: span.map(|s| s.seconds),
+        raw: raw.into(),
+        source: doc.source(line, line, rule),
+    }
 }
 
 /// "Estimated recovery time: 2-3 hours" (M4): an estimate, never an objective.
@@ -153,12 +179,15 @@ fn estimate(doc: &Doc, section: usize) -> Option<u64> {
     use super::tree::Kind;
     let lines = doc.sections[section].nodes.iter().filter_map(|n| match &n.kind {
         Kind::Paragraph(i) => Some(super::outline::lines(i, n.line)),
-        Kind::List(_, entries) => Some(entries.iter().filter_map(|e| doc::first_words(e).map(|i| (i.flat(), e.line))).collect()),
+        Kind::List(_, entries) => {
+            Some(entries.iter().filter_map(|e| doc::first_words(e).map(|i| (i.flat(), e.line))).collect())
+        }
         _ => None,
     });
     lines.flatten().find_map(|(text, _)| {
         let (label, value) = super::outline::metadata(&text)?;
-        (words::any(&label, &["estimated", "time estimate", "duration"]) && !label.contains("downtime")).then(|| super::span::first(&value).map(|s| s.seconds))?
+        (words::any(&label, &["estimated", "time estimate", "duration"]) && !label.contains("downtime"))
+            .then(|| super::span::first(&value).map(|s| s.seconds))?
     })
 }
 
@@ -168,7 +197,8 @@ fn from_tables(scenario: &mut Scenario, found: &[Found]) {
     for f in found {
         let Some(row) = &f.row else { continue };
         let row = Title::parse(row).norm;
-        let same = !row.is_empty() && (row == name || (row.split(' ').count() >= 2 && (name.contains(&row) || row.contains(&name))));
+        let same = !row.is_empty()
+            && (row == name || (row.split(' ').count() >= 2 && (name.contains(&row) || row.contains(&name))));
         if !same {
             continue;
         }
@@ -193,7 +223,13 @@ fn slugs(scenarios: &mut [Scenario], file: &str, notices: &mut Vec<Notice>) {
         let entry = seen.entry(base.clone()).or_insert((scenario.line, 0));
         entry.1 += 1;
         if entry.1 > 1 {
-            notices.push(Notice { line: scenario.line, text: format!("two scenarios are called {:?} (the other is at line {}): this one is {base}-{}", scenario.title, entry.0, entry.1) });
+            notices.push(Notice {
+                line: scenario.line,
+                text: format!(
+                    "two scenarios are called {:?} (the other is at line {}): this one is {base}-{}",
+                    scenario.title, entry.0, entry.1
+                ),
+            });
             scenario.slug = format!("{base}-{}", entry.1);
         } else {
             scenario.slug = base;
@@ -219,7 +255,8 @@ pub fn slug(title: &str) -> String {
 /// L6: what is missing or odd about the plan as a whole.
 fn notice_gaps(doc: &Doc, plan: &Plan, notices: &mut Vec<Notice>) {
     let mut say = |line: u32, text: String| notices.push(Notice { line, text });
-    let structured = doc.sections.len() > 1 || !doc.fences.is_empty() || plan.scenarios.iter().any(|s| !s.steps.is_empty());
+    let structured =
+        doc.sections.len() > 1 || !doc.fences.is_empty() || plan.scenarios.iter().any(|s| !s.steps.is_empty());
     if !structured {
         say(0, "no heading, list or fence found: this may not be Markdown".into());
     } else if plan.scenarios.is_empty() {
