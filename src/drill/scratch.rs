@@ -82,16 +82,21 @@ impl ProcessId {
     pub fn own() -> Self {
         Self::of(std::process::id())
     }
-    /// Whether it still runs.
+    /// Whether it still runs. One that ended and waits for its parent does not.
     pub fn is_alive(&self) -> bool {
-        crate::process::group::process_alive(self.pid) && (self.start.is_none() || start_ticks(self.pid) == self.start)
+        match self.start {
+            Some(start) => start_ticks(self.pid) == Some(start),
+            // Without a start time that can be compared: not on Linux, or it was gone already.
+            None => !cfg!(target_os = "linux") && crate::process::group::process_alive(self.pid),
+        }
     }
 }
 
-/// Field 22 of /proc/PID/stat (proc(5)); the command name before it may hold spaces and parentheses.
+/// Field 22 of /proc/PID/stat (proc(5)), none for a process that ended; the command name before it may hold spaces and parentheses.
 fn start_ticks(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()
+    let rest = stat.rsplit_once(") ")?.1;
+    if rest.starts_with('Z') { None } else { rest.split(' ').nth(19)?.parse().ok() }
 }
 
 /// The umpire's socket.
