@@ -36,7 +36,8 @@ fn recover(sandbox: &Sandbox, name: &str, target: &[(&str, &str)]) -> Server {
     let instance = Instance::new(Programs::at(&sandbox.facts().bin_dir).unwrap(), &root, user.clone()).unwrap();
     let owner = user.as_ref().map(|u| (u.uid, u.gid));
     instance.make_dirs().unwrap();
-    restore_base(&unlocked, &id, &instance.layout.data, &RestoreOptions { owner, threads: 2 }, &mut |_| Ok(())).unwrap();
+    restore_base(&unlocked, &id, &instance.layout.data, &RestoreOptions { owner, threads: 2 }, &mut |_| Ok(()))
+        .unwrap();
     std::fs::write(instance.layout.data.join("recovery.signal"), "").unwrap();
     let wal = scratch::cluster(sandbox.dir()).join("data/pg_wal");
     let mut all: Vec<(String, String)> = [
@@ -75,7 +76,12 @@ fn suspect(sandbox: &Sandbox) -> String {
 
 fn decide(dir: &Path, server: &Server, target: RecoveryTarget, lost: u64) -> Judgement {
     let claim = Claim { target, lost_orders: Some(lost) };
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(judge(dir, server, &claim)).unwrap()
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(judge(dir, server, &claim))
+        .unwrap()
 }
 
 /// Exit code and words of `tests/checker.py`.
@@ -167,21 +173,53 @@ fn right_recoveries_pass_and_wrong_ones_are_named() {
 
     // One damaged row, one order changed, one gone, one nobody sent, one payment: each is found, by both judges.
     let wrongs = [
-        ("UPDATE orders SET total_cents = total_cents + 1 WHERE id = (SELECT min(id) FROM orders WHERE writer IS NULL AND id IN ({damaged}))", "damaged rows are right again", true),
-        ("UPDATE orders SET address = address || ' ' WHERE (writer, n) = (1, 1)", "every order before the moment is there", true),
-        ("DELETE FROM payments WHERE (writer, n) = (1, 1); DELETE FROM orders WHERE (writer, n) = (1, 1)", "every order before the moment is there", true),
-        ("INSERT INTO orders (customer_id, product_id, quantity, total_cents, channel, region, address, writer, n) VALUES (1, 1, 1, 1, 'web', 'north', 'x', 9, 9)", "every order there was sent by a writer", true),
-        ("UPDATE payments SET amount_cents = 0 WHERE (writer, n) = (1, 1)", "orders, payments and audit log agree", false),
+        (
+            "UPDATE orders SET total_cents = total_cents + 1 WHERE id = (SELECT min(id) FROM orders WHERE writer IS NULL AND id IN ({damaged}))",
+            "damaged rows are right again",
+            true,
+        ),
+        (
+            "UPDATE orders SET address = address || ' ' WHERE (writer, n) = (1, 1)",
+            "every order before the moment is there",
+            true,
+        ),
+        (
+            "DELETE FROM payments WHERE (writer, n) = (1, 1); DELETE FROM orders WHERE (writer, n) = (1, 1)",
+            "every order before the moment is there",
+            true,
+        ),
+        (
+            "INSERT INTO orders (customer_id, product_id, quantity, total_cents, channel, region, address, writer, n) VALUES (1, 1, 1, 1, 'web', 'north', 'x', 9, 9)",
+            "every order there was sent by a writer",
+            true,
+        ),
+        (
+            "UPDATE payments SET amount_cents = 0 WHERE (writer, n) = (1, 1)",
+            "orders, payments and audit log agree",
+            false,
+        ),
     ];
     let InjectorLine::Damage { rows, .. } = &damage[1] else { panic!() };
     let ids: Vec<String> = rows.iter().map(|(id, _, _)| id.to_string()).collect();
     for (sql, name, both) in wrongs {
         // A copy of the database for each, made and dropped by the server.
-        on(&sandbox, &right.with_database("postgres"), "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = 'shop'");
+        on(
+            &sandbox,
+            &right.with_database("postgres"),
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = 'shop'",
+        );
         until("the copy", || {
             let copy = Command::new(sandbox.facts().bin_dir.join("psql"))
                 .env_clear()
-                .args(["-Xq", "-d", &right.with_database("postgres").conninfo(), "-c", "DROP DATABASE IF EXISTS wrong", "-c", "CREATE DATABASE wrong TEMPLATE shop"])
+                .args([
+                    "-Xq",
+                    "-d",
+                    &right.with_database("postgres").conninfo(),
+                    "-c",
+                    "DROP DATABASE IF EXISTS wrong",
+                    "-c",
+                    "CREATE DATABASE wrong TEMPLATE shop",
+                ])
                 .output()
                 .unwrap();
             copy.status.success()
@@ -207,7 +245,11 @@ fn right_recoveries_pass_and_wrong_ones_are_named() {
     let server = recover(&sandbox, "late", &late);
     let claim = if name == "latest" { RecoveryTarget::Latest } else { RecoveryTarget::Xid(name) };
     let j = decide(&dir, &server, claim.clone(), 0);
-    assert!(failed(&j).contains(&"damaged rows are right again") && failed(&j).contains(&"none of the damage is there"), "{:#?}", j.checks);
+    assert!(
+        failed(&j).contains(&"damaged rows are right again") && failed(&j).contains(&"none of the damage is there"),
+        "{:#?}",
+        j.checks
+    );
     assert_eq!(checker(&sandbox, &dir, &server, &claim, 0).0, 1);
 }
 
