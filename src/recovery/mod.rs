@@ -1,7 +1,10 @@
 //! Point-in-time recovery: what is reachable, finding the moment, an instance beside the damaged one, verification,
 //! promotion, and what was lost.
 
+pub mod commits;
 pub mod locate;
+pub mod range;
+pub mod shadow;
 pub mod tables;
 pub mod verify;
 pub mod watch;

@@ -1,0 +1,542 @@
+//! The shadow: an isolated instance beside the damaged one, recovered to just before a moment, paused there.
+//!
+//! Isolated means: its configuration is generated outside the data directory, it listens on a socket only, archives
+//! nothing, connects to nobody, loads no library of the source's. It never promotes itself.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use super::range::{Route, Stop as StopAt};
+use super::watch::{Phase, Watch, check_cancel};
+use crate::backup::base::{RestoreOptions, restore_base};
+use crate::backup::repository::Unlocked;
+use crate::backup::wal_service::{ServeOptions, Service, restore_command};
+use crate::error::{Context, Error, Result};
+use crate::model::target::RecoveryTarget;
+use crate::model::{CleanText, Time};
+use crate::postgres::connect::query_error;
+use crate::postgres::instance::{State, Stop};
+use crate::postgres::{Control, Database, Instance, Lsn, Programs, user};
+use crate::process::UnixUser;
+
+/// What to build.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Folder to build in; must not exist or be empty.
+    pub root: PathBuf,
+    /// The way to the target.
+    pub route: Route,
+    /// Folder of the server programs, when configured; else the right version is looked for.
+    pub bin_dir: Option<PathBuf>,
+    /// User the server runs as; none for the current one.
+    pub user: Option<UnixUser>,
+    /// Our own executable, as the server's user can run it.
+    pub helper: PathBuf,
+    /// Superuser role of the cluster.
+    pub superuser: String,
+    /// Transactions that must not be there afterwards.
+    pub suspects: Vec<u32>,
+    /// Build although the disk may be too small.
+    pub ignore_space: bool,
+}
+
+/// A shadow as it was built; kept as `shadow.json` in its folder, so that later steps find it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shadow {
+    /// Folder it is in.
+    pub root: PathBuf,
+    /// Target as it was asked for.
+    pub target: RecoveryTarget,
+    /// Commit time of the first transaction that was not replayed, when known.
+    #[serde(default)]
+    pub moment: Option<Time>,
+    /// Base backup it was built from.
+    pub backup: String,
+    /// Timeline it follows.
+    pub timeline: u32,
+    /// Transactions that must not be in it.
+    #[serde(default)]
+    pub suspects: Vec<u32>,
+    /// Folder of its server programs.
+    pub bin_dir: PathBuf,
+    /// User its server runs as.
+    #[serde(default)]
+    pub run_as: Option<String>,
+    /// Superuser role.
+    pub superuser: String,
+    /// Our executable in its commands.
+    pub helper: PathBuf,
+    /// Position reached.
+    pub reached_lsn: String,
+    /// Time of the last replayed commit.
+    #[serde(default)]
+    pub reached_time: Option<Time>,
+    /// Bytes restored.
+    pub bytes: u64,
+    /// Time for the files, milliseconds.
+    pub files_ms: u64,
+    /// Time for the log, milliseconds.
+    pub replay_ms: u64,
+}
+
+/// Name of the record in the shadow's folder.
+pub const RECORD: &str = "shadow.json";
+
+impl Shadow {
+    /// Reads the record of a shadow built before.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be read.
+    pub fn load(root: &Path) -> Result<Self> {
+        let file = root.join(RECORD);
+        let text = std::fs::read_to_string(&file).map_err(|e| {
+            Error::target(format!("no shadow in {:?}", root.display()))
+                .why(e)
+                .hint("build one: breakglass pitr restore --to …")
+        })?;
+        serde_json::from_str(&text).state(|| format!("cannot read {:?}", file.display()))
+    }
+
+    /// Writes the record.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn save(&self) -> Result<()> {
+        let text = serde_json::to_string_pretty(self).state(|| "cannot write the record of the shadow".into())?;
+        user::own_file(&self.root.join(RECORD), &text, self.user()?.as_ref())
+    }
+
+    /// The user its server runs as.
+    ///
+    /// # Errors
+    /// The user no longer exists, or we may not act as it.
+    pub fn user(&self) -> Result<Option<UnixUser>> {
+        match &self.run_as {
+            Some(name) => user::for_server(Some(name)),
+            None => Ok(None),
+        }
+    }
+
+    /// Its instance.
+    ///
+    /// # Errors
+    /// The programs or the user are gone.
+    pub fn instance(&self) -> Result<Instance> {
+        let programs = Programs::find(Some(&self.bin_dir), None)?;
+        let mut i = Instance::new(programs, &self.root, self.user()?)?;
+        i.superuser.clone_from(&self.superuser);
+        Ok(i)
+    }
+
+    /// How a database of it is reached.
+    ///
+    /// # Errors
+    /// As [`Shadow::instance`].
+    pub fn database(&self, name: &str) -> Result<Database> {
+        Ok(self.instance()?.database(name))
+    }
+}
+
+/// Builds a shadow and waits until it stands before its target, paused.
+///
+/// # Errors
+/// Not enough space, damage in the repository, the server does not come up, the target was not reached, or stopped on
+/// request: then the half-built shadow is stopped and left in its folder for inspection, except when the files were not whole.
+pub async fn build(
+    request: &Request,
+    unlocked: &Unlocked,
+    watch: &dyn Watch,
+    cancel: &CancellationToken,
+) -> Result<Shadow> {
+    prepare_root(request)?;
+    let manifest = &request.route.backup;
+    let bytes: u64 = manifest.objects.iter().map(|o| o.plain_bytes).sum();
+    check_space(&request.root, bytes, request.ignore_space)?;
+    let major = manifest.postgres_version.as_deref().and_then(|v| v.split('.').next()?.parse().ok());
+    let programs = Programs::find(request.bin_dir.as_deref(), major)?;
+    if programs.major < 12 {
+        return Err(Error::target(format!("PostgreSQL {} is too old", programs.version()))
+            .why("recovery by signal files needs 12 or later"));
+    }
+    let mut instance = Instance::new(programs, &request.root, request.user.clone())?;
+    instance.superuser.clone_from(&request.superuser);
+    instance.make_dirs()?;
+
+    let began = Instant::now();
+    watch.line(&format!("restoring base backup {} into {}", manifest.id, request.root.display()));
+    restore_files(&instance, request, unlocked, bytes, watch, cancel).await?;
+    let files_ms = millis(began);
+    watch.line(&format!("files restored: {} bytes in {}.{:03} s", bytes, files_ms / 1000, files_ms % 1000));
+
+    let began = Instant::now();
+    let helper = usable_helper(request)?;
+    let service = serve(&instance, unlocked)?;
+    configure(&instance, request, &helper, service.socket())?;
+    watch.line(&format!("replaying the log up to before {}", request.route.target));
+    let reached = match replay(&instance, request, &service, watch, cancel).await {
+        Ok(reached) => reached,
+        Err(e) => {
+            let _ = instance.stop(Stop::Immediate, Duration::from_secs(60));
+            return Err(e);
+        }
+    };
+    let shadow = Shadow {
+        root: request.root.clone(),
+        target: request.route.target.clone(),
+        moment: request.route.first_lost.as_ref().map(|c| c.at),
+        backup: manifest.id.clone(),
+        timeline: request.route.timeline,
+        suspects: request.suspects.clone(),
+        bin_dir: instance.programs.bin_dir.clone(),
+        run_as: request.user.as_ref().map(|u| u.name.clone()),
+        superuser: request.superuser.clone(),
+        helper,
+        reached_lsn: reached.lsn.to_string(),
+        reached_time: reached.time,
+        bytes,
+        files_ms,
+        replay_ms: millis(began),
+    };
+    shadow.save()?;
+    Ok(shadow)
+}
+
+fn millis(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+fn prepare_root(request: &Request) -> Result<()> {
+    let root = &request.root;
+    if std::fs::read_dir(root).is_ok_and(|mut d| d.next().is_some()) {
+        return Err(Error::refused(format!("cannot build a shadow in {:?}", root.display()))
+            .why("the folder is not empty")
+            .hint("name another folder with --dir; nothing is ever overwritten"));
+    }
+    user::own_dir(root, request.user.as_ref())
+}
+
+/// Bytes free for us where `dir` is.
+///
+/// # Errors
+/// The file system cannot be asked.
+pub fn free_space(dir: &Path) -> Result<u64> {
+    let s = rustix::fs::statvfs(dir).target(|| format!("cannot ask for the free space of {:?}", dir.display()))?;
+    Ok(s.f_bavail.saturating_mul(s.f_frsize))
+}
+
+fn check_space(root: &Path, bytes: u64, ignore: bool) -> Result<()> {
+    // The files, a tenth more for what replay adds to them, and the segments the server keeps while it replays.
+    let needed = bytes + bytes / 10 + (128 << 20);
+    let free = free_space(root)?;
+    if free >= needed || ignore {
+        return Ok(());
+    }
+    Err(Error::refused(format!("not enough space in {:?}", root.display()))
+        .why(format!("{} MB are needed, {} MB are free", needed >> 20, free >> 20))
+        .hint("set postgres.instances_dir, or --dir, to a larger file system")
+        .hint("to try all the same: --ignore-space"))
+}
+
+async fn restore_files(
+    instance: &Instance,
+    request: &Request,
+    unlocked: &Unlocked,
+    total: u64,
+    watch: &dyn Watch,
+    cancel: &CancellationToken,
+) -> Result<()> {
+    let done = Arc::new(AtomicU64::new(0));
+    let task = {
+        let (unlocked, id, dest) = (unlocked.clone(), request.route.backup.id.clone(), instance.layout.data.clone());
+        let options = RestoreOptions { owner: request.user.as_ref().map(|u| (u.uid, u.gid)), threads: 2 };
+        let (done, cancel) = (done.clone(), cancel.clone());
+        tokio::task::spawn_blocking(move || {
+            restore_base(&unlocked, &id, &dest, &options, &mut |n| {
+                done.store(n, Ordering::Relaxed);
+                check_cancel(&cancel, "the files were removed again")
+            })
+        })
+    };
+    let began = Instant::now();
+    let mut tick = tokio::time::interval(Duration::from_millis(100));
+    tokio::pin!(task);
+    let result = loop {
+        tokio::select! {
+            result = &mut task => break result,
+            _ = tick.tick() => watch.phase(&bytes_phase(done.load(Ordering::Relaxed), total, began.elapsed())),
+        }
+    };
+    result.state(|| "the restore of the files broke off".into())??;
+    watch.phase(&bytes_phase(total, total, began.elapsed()));
+    Ok(())
+}
+
+fn bytes_phase(done: u64, total: u64, took: Duration) -> Phase {
+    let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX).max(1);
+    let rate = done.saturating_mul(1000) / ms;
+    Phase {
+        name: "files",
+        done,
+        total: Some(total),
+        unit: "bytes",
+        text: String::new(),
+        rate: (rate > 0).then_some(rate),
+        eta_ms: (rate > 0).then(|| total.saturating_sub(done).saturating_mul(1000) / rate),
+    }
+}
+
+/// Our executable as the server's user can run it: itself, or a copy in the shadow's folder when it lies where that user
+/// cannot go.
+fn usable_helper(request: &Request) -> Result<PathBuf> {
+    let Some(u) = &request.user else { return Ok(request.helper.clone()) };
+    let mut c = std::process::Command::new(&request.helper);
+    c.arg("--version").env_clear().current_dir("/").stdin(std::process::Stdio::null());
+    c.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    user::apply(&mut c, Some(u));
+    if c.status().is_ok_and(|s| s.success()) {
+        return Ok(request.helper.clone());
+    }
+    use std::os::unix::fs::PermissionsExt;
+    let copy = request.root.join("breakglass");
+    let what = || format!("cannot copy {:?} for user {:?}", request.helper.display(), u.name);
+    std::fs::copy(&request.helper, &copy).target(what)?;
+    std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o755)).target(what)?;
+    std::os::unix::fs::chown(&copy, Some(u.uid), Some(u.gid)).target(what)?;
+    Ok(copy)
+}
+
+/// Starts serving the archived log to the instance. It must go on for as long as the instance is in recovery and moves.
+///
+/// # Errors
+/// The socket cannot be made.
+pub fn serve(instance: &Instance, unlocked: &Unlocked) -> Result<Service> {
+    let options = ServeOptions { owner: instance.user.as_ref().map(|u| (u.uid, u.gid)), ..ServeOptions::default() };
+    Service::start(unlocked.clone(), &instance.layout.sockets.join("wal"), &options)
+}
+
+/// Writes the configuration that isolates the shadow and tells it where to stop, and takes away what the source's data
+/// directory brought along.
+fn configure(instance: &Instance, request: &Request, helper: &Path, socket: &Path) -> Result<()> {
+    let data = &instance.layout.data;
+    let control = Control::read(&instance.programs, data, instance.user.as_ref())?;
+    if let Some(expected) = &request.route.backup.system_identifier
+        && *expected != control.system_identifier
+    {
+        return Err(Error::check(format!("the restored files are of cluster {}", control.system_identifier))
+            .why(format!("the backup says {expected}")));
+    }
+    for stray in ["recovery.signal", "standby.signal", "postmaster.pid", "postmaster.opts"] {
+        match std::fs::remove_file(data.join(stray)) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::target(format!("cannot remove {stray}")).why(e));
+            }
+            _ => {}
+        }
+    }
+    let auto = data.join("postgresql.auto.conf");
+    if let Ok(text) = std::fs::read_to_string(&auto) {
+        user::own_file(&instance.layout.config.join("source.auto.conf"), &text, instance.user.as_ref())?;
+    }
+    user::own_file(&auto, "# Emptied: the source's settings do not apply here.\n", instance.user.as_ref())?;
+
+    let mut settings = isolation(&control);
+    settings.push(("restore_command".into(), restore_command(helper, socket)?));
+    settings.push(("recovery_target_timeline".into(), request.route.timeline.to_string()));
+    let signal = match &request.route.stop {
+        StopAt::Lsn(lsn) => {
+            settings.push(("recovery_target_lsn".into(), lsn.to_string()));
+            "recovery.signal"
+        }
+        StopAt::Time(t) => {
+            settings.push(("recovery_target_time".into(), t.to_string()));
+            "recovery.signal"
+        }
+        // Without a target a recovery promotes at the end of the log; a standby waits there.
+        StopAt::End => "standby.signal",
+    };
+    if signal == "recovery.signal" {
+        settings.push(("recovery_target_inclusive".into(), "off".into()));
+        settings.push(("recovery_target_action".into(), "pause".into()));
+    }
+    instance.configure(&settings, None)?;
+    user::own_file(&data.join(signal), "", instance.user.as_ref())
+}
+
+/// What makes an instance keep to itself, with the limits that recovery must not go below.
+pub fn isolation(control: &Control) -> Vec<(String, String)> {
+    let on = |b: bool| if b { "on" } else { "off" }.to_string();
+    [
+        ("archive_mode", "off".to_string()),
+        ("archive_command", String::new()),
+        ("primary_conninfo", String::new()),
+        ("primary_slot_name", String::new()),
+        ("hot_standby", "on".into()),
+        ("max_logical_replication_workers", "0".into()),
+        ("max_sync_workers_per_subscription", "0".into()),
+        ("shared_preload_libraries", String::new()),
+        ("session_preload_libraries", String::new()),
+        ("local_preload_libraries", String::new()),
+        ("synchronous_standby_names", String::new()),
+        ("ssl", "off".into()),
+        ("wal_level", control.wal_level.clone()),
+        ("track_commit_timestamp", on(control.track_commit_timestamp)),
+        ("max_connections", control.max_connections.to_string()),
+        ("max_worker_processes", control.max_worker_processes.to_string()),
+        ("max_wal_senders", control.max_wal_senders.to_string()),
+        ("max_prepared_transactions", control.max_prepared_transactions.to_string()),
+        ("max_locks_per_transaction", control.max_locks_per_transaction.to_string()),
+        ("autovacuum", "off".into()),
+        ("max_standby_archive_delay", "-1".into()),
+    ]
+    .map(|(k, v)| (k.to_string(), v))
+    .to_vec()
+}
+
+struct Reached {
+    lsn: Lsn,
+    time: Option<Time>,
+}
+
+struct Position {
+    lsn: Option<Lsn>,
+    time: Option<Time>,
+    paused: bool,
+}
+
+async fn position(at: &Database) -> Result<Position> {
+    let mut c = at.connect_within(Duration::from_secs(5)).await?;
+    let sql = "SELECT pg_catalog.pg_last_wal_replay_lsn()::text, \
+               (extract(epoch FROM pg_catalog.pg_last_xact_replay_timestamp()) * 1000000)::int8, \
+               pg_catalog.pg_is_in_recovery() AND pg_catalog.pg_get_wal_replay_pause_state() = 'paused'";
+    let (lsn, time, paused): (Option<String>, Option<i64>, bool) =
+        sqlx::query_as(sql).fetch_one(&mut c).await.map_err(|e| query_error(sql, &e))?;
+    Ok(Position { lsn: lsn.and_then(|l| l.parse().ok()), time: time.map(Time::from_micros), paused })
+}
+
+/// Starts the server and follows it until it stands before the target.
+async fn replay(
+    instance: &Instance,
+    request: &Request,
+    service: &Service,
+    watch: &dyn Watch,
+    cancel: &CancellationToken,
+) -> Result<Reached> {
+    let start: Lsn = request.route.backup.start_lsn.as_deref().and_then(|l| l.parse().ok()).unwrap_or_default();
+    let goal = match &request.route.stop {
+        StopAt::Lsn(lsn) => *lsn,
+        _ => request.route.first_lost.as_ref().map_or(request.route.log_end, |c| c.lsn),
+    };
+    let begun = instance.begin_start()?;
+    let began = Instant::now();
+    let at = instance.database("postgres");
+    let mut still: Option<(Lsn, Instant)> = None;
+    let mut first_time: Option<Time> = None;
+    loop {
+        check_cancel(cancel, "the shadow was stopped; its folder is left")?;
+        let state = instance.poll_start(&begun).map_err(|e| explain(e, service))?;
+        let mut reached = Position { lsn: None, time: None, paused: false };
+        if state == State::Ready {
+            return Err(Error::check("the shadow ended its recovery by itself")
+                .why("it came to the end of the log before its target")
+                .hint("do not use it; look at the range: breakglass pitr range"));
+        }
+        if state == State::Standby
+            && let Ok(p) = position(&at).await
+        {
+            reached = p;
+        }
+        first_time = first_time.or(reached.time);
+        watch.phase(&replay_phase(start, goal, &reached, first_time, request, service, began.elapsed()));
+        if reached.paused {
+            return verify_reached(instance, request, service, &reached);
+        }
+        if request.route.stop == StopAt::End
+            && let Some(lsn) = reached.lsn
+        {
+            // A standby waits at the end of the archive: it is there when nothing moved for a while.
+            match still {
+                Some((l, since)) if l == lsn => {
+                    if since.elapsed() > Duration::from_secs(3) {
+                        let mut c = at.connect().await?;
+                        crate::postgres::connect::run(&mut c, "SELECT pg_catalog.pg_wal_replay_pause()").await?;
+                    }
+                }
+                _ => still = Some((lsn, Instant::now())),
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// A server that stopped because a segment could not be had says so in its log only; the service knows why.
+fn explain(e: Error, service: &Service) -> Error {
+    match service.served().failed {
+        Some(cause) => Error::check("recovery stopped: the log could not be read").why(cause).why(e.what),
+        None => e,
+    }
+}
+
+/// Whether the instance really stands before its target, and not at a gap.
+fn verify_reached(instance: &Instance, request: &Request, service: &Service, p: &Position) -> Result<Reached> {
+    if let Some(cause) = service.served().failed {
+        return Err(Error::check("the shadow did not reach its target").why(cause));
+    }
+    let Some(lsn) = p.lsn else { return Err(Error::check("the shadow says no position")) };
+    let wrong = |why: String| Err(Error::check("the shadow is not where it should be").why(why));
+    match &request.route.stop {
+        StopAt::Lsn(goal) if lsn > *goal => return wrong(format!("it stands at {lsn}, after {goal}")),
+        StopAt::Time(goal) if p.time.is_some_and(|t| t >= *goal) => {
+            return wrong(format!("it replayed a commit of {}, not before {goal}", p.time.unwrap_or_default()));
+        }
+        _ => {}
+    }
+    // The server's own words; without them a pause could be anything.
+    let log = crate::postgres::instance::read_tail(&instance.layout.log, 256 * 1024);
+    if request.route.stop != StopAt::End && !log.contains("recovery stopping before") {
+        let tail = CleanText::line(instance.log_tail(3).as_bytes());
+        return wrong(format!("its log does not say that it stopped before the target: {tail}"));
+    }
+    Ok(Reached { lsn, time: p.time })
+}
+
+fn replay_phase(
+    start: Lsn,
+    goal: Lsn,
+    p: &Position,
+    first: Option<Time>,
+    request: &Request,
+    service: &Service,
+    took: Duration,
+) -> Phase {
+    let served = service.served();
+    // Before the server answers, the segments it took say how far it is.
+    let at = p.lsn.or_else(|| {
+        let name = served.last_segment.as_deref()?;
+        let size = request.route.backup.wal_segment_size.unwrap_or(crate::backup::wal::DEFAULT_SEGMENT_SIZE);
+        Lsn::of_segment(name, u64::from(size)).map(|(_, l)| l)
+    });
+    let total = goal.0.saturating_sub(start.0);
+    let done = at.map_or(0, |l| l.0.saturating_sub(start.0)).min(total);
+    let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX).max(1);
+    let rate = done.saturating_mul(1000) / ms;
+    let upto = request.route.first_lost.as_ref().map(|c| c.at);
+    let text = match (first.and(p.time), upto) {
+        (Some(now), Some(goal)) => format!("{} → {}", now.hms(), goal.hms()),
+        (Some(now), None) => format!("{} → {}", now.hms(), request.route.target),
+        _ => at.map_or_else(String::new, |l| l.to_string()),
+    };
+    Phase {
+        name: "replay",
+        done,
+        total: Some(total),
+        unit: "bytes",
+        text,
+        rate: (rate > 0).then_some(rate),
+        eta_ms: (rate > 0).then(|| total.saturating_sub(done).saturating_mul(1000) / rate),
+    }
+}
