@@ -64,9 +64,9 @@ pub enum State {
     Stopped,
     /// Started, not yet accepting connections.
     Starting,
-    /// In recovery, accepting read-only connections.
+    /// In recovery with `hot_standby` off: up, and accepting nobody.
     Standby,
-    /// Accepting connections.
+    /// Accepting connections; in recovery, read-only ones.
     Ready,
     /// Shutting down.
     Stopping,

@@ -353,7 +353,9 @@ fn configure(instance: &Instance, request: &Request, helper: &Path, socket: &Pat
             "recovery.signal"
         }
         StopAt::Time(t) => {
-            settings.push(("recovery_target_time".into(), t.to_string()));
+            // The server reads no `T` and no `Z` here.
+            let text = t.to_string().replacen('T', " ", 1).replace('Z', "+00");
+            settings.push(("recovery_target_time".into(), text));
             "recovery.signal"
         }
         // Without a target a recovery promotes at the end of the log; a standby waits there.
@@ -362,6 +364,10 @@ fn configure(instance: &Instance, request: &Request, helper: &Path, socket: &Pat
     if signal == "recovery.signal" {
         settings.push(("recovery_target_inclusive".into(), "off".into()));
         settings.push(("recovery_target_action".into(), "pause".into()));
+    }
+    if cfg!(target_os = "linux") && instance.programs.major >= 14 {
+        // The restored files are durable already; opening each of them once more would cost seconds.
+        settings.push(("recovery_init_sync_method".into(), "syncfs".into()));
     }
     instance.configure(&settings, None)?;
     user::own_file(&data.join(signal), "", instance.user.as_ref())
@@ -406,16 +412,18 @@ struct Position {
     lsn: Option<Lsn>,
     time: Option<Time>,
     paused: bool,
+    recovering: bool,
 }
 
 async fn position(at: &Database) -> Result<Position> {
     let mut c = at.connect_within(Duration::from_secs(5)).await?;
     let sql = "SELECT pg_catalog.pg_last_wal_replay_lsn()::text, \
                (extract(epoch FROM pg_catalog.pg_last_xact_replay_timestamp()) * 1000000)::int8, \
-               pg_catalog.pg_is_in_recovery() AND pg_catalog.pg_get_wal_replay_pause_state() = 'paused'";
-    let (lsn, time, paused): (Option<String>, Option<i64>, bool) =
+               CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_get_wal_replay_pause_state() = 'paused' \
+               ELSE false END, pg_catalog.pg_is_in_recovery()";
+    let (lsn, time, paused, recovering): (Option<String>, Option<i64>, bool, bool) =
         sqlx::query_as(sql).fetch_one(&mut c).await.map_err(|e| query_error(sql, &e))?;
-    Ok(Position { lsn: lsn.and_then(|l| l.parse().ok()), time: time.map(Time::from_micros), paused })
+    Ok(Position { lsn: lsn.and_then(|l| l.parse().ok()), time: time.map(Time::from_micros), paused, recovering })
 }
 
 /// Starts the server and follows it until it stands before the target.
@@ -439,16 +447,16 @@ async fn replay(
     loop {
         check_cancel(cancel, "the shadow was stopped; its folder is left")?;
         let state = instance.poll_start(&begun).map_err(|e| explain(e, service))?;
-        let mut reached = Position { lsn: None, time: None, paused: false };
-        if state == State::Ready {
-            return Err(Error::check("the shadow ended its recovery by itself")
-                .why("it came to the end of the log before its target")
-                .hint("do not use it; look at the range: breakglass pitr range"));
-        }
-        if state == State::Standby
+        let mut reached = Position { lsn: None, time: None, paused: false, recovering: true };
+        if state == State::Ready
             && let Ok(p) = position(&at).await
         {
             reached = p;
+        }
+        if !reached.recovering {
+            return Err(Error::check("the shadow ended its recovery by itself")
+                .why("it came to the end of the log before its target")
+                .hint("do not use it; look at the range: breakglass pitr range"));
         }
         first_time = first_time.or(reached.time);
         watch.phase(&replay_phase(start, goal, &reached, first_time, request, service, began.elapsed()));

@@ -1,5 +1,6 @@
 //! What several test modules need: real PostgreSQL clusters that do not outlive the tests.
 #![allow(dead_code)] // each topic uses a part
 
+pub mod archived;
 pub mod cluster;
 pub mod console;

@@ -1,0 +1,80 @@
+//! A cluster that archives its log into an encrypted repository through our own executable.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use breakglass::backup::base::store_base;
+use breakglass::backup::keys::KdfCost;
+use breakglass::backup::repository::{InitOptions, Repository, Unlocked};
+use breakglass::backup::wal::archive_command;
+use breakglass::model::Secret;
+use breakglass::postgres::BaseBackup;
+
+use super::cluster::{Cluster, LIMIT, Scratch, programs, server_user};
+
+/// Passphrase of the test repositories.
+pub const PASSPHRASE: &str = "correct horse battery staple 0123456789";
+
+/// The cluster and its repository.
+pub struct Archived {
+    pub cluster: Arc<Cluster>,
+    pub repository: PathBuf,
+    pub unlocked: Unlocked,
+    /// Folder for shadows and scratch files; the server's user can enter it.
+    pub room: Scratch,
+}
+
+impl Archived {
+    /// Starts one; segments are 1 MB.
+    pub fn start(name: &str) -> Self {
+        let room = Scratch::new(&format!("{name}-room"));
+        let repository = room.path.join("repository");
+        let url = repository.display().to_string();
+        let options = InitOptions {
+            kdf: KdfCost { memory_kib: 64, passes: 1, lanes: 1 },
+            wal_owner: server_user().map(|u| (u.uid, u.gid)),
+            system_identifier: None,
+        };
+        let repo = Repository::init(&url, &Secret::new(PASSPHRASE), &options).unwrap();
+        let unlocked = repo.unlock(&Secret::new(PASSPHRASE)).unwrap();
+        let command = archive_command(std::path::Path::new(env!("CARGO_BIN_EXE_breakglass")), &url).unwrap();
+        let cluster = Cluster::create(name, &[("archive_mode", "on"), ("archive_command", &command)]);
+        // The cluster's file belongs to the server's user; the repository knows its cluster from the start.
+        let control = breakglass::postgres::Control::read(
+            &cluster.instance.programs,
+            &cluster.instance.layout.data,
+            server_user().as_ref(),
+        )
+        .unwrap();
+        repo.bind_cluster(control.system_identifier.parse().unwrap(), Some(1 << 20)).unwrap();
+        cluster.instance.start(LIMIT).unwrap();
+        Self { cluster: Arc::new(cluster), repository, unlocked, room }
+    }
+
+    /// Takes a base backup into the repository; returns its id.
+    pub fn base_backup(&self) -> String {
+        let mut stream = BaseBackup::start(&programs(), &self.cluster.database("postgres"), "test", None).unwrap();
+        let pending = store_base(&self.unlocked, &mut stream, Some("test"), &mut |_| Ok(())).unwrap();
+        stream.finish().unwrap();
+        pending.commit().unwrap().id
+    }
+
+    /// Switches the log and waits until the last segment is archived; returns its name.
+    pub fn archive_now(&self) -> String {
+        let segment = self.cluster.sql("postgres", "select pg_walfile_name(pg_switch_wal())");
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let last = self.cluster.sql("postgres", "select coalesce(last_archived_wal, '') from pg_stat_archiver");
+            if last >= segment {
+                return segment;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "{segment} was not archived; last is {last:?}: {}",
+                self.cluster.instance.log_tail(5)
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
