@@ -1,5 +1,7 @@
 //! The repository: container, keys, store, WAL archive, base backups. Real files, real servers, generated damage.
 
+pub mod base;
+pub mod catalog;
 pub mod cluster;
 pub mod container;
 pub mod mutations;

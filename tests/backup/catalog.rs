@@ -1,0 +1,144 @@
+//! The catalog: a chain that cannot be edited unseen, and that several writers cannot tear.
+
+use breakglass::backup::catalog::{self, BackupKind, Catalog, Change, Manifest};
+use breakglass::backup::container::{ObjectType, Recipient, Spec, Writer};
+use breakglass::backup::repository::Unlocked;
+use breakglass::error::ErrorKind;
+use breakglass::model::Time;
+
+use super::repository;
+
+fn manifest(id: &str) -> Manifest {
+    Manifest {
+        version: 1,
+        id: id.into(),
+        kind: BackupKind::Files,
+        label: None,
+        system_identifier: None,
+        postgres_version: None,
+        timeline: None,
+        start_lsn: None,
+        stop_lsn: None,
+        wal_segment_size: None,
+        started_at: Time::from_micros(1),
+        finished_at: Time::from_micros(2),
+        objects: Vec::new(),
+    }
+}
+
+fn ids(unlocked: &Unlocked) -> Vec<String> {
+    Catalog::load(unlocked).unwrap().backups.into_iter().map(|b| b.manifest.id).collect()
+}
+
+#[test]
+fn entries_follow_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, unlocked, _) = repository(dir.path());
+    let empty = Catalog::load(&unlocked).unwrap();
+    assert_eq!((empty.head.seq, empty.backups.len()), (0, 0));
+    let first = catalog::add(&unlocked, &manifest("b")).unwrap();
+    catalog::add(&unlocked, &manifest("a")).unwrap();
+    assert_eq!(ids(&unlocked), ["b", "a"], "in order of their making");
+    assert_eq!(catalog::add(&unlocked, &manifest("a")).unwrap_err().kind, ErrorKind::Refused);
+    catalog::append(&unlocked, &Change::Verified { backup: "a".into(), how: "read".into() }).unwrap();
+    let unknown = Change::Verified { backup: "zz".into(), how: "read".into() };
+    assert_eq!(catalog::append(&unlocked, &unknown).unwrap_err().kind, ErrorKind::Usage);
+    catalog::append(&unlocked, &Change::Removed { backup: "b".into(), reason: "old".into() }).unwrap();
+    let now = Catalog::load(&unlocked).unwrap();
+    assert_eq!(now.head.seq, 4);
+    assert_eq!(now.backups.len(), 1);
+    assert!(now.find("a").unwrap().verified_at.is_some());
+    assert!(now.find("b").unwrap_err().to_string().contains("There are: a"));
+    assert!(now.holds(&first) && now.holds(&now.head) && now.holds(&empty.head));
+}
+
+#[test]
+fn every_edit_of_the_chain_shows() {
+    let dir = tempfile::tempdir().unwrap();
+    let (repo, unlocked, _) = repository(dir.path());
+    let mut heads = Vec::new();
+    for id in ["a", "b", "c", "d"] {
+        heads.push(catalog::add(&unlocked, &manifest(id)).unwrap());
+    }
+    let folder = dir.path().join("repo/catalog");
+    let entry = |n: u64| folder.join(format!("{n:08}.bgo"));
+    let good: Vec<Vec<u8>> = (1..=4).map(|n| std::fs::read(entry(n)).unwrap()).collect();
+    let put = |all: &[&[u8]]| {
+        for n in 1..=9 {
+            let _ = std::fs::remove_file(entry(n));
+        }
+        for (i, bytes) in all.iter().enumerate() {
+            std::fs::write(entry(i as u64 + 1), bytes).unwrap();
+        }
+    };
+    let g: Vec<&[u8]> = good.iter().map(Vec::as_slice).collect();
+    for (what, order) in [
+        ("swapped", vec![g[1], g[0], g[2], g[3]]),
+        ("removed from the middle, renumbered", vec![g[0], g[2], g[3]]),
+        ("doubled", vec![g[0], g[1], g[2], g[3], g[3]]),
+        ("first removed", vec![g[1], g[2], g[3]]),
+    ] {
+        put(&order);
+        let error = Catalog::load(&unlocked).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Check, "{what}: {error}");
+    }
+    put(&g);
+    std::fs::remove_file(entry(2)).unwrap();
+    assert!(Catalog::load(&unlocked).unwrap_err().what.contains("entry 2 is missing"));
+    // A cut tail is a whole chain by itself; only a head kept elsewhere shows it.
+    put(&g[..3]);
+    let cut = Catalog::load(&unlocked).unwrap();
+    assert!(cut.holds(&heads[2]) && !cut.holds(&heads[3]));
+    // Cut and written on: another chain with the same numbers.
+    catalog::add(&unlocked, &manifest("e")).unwrap();
+    let other = Catalog::load(&unlocked).unwrap();
+    assert_eq!(other.head.seq, 4);
+    assert!(!other.holds(&heads[3]));
+    put(&g);
+
+    // Somebody with the public key alone writes an entry: it opens, and is refused.
+    let name = "catalog/00000005.bgo";
+    let Recipient::Public(_) = repo.recipient() else { panic!("the public recipient") };
+    let spec = Spec::new(ObjectType::CatalogEntry, repo.id(), name, Time::from_micros(0));
+    let (bytes, _) = Writer::new(Vec::new(), &spec, &[repo.recipient()]).unwrap().finish().unwrap();
+    std::fs::write(entry(5), bytes).unwrap();
+    let error = Catalog::load(&unlocked).unwrap_err();
+    assert!(error.to_string().contains("not written by a holder"), "{error}");
+    std::fs::remove_file(entry(5)).unwrap();
+
+    // Yesterday's manifest under today's name.
+    let path = |id: &str| dir.path().join(format!("repo/backups/{id}/manifest.bgo"));
+    let kept = std::fs::read(path("a")).unwrap();
+    std::fs::remove_file(path("a")).unwrap();
+    assert!(Catalog::load(&unlocked).unwrap_err().to_string().contains("missing"));
+    unlocked.write_own(ObjectType::Manifest, &catalog::manifest_name("a"), &serde_json::to_vec(&manifest("a")).unwrap()).unwrap();
+    let error = Catalog::load(&unlocked).unwrap_err();
+    assert!(error.to_string().contains("not the one the catalog names"), "{error}");
+    std::fs::write(path("a"), kept).unwrap();
+    Catalog::load(&unlocked).unwrap();
+}
+
+#[test]
+fn several_writers_lose_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, unlocked, _) = repository(dir.path());
+    std::thread::scope(|scope| {
+        for writer in 0..4 {
+            let unlocked = &unlocked;
+            scope.spawn(move || {
+                for n in 0..5 {
+                    catalog::add(unlocked, &manifest(&format!("w{writer}-{n}"))).unwrap();
+                }
+            });
+        }
+    });
+    let mut all = ids(&unlocked);
+    for writer in 0..4 {
+        let mine: Vec<&String> = all.iter().filter(|id| id.starts_with(&format!("w{writer}-"))).collect();
+        assert!(mine.is_sorted() && mine.len() == 5, "{mine:?}");
+    }
+    all.dedup();
+    assert_eq!(all.len(), 20);
+    let temporary = std::fs::read_dir(dir.path().join("repo/catalog")).unwrap().count();
+    assert_eq!(temporary, 20, "those who came late left nothing");
+}
