@@ -23,7 +23,10 @@ pub fn files(seed: u64) -> BTreeMap<String, Vec<u8>> {
     control[..8].copy_from_slice(&SYSTEM.to_ne_bytes());
     [
         ("PG_VERSION", b"15\n".to_vec()),
-        ("backup_label", b"START WAL LOCATION: 0/500028 (file 000000010000000000000005)\nLABEL: of the test\n".to_vec()),
+        (
+            "backup_label",
+            b"START WAL LOCATION: 0/500028 (file 000000010000000000000005)\nLABEL: of the test\n".to_vec(),
+        ),
         ("base/1/1259", sample(90_000, seed + 1)),
         ("base/1/empty", Vec::new()),
         ("base/5/16384", sample(200_000, seed + 2)),
@@ -54,7 +57,10 @@ fn pg_manifest(files: &BTreeMap<String, Vec<u8>>, algorithm: Option<Algorithm>) 
                 sum.update(bytes);
                 format!(", \"Checksum-Algorithm\": \"{}\", \"Checksum\": \"{}\"", algorithm_name(a), sum.finish())
             });
-            format!("{{ \"Path\": \"{path}\", \"Size\": {}, \"Last-Modified\": \"2026-11-20 14:01:07 GMT\"{sum} }}", bytes.len())
+            format!(
+                "{{ \"Path\": \"{path}\", \"Size\": {}, \"Last-Modified\": \"2026-11-20 14:01:07 GMT\"{sum} }}",
+                bytes.len()
+            )
         })
         .collect();
     let mut text = format!(
@@ -136,7 +142,9 @@ fn what_goes_in_comes_out_for_every_checksum() {
     let (_, unlocked, _) = repository(dir.path());
     let files = files(1);
     use Algorithm::{Crc32c, Sha224, Sha384, Sha512};
-    for (n, algorithm) in [None, Some(Crc32c), Some(Sha224), Some(Algorithm::Sha256), Some(Sha384), Some(Sha512)].into_iter().enumerate() {
+    for (n, algorithm) in
+        [None, Some(Crc32c), Some(Sha224), Some(Algorithm::Sha256), Some(Sha384), Some(Sha512)].into_iter().enumerate()
+    {
         let pg = pg_manifest(&files, algorithm);
         PgManifest::parse(&pg).unwrap();
         let mut steps = Vec::new();
@@ -222,7 +230,10 @@ fn a_stream_that_is_cut_or_lies_is_no_backup() {
     drop(store_base(&unlocked, &mut Cursor::new(&whole), None, &mut |_| Ok(())).unwrap());
     assert!(repository.store().list("backups/").unwrap().is_empty());
     let hidden = std::fs::read_dir(dir.path().join("repo/backups")).unwrap();
-    assert!(hidden.flat_map(|d| std::fs::read_dir(d.unwrap().path()).unwrap()).next().is_none(), "temporary files left");
+    assert!(
+        hidden.flat_map(|d| std::fs::read_dir(d.unwrap().path()).unwrap()).next().is_none(),
+        "temporary files left"
+    );
 
     // Another cluster's backup does not belong here.
     let mut other = files.clone();
@@ -274,7 +285,10 @@ fn damage_to_a_backup_is_found_and_restores_nothing() {
     }
     restore(&unlocked, &first.id, &places.join("data"), 2).unwrap();
     restore(&unlocked, &second.id, &places.join("other"), 1).unwrap();
-    assert_eq!(restore(&unlocked, "20200101T0000Z-physical-000000", &places.join("x"), 1).unwrap_err().kind, ErrorKind::Usage);
+    assert_eq!(
+        restore(&unlocked, "20200101T0000Z-physical-000000", &places.join("x"), 1).unwrap_err().kind,
+        ErrorKind::Usage
+    );
 }
 
 #[test]
@@ -307,7 +321,11 @@ fn a_source_that_fails_in_the_middle_leaves_nothing() {
     struct Broken(Cursor<Vec<u8>>);
     impl Read for Broken {
         fn read(&mut self, b: &mut [u8]) -> std::io::Result<usize> {
-            if self.0.position() > 150_000 { Err(std::io::Error::other("the connection was lost")) } else { self.0.read(b) }
+            if self.0.position() > 150_000 {
+                Err(std::io::Error::other("the connection was lost"))
+            } else {
+                self.0.read(b)
+            }
         }
     }
     let dir = tempfile::tempdir().unwrap();

@@ -111,7 +111,9 @@ fn every_edit_of_the_chain_shows() {
     let kept = std::fs::read(path("a")).unwrap();
     std::fs::remove_file(path("a")).unwrap();
     assert!(Catalog::load(&unlocked).unwrap_err().to_string().contains("missing"));
-    unlocked.write_own(ObjectType::Manifest, &catalog::manifest_name("a"), &serde_json::to_vec(&manifest("a")).unwrap()).unwrap();
+    unlocked
+        .write_own(ObjectType::Manifest, &catalog::manifest_name("a"), &serde_json::to_vec(&manifest("a")).unwrap())
+        .unwrap();
     let error = Catalog::load(&unlocked).unwrap_err();
     assert!(error.to_string().contains("not the one the catalog names"), "{error}");
     std::fs::write(path("a"), kept).unwrap();
