@@ -6,7 +6,7 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -36,9 +36,8 @@ impl FileLock {
     /// Of kind state: when the deadline passes, naming the holder; when the file can neither be created nor opened.
     pub fn acquire(path: impl AsRef<Path>, deadline: Duration, what: &str) -> Result<Self> {
         let path = path.as_ref();
-        let (file, writable) = open(path)?;
-        if wait(&file, path, deadline)? {
-            return Ok(Self::held(file, path, writable, what));
+        if let Some(held) = Self::take(path, deadline, what)? {
+            return Ok(held);
         }
         let mut error = Error::state(format!("{path:?} is locked")).why(format!(
             "after waiting {} ms it is still held by {}",
@@ -60,9 +59,7 @@ impl FileLock {
     /// # Errors
     /// Of kind state, when the file can neither be created nor opened.
     pub fn try_acquire(path: impl AsRef<Path>, what: &str) -> Result<Option<Self>> {
-        let path = path.as_ref();
-        let (file, writable) = open(path)?;
-        Ok(wait(&file, path, PROBE_GRACE)?.then(|| Self::held(file, path, writable, what)))
+        Self::take(path.as_ref(), PROBE_GRACE, what)
     }
 
     /// Whether some process holds the lock. A missing file is held by nobody.
@@ -112,6 +109,22 @@ impl FileLock {
     /// The open file, for handing it to a child on purpose.
     pub fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         self.file.as_ref().map(AsFd::as_fd)
+    }
+
+    fn take(path: &Path, deadline: Duration, what: &str) -> Result<Option<Self>> {
+        let begin = Instant::now();
+        loop {
+            let (file, writable) = open(path)?;
+            if !wait(&file, path, deadline.saturating_sub(begin.elapsed()))? {
+                return Ok(None);
+            }
+            // Somebody may have deleted the file meanwhile: a lock on a file without a name keeps nobody out.
+            let ours = file.metadata().map(|m| (m.dev(), m.ino())).ok();
+            if ours.is_some() && ours == std::fs::metadata(path).map(|m| (m.dev(), m.ino())).ok() {
+                return Ok(Some(Self::held(file, path, writable, what)));
+            }
+            file.unlock().state(|| format!("cannot unlock {path:?}"))?;
+        }
     }
 
     fn held(file: File, path: &Path, writable: bool, what: &str) -> Self {

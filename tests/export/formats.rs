@@ -200,6 +200,16 @@ fn a_damaged_journal_is_refused_with_its_record() {
 }
 
 #[test]
+fn a_state_directory_that_cannot_be_written_exports_and_says_so() {
+    let pen = drill();
+    // A folder in the place of the anchors: nothing can be written there, not even by root.
+    std::fs::create_dir(pen.state.path().join("anchors.jsonl")).unwrap();
+    let out = tempfile::tempdir().unwrap();
+    let files = export::write(&pen.dir, &[Format::Markdown], out.path()).unwrap();
+    assert!(read(&files[0]).contains("could not be anchored"));
+}
+
+#[test]
 fn formats_are_read_from_the_command_line() {
     assert_eq!(Format::parse_list("md, html,md").unwrap(), [Format::Markdown, Format::Html]);
     assert_eq!(Format::parse_list("all").unwrap(), Format::ALL);

@@ -33,7 +33,7 @@ fn hostile() -> (Pen, String) {
     for (i, text) in HOSTILE.iter().enumerate() {
         let i = i64::try_from(i).unwrap();
         pen.record(10 + i, text, vec![Event::NoteAdded { text: (*text).into() }]);
-        pen.run(1, 40 + i, 41 + i, "amy@bastion", text, breakglass::model::Risk::Read, 1, vec![]);
+        pen.run(1, (40 + i, 41 + i), "amy@bastion", (text, breakglass::model::Risk::Read), 1, vec![]);
         pen.record(60 + i, "amy", vec![Event::StepSkipped { step: StepId::new("s1"), reason: (*text).into() }]);
     }
     pen.record(99, "amy", vec![Event::IncidentClosed { summary: all.clone() }]);
@@ -58,7 +58,7 @@ fn html_has_no_element_we_did_not_write() {
         let tag = &rest[..end];
         assert!(!tag.contains('<'), "{tag}");
         let name: String = tag.trim_start_matches('/').chars().take_while(char::is_ascii_alphanumeric).collect();
-        assert!(tag.matches('"').count() % 2 == 0, "{tag}");
+        assert!(tag.matches('"').count().is_multiple_of(2), "{tag}");
         let mut outside = String::new();
         tag.split('"').step_by(2).for_each(|part| outside.push_str(part));
         assert!(!outside.contains(" on") && !outside.contains("href") && !outside.contains("src"), "{tag}");

@@ -99,6 +99,38 @@ fn a_write_cut_short_by_a_limit_is_taken_back() {
     assert_eq!(journal.head().unwrap().seq, Seq(2 + ok as u64), "what was acknowledged is there, and nothing else");
 }
 
+#[test]
+fn a_journal_on_a_read_only_disk_is_read_and_not_written() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path(), 3);
+    let root = rustix::process::geteuid().is_root();
+    if root && !bind_read_only(dir.path()) {
+        eprintln!("root, and not allowed to mount: nothing is read-only here");
+        return;
+    }
+    let mode = |m| std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(m)).ok();
+    if !root {
+        std::fs::set_permissions(dir.path().join("journal.jsonl"), std::os::unix::fs::PermissionsExt::from_mode(0o400)).unwrap();
+        mode(0o500);
+    }
+    let result = std::panic::catch_unwind(|| {
+        let mut journal = FileJournal::open(dir.path()).unwrap();
+        let head = journal.head().unwrap();
+        assert_eq!((head.seq, journal.read_from(Seq(1)).unwrap().len()), (Seq(3), 3));
+        assert!(verify(dir.path(), &[]).unwrap().ok());
+        let error = journal.append_if(&head, note("x")).unwrap_err();
+        assert_eq!(error.kind.exit_code(), 3);
+        assert!(error.to_string().contains("cannot write the journal"), "{error}");
+        assert_eq!(journal.head().unwrap(), head);
+    });
+    if root {
+        unmount(dir.path());
+    } else {
+        mode(0o700);
+    }
+    result.unwrap();
+}
+
 /// Compiles a library that makes the n-th call of fdatasync, and every fsync if so asked, fail with EIO.
 fn failing_sync(dir: &Path) -> std::path::PathBuf {
     let source = dir.join("sync.c");

@@ -76,6 +76,29 @@ fn a_killed_holder_frees_the_lock() {
 }
 
 #[test]
+fn a_deleted_lock_file_lets_nobody_share() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.lock");
+    let first = FileLock::acquire(&path, Duration::ZERO, "first").unwrap();
+    let (send, receive) = std::sync::mpsc::channel();
+    let waiting = {
+        let path = path.clone();
+        std::thread::spawn(move || {
+            let held = FileLock::acquire(&path, Duration::from_secs(20), "second").unwrap();
+            send.send(()).unwrap();
+            let other = FileLock::try_acquire(&path, "third").unwrap();
+            assert!(other.is_none(), "what the second holds is the file others find");
+            drop(held);
+        })
+    };
+    // The second waits on the file that is about to lose its name, or finds none: either way it ends with the new one.
+    std::fs::remove_file(&path).unwrap();
+    drop(first);
+    receive.recv_timeout(Duration::from_secs(20)).unwrap();
+    waiting.join().unwrap();
+}
+
+#[test]
 fn a_lock_works_where_nothing_can_be_written() {
     let dir = tempfile::tempdir().unwrap();
     let sealed = dir.path().join("sealed");
