@@ -147,7 +147,15 @@ impl Pen {
         self.record(0, "amy@bastion", vec![opened]);
     }
     /// A run of a step from one second to another, how it exits, and what it learned.
-    pub fn run(&mut self, step: usize, span: (i64, i64), actor: &str, asked: (&str, Risk), exit: i32, facts: Vec<Event>) {
+    pub fn run(
+        &mut self,
+        step: usize,
+        span: (i64, i64),
+        actor: &str,
+        asked: (&str, Risk),
+        exit: i32,
+        facts: Vec<Event>,
+    ) {
         let ((from, to), (shown, risk)) = (span, asked);
         let action = shown.trim_start_matches("breakglass ").split(" --").next().unwrap().to_string();
         let confirmed = (risk == Risk::Destroy).then(|| "shop @ sandbox".to_string());
@@ -207,7 +215,11 @@ pub fn drill() -> Pen {
     p.start(2, amy, 1);
     let healthy =
         |h| Event::HealthSeen { healthy: h, components: map(&[("api", "ok".to_string()), ("database", "ok".into())]) };
-    p.run(1, (5, 6), amy, ("breakglass health", Risk::Read),
+    p.run(
+        1,
+        (5, 6),
+        amy,
+        ("breakglass health", Risk::Read),
         0,
         vec![healthy(true), Event::TargetSeen { role: "source".into(), identity: identity("7400000000000000001") }],
     );
@@ -245,7 +257,11 @@ pub fn drill() -> Pen {
     );
     p.done(55, amy, 2);
     p.start(55, ben, 3);
-    p.run(3, (57, 75), ben, ("breakglass contain", Risk::Change),
+    p.run(
+        3,
+        (57, 75),
+        ben,
+        ("breakglass contain", Risk::Change),
         0,
         vec![
             Event::BleedingStopped {
@@ -267,7 +283,11 @@ pub fn drill() -> Pen {
     );
     p.done(76, ben, 3);
     p.start(76, ben, 4);
-    p.run(4, (80, 205), ben, ("breakglass assess", Risk::Read),
+    p.run(
+        4,
+        (80, 205),
+        ben,
+        ("breakglass assess", Risk::Read),
         0,
         vec![Event::DamageAssessed {
             findings: vec!["one transaction rewrote 38 % of all orders".into()],
@@ -281,7 +301,11 @@ pub fn drill() -> Pen {
     let loss =
         Loss { window_ms: 158_000, transactions: Some(1_412), rows: map(&[("public.orders", 640u64)]), at_most: false };
     let target = RecoveryTarget::Lsn("0/5A2F118".into());
-    p.run(5, (284, 301), amy, ("breakglass pitr locate", Risk::Read),
+    p.run(
+        5,
+        (284, 301),
+        amy,
+        ("breakglass pitr locate", Risk::Read),
         0,
         vec![
             Event::RangeSeen { earliest: Some(p.at(-3600)), latest: Some(p.at(70)), holes: vec![] },
@@ -306,13 +330,24 @@ pub fn drill() -> Pen {
     );
     p.done(320, amy, 5);
     p.start(320, ben, 6);
-    p.run(6, (322, 325), ben, ("breakglass pitr restore --to \"lsn:0/5A2F118\" --into beside", Risk::Change), 3, vec![]);
+    p.run(
+        6,
+        (322, 325),
+        ben,
+        ("breakglass pitr restore --to \"lsn:0/5A2F118\" --into beside", Risk::Change),
+        3,
+        vec![],
+    );
     p.record(
         331,
         ben,
         vec![Event::NoteAdded { text: "The socket path was too long; shorter scratch directory set".into() }],
     );
-    p.run(6, (335, 590), ben, ("breakglass pitr restore --to \"lsn:0/5A2F118\" --into beside", Risk::Change),
+    p.run(
+        6,
+        (335, 590),
+        ben,
+        ("breakglass pitr restore --to \"lsn:0/5A2F118\" --into beside", Risk::Change),
         0,
         vec![Event::ShadowBuilt {
             host: "/tmp/bg-drill/shadow".into(),
@@ -329,7 +364,11 @@ pub fn drill() -> Pen {
     );
     p.done(593, ben, 6);
     p.start(593, ben, 7);
-    p.run(7, (595, 640), ben, ("breakglass pitr verify", Risk::Read),
+    p.run(
+        7,
+        (595, 640),
+        ben,
+        ("breakglass pitr verify", Risk::Read),
         0,
         vec![
             Event::TargetSeen { role: "shadow".into(), identity: identity("7400000000000000001") },
@@ -347,7 +386,11 @@ pub fn drill() -> Pen {
     );
     p.done(645, ben, 7);
     p.start(645, amy, 8);
-    p.run(8, (655, 668), amy, ("breakglass pitr promote", Risk::Destroy),
+    p.run(
+        8,
+        (655, 668),
+        amy,
+        ("breakglass pitr promote", Risk::Destroy),
         0,
         vec![
             Event::Promoted {
@@ -365,13 +408,21 @@ pub fn drill() -> Pen {
     );
     p.done(675, amy, 8);
     p.start(675, ben, 9);
-    p.run(9, (677, 701), ben, ("breakglass backup create --physical", Risk::Change),
+    p.run(
+        9,
+        (677, 701),
+        ben,
+        ("breakglass backup create --physical", Risk::Change),
         0,
         vec![Event::BackupTaken { id: "20261120T1412Z-base".into(), bytes: 58_400_000, timeline: 2, verified: true }],
     );
     p.done(702, ben, 9);
     p.start(702, amy, 10);
-    p.run(10, (704, 722), amy, ("breakglass pitr salvage --out salvage", Risk::Read),
+    p.run(
+        10,
+        (704, 722),
+        amy,
+        ("breakglass pitr salvage --out salvage", Risk::Read),
         0,
         vec![Event::SalvageWritten {
             folder: "salvage".into(),

@@ -110,7 +110,8 @@ fn a_journal_on_a_read_only_disk_is_read_and_not_written() {
     }
     let mode = |m| std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(m)).ok();
     if !root {
-        std::fs::set_permissions(dir.path().join("journal.jsonl"), std::os::unix::fs::PermissionsExt::from_mode(0o400)).unwrap();
+        std::fs::set_permissions(dir.path().join("journal.jsonl"), std::os::unix::fs::PermissionsExt::from_mode(0o400))
+            .unwrap();
         mode(0o500);
     }
     let result = std::panic::catch_unwind(|| {
