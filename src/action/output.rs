@@ -101,7 +101,7 @@ impl LineMaker {
         while !text.is_char_boundary(cut) {
             cut -= 1;
         }
-        line(self.clean(text[..cut].as_bytes()));
+        line(self.clean(&text.as_bytes()[..cut]));
         self.carry = text.as_bytes()[cut..].to_vec();
     }
 }

@@ -1,6 +1,7 @@
 //! Incidents, workers and what survives them. Real workers: the program's own executable.
 
 mod carried;
+mod console;
 mod damage;
 mod flood;
 mod output;
