@@ -17,7 +17,10 @@ pub struct Missing {
 /// The blocks of a step that may be run, in order.
 pub fn blocks(step: &Step) -> impl Iterator<Item = &Block> {
     step.blocks.iter().filter(|b| {
-        matches!(b.role, BlockRole::Run | BlockRole::Query) && b.attrs.get("run").is_none_or(|r| r != "never")
+        matches!(b.role, BlockRole::Run | BlockRole::Query)
+            && b.blocked.is_none()
+            && !b.interactive
+            && b.attrs.get("run").is_none_or(|r| r != "never")
     })
 }
 
@@ -45,24 +48,17 @@ fn action<'b>(block: &'b Block, actions: &BTreeMap<String, Risk>) -> (String, &'
 /// What a block can do: the highest of what the action and the plan say. A shell block is `change` unless the plan
 /// says that it only reads.
 pub fn risk(block: &Block, actions: &BTreeMap<String, Risk>) -> Risk {
-    let said = block.attrs.get("risk").and_then(|r| match r.as_str() {
-        "read" => Some(Risk::Read),
-        "change" => Some(Risk::Change),
-        "destroy" => Some(Risk::Destroy),
+    let said = block.risk.or_else(|| match block.attrs.get("risk").map(String::as_str) {
+        Some("read") => Some(Risk::Read),
+        Some("change") => Some(Risk::Change),
+        Some("destroy") => Some(Risk::Destroy),
         _ => None,
     });
     let (name, _) = action(block, actions);
-    match (actions.get(&name), name.as_str()) {
-        (_, "shell") => said.unwrap_or(Risk::Change),
-        (_, "sql") => said.unwrap_or(Risk::Change),
-        (Some(own), _) => said.map_or(*own, |s| s.max(*own)),
-        (None, _) => said.unwrap_or(Risk::Change),
+    match actions.get(&name).filter(|_| name != "shell" && name != "sql") {
+        Some(own) => said.map_or(*own, |s| s.max(*own)),
+        None => said.unwrap_or(Risk::Change),
     }
-}
-
-/// The block as it reads before values are filled in.
-pub fn shown(block: &Block) -> &str {
-    &block.code
 }
 
 /// The request for a run of a block.

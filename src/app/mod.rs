@@ -10,10 +10,11 @@ pub mod driver;
 pub mod field;
 pub mod key;
 pub mod next;
-pub mod runnable;
 pub mod update;
 pub mod when;
 pub mod words;
+
+pub use crate::action::runnable;
 
 use std::time::Duration;
 

@@ -24,7 +24,8 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::incident::{Command, Policy, RunRequest, RunStatus, State};
 use crate::journal::{files, lock::host_name};
 use crate::model::event::{Event, Outcome};
-use crate::model::{Actor, Redactor, RunId, Secret};
+use crate::model::plan::Risk;
+use crate::model::{Actor, Redactor, RunId, Secret, parse_duration};
 use crate::process::detach::{self, Handshake};
 use crate::process::locks::{RunLocks, children_lock};
 use crate::process::signals::{Signals, Stop};
@@ -143,6 +144,62 @@ struct Worker {
     secrets: Secrets,
     incident: Incident,
     locks: RunLocks,
+    limits: Limits,
+}
+
+/// What the plan says about the block that is run.
+#[derive(Debug, Default)]
+struct Limits {
+    timeout: Option<(String, Duration)>,
+    expect: Option<String>,
+    risk: Option<Risk>,
+}
+
+impl Limits {
+    fn of(incident: &Incident, run: RunId) -> Self {
+        let Some(run) = incident.state().ok().and_then(|s| s.runs.get(&run)) else { return Self::default() };
+        let blocks = incident.scenario().steps.iter().flat_map(|s| &s.blocks);
+        let block = blocks.into_iter().find(|b| Some(b.line) == run.block_line);
+        let said = |name: &str| block.and_then(|b| b.attrs.get(name)).cloned();
+        Self {
+            timeout: said("timeout").and_then(|t| parse_duration(&t).ok().map(|d| (t, d))),
+            expect: said("expect"),
+            risk: Some(run.risk),
+        }
+    }
+
+    /// The arguments a shell or SQL block runs with: those of the request, and what the plan says.
+    fn block_args(&self, args: &[String], shell: bool) -> Vec<String> {
+        let mut all = args.to_vec();
+        let mut add = |name: &str, value: Option<&str>| {
+            if let Some(value) = value
+                && !args.iter().any(|a| a == name || a.starts_with(&format!("{name}=")))
+            {
+                all.push(format!("{name}={value}"));
+            }
+        };
+        add("--timeout", self.timeout.as_ref().map(|(text, _)| text.as_str()));
+        add("--risk", self.risk.map(Risk::word));
+        if shell {
+            add("--expect", self.expect.as_deref());
+        }
+        all
+    }
+}
+
+/// What is run must be what the journal says was asked for.
+fn check_against_journal(request: &Request, incident: &Incident, secrets: &Secrets) -> Result<()> {
+    let journaled = requested(incident, request.run)?;
+    let mut same = journaled == (request.action.clone(), request.args.clone(), request.confirmed.clone());
+    if let Some(code) = &request.code {
+        let shown = incident.state()?.runs.get(&request.run).map(|r| r.shown.clone());
+        same &= shown == Some(Redactor::new(secrets.values()).redact(code));
+    }
+    if same {
+        return Ok(());
+    }
+    Err(Error::refused(format!("the request of run {} is not the one in the journal", request.run))
+        .hint("It was changed after it was made; request the run again."))
 }
 
 impl Worker {
@@ -155,14 +212,11 @@ impl Worker {
             .ok_or_else(|| Error::state(format!("this program knows no action {:?}", request.action)))?;
         let incident = Incident::open(&request.incident_dir, Policy::default())?.acting_as(Actor::new("breakglass"));
         // Settings come from the request, but what is run is what the journal says.
-        let journaled = requested(&incident, request.run)?;
-        if journaled != (request.action.clone(), request.args.clone(), request.confirmed.clone()) {
-            return Err(Error::refused(format!("the request {path:?} is not the one in the journal"))
-                .hint("It was changed after it was made; request the run again."));
-        }
+        check_against_journal(&request, &incident, &secrets)?;
+        let limits = Limits::of(&incident, request.run);
         let run_dir = incident.run_dir(request.run);
         let locks = RunLocks::take(&run_dir)?;
-        Ok(Self { request, run_dir, action, secrets, incident, locks })
+        Ok(Self { request, run_dir, action, secrets, incident, locks, limits })
     }
 
     fn work(mut self) -> Result<u8> {
@@ -227,6 +281,7 @@ impl Worker {
     /// Runs the action until it ends or, once cancelled, has had its time.
     fn act(&mut self, out: Arc<OutputLog>) -> Result<Done> {
         let cancel = CancellationToken::new();
+        let overdue = Arc::new(AtomicBool::new(false));
         let tender = Tender::start(&self.request, &self.run_dir, out.clone(), cancel.clone())?;
         let ctx = Ctx {
             settings: Arc::new(self.request.settings.clone()),
@@ -245,10 +300,21 @@ impl Worker {
             .enable_all()
             .build()
             .state(|| "the asynchronous runtime cannot be started".into())?;
+        let block = matches!(self.request.action.as_str(), "shell" | "sql");
+        let args = if block {
+            self.limits.block_args(&self.request.args, self.request.action == "shell")
+        } else {
+            self.request.args.clone()
+        };
+        // Blocks watch their limit themselves.
+        let limit = self.limits.timeout.clone().filter(|_| !block);
         let ended = runtime.block_on(async {
             let signals = Signals::listen()?;
             tokio::spawn(obey_signals(signals, cancel.clone()));
-            let action = AssertUnwindSafe(self.action.run(&ctx, &self.request.args)).catch_unwind();
+            let action = AssertUnwindSafe(self.action.run(&ctx, &args)).catch_unwind();
+            if let Some((_, limit)) = &limit {
+                tokio::spawn(cancel_after(*limit, cancel.clone(), overdue.clone()));
+            }
             tokio::select! {
                 ended = action => ended.unwrap_or_else(|panic| Err(broken(panic.as_ref()))),
                 () = too_late(&cancel) => {
@@ -260,6 +326,10 @@ impl Worker {
         runtime.shutdown_timeout(Duration::from_secs(1));
         tender.stop();
         match ended {
+            Err(_) | Ok(Done { outcome: Outcome::Cancelled, .. }) if overdue.load(Ordering::Acquire) => {
+                let text = limit.map(|(text, _)| text).unwrap_or_default();
+                Err(Error::target(format!("stopped after its time limit of {text}")))
+            }
             // What a cancelled action fails with is a consequence of the cancel.
             Err(e) if cancel.is_cancelled() && e.kind != ErrorKind::Refused => Ok(Done {
                 outcome: Outcome::Cancelled,
@@ -291,6 +361,15 @@ impl Worker {
 async fn too_late(cancel: &CancellationToken) {
     cancel.cancelled().await;
     tokio::time::sleep(CANCEL_GRACE).await;
+}
+
+/// Cancels when the plan's time limit has passed, and leaves word that this was why.
+async fn cancel_after(limit: Duration, cancel: CancellationToken, overdue: Arc<AtomicBool>) {
+    tokio::time::sleep(limit).await;
+    if !cancel.is_cancelled() {
+        overdue.store(true, Ordering::Release);
+        cancel.cancel();
+    }
 }
 
 /// TERM (the machine goes down) cancels; the loss of a terminal means nothing to us.

@@ -25,7 +25,7 @@ fn console() {
         step: None,
         block_line: None,
         action: "shell".into(),
-        shown: "block".into(),
+        shown: code.into(),
         args: vec![],
         risk: breakglass::model::Risk::Change,
         confirmed: None,

@@ -79,16 +79,16 @@ fn a_server_meant_to_stay_does_not_hold_the_lock() {
 #[test]
 fn a_console_killed_between_request_and_spawn_leaves_a_request_that_is_withdrawn() {
     let mut d = Desk::new();
-    let request = d.request(&[]);
-    let run = d.incident.submit(Command::RequestRun(request)).unwrap().run().unwrap();
+    let marker = d.home.path().join("marker");
+    let code = format!("touch '{}'", marker.display());
+    let run = d.incident.submit(Command::RequestRun(d.request(&code, &[]))).unwrap().run().unwrap();
     // Not at once: another console may be starting it right now.
     assert_eq!(d.health(run, Duration::from_secs(3600)), Some(RunHealth::Starting));
     assert_eq!(d.run(run).status, RunStatus::Requested);
     assert_eq!(d.health(run, Duration::ZERO), None);
     assert_eq!(d.run(run).status, RunStatus::Withdrawn);
     // A worker that comes late is told no, and its block never runs.
-    let marker = d.home.path().join("marker");
-    d.job.code = Some(format!("touch '{}'", marker.display()));
+    d.job.code = Some(code);
     let _ = runtime::start(&mut d.incident, run, &d.job, &d.secrets, &d.program);
     until("the late worker is gone", || (probe(&d.incident.run_dir(run)).unwrap() == RunLiveness::Gone).then_some(()));
     assert_eq!(d.run(run).status, RunStatus::Withdrawn);
@@ -100,9 +100,9 @@ fn of_start_and_withdrawal_exactly_one_wins() {
     for round in 0..12 {
         let mut d = Desk::new();
         let marker = d.home.path().join("marker");
-        let request = d.request(&[]);
-        let run = d.incident.submit(Command::RequestRun(request)).unwrap().run().unwrap();
-        d.job.code = Some(format!("echo x >> '{}'", marker.display()));
+        let code = format!("echo x >> '{}'", marker.display());
+        let run = d.incident.submit(Command::RequestRun(d.request(&code, &[]))).unwrap().run().unwrap();
+        d.job.code = Some(code);
         let dir = d.incident.dir().to_path_buf();
         let other = std::thread::spawn(move || {
             let mut second = runtime::Incident::open(&dir, Default::default()).unwrap();
@@ -212,8 +212,7 @@ fn killed_at_any_moment() {
             "echo begin >> '{0}'; for i in 1 2 3 4 5; do echo $i; sleep 0.01; done; echo end >> '{0}'",
             marker.display()
         );
-        let request = d.request(&[]);
-        let run = d.incident.submit(Command::RequestRun(request)).unwrap().run().unwrap();
+        let run = d.incident.submit(Command::RequestRun(d.request(&code, &[]))).unwrap().run().unwrap();
         d.job.code = Some(code);
         let dir = d.incident.run_dir(run);
         let killer = {

@@ -106,12 +106,12 @@ impl Desk {
         Self { home, store, incident, job, secrets: Secrets::default(), program: program() }
     }
 
-    pub fn request(&self, args: &[&str]) -> RunRequest {
+    pub fn request(&self, code: &str, args: &[&str]) -> RunRequest {
         RunRequest {
             step: Some(StepId::new("s1")),
             block_line: None,
             action: "shell".into(),
-            shown: "block".into(),
+            shown: code.into(),
             args: args.iter().map(|a| (*a).to_string()).collect(),
             risk: Risk::Change,
             confirmed: None,
@@ -119,7 +119,7 @@ impl Desk {
     }
 
     pub fn try_shell(&mut self, code: &str, args: &[&str]) -> Result<(RunId, Result<u32>), SubmitError> {
-        let request = self.request(args);
+        let request = self.request(code, args);
         self.job.code = Some(code.to_string());
         runtime::start_run(&mut self.incident, request, &self.job, &self.secrets, &self.program)
     }

@@ -39,7 +39,7 @@ fn desk(c: &Cluster) -> Desk {
 }
 
 fn start(d: &mut Desk, code: &str, risk: Risk, more: &[&str]) -> RunId {
-    let mut request = d.request(&[&["--risk", risk.word()], more].concat());
+    let mut request = d.request(code, &[&["--risk", risk.word()], more].concat());
     request.action = "sql".into();
     request.risk = Risk::Read;
     d.job.code = Some(code.into());

@@ -46,6 +46,34 @@ fn a_good_end_and_an_expectation() {
 }
 
 #[test]
+fn the_attributes_of_the_plan_hold_for_a_block() {
+    let mut opening = super::opening();
+    let block = |line: u32, attrs: &[(&str, &str)]| breakglass::model::Block {
+        line,
+        attrs: attrs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
+        ..Default::default()
+    };
+    opening.plan.scenarios[0].steps[0].blocks = vec![block(10, &[("timeout", "150ms")]), block(20, &[("expect", "well")])];
+    let mut d = Desk::new();
+    d.incident = d.store.create(opening).unwrap();
+    for (line, code, outcome, why) in [
+        (10, "sleep 600", Outcome::Failed, "time limit"),
+        (20, "echo all is bad", Outcome::Failed, "\"well\""),
+        (20, "echo all is well", Outcome::Succeeded, "exit code 0"),
+        (30, "echo all is bad", Outcome::Succeeded, "exit code 0"),
+    ] {
+        let mut request = d.request(code, &[]);
+        request.block_line = Some(line);
+        d.job.code = Some(code.into());
+        let (run, started) = runtime::start_run(&mut d.incident, request, &d.job, &d.secrets, &d.program).unwrap();
+        started.unwrap();
+        let ended = d.ended(run);
+        assert_eq!(ended.status, RunStatus::Finished(outcome), "{code}: {}", ended.summary);
+        assert!(ended.summary.contains(why), "{code}: {}", ended.summary);
+    }
+}
+
+#[test]
 fn a_worker_belongs_to_itself_and_its_children_hold_the_lock() {
     let mut d = Desk::new();
     let (run, pid) =
@@ -156,7 +184,7 @@ fn a_worker_that_cannot_start_withdraws_the_request() {
 
     // One that says why.
     d.program = program();
-    let mut request = d.request(&[]);
+    let mut request = d.request("echo no", &[]);
     request.action = "no such action".into();
     let (run, started) = runtime::start_run(&mut d.incident, request, &d.job, &d.secrets, &d.program).unwrap();
     assert!(started.unwrap_err().what.contains("no such action"));
@@ -169,9 +197,10 @@ fn a_request_of_a_newer_program_or_changed_afterwards_is_refused() {
     for (from, to, why) in [
         ("\"v\": 1", "\"v\": 2", "does not know its format 2"),
         ("\"--expect\"", "\"--cwd\"", "not the one in the journal"),
+        ("echo no", "echo yes", "not the one in the journal"),
     ] {
         let mut d = Desk::new();
-        let request = d.request(&["--expect", "/tmp"]);
+        let request = d.request("echo no", &["--expect", "/tmp"]);
         let run = d.incident.submit(Command::RequestRun(request)).unwrap().run().unwrap();
         // The worker's program changes the request before the real one reads it.
         let script = d.home.path().join("tamper");
@@ -200,7 +229,7 @@ fn two_changing_runs_never_go_at_once_and_reading_ones_may() {
     d.line(run, "on");
     let e = d.try_shell("echo no", &[]).unwrap_err();
     assert!(e.to_string().contains("still going on"), "{e}");
-    let mut request = d.request(&["--risk", "read"]);
+    let mut request = d.request("echo yes", &["--risk", "read"]);
     request.risk = Risk::Read;
     d.job.code = Some("echo yes".into());
     let (second, started) = runtime::start_run(&mut d.incident, request, &d.job, &d.secrets, &d.program).unwrap();
