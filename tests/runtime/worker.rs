@@ -53,7 +53,8 @@ fn the_attributes_of_the_plan_hold_for_a_block() {
         attrs: attrs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
         ..Default::default()
     };
-    opening.plan.scenarios[0].steps[0].blocks = vec![block(10, &[("timeout", "150ms")]), block(20, &[("expect", "well")])];
+    opening.plan.scenarios[0].steps[0].blocks =
+        vec![block(10, &[("timeout", "150ms")]), block(20, &[("expect", "well")])];
     let mut d = Desk::new();
     d.incident = d.store.create(opening).unwrap();
     for (line, code, outcome, why) in [
