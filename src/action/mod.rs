@@ -4,8 +4,13 @@
 //! recogniser and lint alike. `preview` reads only; `run` happens in a worker (or in the foreground from the shell) and
 //! checks again first. What it learned comes back as facts, which the journal keeps.
 
+pub mod assess;
+pub mod backup_create;
 pub mod carried;
+pub mod contain;
+pub mod health;
 pub mod output;
+pub mod reach;
 pub mod recognise;
 pub mod runnable;
 pub mod shell;
@@ -242,11 +247,13 @@ impl Registry {
 }
 
 /// Parses an action's arguments with its clap definition.
-pub fn parse_args<T: clap::FromArgMatches>(command: clap::Command, args: &[String]) -> Result<T> {
+///
+/// # Errors
+/// Usage, with clap's own explanation.
+pub fn parse_matches(command: clap::Command, args: &[String]) -> Result<clap::ArgMatches> {
     let name = command.get_name().to_string();
-    let matches = command
+    command
         .no_binary_name(true)
         .try_get_matches_from(args)
-        .map_err(|e| Error::usage(format!("The arguments of {name:?} cannot be used")).why(e.to_string().trim_end()))?;
-    T::from_arg_matches(&matches).map_err(|e| Error::usage(format!("The arguments of {name:?} cannot be used")).why(e))
+        .map_err(|e| Error::usage(format!("the arguments of {name:?} cannot be used")).why(e.to_string().trim_end()))
 }

@@ -86,6 +86,10 @@ pub fn command() -> Command {
 pub fn registry() -> crate::action::Registry {
     let mut all = crate::action::Registry::default();
     all.add(crate::action::shell::Shell);
+    all.add(crate::action::health::Health);
+    all.add(crate::action::contain::Contain);
+    all.add(crate::action::assess::Assess);
+    all.add(crate::action::backup_create::BackupCreate);
     all.add(crate::action::sql::Sql);
     all
 }

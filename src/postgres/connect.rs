@@ -30,6 +30,18 @@ const SSL: [(&str, &str); 4] =
     [("sslmode", "PGSSLMODE"), ("sslrootcert", "PGSSLROOTCERT"), ("sslcert", "PGSSLCERT"), ("sslkey", "PGSSLKEY")];
 
 impl Database {
+    /// A database of the configuration, with its password if it has one.
+    pub fn of(connection: &crate::config::Connection, password: Option<Secret>) -> Self {
+        Self {
+            host: connection.host.clone(),
+            port: connection.port,
+            name: connection.database.clone(),
+            user: connection.user.clone(),
+            password,
+            ssl: connection.sslmode.iter().map(|m| ("sslmode", m.clone())).collect(),
+        }
+    }
+
     /// Reads `postgres://user:password@host:port/database?sslmode=…`; `?host=/folder` or a percent-encoded folder as host
     /// means a socket. What is left out comes from libpq's environment variables and password file.
     ///

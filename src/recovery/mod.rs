@@ -2,6 +2,8 @@
 //! promotion, and what was lost.
 
 pub mod commits;
+pub mod exposure;
+pub mod health;
 pub mod locate;
 pub mod range;
 pub mod shadow;

@@ -1,0 +1,151 @@
+//! `breakglass assess`: what is damaged, how much of it and since when. Reads only.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use futures::future::BoxFuture;
+use serde_json::json;
+
+use super::reach::{self, Reporter};
+use super::{Action, Ctx, Done, Preview, Spec};
+use crate::error::{Error, Result};
+use crate::model::event::Event;
+use crate::model::plan::Risk;
+use crate::model::{Time, parse_duration};
+use crate::recovery::exposure;
+use crate::recovery::locate::{LocateOptions, Located, locate};
+
+/// How far back is looked when nobody says.
+pub(super) const SINCE: &str = "24h";
+
+/// The action.
+pub struct Assess;
+
+/// The arguments `assess` and `pitr locate` share.
+pub(super) fn search_arguments(command: Command) -> Command {
+    command
+        .arg(
+            Arg::new("since")
+                .long("since")
+                .value_name("TIME|AGE")
+                .default_value(SINCE)
+                .help("Look at what was committed since then: a time with a zone, or an age such as 3h"),
+        )
+        .arg(Arg::new("until").long("until").value_name("TIME").help("Suspects committed before this time only"))
+        .arg(
+            Arg::new("table")
+                .long("table")
+                .value_name("TABLE")
+                .action(ArgAction::Append)
+                .help("Suspects that touched this table only; may be repeated"),
+        )
+        .arg(
+            Arg::new("min-rows")
+                .long("min-rows")
+                .value_name("N")
+                .value_parser(clap::value_parser!(u64).range(1..))
+                .help("A transaction with at least so many rows is a suspect (default: ten times what is usual)"),
+        )
+}
+
+/// Reads the arguments of [`search_arguments`].
+///
+/// # Errors
+/// Usage, quoting what is not a time.
+pub(super) fn search_options(command: Command, args: &[String], now: Time) -> Result<LocateOptions> {
+    let m: ArgMatches = super::parse_matches(command, args)?;
+    let since = m.get_one::<String>("since").map(String::as_str).unwrap_or(SINCE);
+    let since = match parse_duration(since) {
+        Ok(age) => now.minus(age),
+        Err(_) => Time::parse(since).map_err(Error::usage)?,
+    };
+    let mut options = LocateOptions::since(since);
+    if let Some(until) = m.get_one::<String>("until") {
+        options.until = Some(Time::parse(until).map_err(Error::usage)?);
+    }
+    options.tables = m.get_many::<String>("table").into_iter().flatten().cloned().collect();
+    options.min_rows = m.get_one::<u64>("min-rows").copied();
+    Ok(options)
+}
+
+impl Action for Assess {
+    fn spec(&self) -> Spec {
+        Spec {
+            name: "assess",
+            about: "Find out what is damaged, how much of it and since when; reads only",
+            risk: Risk::Read,
+            fallback: "Group the suspected table by xmin and order by count; pg_xact_commit_timestamp(xmin) gives the time.",
+        }
+    }
+    fn arguments(&self) -> Command {
+        search_arguments(Command::new("assess"))
+    }
+    fn preview<'a>(&'a self, ctx: &'a Ctx, _: &'a [String]) -> BoxFuture<'a, Result<Preview>> {
+        Box::pin(async move {
+            let at = reach::source(ctx)?;
+            Ok(Preview { lines: vec![format!("connects to {at} and reads")], ..Preview::default() })
+        })
+    }
+    fn run<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Done>> {
+        Box::pin(async move {
+            let now = Time::from_system(std::time::SystemTime::now());
+            let options = search_options(self.arguments(), args, now)?;
+            assess(ctx, &options).await
+        })
+    }
+}
+
+async fn assess(ctx: &Ctx, options: &LocateOptions) -> Result<Done> {
+    let at = reach::source(ctx)?;
+    let mut c = at.connect_read_only(Duration::from_secs(2), Duration::from_secs(30)).await?;
+    let identity = crate::postgres::identity(&mut c, &at).await?;
+    let mut facts = vec![Event::TargetSeen { role: "source".into(), identity: identity.clone() }];
+    if let Some(e) = exposure::measure(&mut c).await? {
+        facts.push(e.fact());
+    }
+    drop(c);
+    let reporter = Reporter::new(&*ctx.out);
+    let found = locate(&at, options, &reporter, &ctx.cancel).await?;
+    let (findings, rows) = describe(&found, &identity.database, options);
+    for line in &findings {
+        ctx.out.line(line);
+    }
+    let total: u64 = rows.values().sum();
+    let summary = if found.groups.is_empty() {
+        "no transaction stands out; widen --since, or name the table with --table".to_string()
+    } else {
+        let tables: Vec<&str> = rows.keys().map(String::as_str).collect();
+        format!("{total} rows still carry the mark of suspect transactions, in {}", tables.join(", "))
+    };
+    let document = json!({"identity": identity, "findings": findings, "rows": rows});
+    facts.push(Event::DamageAssessed { findings, rows });
+    Ok(Done { facts, ..Done::ok(summary).json(document) })
+}
+
+/// Findings, one line each, and rows per table. Of several groups the first is the likeliest; only its rows count.
+fn describe(found: &Located, database: &str, options: &LocateOptions) -> (Vec<String>, BTreeMap<String, u64>) {
+    let mut lines = vec![format!(
+        "{} transactions wrote rows in {database} since {}; {} rows in one make a suspect",
+        found.transactions,
+        options.since.date_hms(),
+        found.threshold
+    )];
+    for (i, group) in found.groups.iter().enumerate() {
+        let place = if i == 0 { "likeliest" } else { "also" };
+        lines.push(format!("{place}: {}", group.describe()));
+        if let (Some(from), Some(to)) = (group.moment(), group.end()) {
+            lines.push(format!("  from {from} to {to}, {} transactions", group.xids().len()));
+        }
+        for (table, rows) in group.rows() {
+            lines.push(format!("  {table}: {rows} rows"));
+        }
+    }
+    for (table, why) in &found.unread {
+        lines.push(format!("not read: {table} ({why})"));
+    }
+    if !found.other_databases.is_empty() {
+        lines.push(format!("a recovery also rewinds: {}", found.other_databases.join(", ")));
+    }
+    (lines, found.groups.first().map(|g| g.rows()).unwrap_or_default())
+}

@@ -1,0 +1,147 @@
+//! `breakglass backup create --physical`: a base backup into the repository, read back whole before it counts.
+
+use std::time::{Duration, Instant};
+
+use clap::{Arg, ArgAction, Command};
+use futures::future::BoxFuture;
+use serde_json::json;
+
+use super::reach::{self, Reporter};
+use super::{Action, Ctx, Done, Preview, Spec};
+use crate::backup::base::{store_base, verify_backup};
+use crate::error::{Context, Error, Result};
+use crate::model::event::Event;
+use crate::model::plan::Risk;
+use crate::postgres::{BaseBackup, user};
+use crate::recovery::watch::check_cancel;
+use crate::recovery::{Phase, Watch};
+
+/// The action.
+pub struct BackupCreate;
+
+impl Action for BackupCreate {
+    fn spec(&self) -> Spec {
+        Spec {
+            name: "backup create",
+            about: "Take a backup into the repository and read every byte of it back",
+            risk: Risk::Change,
+            fallback: "pg_basebackup -D DIR -Ft -X none -c fast on the database host, then copy DIR to a safe place.",
+        }
+    }
+    fn arguments(&self) -> Command {
+        Command::new("create")
+            .arg(
+                Arg::new("physical")
+                    .long("physical")
+                    .action(ArgAction::SetTrue)
+                    .help("A base backup of the whole cluster (the only kind so far)"),
+            )
+            .arg(Arg::new("label").long("label").value_name("TEXT").help("A label to find it by"))
+    }
+    fn preview<'a>(&'a self, ctx: &'a Ctx, _: &'a [String]) -> BoxFuture<'a, Result<Preview>> {
+        Box::pin(async move {
+            let at = reach::database(ctx)?;
+            let mut c = at.connect_read_only(Duration::from_secs(2), Duration::from_secs(30)).await?;
+            let identity = crate::postgres::identity(&mut c, &at).await?;
+            let bytes = cluster_bytes(&mut c).await?;
+            let lines = vec![
+                format!("reads all of {at} with pg_basebackup, about {} MB", bytes / 1_000_000),
+                format!("writes it, encrypted, to {}", ctx.settings.repository.as_deref().unwrap_or("(no repository)")),
+                "reads it back and checks every byte".into(),
+            ];
+            let facts = vec![Event::TargetSeen { role: "source".into(), identity: identity.clone() }];
+            Ok(Preview { lines, target: Some(identity), facts })
+        })
+    }
+    fn run<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Done>> {
+        Box::pin(create(ctx, self.arguments(), args))
+    }
+}
+
+async fn cluster_bytes(c: &mut sqlx::PgConnection) -> Result<u64> {
+    let sql = "SELECT sum(pg_database_size(oid))::int8 FROM pg_database";
+    let bytes: i64 =
+        sqlx::query_scalar(sql).fetch_one(c).await.map_err(|e| crate::postgres::connect::query_error(sql, &e))?;
+    Ok(u64::try_from(bytes).unwrap_or(0))
+}
+
+async fn create(ctx: &Ctx, arguments: Command, args: &[String]) -> Result<Done> {
+    let m = super::parse_matches(arguments, args)?;
+    let label = m.get_one::<String>("label").cloned();
+    let at = reach::database(ctx)?;
+    let mut c = at.connect_read_only(Duration::from_secs(2), Duration::from_secs(30)).await?;
+    let identity = crate::postgres::identity(&mut c, &at).await?;
+    super::contain::expected(&identity, ctx)?;
+    let expected = cluster_bytes(&mut c).await?;
+    drop(c);
+    let unlocked = reach::unlocked(ctx)?;
+    let programs = reach::programs(ctx, Some(identity.version_num / 10_000))?;
+    // Over a socket with peer authentication only the server's own user may connect.
+    let run_as = if at.is_socket() { user::for_server(ctx.settings.run_as.as_deref())? } else { None };
+    let (out, cancel) = (ctx.out.clone(), ctx.cancel.clone());
+    ctx.out.line(&format!("base backup of {at}, timeline {}", identity.timeline));
+    // Reading, sealing and verifying block: off the loop they go, so that a cancel is still heard.
+    let work = tokio::task::spawn_blocking(move || -> Result<_> {
+        let reporter = Reporter::new(&*out);
+        let begun = Instant::now();
+        let mut backup = BaseBackup::start(&programs, &at, label.as_deref().unwrap_or("breakglass"), run_as.as_ref())?;
+        let stop = backup.canceller();
+        let watched = cancel.clone();
+        let stored = {
+            let mut progress = |bytes: u64| {
+                if watched.is_cancelled() {
+                    stop();
+                }
+                reporter.phase(&measured("store", bytes, Some(expected.max(bytes)), begun));
+                check_cancel(&watched, "the backup was not taken")
+            };
+            store_base(&unlocked, &mut backup, label.as_deref(), &mut progress)
+        };
+        // What pg_basebackup says explains a stream that broke off better than the break itself.
+        let pending = match (stored, backup.finish()) {
+            (Ok(pending), Ok(_)) => pending,
+            (_, Err(e)) | (Err(e), Ok(_)) => {
+                check_cancel(&cancel, "the backup was not taken")?;
+                return Err(e);
+            }
+        };
+        check_cancel(&cancel, "the backup was not taken")?;
+        let manifest = pending.commit()?;
+        out.line(&format!("stored {} in {:.1} s, reading it back", manifest.id, begun.elapsed().as_secs_f64()));
+        let begun = Instant::now();
+        let verified = verify_backup(&unlocked, &manifest.id, &mut |bytes| {
+            reporter.phase(&measured("verify", bytes, None, begun));
+            check_cancel(&cancel, "the backup is stored but was not read back")
+        })?;
+        Ok((manifest, verified))
+    });
+    let (manifest, _) = work.await.state(|| "the backup's thread ended early".into())??;
+    let bytes: u64 = manifest.objects.iter().map(|o| o.stored_bytes).sum();
+    let summary = format!(
+        "backup {} on timeline {}: {} MB stored, every byte verified",
+        manifest.id,
+        identity.timeline,
+        bytes / 1_000_000
+    );
+    let document = json!({"id": manifest.id, "bytes": bytes, "timeline": identity.timeline, "verified": true});
+    let timeline = manifest.timeline.ok_or_else(|| Error::state("the backup names no timeline"))?;
+    Ok(Done::ok(summary)
+        .json(document)
+        .fact(Event::TargetSeen { role: "source".into(), identity })
+        .fact(Event::BackupTaken { id: manifest.id.clone(), bytes, timeline, verified: true }))
+}
+
+/// A phase measured in bytes, with its rate and the time left.
+fn measured(name: &'static str, done: u64, total: Option<u64>, begun: Instant) -> Phase {
+    let seconds = begun.elapsed().as_secs_f64();
+    let rate = if seconds > 0.2 { Some((done as f64 / seconds) as u64) } else { None };
+    let eta_ms = match (rate, total) {
+        (Some(r), Some(t)) if r > 0 => Some(t.saturating_sub(done).saturating_mul(1000) / r),
+        _ => None,
+    };
+    let text = match rate {
+        Some(r) => format!("{:.1} MB, {:.0} MB/s", done as f64 / 1e6, r as f64 / 1e6),
+        None => format!("{:.1} MB", done as f64 / 1e6),
+    };
+    Phase { name, done, total, unit: "bytes", text, rate, eta_ms }
+}

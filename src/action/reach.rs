@@ -1,0 +1,100 @@
+//! From settings and secrets to what actions touch: the database, the repository, the server programs.
+
+use crate::backup::repository::{Repository, Unlocked};
+use crate::config::settings::{DATABASE_PASSWORD, REPOSITORY_KEY};
+use crate::error::{Error, Result};
+use crate::postgres::{Database, Programs};
+
+use super::{Ctx, Output};
+use crate::action::{Progress, ProgressPhase};
+use crate::recovery::{Phase, Watch};
+
+/// The database in service: the one of the settings, or what was promoted in its place in this incident.
+///
+/// # Errors
+/// Config when none is set.
+pub fn database(ctx: &Ctx) -> Result<Database> {
+    let source = source(ctx)?;
+    Ok(match ctx.incident.as_ref().and_then(|s| s.facts.promoted.as_ref()) {
+        Some((identity, ..)) => source.moved_to(std::path::Path::new(&identity.host), identity.port),
+        None => source,
+    })
+}
+
+/// The database of the settings: the damaged one, also after another was promoted.
+///
+/// # Errors
+/// Config when none is set.
+pub fn source(ctx: &Ctx) -> Result<Database> {
+    let connection = ctx.settings.database.as_ref().ok_or_else(|| {
+        Error::config("no database is configured").hint("set DATABASE_URL, or target.url in breakglass.toml")
+    })?;
+    Ok(Database::of(connection, ctx.secrets.get(DATABASE_PASSWORD).cloned()))
+}
+
+/// The repository of the settings, unlocked with `BACKUP_ENCRYPTION_KEY`.
+///
+/// # Errors
+/// Config when it or its key is not set; refused when the key is not its key; target when it cannot be read.
+pub fn unlocked(ctx: &Ctx) -> Result<Unlocked> {
+    let repository = repository(ctx)?;
+    let key = ctx.secrets.get(REPOSITORY_KEY).ok_or_else(|| {
+        Error::config("the repository's key is not set").hint("set BACKUP_ENCRYPTION_KEY, at least 32 characters")
+    })?;
+    repository.unlock(key)
+}
+
+/// The repository of the settings.
+///
+/// # Errors
+/// Config when none is set; target when it cannot be read.
+pub fn repository(ctx: &Ctx) -> Result<Repository> {
+    let url = ctx.settings.repository.as_deref().ok_or_else(|| {
+        Error::config("no repository is configured").hint("set BACKUP_DIR, or repository.url in breakglass.toml")
+    })?;
+    Repository::open(url)
+}
+
+/// The server programs of the settings, of this major version if one is given.
+///
+/// # Errors
+/// Target when none are found.
+pub fn programs(ctx: &Ctx, major: Option<u32>) -> Result<Programs> {
+    Programs::find(ctx.settings.bin_dir.as_deref(), major)
+}
+
+/// Passes what a recovery tells on to the action's output, one phase after the other.
+pub struct Reporter<'a> {
+    out: &'a dyn Output,
+    phases: std::sync::Mutex<Progress>,
+}
+
+impl<'a> Reporter<'a> {
+    /// For this output.
+    pub fn new(out: &'a dyn Output) -> Self {
+        Self { out, phases: std::sync::Mutex::default() }
+    }
+}
+
+impl Watch for Reporter<'_> {
+    fn line(&self, text: &str) {
+        self.out.line(text);
+    }
+    fn phase(&self, phase: &Phase) {
+        let mut progress = self.phases.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let now = ProgressPhase {
+            name: phase.name.into(),
+            done: phase.done,
+            total: phase.total,
+            unit: phase.unit.into(),
+            text: phase.text.clone(),
+            rate: phase.rate,
+        };
+        match progress.phases.last_mut() {
+            Some(last) if last.name == now.name => *last = now,
+            _ => progress.phases.push(now),
+        }
+        progress.eta_ms = phase.eta_ms;
+        self.out.progress(&progress);
+    }
+}

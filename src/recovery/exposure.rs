@@ -1,0 +1,92 @@
+//! Exposure: the age of the oldest commit that could not be recovered right now.
+//!
+//! Everything up to the end of the last archived segment can be recovered. A commit behind it is at most as old as the
+//! moment that segment was last written. An idle server writes log without losing anything, so without a commit behind that
+//! moment the exposure is zero.
+
+use std::time::Duration;
+
+use sqlx::Row;
+use sqlx::postgres::PgConnection;
+
+use super::locate::last_commit;
+use crate::error::Result;
+use crate::model::Time;
+use crate::model::event::Event;
+use crate::postgres::connect::query_error;
+
+/// Exposure of a server at a moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exposure {
+    /// Age of the oldest commit that could not be recovered.
+    pub exposure: Duration,
+    /// Whether that is an upper bound.
+    pub at_most: bool,
+    /// Position of the log.
+    pub lsn: String,
+    /// Last commit, where commit times are recorded.
+    pub last_commit: Option<Time>,
+    /// How it was measured.
+    pub source: String,
+    /// Last error of the archiver, if its last attempt failed.
+    pub failing: Option<String>,
+}
+
+impl Exposure {
+    /// As a fact.
+    pub fn fact(&self) -> Event {
+        Event::ExposureSampled {
+            exposure_ms: u64::try_from(self.exposure.as_millis()).unwrap_or(u64::MAX),
+            at_most: self.at_most,
+            lsn: Some(self.lsn.clone()),
+            last_commit: self.last_commit,
+            source: self.source.clone(),
+        }
+    }
+}
+
+/// Measures it. None when the server is in recovery or does not archive: then there is nothing to measure it by.
+///
+/// # Errors
+/// The query fails.
+pub async fn measure(c: &mut PgConnection) -> Result<Option<Exposure>> {
+    // The time a segment's file was last written needs pg_monitor; without it the time of archiving stands in.
+    let sql = "SELECT current_setting('archive_mode') <> 'off' AND NOT pg_is_in_recovery() AS archives, \
+               CASE WHEN pg_is_in_recovery() THEN '' ELSE pg_current_wal_lsn()::text END AS lsn, \
+               (extract(epoch FROM clock_timestamp()) * 1000000)::int8 AS now_us, \
+               (extract(epoch FROM a.last_archived_time) * 1000000)::int8 AS archived_us, \
+               a.last_archived_wal, \
+               CASE WHEN a.last_failed_time > coalesce(a.last_archived_time, '-infinity') \
+                    THEN a.last_failed_wal END AS failing, \
+               CASE WHEN has_function_privilege('pg_catalog.pg_ls_waldir()', 'EXECUTE') THEN \
+                 (SELECT (extract(epoch FROM w.modification) * 1000000)::int8 FROM pg_ls_waldir() w \
+                  WHERE w.name = a.last_archived_wal) END AS written_us \
+               FROM pg_stat_archiver a";
+    let row = sqlx::query(sql).fetch_one(&mut *c).await.map_err(|e| query_error(sql, &e))?;
+    if !row.get::<bool, _>("archives") {
+        return Ok(None);
+    }
+    let now = Time::from_micros(row.get::<i64, _>("now_us"));
+    let time = |name: &str| row.get::<Option<i64>, _>(name).map(Time::from_micros);
+    let last = last_commit(c).await?;
+    let (since, source) = match (time("written_us"), time("archived_us")) {
+        (Some(t), _) => (Some(t), "end of the last archived segment"),
+        (None, Some(t)) => (Some(t), "time of the last archiving"),
+        (None, None) => (None, "nothing is archived yet"),
+    };
+    let exposure = match (since, last) {
+        (Some(s), Some(l)) if l <= s => Duration::ZERO,
+        (Some(s), _) => now.since(s),
+        // Nothing was ever archived: everything would be lost, and since when is not known from here.
+        (None, Some(l)) => now.since(l),
+        (None, None) => Duration::ZERO,
+    };
+    Ok(Some(Exposure {
+        at_most: since.is_some() && !exposure.is_zero(),
+        exposure,
+        lsn: row.get("lsn"),
+        last_commit: last,
+        source: source.into(),
+        failing: row.get("failing"),
+    }))
+}

@@ -1,0 +1,174 @@
+//! Health of the service in front of the database, as the service itself tells it.
+
+use std::collections::BTreeMap;
+use std::sync::Once;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{Error, Result};
+use crate::model::CleanText;
+
+use super::watch::check_cancel;
+
+/// How long the service may take to answer.
+pub const TIMEOUT: Duration = Duration::from_secs(10);
+/// An answer longer than this is no health report.
+const MAX_ANSWER: usize = 1 << 20;
+
+/// What the service says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// All well.
+    pub healthy: bool,
+    /// Component to status, as the service words it.
+    pub components: BTreeMap<String, String>,
+    /// Component to one sentence, where the service gives one.
+    pub details: BTreeMap<String, String>,
+}
+
+impl Health {
+    /// One line: `billing degraded: …; database operational`.
+    pub fn describe(&self) -> String {
+        let parts: Vec<String> = self
+            .components
+            .iter()
+            .map(|(name, status)| match self.details.get(name) {
+                Some(d) if !d.is_empty() => format!("{name} {status} ({d})"),
+                _ => format!("{name} {status}"),
+            })
+            .collect();
+        if parts.is_empty() { "no component reported".into() } else { parts.join("; ") }
+    }
+}
+
+/// The members of a health report that are understood; everything else is ignored.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Report {
+    status: Option<String>,
+    healthy: Option<bool>,
+    components: BTreeMap<String, serde_json::Value>,
+    details: BTreeMap<String, serde_json::Value>,
+}
+
+/// Words with which services say that a component is well.
+const GOOD: [&str; 8] = ["operational", "ok", "up", "healthy", "pass", "good", "green", "true"];
+
+fn is_good(word: &str) -> bool {
+    GOOD.contains(&word.to_lowercase().as_str())
+}
+
+/// Reads an answer: its HTTP status and body. Without JSON the status alone decides.
+pub fn understand(status: u16, body: &str) -> Health {
+    let answered = (200..300).contains(&status);
+    let report: Report = serde_json::from_str(body).unwrap_or_default();
+    let word = |v: &serde_json::Value| -> String {
+        let text = match v {
+            serde_json::Value::String(s) => s.clone(),
+            serde_json::Value::Object(o) => match o.get("status") {
+                Some(serde_json::Value::String(s)) => s.clone(),
+                _ => v.to_string(),
+            },
+            other => other.to_string(),
+        };
+        CleanText::text(&text).to_string()
+    };
+    let mut components: BTreeMap<String, String> =
+        report.components.iter().map(|(k, v)| (CleanText::text(k).to_string(), word(v))).collect();
+    let details = report
+        .details
+        .iter()
+        .map(|(k, v)| (CleanText::text(k).to_string(), word(v)))
+        .filter(|(_, v)| !v.is_empty())
+        .collect();
+    let said = report.healthy.unwrap_or_else(|| report.status.as_deref().is_none_or(is_good));
+    let healthy = answered && said && components.values().all(|s| is_good(s));
+    if !answered {
+        components.insert("http".into(), status.to_string());
+    } else if components.is_empty() {
+        let status = report.status.unwrap_or_else(|| "operational".into());
+        components.insert("service".into(), CleanText::text(&status).to_string());
+    }
+    Health { healthy, components, details }
+}
+
+/// Asks the service. A service that does not answer is reported as down, not as an error.
+///
+/// # Errors
+/// Config when the URL cannot be used.
+pub async fn ask(url: &str) -> Result<Health> {
+    let client = client()?;
+    let url = reqwest::Url::parse(url).map_err(|e| {
+        Error::config(format!("the health URL {url:?} cannot be used"))
+            .why(e)
+            .hint("put it right in service.health_url")
+    })?;
+    let down = |why: String| Health {
+        healthy: false,
+        components: BTreeMap::from([("service".to_string(), "down".to_string())]),
+        details: BTreeMap::from([("service".to_string(), CleanText::text(&why).to_string())]),
+    };
+    let mut response = match client.get(url).send().await {
+        Ok(r) => r,
+        // reqwest's message names the URL, which may hold credentials.
+        Err(e) => return Ok(down(innermost(&e.without_url()))),
+    };
+    let status = response.status().as_u16();
+    let mut body = Vec::new();
+    while body.len() < MAX_ANSWER {
+        match response.chunk().await {
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(None) => break,
+            Err(e) => return Ok(down(innermost(&e.without_url()))),
+        }
+    }
+    Ok(understand(status, &String::from_utf8_lossy(&body)))
+}
+
+/// Asks until the service has been well for `hold` without a break, or `limit` is over. Returns the last answer.
+///
+/// # Errors
+/// Config when the URL cannot be used, interrupted on request.
+pub async fn wait_healthy(url: &str, hold: Duration, limit: Duration, cancel: &CancellationToken) -> Result<Health> {
+    let begun = Instant::now();
+    let mut well_since: Option<Instant> = None;
+    loop {
+        check_cancel(cancel, "the service was not seen healthy")?;
+        let health = ask(url).await?;
+        if health.healthy {
+            if well_since.get_or_insert_with(Instant::now).elapsed() >= hold {
+                return Ok(health);
+            }
+        } else {
+            well_since = None;
+            if begun.elapsed() >= limit {
+                return Ok(health);
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+}
+
+/// The cause behind the causes: what the operating system said.
+fn innermost(e: &dyn std::error::Error) -> String {
+    let mut last = e;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    last.to_string()
+}
+
+fn client() -> Result<reqwest::Client> {
+    static PROVIDER: Once = Once::new();
+    PROVIDER.call_once(|| {
+        // An error only says that a provider is installed already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    });
+    reqwest::Client::builder()
+        .timeout(TIMEOUT)
+        .user_agent(concat!("breakglass/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(|e| Error::state("no HTTP client can be made").why(e))
+}
