@@ -6,7 +6,8 @@ use crate::incident::{RunStatus, StepStatus};
 
 use super::command::{Cmd, Danger};
 use super::data::{Recording, Worker};
-use super::{App, HomeRow, Screen, runnable};
+use super::{App, HomeRow, Screen};
+use crate::action::runnable;
 
 /// The reason why `cmd` is not possible, or `None` when it is.
 pub fn why_not(cmd: Cmd, app: &App) -> Option<String> {

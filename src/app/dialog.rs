@@ -4,6 +4,7 @@ use crate::incident::{Refusal, RunRequest};
 use crate::model::target::{Loss, RecoveryTarget};
 use crate::model::{Digest, RunId, StepId, Time};
 
+use super::Preview;
 use super::command::Context;
 use super::field::Line;
 
@@ -44,10 +45,10 @@ pub enum Ask {
     Values(Vec<String>),
     /// Name and value of a variable.
     Variable,
-    /// Run something that changes the world.
-    Run(Box<RunRequest>),
+    /// Run something that changes the world; what it would do was looked at.
+    Run(Box<RunRequest>, Preview),
     /// Run something that destroys; the name has to be typed.
-    Destroy(Box<RunRequest>, String),
+    Destroy(Box<RunRequest>, String, Preview),
     /// Something was refused; with a gate it can be waived here.
     Refused(Refusal),
     /// Pass a safety gate.
@@ -165,7 +166,7 @@ impl Dialog {
             ],
             Ask::Values(names) => names.iter().map(|n| Field::text(n, "value", "")).collect(),
             Ask::Variable => vec![Field::text("Name", "TARGET", ""), Field::text("Value", "never a secret", "")],
-            Ask::Destroy(_, name) => vec![Field::text("Type the name", name, "")],
+            Ask::Destroy(_, name, _) => vec![Field::text("Type the name", name, "")],
             Ask::Refused(Refusal { gate: Some(_), .. }) => {
                 vec![Field::text("Waive, because", "the reason is recorded; esc to leave it", "")]
             }
@@ -205,7 +206,7 @@ impl Dialog {
                 ],
                 0,
             )],
-            Ask::Drill { .. } | Ask::Run(_) | Ask::Refused(_) | Ask::Choose { .. } | Ask::Cancel(_) | Ask::Adopt(_) => {
+            Ask::Drill { .. } | Ask::Run(..) | Ask::Refused(_) | Ask::Choose { .. } | Ask::Cancel(_) | Ask::Adopt(_) => {
                 vec![]
             }
         };

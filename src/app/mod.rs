@@ -18,6 +18,7 @@ pub use crate::action::runnable;
 
 use std::time::Duration;
 
+use crate::action::Progress;
 use crate::incident::{Command, Now, RunRequest};
 use crate::model::event::Kind;
 use crate::model::{IncidentId, RunId, Scenario, Step, Time};
@@ -280,10 +281,25 @@ pub enum Msg {
     Opened(Box<Incident>),
     /// The journal or a worker of the open incident moved on.
     Changed(Box<Incident>),
+    /// A running action got further.
+    Progress(RunId, Progress),
+    /// What an action would do was looked at, and whose database that is.
+    Previewed(Box<RunRequest>, Preview),
     /// A message for the reader.
     Say(Tone, String),
     /// Something takes a while, or has ended.
     Busy(Option<String>),
+}
+
+/// What an action would do, as seen by looking.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Preview {
+    /// One line each.
+    pub lines: Vec<String>,
+    /// Name of the database it is about, as seen live.
+    pub database: Option<String>,
+    /// Why it could not be looked at.
+    pub failed: Option<String>,
 }
 
 /// Something asked of the world.
@@ -315,6 +331,8 @@ pub enum Effect {
     Leave,
     /// Submit a command; a note may have happened earlier than now.
     Submit(Command, Option<Time>),
+    /// Look, read-only, at what an action would do; what is seen is recorded.
+    Preview(Box<RunRequest>),
     /// Submit the request for a run and spawn its worker. `code` is the text of a `shell` or `sql` block.
     Run(Box<RunRequest>, Option<String>),
     /// Stop what is left of a run whose worker died.

@@ -6,7 +6,7 @@ use crate::model::plan::{Phase, Risk};
 
 use super::command::Cmd;
 use super::data::{Recording, Worker};
-use super::runnable;
+use crate::action::runnable;
 use super::{App, HomeRow, IncidentUi, Screen};
 
 /// What to do next.

@@ -6,7 +6,8 @@ use crate::model::target::RecoveryTarget;
 
 use super::super::dialog::{Ask, Dialog};
 use super::super::when::parse_when;
-use super::super::{App, Effect, Screen, runnable};
+use super::super::{App, Effect, Screen};
+use crate::action::runnable;
 use super::incident;
 
 /// Checks what was entered and does it; what is wrong is said in the dialog, which stays.
@@ -75,12 +76,12 @@ fn act(app: &mut App, dialog: &Dialog, out: &mut Vec<Effect>) -> Result<(), Stri
                 out.push(submit(Command::SetVariable { name, value }));
             }
         }
-        Ask::Run(request) => {
+        Ask::Run(request, _) => {
             app.dialogs.pop();
             incident::start(app, *request.clone(), out);
             return Ok(());
         }
-        Ask::Destroy(request, name) => {
+        Ask::Destroy(request, name, _) => {
             let typed = dialog.value(0);
             if typed != name {
                 return Err(format!("{typed:?} is not the name; type {name:?}, or esc to leave everything as it is"));

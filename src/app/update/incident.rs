@@ -7,7 +7,8 @@ use crate::model::plan::Risk;
 use super::super::command::Cmd;
 use super::super::data::Worker;
 use super::super::dialog::{Ask, Dialog, Field, SEVERITIES};
-use super::super::{App, Effect, Pane, Screen, StepsUi, Tone, runnable};
+use super::super::{App, Effect, IncidentUi, Pane, Preview, Screen, StepsUi, Tone};
+use crate::action::runnable;
 use super::motion;
 
 pub(super) fn command(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
@@ -204,31 +205,46 @@ pub(super) fn run(app: &mut App, out: &mut Vec<Effect>) {
             return app.dialogs.push(Dialog::new(Ask::Values(names)));
         }
     };
-    let name = state
-        .facts
-        .source
-        .as_ref()
-        .map(|(identity, _)| identity.database.clone())
-        .or_else(|| state.target.clone())
-        .unwrap_or_default();
-    if request.risk == Risk::Destroy {
-        // Whether the gates are open is asked as if the name had been typed; it is asked for last.
-        request.confirmed = Some(name.clone());
-    }
-    let wish = Command::RequestRun(request.clone());
+    // Whether the rules allow it is asked as if the name had been typed: that comes last.
+    let wish = Command::RequestRun(RunRequest { confirmed: name_of(ui), ..request.clone() });
     let context =
         Context { scenario: &ui.data.scenario, now: &app.now, actor: &app.env.actor, policy: &app.env.policy };
-    if let Err(refusal) = decide(Some(state), &wish, context) {
+    // What is unknown of the target is about to be looked at; everything else is said at once.
+    match decide(Some(state), &wish, context) {
+        Err(refusal) if refusal.gate != Some("identity") => {
+            return app.dialogs.push(Dialog::new(Ask::Refused(refusal)));
+        }
+        _ => {}
+    }
+    if request.risk == Risk::Read {
+        return start(app, request, out);
+    }
+    request.confirmed = None;
+    app.busy = Some("looking at the target".into());
+    out.push(Effect::Preview(Box::new(request)));
+}
+
+/// The name that has to be typed: the database as seen live, else the target as people call it.
+fn name_of(ui: &IncidentUi) -> Option<String> {
+    let seen = ui.data.state.facts.source.as_ref().map(|(identity, _)| identity.database.clone());
+    seen.or_else(|| ui.data.state.target.clone())
+}
+
+/// What the action would do was looked at: now it is asked, with everything that is known.
+pub(super) fn previewed(app: &mut App, request: RunRequest, preview: Preview) {
+    let Some(ui) = &app.incident else { return };
+    let name = preview.database.clone().or_else(|| name_of(ui));
+    let wish = Command::RequestRun(RunRequest { confirmed: name.clone(), ..request.clone() });
+    let context =
+        Context { scenario: &ui.data.scenario, now: &app.now, actor: &app.env.actor, policy: &app.env.policy };
+    if let Err(refusal) = decide(Some(&ui.data.state), &wish, context) {
         return app.dialogs.push(Dialog::new(Ask::Refused(refusal)));
     }
-    match request.risk {
-        Risk::Read => start(app, request, out),
-        Risk::Change => app.dialogs.push(Dialog::new(Ask::Run(Box::new(request)))),
-        Risk::Destroy => {
-            request.confirmed = None;
-            app.dialogs.push(Dialog::new(Ask::Destroy(Box::new(request), name)));
-        }
-    }
+    let ask = match request.risk {
+        Risk::Destroy => Ask::Destroy(Box::new(request), name.unwrap_or_default(), preview),
+        Risk::Read | Risk::Change => Ask::Run(Box::new(request), preview),
+    };
+    app.dialogs.push(Dialog::new(ask));
 }
 
 /// Asks the world to run it.

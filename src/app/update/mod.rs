@@ -53,6 +53,17 @@ pub fn update(app: &mut App, msg: Msg, now: Now) -> Vec<Effect> {
                 incident::go_along(app);
             }
         }
+        Msg::Progress(run, progress) => {
+            if let Some(ui) = &mut app.incident {
+                app.dirty |= ui.data.progress.get(&run) != Some(&progress);
+                ui.data.progress.insert(run, progress);
+            }
+        }
+        Msg::Previewed(request, preview) => {
+            app.busy = None;
+            app.dirty = true;
+            incident::previewed(app, *request, preview);
+        }
         Msg::Say(tone, text) => app.say(tone, text),
         Msg::Busy(what) => {
             app.busy = what;

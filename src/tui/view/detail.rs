@@ -3,7 +3,8 @@
 use ratatui::layout::Rect;
 
 use crate::action::{Progress, ProgressPhase};
-use crate::app::{App, IncidentUi, Pane, Shown, next, runnable, words};
+use crate::action::runnable;
+use crate::app::{App, IncidentUi, Pane, Shown, next, words};
 use crate::incident::{Run, RunStatus};
 use crate::model::event::Outcome;
 use crate::model::format_clock;

@@ -4,7 +4,7 @@ use ratatui::layout::Rect;
 
 use crate::app::command::Cmd;
 use crate::app::dialog::{Ask, Dialog, Field};
-use crate::app::{App, Shown, words};
+use crate::app::{App, Preview, Shown, words};
 use crate::model::RunId;
 use crate::model::plan::Risk;
 use crate::tui::theme::Role;
@@ -22,7 +22,7 @@ pub(super) fn yes_word(ask: &Ask) -> &'static str {
         Ask::Begin { .. } => "declare it",
         Ask::Drill { .. } => "start the drill",
         Ask::Values(_) | Ask::Variable => "set",
-        Ask::Run(_) => "run it",
+        Ask::Run(..) => "run it",
         Ask::Destroy(..) => "run it",
         Ask::Refused(_) | Ask::Waive => "waive",
         Ask::Choose { .. } => "choose it",
@@ -122,10 +122,11 @@ fn content(app: &App, ask: &Ask, columns: usize) -> (&'static str, Role, Vec<Vec
             say(&mut lines, Role::Muted, "Values are recorded and shown: never enter a secret here.");
             ("variable", Role::Accent, lines)
         }
-        Ask::Run(request) => {
+        Ask::Run(request, preview) => {
             say(&mut lines, Role::Text, "This will run, exactly as it stands here:");
             code(&mut lines, &request.shown);
             lines.push(vec![]);
+            foreseen(&mut lines, preview, columns);
             lines.extend(target.map(|t| vec![p(Role::Muted, "target  "), p(Role::Text, t)]));
             lines.push(vec![p(Role::Muted, "risk    "), p(Role::Warning, "changes something")]);
             lines.push(vec![
@@ -134,7 +135,7 @@ fn content(app: &App, ask: &Ask, columns: usize) -> (&'static str, Role, Vec<Vec
             ]);
             ("run", Role::Warning, lines)
         }
-        Ask::Destroy(request, name) => {
+        Ask::Destroy(request, name, preview) => {
             say(
                 &mut lines,
                 Role::Danger,
@@ -142,6 +143,7 @@ fn content(app: &App, ask: &Ask, columns: usize) -> (&'static str, Role, Vec<Vec
             );
             code(&mut lines, &request.shown);
             lines.push(vec![]);
+            foreseen(&mut lines, preview, columns);
             lines.extend(target.map(|t| vec![p(Role::Muted, "target  "), p(Role::Text, t)]));
             lines.push(vec![p(Role::Muted, "name    "), p(Role::Danger, name.clone())]);
             ("run something that destroys", Role::Danger, lines)
@@ -266,6 +268,23 @@ fn content(app: &App, ask: &Ask, columns: usize) -> (&'static str, Role, Vec<Vec
                 code(&mut lines, r.shown.lines().next().unwrap_or(""));
             }
             ("leave the console?", Role::Warning, lines)
+        }
+    }
+}
+
+/// What the look beforehand saw, or that it could not look.
+fn foreseen(lines: &mut Vec<Vec<Piece>>, preview: &Preview, columns: usize) {
+    let before = lines.len();
+    for line in &preview.lines {
+        for (n, row) in wrap(line, columns.saturating_sub(8), 0).into_iter().enumerate() {
+            let lead = if n == 0 && lines.len() == before { "does    " } else { "        " };
+            lines.push(vec![p(Role::Muted, lead), p(Role::Text, row)]);
+        }
+    }
+    if let Some(why) = &preview.failed {
+        for (n, row) in wrap(why, columns.saturating_sub(8), 0).into_iter().enumerate() {
+            let lead = if n == 0 { "unseen  " } else { "        " };
+            lines.push(vec![p(Role::Warning, lead), p(Role::Warning, row)]);
         }
     }
 }

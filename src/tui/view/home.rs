@@ -259,7 +259,7 @@ fn about_scenario(canvas: &Canvas<'_>, app: &App, row: &ScenarioRow, area: Rect)
     let g = canvas.glyphs();
     let s = &row.scenario;
     let columns = area.width.saturating_sub(2) as usize;
-    let runnable = s.steps.iter().filter(|s| crate::app::runnable::blocks(s).next().is_some()).count();
+    let runnable = s.steps.iter().filter(|s| crate::action::runnable::blocks(s).next().is_some()).count();
     let mut head = vec![p(
         Role::Text,
         format!("{}, {runnable} of them can be run from here", words::plural(s.steps.len() as u64, "step")),
