@@ -10,6 +10,7 @@ use crate::config::{Config, Environment};
 use crate::error::{Error, ErrorKind, Result};
 
 pub mod act;
+pub mod console;
 pub mod completions;
 pub mod export;
 pub mod incident;
@@ -40,6 +41,8 @@ struct Subcommand {
 /// Subcommands that are not actions. Actions (`health`, `pitr restore`, …) come from the registry.
 fn subcommands() -> Vec<Subcommand> {
     vec![
+        Subcommand { command: console::open_command, run: console::open },
+        Subcommand { command: console::resume_command, run: console::resume },
         Subcommand { command: incident::command, run: incident::run },
         Subcommand { command: export::command, run: export::run },
         Subcommand { command: journal::command, run: journal::run },
@@ -74,6 +77,7 @@ pub fn command() -> Command {
                 .global(true)
                 .help("Print one JSON document on stdout; messages go to stderr"),
         );
+    root = console::flags(root);
     for sub in subcommands() {
         root = root.subcommand((sub.command)());
     }
@@ -136,7 +140,7 @@ fn dispatch(matches: &ArgMatches, json: bool) -> Result<u8> {
     let config = Config::load(&env, matches.get_one::<PathBuf>("config").map(PathBuf::as_path))?;
     let invocation = Invocation { env, config, json };
     let Some((name, sub)) = matches.subcommand() else {
-        return Err(Error::usage("There is no console yet"));
+        return console::run(&invocation, &matches, console::Start::Home);
     };
     for known in subcommands() {
         if (known.command)().get_name() == name {

@@ -78,11 +78,18 @@ pub fn translate(app: &App, keymap: &Keymap, key: Key) -> Option<Msg> {
     }
 }
 
-/// Runs the console until the responder leaves, a signal ends it or the terminal goes away.
+/// Runs the console until the responder leaves, a signal ends it or the terminal goes away. `first` is asked of the
+/// driver to begin with.
 ///
 /// # Errors
 /// When there is no terminal, or it cannot be written to.
-pub async fn run(mut app: App, options: &Options, mut port: Port, clock: impl Fn() -> Now) -> Result<Ending> {
+pub async fn run(
+    mut app: App,
+    options: &Options,
+    mut port: Port,
+    first: Vec<Effect>,
+    clock: impl Fn() -> Now,
+) -> Result<Ending> {
     let mut signals = Signals::new()?;
     let mut terminal = Terminal::enter(app.settings.mouse)?;
     app.size = terminal::size();
@@ -90,6 +97,9 @@ pub async fn run(mut app: App, options: &Options, mut port: Port, clock: impl Fn
     // The first frame is on the screen before anything is read from disk.
     frames.draw(&mut terminal, &mut app, options)?;
     send(&port, &mut app, Effect::LoadHome);
+    for effect in first {
+        send(&port, &mut app, effect);
+    }
     let mut input = read_input();
     loop {
         let clock_due = if app.has_clock() { until_next_second(&app.now) } else { Duration::from_secs(3600) };

@@ -1,0 +1,391 @@
+//! The open incident: its journal, its workers, and what is known of it for the screen.
+//!
+//! When the journal cannot be written (a full or dead disk) the steps can still be worked: the same decisions are then
+//! applied in memory only, and the screen says so loudly until writing works again.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::World;
+use super::output::Follow;
+use crate::app::data::{Incident as Data, Recording, RowKind, TimelineRow, Worker};
+use crate::config::{Secrets, Settings};
+use crate::drill::session::settings_for;
+use crate::error::{Error, Result};
+use crate::export::timeline::{Tone as RowTone, rows_of};
+use crate::incident::forecast::StepTimes;
+use crate::incident::{Command, Context, Now, Policy, RunRequest, State, decide};
+use crate::journal::Watch;
+use crate::journal::clock::Clock;
+use crate::model::event::Kind;
+use crate::model::plan::Scenario;
+use crate::model::{Actor, CleanText, Digest, IncidentId, Record, RunId, Seq, Time};
+use crate::runtime::adopt::START_GRACE;
+use crate::runtime::{History, Incident, Job, Opening, RunHealth, SubmitError, actor, look, policy, start_run};
+
+/// An incident that is on the screen.
+pub(super) struct Session {
+    /// Its journal; none when not even the first record could be written.
+    incident: Option<Incident>,
+    /// What is known: of the journal, or of memory while nothing can be written.
+    state: State,
+    records: Vec<Record>,
+    scenario: Arc<Scenario>,
+    settings: Settings,
+    secrets: Secrets,
+    /// Why nothing can be run: a drill whose sandbox is gone.
+    no_world: Option<Error>,
+    policy: Policy,
+    actor: Actor,
+    clock: Clock,
+    times: Arc<StepTimes>,
+    workers: BTreeMap<RunId, Worker>,
+    /// Why nothing is recorded, and how many records of `records` are only in memory.
+    unrecorded: Option<(String, usize)>,
+    watch: Option<Watch>,
+    /// What the screen was told last.
+    shown: Option<(Seq, Digest, BTreeMap<RunId, Worker>, Recording)>,
+    timeline: Arc<Vec<TimelineRow>>,
+}
+
+impl Session {
+    /// Opens an incident that is there.
+    pub(super) fn open(world: &World, id: &IncidentId) -> Result<Self> {
+        let state = world.store.state(id)?;
+        let policy = policy(&settings_for(&state, &world.config).unwrap_or_default().0);
+        let incident = world.store.incident(id, policy.clone())?;
+        Self::of(world, incident, policy)
+    }
+
+    /// Opens a new real incident; in memory only when the disk does not take it.
+    pub(super) fn begin(
+        world: &World,
+        file: &str,
+        slug: &str,
+        severity: &str,
+        impact: Option<(Time, String)>,
+    ) -> Result<Self> {
+        let library = world.plans.read()?;
+        let (document, scenario) = library
+            .scenarios()
+            .find(|(d, s)| d.plan.file == file && s.slug == slug)
+            .ok_or_else(|| Error::usage(format!("the scenario {slug:?} is no longer in {file:?}")))?;
+        let policy = policy(&world.config.settings);
+        let opening = Opening {
+            kind: Kind::Real,
+            plan: document.plan.clone(),
+            documents: vec![(document.plan.file.clone(), document.bytes.clone())],
+            scenario: slug.to_string(),
+            rto_ms: None,
+            rpo_ms: None,
+            target: world.config.settings.target.clone(),
+            expect: world.config.settings.expect.clone(),
+            policy: policy.clone(),
+        };
+        let made = world.store.check_writable().and_then(|()| world.store.create(opening));
+        let mut session = match made {
+            Ok(incident) => Self::of(world, incident, policy)?,
+            Err(e) => Self::in_memory(world, scenario, policy, &e)?,
+        };
+        session.submit(Command::Declare { severity: severity.to_string() }, None)?;
+        if let Some((at, source)) = impact {
+            session.submit(Command::SetImpact { at, source }, None)?;
+        }
+        Ok(session)
+    }
+
+    fn of(world: &World, incident: Incident, policy: Policy) -> Result<Self> {
+        let state = incident.state()?.clone();
+        // A drill whose sandbox is gone can still be read, noted and closed; nothing can be run in it.
+        let (found, no_world) = match settings_for(&state, &world.config) {
+            Ok(found) => (found, None),
+            Err(e) => (Default::default(), Some(e)),
+        };
+        let (settings, secrets) = found;
+        let history = History::read(&world.store).unwrap_or_default();
+        Ok(Self {
+            scenario: incident.scenario().clone(),
+            records: incident.records().to_vec(),
+            times: Arc::new(history.step_times(&state.scenario)),
+            incident: Some(incident),
+            state,
+            settings,
+            secrets,
+            no_world,
+            policy,
+            actor: actor(),
+            clock: Clock::new(),
+            workers: BTreeMap::new(),
+            unrecorded: None,
+            watch: None,
+            shown: None,
+            timeline: Arc::default(),
+        })
+    }
+
+    fn in_memory(world: &World, scenario: &Scenario, policy: Policy, why: &Error) -> Result<Self> {
+        let clock = Clock::new();
+        let actor = actor();
+        let now = now(&clock);
+        let settings = world.config.settings.clone();
+        let open = Command::Open {
+            id: IncidentId::new(format!("{}-{}-unrecorded", now.time.compact(), scenario.slug)),
+            kind: Kind::Real,
+            plan: Digest::new("0".repeat(64)),
+            rto_ms: None,
+            rpo_ms: None,
+            program: env!("CARGO_PKG_VERSION").into(),
+            target: settings.target.clone(),
+            expect: settings.expect.clone(),
+        };
+        let context = Context { scenario, now: &now, actor: &actor, policy: &policy };
+        let events = decide(None, &open, context).map_err(|r| Error::refused(r.to_string()))?;
+        let record = unwritten(1, open.name(), &now, None, &actor, events);
+        let state = State::fold(std::slice::from_ref(&record))
+            .ok_or_else(|| Error::state("an incident cannot be opened in memory"))?;
+        Ok(Self {
+            incident: None,
+            state,
+            records: vec![record],
+            scenario: Arc::new(scenario.clone()),
+            settings,
+            secrets: world.config.secrets.clone(),
+            no_world: None,
+            policy,
+            actor,
+            clock,
+            times: Arc::default(),
+            workers: BTreeMap::new(),
+            unrecorded: Some((why.what.clone(), 1)),
+            watch: None,
+            shown: None,
+            timeline: Arc::default(),
+        })
+    }
+
+    pub(super) fn id(&self) -> &IncidentId {
+        &self.state.id
+    }
+    pub(super) fn is_drill(&self) -> bool {
+        self.state.kind == Kind::Drill
+    }
+    pub(super) fn has_open_runs(&self) -> bool {
+        self.state.open_runs().next().is_some()
+    }
+    pub(super) fn run_dir(&self, run: RunId) -> Option<PathBuf> {
+        self.incident.as_ref().map(|i| i.run_dir(run))
+    }
+    pub(super) fn dir(&self) -> Option<PathBuf> {
+        self.incident.as_ref().map(|i| i.dir().to_path_buf())
+    }
+    pub(super) fn state(&self) -> &State {
+        &self.state
+    }
+    /// Settings and secrets of its actions.
+    pub(super) fn settings(&self) -> Result<(Settings, Secrets)> {
+        match &self.no_world {
+            Some(e) => Err(e.clone()),
+            None => Ok((self.settings.clone(), self.secrets.clone())),
+        }
+    }
+    pub(super) fn watch(&mut self, changed: impl Fn() + Send + 'static) {
+        self.watch = self.incident.as_ref().map(|i| i.watch(changed));
+    }
+
+    /// Submits a command. What the rules refuse is an error; what the disk refuses is applied in memory.
+    pub(super) fn submit(&mut self, command: Command, at: Option<Time>) -> Result<()> {
+        let Some(incident) = &mut self.incident else { return self.apply_unwritten(&command, at) };
+        match incident.submit_at(command.clone(), at) {
+            Ok(_) => {
+                if let Some((_, lost)) = self.unrecorded.take() {
+                    self.catch_up(lost);
+                }
+                self.take_over()
+            }
+            Err(SubmitError::Refused(refusal)) => Err(SubmitError::Refused(refusal).into()),
+            Err(SubmitError::Failed(e)) if incident.read_only_because().is_some() => Err(e),
+            Err(SubmitError::Failed(e)) => {
+                let count = self.unrecorded.as_ref().map_or(0, |(_, n)| *n);
+                self.unrecorded = Some((e.what.clone(), count));
+                self.apply_unwritten(&command, at)
+            }
+        }
+    }
+
+    /// The same decision, kept in memory only.
+    fn apply_unwritten(&mut self, command: &Command, at: Option<Time>) -> Result<()> {
+        if matches!(command, Command::RequestRun(_)) {
+            return Err(Error::state("nothing can be run from here while nothing can be recorded")
+                .why("a worker needs the journal to say that it began")
+                .hint("Run it in a shell; write down when."));
+        }
+        let now = now(&self.clock);
+        let context = Context { scenario: &self.scenario, now: &now, actor: &self.actor, policy: &self.policy };
+        let events = decide(Some(&self.state), command, context)
+            .map_err(|r| Error::from(SubmitError::Refused(r)))?;
+        if events.is_empty() {
+            return Ok(());
+        }
+        let record = unwritten(self.state.seq.0 + 1, command.name(), &now, at, &self.actor, events);
+        self.state.apply(&record);
+        self.records.push(record);
+        if let Some((_, n)) = &mut self.unrecorded {
+            *n += 1;
+        }
+        Ok(())
+    }
+
+    /// Writing works again: what was only in memory goes into the journal as notes, at the times it happened.
+    fn catch_up(&mut self, lost: usize) {
+        let from = self.records.len().saturating_sub(lost);
+        let missed: Vec<(Time, String)> = self.records[from..]
+            .iter()
+            .flat_map(|r| rows_of(r, &self.state, Some(&self.scenario)).into_iter().map(|row| (r.occurred_at, row.what)))
+            .collect();
+        if let Some(incident) = &mut self.incident {
+            for (at, what) in missed {
+                let text = format!("while nothing could be recorded: {what}");
+                let _ = incident.submit_at(Command::Note { text }, Some(at));
+            }
+        }
+    }
+
+    /// Requests a run and starts its worker.
+    pub(super) fn run(&mut self, world: &World, request: RunRequest, code: Option<String>) -> Result<()> {
+        let Some(incident) = &mut self.incident else {
+            return self.apply_unwritten(&Command::RequestRun(request), None);
+        };
+        if let Some(e) = &self.no_world {
+            return Err(e.clone());
+        }
+        let job = Job { settings: self.settings.clone(), code, output_limit: None };
+        let (_, started) = start_run(incident, request, &job, &self.secrets, &world.program)?;
+        started?;
+        self.take_over()
+    }
+
+    /// Reads what is new. Says whether the screen has to be told.
+    pub(super) fn refresh(&mut self) -> Result<bool> {
+        if let Some(incident) = &mut self.incident {
+            let health = look(incident, START_GRACE)?;
+            self.workers = health
+                .into_iter()
+                .map(|(run, health)| {
+                    let worker = match health {
+                        RunHealth::Starting | RunHealth::Running | RunHealth::Elsewhere(_) => Worker::Alive,
+                        RunHealth::WorkerDied(_) => Worker::ChildrenOnly,
+                        RunHealth::Unknown => Worker::Gone,
+                    };
+                    (run, worker)
+                })
+                .collect();
+            if self.unrecorded.is_none() {
+                self.take_over()?;
+            }
+        }
+        let now = (self.state.seq, self.state.head.clone(), self.workers.clone(), self.recording());
+        if self.shown.as_ref() == Some(&now) {
+            return Ok(false);
+        }
+        self.timeline = Arc::new(self.records.iter().flat_map(|r| self.rows(r)).collect());
+        self.shown = Some(now);
+        Ok(true)
+    }
+
+    fn take_over(&mut self) -> Result<()> {
+        if let Some(incident) = &self.incident {
+            self.state = incident.state()?.clone();
+            self.records = incident.records().to_vec();
+            self.scenario = incident.scenario().clone();
+        }
+        Ok(())
+    }
+
+    fn recording(&self) -> Recording {
+        let read_only = self.incident.as_ref().and_then(|i| i.read_only_because());
+        match (&self.unrecorded, read_only) {
+            (Some((why, _)), _) => Recording::NotRecorded(why.clone()),
+            (None, Some(why)) => Recording::ReadOnly(why.to_string()),
+            (None, None) if self.state.read_only => {
+                Recording::ReadOnly("the journal holds events of a newer breakglass".into())
+            }
+            (None, None) => Recording::On,
+        }
+    }
+
+    fn rows(&self, record: &Record) -> Vec<TimelineRow> {
+        rows_of(record, &self.state, Some(&self.scenario))
+            .into_iter()
+            .map(|row| TimelineRow {
+                seq: row.seq,
+                at: row.at,
+                recorded: record.recorded_at,
+                actor: record.actor.clone(),
+                kind: match (row.tone, row.event.as_str()) {
+                    (_, "note_added") => RowKind::Note,
+                    (_, "run_requested" | "run_started") => RowKind::Run,
+                    (RowTone::Milestone, _) => RowKind::Incident,
+                    (RowTone::Good, _) => RowKind::Good,
+                    (RowTone::Warn, _) => RowKind::Attention,
+                    (RowTone::Bad, _) => RowKind::Bad,
+                    (RowTone::Plain, event) if event.starts_with("step") => RowKind::Step,
+                    (RowTone::Plain, _) => RowKind::Fact,
+                },
+                text: CleanText::text(&row.what),
+            })
+            .collect()
+    }
+
+    /// What the screen shows of it.
+    pub(super) fn data(&self, follow: Option<&Follow>) -> Data {
+        let mut progress = BTreeMap::new();
+        let mut outputs = BTreeMap::new();
+        if let Some(follow) = follow {
+            if self.state.runs.get(&follow.run).is_some_and(|r| !r.is_open()) {
+                follow.finish();
+            }
+            progress.insert(follow.run, follow.progress());
+            outputs.insert(follow.run, follow.output());
+        }
+        Data {
+            state: self.state.clone(),
+            scenario: self.scenario.clone(),
+            timeline: self.timeline.clone(),
+            times: self.times.clone(),
+            recording: self.recording(),
+            workers: self.workers.clone(),
+            progress,
+            outputs,
+        }
+    }
+}
+
+fn now(clock: &Clock) -> Now {
+    let r = clock.read();
+    Now { time: r.now, up_ms: r.up_ms, boot: r.boot }
+}
+
+/// A record that is in no journal.
+fn unwritten(
+    seq: u64,
+    command: &str,
+    now: &Now,
+    at: Option<Time>,
+    actor: &Actor,
+    events: Vec<crate::model::Event>,
+) -> Record {
+    Record {
+        v: 1,
+        seq: Seq(seq),
+        command: command.into(),
+        occurred_at: at.unwrap_or(now.time),
+        recorded_at: now.time,
+        up_ms: now.up_ms,
+        boot: now.boot.clone(),
+        actor: actor.clone(),
+        events,
+        prev: Digest::new(""),
+        hash: Digest::new("not recorded"),
+    }
+}

@@ -1,0 +1,287 @@
+//! What takes its time, each on a thread of its own, so that the journal is followed and keys are answered all the while.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Driver, Job, Msg, Tone, World, one_line};
+use crate::action::{Ctx, Output, Progress};
+use crate::app::Preview;
+use crate::app::data::{Home, IncidentRow, LastDrill, ScenarioRow};
+use crate::drill::sandbox::{Options, Sandbox};
+use crate::drill::session::{Exercise, RPO_MS, RTO_MS, judged, open, runtime, wait_for_alarm};
+use crate::drill::release;
+use crate::error::{Context, Error, Result};
+use crate::export::{self, Format};
+use crate::incident::{Command, RunRequest, RunStatus, State, StepStatus};
+use crate::model::event::Kind;
+use crate::model::{CleanText, IncidentId, RunId};
+use crate::process::locks;
+use crate::runtime::History;
+
+/// The scenario that has a sandbox.
+const REHEARSABLE: &str = "database-corruption";
+
+/// How long a look at a target may take before the dialog opens without it.
+const LOOK: Duration = Duration::from_secs(20);
+
+/// Runs `work` on a thread; an error is told to the reader.
+fn aside(driver: &Driver, name: &str, work: impl FnOnce(&World) -> Result<Vec<Msg>> + Send + 'static) -> Result<()> {
+    let (world, messages) = (driver.world.clone(), driver.messages.clone());
+    let run = move || {
+        let said = match work(&world) {
+            Ok(said) => said,
+            Err(e) => vec![Msg::Busy(None), Msg::Say(Tone::Bad, one_line(&e))],
+        };
+        for msg in said {
+            // Only fails when the screen is gone.
+            let _ = messages.blocking_send(msg);
+        }
+    };
+    std::thread::Builder::new().name(name.into()).spawn(run).state(|| "cannot start a thread".into())?;
+    Ok(())
+}
+
+/// Reads plans, incidents and what they tell of earlier times.
+pub(super) fn home(driver: &Driver) -> Result<()> {
+    aside(driver, "home", |world| {
+        let mut problems = Vec::new();
+        let library = world.plans.read()?;
+        problems.extend(library.notices.iter().cloned());
+        let history = History::read(&world.store).unwrap_or_else(|e| {
+            problems.push(one_line(&e));
+            History::default()
+        });
+        for (id, why) in &history.unreadable {
+            problems.push(format!("incident {id} cannot be read: {why}"));
+        }
+        if let Err(e) = world.store.check_writable() {
+            problems.push(one_line(&e));
+        }
+        let scenarios = library
+            .scenarios()
+            .map(|(document, scenario)| {
+                let past = history.scenarios.get(&scenario.slug);
+                ScenarioRow {
+                    file: document.plan.file.clone(),
+                    scenario: Arc::new(scenario.clone()),
+                    last_drill: past.and_then(|p| p.last_drill()).map(|p| LastDrill {
+                        at: p.opened,
+                        took: p.rto,
+                        passed: p.rto.is_some().then(|| p.went_well()),
+                    }),
+                    rehearsable: scenario.slug == REHEARSABLE,
+                    times: Arc::new(history.step_times(&scenario.slug)),
+                }
+            })
+            .collect();
+        let mut incidents: Vec<IncidentRow> = Vec::new();
+        for (id, _) in &history.open {
+            if let Ok(state) = world.store.state(id) {
+                let total = library.scenarios().find(|(_, s)| s.slug == state.scenario).map_or(0, |(_, s)| s.steps.len());
+                incidents.push(row(&state, total));
+            }
+        }
+        incidents.sort_by_key(|i| i.kind == Kind::Drill);
+        let problems = problems.iter().map(|p| CleanText::text(p).to_string()).collect();
+        Ok(vec![Msg::Home(Box::new(Home { scenarios, incidents, problems }))])
+    })
+}
+
+fn row(state: &State, total: usize) -> IncidentRow {
+    let over = state.steps.values().filter(|s| matches!(s.status, StepStatus::Done | StepStatus::Skipped)).count();
+    IncidentRow {
+        id: state.id.clone(),
+        kind: state.kind,
+        title: state.title.clone(),
+        severity: state.severity.clone(),
+        since: state.impact.as_ref().map_or(state.opened.at, |i| i.at),
+        rto: state.rto,
+        restored: state.restored.as_ref().map(|r| r.at),
+        steps: (over, total.max(over)),
+        running: state.open_runs().filter(|r| r.status != RunStatus::Unknown).count(),
+        unknown: state.open_runs().filter(|r| r.status == RunStatus::Unknown).count(),
+    }
+}
+
+/// Makes a sandbox, waits for the alarm and opens the drill.
+pub(super) fn drill(driver: &Driver, file: String, slug: String) -> Result<()> {
+    let (messages, jobs) = (driver.messages.clone(), driver.jobs.clone());
+    aside(driver, "drill", move |world| {
+        let busy = |text: &str| {
+            let _ = messages.blocking_send(Msg::Busy(Some(text.to_string())));
+        };
+        busy("making a private PostgreSQL with a small shop");
+        world.store.check_writable()?;
+        let library = world.plans.read()?;
+        let (document, scenario) = library
+            .scenarios()
+            .find(|(d, s)| d.plan.file == file && s.slug == slug)
+            .ok_or_else(|| Error::usage(format!("the scenario {slug:?} is no longer in {file:?}")))?;
+        let config = &world.config.drill;
+        let mut options = Options::new()?;
+        options.size = config.size.unwrap_or(options.size);
+        options.keep = world.keep;
+        options.bin_dir = world.config.settings.bin_dir.clone();
+        options.run_as = world.config.settings.run_as.clone();
+        let sandbox = Sandbox::make(&options, &mut |text| busy(text))?;
+        let exercise = Exercise {
+            plan: document.plan.clone(),
+            documents: vec![(document.plan.file.clone(), document.bytes.clone())],
+            scenario: scenario.slug.clone(),
+            rto_ms: config.rto_s.map_or(RTO_MS, |s| s.saturating_mul(1000)),
+            rpo_ms: config.rpo_s.map_or(RPO_MS, |s| s.saturating_mul(1000)),
+            delay: Duration::ZERO,
+        };
+        let opened = (|| {
+            sandbox.inject(release::Window::default())?;
+            busy("the shop is live; a faulty release goes out at a moment nobody knows");
+            let gone = || messages.is_closed();
+            let alarm = wait_for_alarm(&sandbox, &gone)?;
+            let incident = open(&world.store, &sandbox, &exercise, &alarm)?;
+            Ok((alarm, incident.id().clone()))
+        })();
+        match opened {
+            Ok((alarm, id)) => {
+                // Full: the driver takes its time; this thread has nothing else to do.
+                let _ = jobs.send(Job::Open(id));
+                Ok(vec![Msg::Busy(None), Msg::Say(Tone::Bad, format!("ALARM: {alarm}"))])
+            }
+            Err(e) => {
+                // Nobody will come back to a drill that has no incident.
+                let _ = sandbox.teardown();
+                Err(e)
+            }
+        }
+    })
+}
+
+/// Judges a drill by the umpire's logs, closes it, and clears the sandbox away.
+pub(super) fn close_drill(driver: &Driver, close: Command) -> Result<()> {
+    let Some(session) = &driver.session else { return Ok(()) };
+    let (id, scratch) = (session.id().clone(), session.state().facts.drill.as_ref().map(|d| d.0.clone()));
+    let (jobs, messages) = (driver.jobs.clone(), driver.messages.clone());
+    aside(driver, "judge", move |world| {
+        let _ = messages.blocking_send(Msg::Busy(Some("judging the drill by the umpire's own logs".into())));
+        let incident = world.store.incident(&id, Default::default())?;
+        let sandbox = match scratch.map(|s| Sandbox::join(std::path::Path::new(&s))) {
+            Some(Ok(sandbox)) => sandbox,
+            // Without its sandbox a drill cannot be judged any more; it can still be closed.
+            _ => {
+                let _ = jobs.send(Job::Submit(id, close));
+                return Ok(vec![Msg::Busy(None), Msg::Say(Tone::Bad, "the sandbox is gone: closed without a judgement".into())]);
+            }
+        };
+        if let Some(run) = incident.state()?.open_runs().next() {
+            return Err(Error::refused(format!("run {} is still open", run.id)).hint("wait for it, or stop it with x"));
+        }
+        let verdict = judged(&sandbox, &incident, &runtime()?)?;
+        let passed = matches!(&verdict, crate::model::Event::DrillJudged { passed: true, .. });
+        let _ = jobs.send(Job::Submit(id.clone(), Command::Observe { facts: vec![verdict] }));
+        let _ = jobs.send(Job::Submit(id, close));
+        let mut said = vec![Msg::Busy(None)];
+        said.push(match passed {
+            true => Msg::Say(Tone::Good, "the judge agrees with every figure: the drill is passed".into()),
+            false => Msg::Say(Tone::Bad, "the judge does not agree: see the timeline (t)".into()),
+        });
+        if world.keep {
+            said.push(Msg::Say(Tone::Info, format!("the sandbox is kept in {}", sandbox.dir().display())));
+        } else if let Err(e) = sandbox.teardown() {
+            said.push(Msg::Say(Tone::Bad, one_line(&e)));
+        }
+        Ok(said)
+    })
+}
+
+/// Looks, read-only, at what an action would do. Facts seen are recorded; then the screen asks.
+pub(super) fn preview(driver: &Driver, request: Box<RunRequest>) -> Result<()> {
+    let Some(session) = &driver.session else { return Ok(()) };
+    let id = session.id().clone();
+    let found = session.settings();
+    let (state, dir) = (session.state().clone(), session.dir());
+    let jobs = driver.jobs.clone();
+    aside(driver, "preview", move |world| {
+        let seen = (|| {
+            let (settings, secrets) = found?;
+            let action = world
+                .registry
+                .get(&request.action)
+                .ok_or_else(|| Error::state(format!("there is no action {:?}", request.action)))?;
+            let cancel = CancellationToken::new();
+            let ctx = Ctx {
+                settings: Arc::new(settings),
+                secrets: Arc::new(secrets),
+                incident: Some(Arc::new(state)),
+                incident_dir: dir,
+                run_dir: None,
+                children_lock: None,
+                out: Arc::new(Nowhere),
+                cancel: cancel.clone(),
+                code: (request.action == "shell" || request.action == "sql").then(|| request.shown.clone()),
+                confirmed: None,
+            };
+            runtime()?.block_on(async {
+                match tokio::time::timeout(LOOK, action.preview(&ctx, &request.args)).await {
+                    Ok(done) => done,
+                    Err(_) => {
+                        cancel.cancel();
+                        Err(Error::target("the target did not answer").why(format!("waited {} s", LOOK.as_secs())))
+                    }
+                }
+            })
+        })();
+        let preview = match seen {
+            Ok(seen) => {
+                if !seen.facts.is_empty() {
+                    let _ = jobs.send(Job::Submit(id, Command::Observe { facts: seen.facts }));
+                }
+                Preview {
+                    lines: seen.lines.iter().map(|l| CleanText::text(l).to_string()).collect(),
+                    database: seen.target.map(|t| t.database),
+                    failed: None,
+                }
+            }
+            Err(e) => Preview { failed: Some(one_line(&e)), ..Preview::default() },
+        };
+        // After the facts: the driver's thread has them in the journal and on the screen when this arrives there.
+        let (done, wait) = std::sync::mpsc::sync_channel(1);
+        let _ = jobs.send(Job::Reached(done));
+        let _ = wait.recv_timeout(Duration::from_secs(10));
+        Ok(vec![Msg::Previewed(request, preview)])
+    })
+}
+
+/// Writes the timeline in all formats beside the incidents.
+pub(super) fn export(driver: &Driver, id: IncidentId) -> Result<()> {
+    aside(driver, "export", move |world| {
+        let folder = world.store.root().join("exports").join(id.as_str());
+        let formats = [Format::Markdown, Format::Html, Format::Json, Format::Csv];
+        let written = export::write(&world.store.incident_dir(&id), &formats, &folder)?;
+        let text = format!("{} files of the timeline in {}", written.len(), folder.display());
+        Ok(vec![Msg::Say(Tone::Good, text)])
+    })
+}
+
+/// A preview says what it has to say in what it returns.
+struct Nowhere;
+
+impl Output for Nowhere {
+    fn line(&self, _: &str) {}
+    fn bytes(&self, _: &[u8]) {}
+    fn progress(&self, _: &Progress) {}
+}
+
+/// Stops what is left of a run whose worker died.
+pub(super) fn stop_processes(driver: &Driver, run: RunId) -> Result<()> {
+    let Some(folder) = driver.session.as_ref().and_then(|s| s.run_dir(run)) else { return Ok(()) };
+    let jobs = driver.jobs.clone();
+    aside(driver, "stop", move |_| {
+        let gone = locks::stop_orphans(&folder)?;
+        let _ = jobs.try_send(Job::Look);
+        Ok(vec![match gone {
+            true => Msg::Say(Tone::Good, format!("the processes of run {run} have stopped")),
+            false => Msg::Say(Tone::Bad, format!("some processes of run {run} still go on")),
+        }])
+    })
+}
