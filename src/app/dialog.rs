@@ -206,7 +206,12 @@ impl Dialog {
                 ],
                 0,
             )],
-            Ask::Drill { .. } | Ask::Run(..) | Ask::Refused(_) | Ask::Choose { .. } | Ask::Cancel(_) | Ask::Adopt(_) => {
+            Ask::Drill { .. }
+            | Ask::Run(..)
+            | Ask::Refused(_)
+            | Ask::Choose { .. }
+            | Ask::Cancel(_)
+            | Ask::Adopt(_) => {
                 vec![]
             }
         };

@@ -6,8 +6,8 @@ use crate::model::plan::{Phase, Risk};
 
 use super::command::Cmd;
 use super::data::{Recording, Worker};
-use crate::action::runnable;
 use super::{App, HomeRow, IncidentUi, Screen};
+use crate::action::runnable;
 
 /// What to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]

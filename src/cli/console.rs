@@ -135,14 +135,9 @@ pub fn run(invocation: &Invocation, matches: &ArgMatches, start: Start) -> Resul
         app.say(crate::app::Tone::Bad, problem);
     }
     let keep = matches!(start, Start::Drill { keep: true, .. });
-    let world =
-        World { config: invocation.config.clone(), store, registry, plans, program: own_executable()?, keep };
-    let options = Options {
-        theme,
-        keymap,
-        copies: world.store.root().join("copies"),
-        in_tmux: env.get("TMUX").is_some(),
-    };
+    let world = World { config: invocation.config.clone(), store, registry, plans, program: own_executable()?, keep };
+    let options =
+        Options { theme, keymap, copies: world.store.root().join("copies"), in_tmux: env.get("TMUX").is_some() };
     let tokio = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -178,7 +173,9 @@ fn keys(invocation: &Invocation) -> (Keymap, Vec<String>) {
     let Some(path) = path else { return (Keymap::default(), Vec::new()) };
     match std::fs::read_to_string(&path) {
         Ok(text) => Keymap::from_toml(&text, &path.display().to_string()),
-        Err(e) => (Keymap::default(), vec![format!("{}: cannot be read ({e}); the default keys apply", path.display())]),
+        Err(e) => {
+            (Keymap::default(), vec![format!("{}: cannot be read ({e}); the default keys apply", path.display())])
+        }
     }
 }
 

@@ -10,8 +10,8 @@ use crate::config::{Config, Environment};
 use crate::error::{Error, ErrorKind, Result};
 
 pub mod act;
-pub mod console;
 pub mod completions;
+pub mod console;
 pub mod export;
 pub mod incident;
 pub mod journal;

@@ -50,10 +50,7 @@ pub fn port() -> (Port, Side) {
     let (effects, effects_in) = mpsc::channel(64);
     let (messages, messages_in) = mpsc::channel(64);
     let moved = Arc::new(Notify::new());
-    (
-        Port { effects, messages: messages_in, moved: moved.clone() },
-        Side { effects: effects_in, messages, moved },
-    )
+    (Port { effects, messages: messages_in, moved: moved.clone() }, Side { effects: effects_in, messages, moved })
 }
 
 /// Where plans come from.

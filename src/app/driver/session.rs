@@ -222,8 +222,7 @@ impl Session {
         }
         let now = now(&self.clock);
         let context = Context { scenario: &self.scenario, now: &now, actor: &self.actor, policy: &self.policy };
-        let events = decide(Some(&self.state), command, context)
-            .map_err(|r| Error::from(SubmitError::Refused(r)))?;
+        let events = decide(Some(&self.state), command, context).map_err(|r| Error::from(SubmitError::Refused(r)))?;
         if events.is_empty() {
             return Ok(());
         }
@@ -241,7 +240,9 @@ impl Session {
         let from = self.records.len().saturating_sub(lost);
         let missed: Vec<(Time, String)> = self.records[from..]
             .iter()
-            .flat_map(|r| rows_of(r, &self.state, Some(&self.scenario)).into_iter().map(|row| (r.occurred_at, row.what)))
+            .flat_map(|r| {
+                rows_of(r, &self.state, Some(&self.scenario)).into_iter().map(|row| (r.occurred_at, row.what))
+            })
             .collect();
         if let Some(incident) = &mut self.incident {
             for (at, what) in missed {

@@ -9,9 +9,9 @@ use super::{Driver, Job, Msg, Tone, World, one_line};
 use crate::action::{Ctx, Output, Progress};
 use crate::app::Preview;
 use crate::app::data::{Home, IncidentRow, LastDrill, ScenarioRow};
+use crate::drill::release;
 use crate::drill::sandbox::{Options, Sandbox};
 use crate::drill::session::{Exercise, RPO_MS, RTO_MS, judged, open, runtime, wait_for_alarm};
-use crate::drill::release;
 use crate::error::{Context, Error, Result};
 use crate::export::{self, Format};
 use crate::incident::{Command, RunRequest, RunStatus, State, StepStatus};
@@ -79,7 +79,8 @@ pub(super) fn home(driver: &Driver) -> Result<()> {
         let mut incidents: Vec<IncidentRow> = Vec::new();
         for (id, _) in &history.open {
             if let Ok(state) = world.store.state(id) {
-                let total = library.scenarios().find(|(_, s)| s.slug == state.scenario).map_or(0, |(_, s)| s.steps.len());
+                let total =
+                    library.scenarios().find(|(_, s)| s.slug == state.scenario).map_or(0, |(_, s)| s.steps.len());
                 incidents.push(row(&state, total));
             }
         }
@@ -170,7 +171,10 @@ pub(super) fn close_drill(driver: &Driver, close: Command) -> Result<()> {
             // Without its sandbox a drill cannot be judged any more; it can still be closed.
             _ => {
                 let _ = jobs.send(Job::Submit(id, close));
-                return Ok(vec![Msg::Busy(None), Msg::Say(Tone::Bad, "the sandbox is gone: closed without a judgement".into())]);
+                return Ok(vec![
+                    Msg::Busy(None),
+                    Msg::Say(Tone::Bad, "the sandbox is gone: closed without a judgement".into()),
+                ]);
             }
         };
         if let Some(run) = incident.state()?.open_runs().next() {

@@ -7,8 +7,8 @@ use crate::model::target::RecoveryTarget;
 use super::super::dialog::{Ask, Dialog};
 use super::super::when::parse_when;
 use super::super::{App, Effect, Screen};
-use crate::action::runnable;
 use super::incident;
+use crate::action::runnable;
 
 /// Checks what was entered and does it; what is wrong is said in the dialog, which stays.
 pub(super) fn accept(app: &mut App, out: &mut Vec<Effect>) {

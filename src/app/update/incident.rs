@@ -8,8 +8,8 @@ use super::super::command::Cmd;
 use super::super::data::Worker;
 use super::super::dialog::{Ask, Dialog, Field, SEVERITIES};
 use super::super::{App, Effect, IncidentUi, Pane, Preview, Screen, StepsUi, Tone};
-use crate::action::runnable;
 use super::motion;
+use crate::action::runnable;
 
 pub(super) fn command(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
     match app.screen() {

@@ -2,8 +2,8 @@
 
 use ratatui::layout::Rect;
 
-use crate::action::{Progress, ProgressPhase};
 use crate::action::runnable;
+use crate::action::{Progress, ProgressPhase};
 use crate::app::{App, IncidentUi, Pane, Shown, next, words};
 use crate::incident::{Run, RunStatus};
 use crate::model::event::Outcome;
