@@ -9,6 +9,7 @@ pub mod instance;
 pub mod lsn;
 pub mod programs;
 pub mod user;
+pub mod wal;
 
 pub use base_backup::BaseBackup;
 pub use connect::Database;

@@ -9,6 +9,7 @@ pub mod range;
 pub mod shadow;
 pub mod tables;
 pub mod verify;
+pub mod wal_locate;
 pub mod watch;
 
 pub use locate::{Located, locate};

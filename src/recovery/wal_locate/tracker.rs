@@ -1,0 +1,501 @@
+//! Follows the log record by record: open transactions, names, commits, and what each end means.
+
+use std::collections::{HashMap, HashSet};
+
+use super::catalog::{Change, Mirror};
+use super::classify::{Taken, judge};
+use super::index::{RestorePoint, SegmentIndex};
+use super::names::NameMap;
+use super::suspect::{Outcome, Suspect};
+use super::xact::{Counts, DropDatabase, Xact};
+use super::{Report, Rules};
+use crate::model::Time;
+use crate::model::target::Loss;
+use crate::postgres::Lsn;
+use crate::postgres::wal::heap::{self, Kind};
+use crate::postgres::wal::record::rmgr;
+use crate::postgres::wal::{Content, End, FIRST_USER_OID, Layout, Record, RelFile, Version};
+
+/// Rows changed in a table within a minute, for faults made of many small transactions.
+pub type PerMinute = HashMap<(i64, RelFile), Counts>;
+
+/// The state of following a log.
+pub struct Tracker {
+    rules: Rules,
+    names: NameMap,
+    mirror: Mirror,
+    layout: Layout,
+    version: Version,
+    timeline: u32,
+    open: HashMap<u32, Xact>,
+    /// The transaction of the last record, taken out of `open`: most records follow one of their own.
+    current: Option<(u32, Xact)>,
+    /// Transactions that were running when the log that is read began.
+    from_before: Option<HashSet<u32>>,
+    commits: u64,
+    last_commit: Option<Time>,
+    suspects: Vec<Noted>,
+    rolled_back: Vec<Suspect>,
+    /// Rows inserted by commits since the last suspect.
+    inserted: HashMap<RelFile, u64>,
+    /// Ends of transactions that were open at a suspect: their top-level transaction and whether it committed.
+    watched: HashMap<u32, Option<(u32, bool)>>,
+    per_minute: PerMinute,
+    segment: SegmentIndex,
+    last_lsn: Lsn,
+    first_lsn: Option<Lsn>,
+    changes: Vec<Change>,
+}
+
+struct Noted {
+    suspect: Suspect,
+    commits_before: u64,
+    open: Vec<u32>,
+    /// Rows inserted between this suspect and the next.
+    inserted: HashMap<RelFile, u64>,
+}
+
+impl Tracker {
+    /// A tracker that knows these names.
+    pub fn new(rules: Rules, names: NameMap) -> Self {
+        let mut mirror = Mirror::default();
+        mirror.take_moves(&names);
+        Self {
+            rules,
+            names,
+            mirror,
+            layout: Layout::default(),
+            version: Version::V15,
+            timeline: 0,
+            open: HashMap::new(),
+            current: None,
+            from_before: None,
+            commits: 0,
+            last_commit: None,
+            suspects: Vec::new(),
+            rolled_back: Vec::new(),
+            inserted: HashMap::new(),
+            watched: HashMap::new(),
+            per_minute: HashMap::new(),
+            segment: SegmentIndex::default(),
+            last_lsn: Lsn(0),
+            first_lsn: None,
+            changes: Vec::new(),
+        }
+    }
+
+    /// Names as known by now, with what the log has taught.
+    pub fn names(&self) -> &NameMap {
+        &self.names
+    }
+
+    /// A segment begins.
+    pub fn begin_segment(&mut self, name: &str) {
+        self.segment = SegmentIndex { v: 1, segment: name.to_string(), ..SegmentIndex::default() };
+    }
+
+    /// The segment ends; what is to be kept of it. `ends` when the log ends in it.
+    pub fn end_segment(&mut self, ends: bool) -> SegmentIndex {
+        self.put_back();
+        let mut index = std::mem::take(&mut self.segment);
+        index.timeline = self.timeline;
+        index.ends = ends;
+        index.resume_lsn = self.open.values().map(|x| x.first).min().unwrap_or(index.end_lsn);
+        index
+    }
+
+    fn put_back(&mut self) {
+        if let Some((xid, xact)) = self.current.take() {
+            self.open.insert(xid, xact);
+        }
+    }
+
+    #[inline]
+    fn xact(&mut self, xid: u32, lsn: Lsn) -> &mut Xact {
+        if self.current.as_ref().is_none_or(|(x, _)| *x != xid) {
+            self.put_back();
+            let xact = self.open.remove(&xid).unwrap_or_else(|| {
+                let mut x = Xact::begin(lsn);
+                x.began_earlier = self.from_before.as_ref().is_some_and(|b| b.contains(&xid));
+                x
+            });
+            self.current = Some((xid, xact));
+        }
+        &mut self.current.get_or_insert_with(|| (xid, Xact::begin(lsn))).1
+    }
+
+    fn take(&mut self, xid: u32) -> Option<Xact> {
+        self.put_back();
+        self.open.remove(&xid)
+    }
+
+    /// Takes in a record.
+    ///
+    /// # Errors
+    /// Its parts cannot be read, in words.
+    pub fn record(&mut self, record: &Record<'_>) -> Result<(), String> {
+        let mut layout = std::mem::take(&mut self.layout);
+        let result = layout.read(record).and_then(|()| self.laid_out(record, &layout));
+        self.layout = layout;
+        result
+    }
+
+    fn laid_out(&mut self, record: &Record<'_>, layout: &Layout) -> Result<(), String> {
+        self.version = record.version;
+        self.timeline = record.timeline;
+        self.last_lsn = record.lsn;
+        self.first_lsn.get_or_insert(record.lsn);
+        if self.segment.records == 0 {
+            self.segment.first_lsn = record.lsn;
+        }
+        self.segment.records += 1;
+        self.segment.last_lsn = record.lsn;
+        self.segment.end_lsn = record.end;
+        let content = Content::read(record, layout)?;
+        if matches!(record.rmgr, rmgr::HEAP | rmgr::HEAP2 | rmgr::XLOG) {
+            self.catalogs(record, layout);
+        }
+        let (xid, lsn) = (record.xid, record.lsn);
+        if let Some(top) = layout.top_xid.filter(|_| xid != 0) {
+            self.xact(xid, lsn).top = Some(top);
+        }
+        match content {
+            Content::Insert { rel, rows } if xid != 0 => self.xact(xid, lsn).file(rel).inserted += u64::from(rows),
+            Content::Update { rel } if xid != 0 => self.xact(xid, lsn).file(rel).updated += 1,
+            Content::Delete { rel, moved } if xid != 0 => {
+                let counts = self.xact(xid, lsn).file(rel);
+                if moved { counts.moved += 1 } else { counts.deleted += 1 }
+            }
+            Content::Pages if xid != 0 => self.pages(record, layout),
+            Content::Sequence { rel } if xid != 0 => self.xact(xid, lsn).file(rel).other_pages += 1,
+            Content::Create { rel, fork: 0 } if xid != 0 => {
+                let xact = self.xact(xid, lsn);
+                xact.created.push(rel);
+            }
+            Content::Locks(locks) => {
+                for lock in locks.into_iter().filter(|l| l.xid != 0) {
+                    self.xact(lock.xid, lsn).locks.push(lock);
+                }
+            }
+            Content::InPlace { rel } if xid != 0 && rel.database == 0 => {
+                let commits = self.commits;
+                if self.mirror.catalog(rel) == Some(super::catalog::Catalog::Database) {
+                    self.xact(xid, lsn).in_place.get_or_insert((lsn, commits));
+                }
+            }
+            Content::DropDatabase { database } if xid != 0 => {
+                self.xact(xid, lsn).drop_databases.push(DropDatabase { database, lsn });
+            }
+            Content::Map { database, tablespace, files } => {
+                for (oid, file) in files {
+                    self.mirror.moved(RelFile { tablespace, database, file }, oid);
+                }
+            }
+            Content::Assignment { top, subs } => {
+                for sub in subs {
+                    self.xact(sub, lsn).top = Some(top);
+                }
+            }
+            Content::Running { oldest, xids, .. } => self.running(oldest, &xids),
+            Content::Prepare(p) => {
+                for sub in &p.subxacts {
+                    if let Some(sub) = self.take(*sub) {
+                        self.xact(p.xid, lsn).merge(sub);
+                    }
+                }
+                self.xact(p.xid, lsn).prepared = Some((p.gid, p.time));
+            }
+            Content::Commit(end) => self.end(record, *end, true),
+            Content::Abort(end) => self.end(record, *end, false),
+            Content::RestorePoint { time, name } => {
+                self.segment.restore_points.push(RestorePoint { name, lsn, at: time });
+            }
+            // Anything else a transaction writes shows that it is there.
+            _ if xid != 0 => {
+                self.xact(xid, lsn);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn catalogs(&mut self, record: &Record<'_>, layout: &Layout) {
+        let Some(catalog) = layout.blocks.first().and_then(|b| self.mirror.catalog(b.rel)) else { return };
+        let mut changes = std::mem::take(&mut self.changes);
+        if record.rmgr == rmgr::HEAP {
+            self.mirror.follow(record, layout, catalog, &mut self.names, &mut changes);
+        } else {
+            self.mirror.see_images(record, layout, catalog, &mut self.names);
+        }
+        if record.xid != 0 && !changes.is_empty() {
+            self.xact(record.xid, record.lsn).catalog.append(&mut changes);
+        }
+        changes.clear();
+        self.changes = changes;
+    }
+
+    /// Whole pages, as rewrites and index builds write them.
+    fn pages(&mut self, record: &Record<'_>, layout: &Layout) {
+        let created_as_table = |k: Kind| !matches!(k, Kind::Other);
+        for block in layout.blocks.iter().filter(|b| b.fork == 0) {
+            let Some(kind) = heap::image_kind(record, block) else { continue };
+            let counts = self.xact(record.xid, record.lsn).file(block.rel);
+            if let Kind::Heap(rows) = kind {
+                counts.page_rows += u64::from(rows);
+            }
+            if created_as_table(kind) {
+                counts.heap_pages += 1;
+            } else {
+                counts.other_pages += 1;
+            }
+        }
+    }
+
+    /// The server says what runs: what it does not name and is older than all it names has died without a word.
+    fn running(&mut self, oldest: u32, xids: &[u32]) {
+        self.put_back();
+        self.open.retain(|xid, x| x.prepared.is_some() || !precedes(*xid, oldest));
+        if self.from_before.is_none() {
+            let before: HashSet<u32> = xids.iter().copied().collect();
+            for (xid, x) in &mut self.open {
+                x.began_earlier |= before.contains(xid);
+            }
+            self.from_before = Some(before);
+        }
+    }
+
+    fn end(&mut self, record: &Record<'_>, end: End, committed: bool) {
+        let top = end.prepared.unwrap_or(record.xid);
+        let mut xact = self.take(top).unwrap_or_else(|| {
+            let mut x = Xact::begin(record.lsn);
+            x.began_earlier = self.from_before.as_ref().is_some_and(|b| b.contains(&top));
+            x
+        });
+        for sub in &end.subxacts {
+            if let Some(sub) = self.take(*sub) {
+                xact.merge(sub);
+            }
+        }
+        for xid in end.subxacts.iter().chain([&top]) {
+            if let Some(fate) = self.watched.get_mut(xid) {
+                *fate = Some((top, committed));
+            }
+        }
+        let taken = judge(&xact, &end, committed, &self.names, self.version, &self.rules);
+        if committed {
+            self.committed(record, &end, top, xact, taken);
+        } else {
+            self.segment.rollbacks += 1;
+            if self.rules.rolled_back && taken.suspect && self.rules.in_window(end.time) {
+                let suspect = self.suspect(&xact, &end, top, record, taken, Outcome::RolledBack);
+                if self.rules.wants(&suspect) {
+                    self.rolled_back.push(suspect);
+                }
+            }
+        }
+    }
+
+    fn committed(&mut self, record: &Record<'_>, end: &End, top: u32, xact: Xact, taken: Taken) {
+        if taken.suspect && self.rules.in_window(end.time) {
+            let mut suspect = self.suspect(&xact, end, top, record, taken, Outcome::Committed);
+            let mut commits_before = self.commits;
+            if let Some(d) = xact.drop_databases.first() {
+                // The directory goes when the drop is replayed, and from version 15 on the database is marked invalid
+                // in place before that: both happen whether the commit is replayed or not.
+                (suspect.target, commits_before) = match xact.in_place.filter(|(l, _)| *l < d.lsn) {
+                    Some((lsn, commits)) => (lsn, commits),
+                    None => (d.lsn, self.commits),
+                };
+            }
+            if self.rules.wants(&suspect) {
+                let open: Vec<u32> = self.open.keys().copied().collect();
+                for xid in &open {
+                    self.watched.entry(*xid).or_insert(None);
+                }
+                if let Some(last) = self.suspects.last_mut() {
+                    last.inserted = std::mem::take(&mut self.inserted);
+                }
+                self.inserted.clear();
+                self.segment.suspects.push(suspect.clone());
+                self.suspects.push(Noted { suspect, commits_before, open, inserted: HashMap::new() });
+            }
+        }
+        self.commits += 1;
+        self.last_commit = Some(self.last_commit.map_or(end.time, |t| t.max(end.time)));
+        self.segment.commits += 1;
+        self.segment.first_commit.get_or_insert(end.time);
+        self.segment.last_commit = Some(end.time);
+        self.segment.latest_commit = self.segment.latest_commit.max(Some(end.time));
+        self.segment.activity.add(end.time);
+        let minute = end.time.micros().div_euclid(60_000_000);
+        for (file, counts) in &xact.files {
+            if file.file >= FIRST_USER_OID && *counts != Counts::default() {
+                *self.inserted.entry(*file).or_default() += counts.inserted;
+                if self.rules.per_minute {
+                    self.per_minute.entry((minute, *file)).or_default().add(counts);
+                }
+            }
+        }
+        for change in xact.catalog {
+            self.learn(record.lsn, change);
+        }
+    }
+
+    fn learn(&mut self, lsn: Lsn, change: Change) {
+        match change {
+            Change::Appeared(row) | Change::Altered(_, row) => {
+                if row.file.file == 0 {
+                    return; // a view or a mapped catalog
+                }
+                if row.relation.oid < FIRST_USER_OID {
+                    self.mirror.moved(row.file, row.relation.oid);
+                }
+                self.names.learn(lsn, row.file, row.relation);
+            }
+            Change::Schema(database, oid, name) => self.names.learn_schema(lsn, database, oid, &name),
+            Change::Database(oid, name) => self.names.learn_database(lsn, oid, &name),
+            Change::Went(_) | Change::SchemaWent(..) => {}
+        }
+    }
+
+    fn suspect(
+        &self,
+        xact: &Xact,
+        end: &End,
+        xid: u32,
+        record: &Record<'_>,
+        taken: Taken,
+        outcome: Outcome,
+    ) -> Suspect {
+        let database = taken.database;
+        Suspect {
+            xid,
+            database_oid: database,
+            database: self.names.database(database, xact.first).map(str::to_string),
+            outcome,
+            at: end.time,
+            timeline: record.timeline,
+            begun: xact.first,
+            end: record.lsn,
+            target: record.lsn,
+            gid: end.gid.clone().or_else(|| xact.prepared.as_ref().map(|(g, _)| g.clone())),
+            schemas: taken.schemas,
+            acts: taken.acts,
+            began_earlier: xact.began_earlier,
+            segment: self.segment.segment.clone(),
+            commits_before: self.segment.commits,
+            open_at_target: 0,
+            loses: Loss::default(),
+        }
+    }
+
+    /// The log is read; what was found.
+    pub fn finish(mut self) -> (Report, NameMap) {
+        self.put_back();
+        let open = self.still_open();
+        if let Some(last) = self.suspects.last_mut() {
+            last.inserted = std::mem::take(&mut self.inserted);
+        }
+        let last_commit = self.last_commit;
+        let mut after: HashMap<RelFile, u64> = HashMap::new();
+        let mut suspects: Vec<Suspect> = Vec::new();
+        let total = self.suspects.len() as u64;
+        for (number, noted) in std::mem::take(&mut self.suspects).into_iter().enumerate().rev() {
+            for (file, n) in noted.inserted {
+                *after.entry(file).or_default() += n;
+            }
+            let mut suspect = noted.suspect;
+            let later_suspects = total - number as u64;
+            let mut rows = std::collections::BTreeMap::new();
+            for (file, n) in after.iter().filter(|(_, n)| **n > 0) {
+                if let Some(r) = self.names.relation(*file, suspect.end).filter(|r| r.is_table()) {
+                    let name = r.root.clone().unwrap_or_else(|| self.names.full_name(file.database, r, suspect.end));
+                    *rows.entry(name).or_insert(0) += n;
+                }
+            }
+            let committed_later: HashSet<u32> = noted
+                .open
+                .iter()
+                .filter_map(|x| self.watched.get(x).copied().flatten())
+                .filter(|(top, committed)| *committed && *top != suspect.xid)
+                .map(|(top, _)| top)
+                .collect();
+            suspect.open_at_target = u32::try_from(committed_later.len()).unwrap_or(u32::MAX);
+            suspect.loses = Loss {
+                window_ms: last_commit
+                    .map_or(0, |t| u64::try_from(t.since(suspect.at).as_millis()).unwrap_or(u64::MAX)),
+                transactions: Some((self.commits - noted.commits_before).saturating_sub(later_suspects)),
+                rows,
+                at_most: false,
+            };
+            suspects.push(suspect);
+        }
+        suspects.reverse();
+        let report = Report {
+            suspects,
+            rolled_back: self.rolled_back,
+            open,
+            commits: self.commits,
+            last_commit,
+            first_lsn: self.first_lsn,
+            last_lsn: self.first_lsn.map(|_| self.last_lsn),
+            per_minute: self.per_minute,
+            indexes: Vec::new(),
+            end: None,
+        };
+        (report, self.names)
+    }
+
+    /// Transactions without an end that have taken something, or hold the means to.
+    fn still_open(&mut self) -> Vec<Suspect> {
+        let mut tops: HashMap<u32, Xact> = HashMap::new();
+        for (xid, xact) in std::mem::take(&mut self.open) {
+            let top = xact.top.unwrap_or(xid);
+            match tops.entry(top) {
+                std::collections::hash_map::Entry::Occupied(mut e) => e.get_mut().merge(xact),
+                std::collections::hash_map::Entry::Vacant(e) => {
+                    e.insert(xact);
+                }
+            }
+        }
+        let mut open = Vec::new();
+        for (xid, xact) in tops {
+            let end = End { time: self.last_commit.unwrap_or_default(), ..End::default() };
+            let taken = judge(&xact, &end, false, &self.names, self.version, &self.rules);
+            if !taken.suspect {
+                continue;
+            }
+            let outcome = if xact.prepared.is_some() { Outcome::Prepared } else { Outcome::Open };
+            let database = taken.database;
+            let suspect = Suspect {
+                xid,
+                database_oid: database,
+                database: self.names.database(database, xact.first).map(str::to_string),
+                outcome,
+                at: xact.prepared.as_ref().map_or(end.time, |(_, t)| *t),
+                timeline: self.timeline,
+                begun: xact.first,
+                end: self.last_lsn,
+                target: xact.first,
+                gid: xact.prepared.as_ref().map(|(g, _)| g.clone()),
+                schemas: taken.schemas,
+                acts: taken.acts,
+                began_earlier: xact.began_earlier,
+                segment: String::new(),
+                commits_before: 0,
+                open_at_target: 0,
+                loses: Loss::default(),
+            };
+            if self.rules.wants(&suspect) {
+                open.push(suspect);
+            }
+        }
+        open.sort_by_key(|s| s.begun);
+        open
+    }
+}
+
+/// Whether transaction id `a` is older than `b`, in 32-bit arithmetic that wraps around.
+fn precedes(a: u32, b: u32) -> bool {
+    (a.wrapping_sub(b)).cast_signed() < 0
+}
