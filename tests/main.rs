@@ -30,3 +30,5 @@ mod export;
 
 // Every screen and dialog, at every size.
 mod screens;
+// The write-ahead log: records, damage, suspects, names.
+mod wal;

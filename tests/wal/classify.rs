@@ -1,0 +1,115 @@
+//! Suspects: all of them, and nothing else.
+
+use std::collections::BTreeMap;
+
+use breakglass::recovery::wal_locate::{Deed, NameMap, Outcome, Report, Rules, Suspect, locate};
+
+use super::fixture::{ROUNDS, fixture};
+
+fn found(names: NameMap, rules: Rules) -> Report {
+    locate(fixture().segments().into_iter().map(Ok), names, rules).unwrap().0
+}
+
+fn acts(s: &Suspect) -> Vec<(Deed, String, u64, u64)> {
+    let mut acts: Vec<_> = s.acts.iter().map(|a| (a.deed, a.table.clone(), a.deleted, a.updated)).collect();
+    acts.sort_by(|a, b| a.1.cmp(&b.1));
+    acts
+}
+
+/// What each tagged transaction must be found as.
+fn expected() -> BTreeMap<u32, (String, Vec<(Deed, String, u64, u64)>)> {
+    let f = fixture();
+    let mut all = BTreeMap::new();
+    let mut add = |label: String, acts: Vec<(Deed, &str, u64, u64)>, r: usize| {
+        let acts = acts.into_iter().map(|(d, t, del, upd)| (d, t.replace('#', &r.to_string()), del, upd)).collect();
+        all.insert(f.xid(&label), (label, acts));
+    };
+    use Deed::{DropTable, Replaced, Rows, Truncate};
+    for r in 0..ROUNDS {
+        add(format!("delete{r}"), vec![(Rows, "public.del#", 200, 0)], r);
+        add(format!("update{r}"), vec![(Rows, "public.upd#", 0, 300)], r);
+        add(format!("part of hot{r}"), vec![(Rows, "public.hot#", 0, 150)], r);
+        add(format!("truncate{r}"), vec![(Truncate, "public.tru#", 0, 0)], r);
+        add(format!("drop{r}"), vec![(DropTable, "public.dro#", 0, 0)], r);
+        add(format!("schema{r}"), vec![(DropTable, "sch#.a", 0, 0), (DropTable, "sch#.b", 0, 0)], r);
+        add(format!("cascade{r}"), vec![(Rows, "public.chi#", 400, 0), (Rows, "public.par#", 20, 0)], r);
+        add(format!("partition{r}"), vec![(Rows, "public.pt#", 300, 0)], r);
+        add(format!("toast{r}"), vec![(Rows, "public.toa#", 120, 0)], r);
+        add(format!("savepoint{r}"), vec![(Rows, "public.sav#", 151, 0)], r);
+        add(format!("prepared{r}"), vec![(Rows, "public.pre#", 250, 0)], r);
+        let vacuumed = match r % 3 {
+            0 => (Rows, "public.vac#", 300, 0),
+            1 => (Truncate, "public.vac#", 0, 0),
+            _ => (DropTable, "public.vac#", 0, 0),
+        };
+        add(format!("vacuumed{r}"), vec![vacuumed], r);
+        add(format!("ephemeral{r}"), vec![(DropTable, "public.eph#", 0, 0)], r);
+        add(format!("replaced{r}"), vec![(Replaced, "public.rep#", 0, 0)], r);
+        add(format!("small{r}"), vec![(Rows, "public.sma#", 40, 0)], r);
+        add(format!("two tables{r}"), vec![(Truncate, "public.mt1#", 0, 0), (Truncate, "public.mt2#", 0, 0)], r);
+        add(format!("plpgsql{r}"), vec![(Rows, "public.pl#", 120, 0)], r);
+        add(format!("renamed{r}"), vec![(Rows, "public.renamed#", 200, 0)], r);
+    }
+    all
+}
+
+fn check(report: &Report) {
+    let mut wanted = expected();
+    let mut databases = Vec::new();
+    let mut wrong = Vec::new();
+    for s in &report.suspects {
+        if s.acts.iter().any(|a| a.deed == Deed::DropDatabase) {
+            databases.push(s.acts[0].table.clone());
+            assert!(s.target < s.end, "{s:?}");
+            continue;
+        }
+        match wanted.remove(&s.xid) {
+            Some((label, acts_wanted)) => {
+                if acts(s) != acts_wanted {
+                    wrong.push(format!("{label}: {:?} wanted {acts_wanted:?}", acts(s)));
+                }
+                assert_eq!(s.database.as_deref(), Some("shop"), "{label}");
+                assert_eq!(s.target, s.end, "{label}");
+                assert!(s.begun < s.end, "{label}");
+                assert_eq!(s.gid.is_some(), label.starts_with("prepared"), "{label}");
+                assert_eq!(!s.schemas.is_empty(), label.starts_with("schema"), "{label}");
+            }
+            None => wrong.push(format!("false suspect: {} {}", s.xid, s.what())),
+        }
+    }
+    wrong.extend(wanted.values().map(|(label, _)| format!("not found: {label}")));
+    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+    assert_eq!(databases, ["doomed", "doomed2"]);
+}
+
+#[test]
+fn every_destructive_transaction_is_found_and_nothing_else() {
+    assert!(ROUNDS * 18 >= 100);
+    let report = found(fixture().names.clone(), Rules::default());
+    check(&report);
+    assert!(report.rolled_back.is_empty());
+}
+
+#[test]
+fn those_rolled_back_come_on_request_and_open_ones_are_said() {
+    let f = fixture();
+    let report = found(f.names.clone(), Rules { rolled_back: true, ..Rules::default() });
+    check(&report);
+    for r in 0..ROUNDS {
+        for (label, deed) in
+            [("aborted delete", Deed::Rows), ("aborted truncate", Deed::Truncate), ("aborted drop", Deed::DropTable)]
+        {
+            let xid = f.xid(&format!("{label}{r}"));
+            let s = report.rolled_back.iter().find(|s| s.xid == xid).unwrap_or_else(|| panic!("{label}{r}"));
+            assert_eq!(s.outcome, Outcome::RolledBack);
+            assert_eq!((s.acts[0].deed, s.acts[0].table.clone()), (deed, format!("public.abo{r}")), "{label}");
+            assert!(s.what().contains("rolled back"));
+        }
+    }
+    // The one more of each round is the block of PL/pgSQL that its exception took back.
+    let blocks = report.rolled_back.iter().filter(|s| s.acts[0].table.starts_with("public.pl")).count();
+    assert_eq!((blocks, report.rolled_back.len()), (ROUNDS, ROUNDS * 4), "{:#?}", report.rolled_back);
+    let open: Vec<_> = report.open.iter().map(|s| (s.xid, s.outcome, s.gid.clone())).collect();
+    assert_eq!(open, [(f.xid("undecided"), Outcome::Prepared, Some("undecided".to_string()))]);
+    assert_eq!(report.open[0].acts[0].table, "public.locked");
+}

@@ -1,0 +1,7 @@
+//! The write-ahead log read by ourselves: records against `pg_waldump`, damage, suspects among traffic and noise, names.
+
+mod classify;
+mod damage;
+mod fixture;
+mod names;
+mod records;
