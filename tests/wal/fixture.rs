@@ -154,12 +154,29 @@ fn table(name: &str, rows: usize) -> String {
 fn round_setup(r: usize) -> String {
     let mut s = String::new();
     for (name, rows) in [
-        ("del", 300), ("upd", 300), ("hot", 300), ("tru", 300), ("dro", 300), ("sav", 300), ("pre", 300), ("abo", 300),
-        ("vac", 300), ("rep", 300), ("sma", 40), ("mt1", 200), ("mt2", 200), ("pl", 300), ("few", 5000),
+        ("del", 300),
+        ("upd", 300),
+        ("hot", 300),
+        ("tru", 300),
+        ("dro", 300),
+        ("sav", 300),
+        ("pre", 300),
+        ("abo", 300),
+        ("vac", 300),
+        ("rep", 300),
+        ("sma", 40),
+        ("mt1", 200),
+        ("mt2", 200),
+        ("pl", 300),
+        ("few", 5000),
     ] {
         s.push_str(&table(&format!("{name}{r}"), rows));
     }
-    s.push_str(&format!("create schema sch{r};\n{}{}", table(&format!("sch{r}.a"), 50), table(&format!("sch{r}.b"), 50)));
+    s.push_str(&format!(
+        "create schema sch{r};\n{}{}",
+        table(&format!("sch{r}.a"), 50),
+        table(&format!("sch{r}.b"), 50)
+    ));
     s.push_str(&format!(
         "create table par{r} (id int primary key);\ninsert into par{r} select generate_series(1, 20);\n\
          create table chi{r} (id int, p int references par{r} on delete cascade);\n\
@@ -206,11 +223,14 @@ fn round(r: usize) -> String {
          prepare transaction 'p{r}';\nselect 1 from traffic limit 0;\ncommit prepared 'p{r}';\n"
     ));
     s.push_str(&format!("vacuum full vac{r};\n"));
-    s.push_str(&tag(&format!("vacuumed{r}"), &match r % 3 {
-        0 => format!("delete from vac{r};"),
-        1 => format!("truncate vac{r};"),
-        _ => format!("drop table vac{r};"),
-    }));
+    s.push_str(&tag(
+        &format!("vacuumed{r}"),
+        &match r % 3 {
+            0 => format!("delete from vac{r};"),
+            1 => format!("truncate vac{r};"),
+            _ => format!("drop table vac{r};"),
+        },
+    ));
     s.push_str(&table(&format!("eph{r}"), 250));
     s.push_str(&tag(&format!("ephemeral{r}"), &format!("drop table eph{r};")));
     s.push_str(&tag(

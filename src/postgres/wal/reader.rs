@@ -1,8 +1,8 @@
 //! From the bytes of segments to whole records: headers, continuations, checksums, and where the log ends.
 
+use super::Version;
 use super::page::{PAGE_BYTES, PageHeader};
 use super::record::{HEADER, Header, Record, checksum_ok, rmgr};
-use super::Version;
 use crate::error::Error;
 use crate::postgres::Lsn;
 

@@ -34,9 +34,28 @@ pub mod rmgr {
     /// The name `pg_waldump` prints.
     pub fn name(id: u8) -> Option<&'static str> {
         const NAMES: [&str; 22] = [
-            "XLOG", "Transaction", "Storage", "CLOG", "Database", "Tablespace", "MultiXact", "RelMap", "Standby",
-            "Heap2", "Heap", "Btree", "Hash", "Gin", "Gist", "Sequence", "SPGist", "BRIN", "CommitTs",
-            "ReplicationOrigin", "Generic", "LogicalMessage",
+            "XLOG",
+            "Transaction",
+            "Storage",
+            "CLOG",
+            "Database",
+            "Tablespace",
+            "MultiXact",
+            "RelMap",
+            "Standby",
+            "Heap2",
+            "Heap",
+            "Btree",
+            "Hash",
+            "Gin",
+            "Gist",
+            "Sequence",
+            "SPGist",
+            "BRIN",
+            "CommitTs",
+            "ReplicationOrigin",
+            "Generic",
+            "LogicalMessage",
         ];
         NAMES.get(usize::from(id)).copied()
     }

@@ -38,14 +38,7 @@ struct Judge<'a> {
 
 /// Judges a transaction by what it did up to its end. `committed` is false for one that was rolled back or is still open:
 /// then what it would have taken is told.
-pub fn judge(
-    xact: &Xact,
-    end: &End,
-    committed: bool,
-    names: &NameMap,
-    version: Version,
-    rules: &Rules,
-) -> Taken {
+pub fn judge(xact: &Xact, end: &End, committed: bool, names: &NameMap, version: Version, rules: &Rules) -> Taken {
     let mut it = Judge {
         xact,
         end,
@@ -68,7 +61,8 @@ pub fn judge(
     }
     it.rows();
     for d in &xact.drop_databases {
-        let table = names.database(d.database, xact.first).map_or_else(|| format!("OID {}", d.database), str::to_string);
+        let table =
+            names.database(d.database, xact.first).map_or_else(|| format!("OID {}", d.database), str::to_string);
         it.act(Deed::DropDatabase, table, |_| {});
     }
     for change in &xact.catalog {

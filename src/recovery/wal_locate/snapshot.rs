@@ -25,7 +25,8 @@ pub async fn update(map: &mut NameMap, at: &Database) -> Result<Lsn> {
                END::text AS lsn";
     let row = one(&mut c, sql).await?;
     let lsn: Lsn = get::<String>(&row, "lsn")?.parse().target(|| "the server's log position".into())?;
-    let sql = "SELECT oid::int8 AS oid, datname::text AS name, datallowconn AND datconnlimit <> -2 AS open FROM pg_database";
+    let sql =
+        "SELECT oid::int8 AS oid, datname::text AS name, datallowconn AND datconnlimit <> -2 AS open FROM pg_database";
     let mut names = Vec::new();
     for row in all(&mut c, sql).await? {
         let name: String = get(&row, "name")?;
