@@ -326,7 +326,7 @@ impl FileJournal {
             v: record::VERSION,
             seq: Seq(self.read.head.seq.0 + 1),
             command: draft.command,
-            occurred_at: draft.occurred_at,
+            occurred_at: draft.occurred_at.unwrap_or(reading.now),
             recorded_at: reading.now,
             up_ms: reading.up_ms,
             boot: reading.boot,
@@ -364,10 +364,9 @@ impl FileJournal {
             .state(what)?;
         aside.write_all_at(&bytes, 0).and_then(|()| aside.sync_all()).state(what)?;
         files::sync_dir(&self.dir).state(what)?;
-        let now = self.clock.now();
         self.write_record(Draft {
             command: "move-torn-tail".into(),
-            occurred_at: now,
+            occurred_at: None,
             actor: Actor::new("breakglass"),
             events: vec![Event::TornTailMoved { bytes: bytes.len() as u64, file: name }],
         })?;

@@ -73,8 +73,9 @@ impl std::str::FromStr for Head {
 pub struct Draft {
     /// Name of the command that was decided.
     pub command: String,
-    /// When it happened, as stated by the actor.
-    pub occurred_at: Time,
+    /// When it happened, if the actor states another time than now. Without it the record says the same time twice, which is
+    /// how a reader knows that its uptime may be used for durations.
+    pub occurred_at: Option<Time>,
     /// Who.
     pub actor: Actor,
     /// What happened; not empty.

@@ -84,12 +84,7 @@ impl Incident {
             if events.is_empty() {
                 return Ok(Submitted { record: None, seq: self.head.seq });
             }
-            let draft = Draft {
-                command: command.name().to_string(),
-                occurred_at: occurred_at.unwrap_or(now.time),
-                actor: self.actor.clone(),
-                events,
-            };
+            let draft = Draft { command: command.name().to_string(), occurred_at, actor: self.actor.clone(), events };
             match self.journal.append_if(&self.head, draft)? {
                 Append::Appended(record) => {
                     self.take(record.clone());

@@ -229,3 +229,16 @@ fn a_line_taken_back_by_its_writer_is_noticed() {
     assert_eq!(reader.read_after(&seen).unwrap(), None, "fold again from the first record");
     assert_eq!(reader.read_after(&before).unwrap().unwrap(), vec![record]);
 }
+
+#[test]
+fn only_a_stated_time_differs_from_the_time_of_writing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = filled(dir.path(), 2);
+    let records = journal.read_from(Seq(1)).unwrap();
+    // Durations by uptime depend on this: a record that is not dated back says so by saying one time twice.
+    assert!(records.iter().all(|r| r.occurred_at == r.recorded_at), "{records:?}");
+    assert!(records[1].up_ms >= records[0].up_ms && records[1].boot == records[0].boot && !records[0].boot.is_empty());
+    let said = Time::parse("2026-11-20T14:01:07Z").unwrap();
+    let record = super::append(&mut journal, breakglass::journal::Draft { occurred_at: Some(said), ..note("earlier") });
+    assert!(record.occurred_at == said && record.recorded_at > said);
+}

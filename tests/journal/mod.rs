@@ -16,12 +16,7 @@ use breakglass::model::{Actor, Digest, Event, IncidentId, Kind, Record, Seq, Tim
 
 /// A draft with one event.
 pub fn draft(event: Event) -> Draft {
-    Draft {
-        command: "test".into(),
-        occurred_at: Time::from_micros(1_795_183_267_000_000),
-        actor: Actor::new("amy@bastion"),
-        events: vec![event],
-    }
+    Draft { command: "test".into(), occurred_at: None, actor: Actor::new("amy@bastion"), events: vec![event] }
 }
 
 /// A remark.

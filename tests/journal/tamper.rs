@@ -66,7 +66,10 @@ fn any_one_byte_changed_is_detected() {
     for at in 0..f.bytes.len() {
         // The newline after a record counts as the record's.
         let record = f.record_at(at);
-        for to in [f.bytes[at] ^ 1, f.bytes[at] ^ 0x20, b'0', b'"', b'\n', 0] {
+        let all = [f.bytes[at] ^ 1, b'\n', f.bytes[at] ^ 0x20, b'0', b'"', 0];
+        // Two for every byte, the others for one byte in eight; all with `BREAKGLASS_SOAK`.
+        let few = std::env::var_os("BREAKGLASS_SOAK").is_none() && at % 8 != 0;
+        for to in all.into_iter().take(if few { 2 } else { 6 }) {
             if to != f.bytes[at] {
                 let mut bytes = f.bytes.clone();
                 bytes[at] = to;
