@@ -4,7 +4,10 @@ pub mod base;
 pub mod catalog;
 pub mod cluster;
 pub mod container;
+pub mod crash;
 pub mod mutations;
+pub mod range;
+pub mod service;
 pub mod vectors;
 pub mod wal;
 
