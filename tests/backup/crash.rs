@@ -44,7 +44,8 @@ fn archive_under(options: &[String], dir: &Path, path: &Path) -> ExitStatus {
 }
 
 fn inject(call: &str, fault: &str, n: usize, trace: &Path) -> Vec<String> {
-    let (trace, inject) = (format!("trace={call}"), [trace.display().to_string(), format!("inject={call}:{fault}:when={n}")]);
+    let (trace, inject) =
+        (format!("trace={call}"), [trace.display().to_string(), format!("inject={call}:{fault}:when={n}")]);
     ["-f", "-qq", "-o", &inject[0], "-e", &trace, "-e", &inject[1]].map(String::from).to_vec()
 }
 
@@ -84,7 +85,8 @@ fn archive_is_before_or_after_at_every_fault() {
                 verify(input, unlocked.identities(), &expect).unwrap();
             }
             let url = format!("file://{}/repo", dir.path().display());
-            archive(&url, &path, None).unwrap_or_else(|e| panic!("{call} {fault} {n}: a re-run does not complete: {e}"));
+            archive(&url, &path, None)
+                .unwrap_or_else(|e| panic!("{call} {fault} {n}: a re-run does not complete: {e}"));
             let dest = dir.path().join("out");
             assert_eq!(fetch(&unlocked, &s.to_string(), &dest).unwrap(), Fetched::Restored);
             assert!(std::fs::read(&dest).unwrap() == std::fs::read(&path).unwrap());
@@ -107,7 +109,8 @@ fn nothing_is_acknowledged_before_it_is_durable() {
     let s = segment(1, 5);
     let path = write_segment(dir.path(), s, SYSTEM, 1);
     let trace = dir.path().join("trace");
-    let options = ["-f", "-y", "-qq", "-o", trace.to_str().unwrap(), "-e", "trace=write,fsync,renameat2,exit_group"].map(String::from);
+    let options = ["-f", "-y", "-qq", "-o", trace.to_str().unwrap(), "-e", "trace=write,fsync,renameat2,exit_group"]
+        .map(String::from);
     assert!(archive_under(&options, dir.path(), &path).success());
     let text = std::fs::read_to_string(&trace).unwrap();
     let lines: Vec<&str> = text.lines().collect();

@@ -4,12 +4,13 @@ use breakglass::backup::repository::Unlocked;
 use breakglass::backup::wal::{Continuity, Depth, archive, check_continuity, parse_lsn, status};
 use breakglass::error::ErrorKind;
 
-use super::wal::{SYSTEM, object_path, segment, write_segment};
 use super::repository;
+use super::wal::{SYSTEM, object_path, segment, write_segment};
 
 fn run(unlocked: &Unlocked, timeline: u32, from: (u32, u64), upto: Option<(u32, u64)>, depth: Depth) -> Continuity {
     let upto = upto.map(|(t, n)| segment(t, n).to_string());
-    check_continuity(unlocked, &segment(from.0, from.1).to_string(), timeline, upto.as_deref(), depth, &mut |_| Ok(())).unwrap()
+    check_continuity(unlocked, &segment(from.0, from.1).to_string(), timeline, upto.as_deref(), depth, &mut |_| Ok(()))
+        .unwrap()
 }
 
 fn name(timeline: u32, n: u64) -> Option<String> {

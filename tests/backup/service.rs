@@ -96,7 +96,13 @@ fn every_doubt_stops_recovery() {
     assert_eq!(program(&socket, &segment(1, 1).to_string(), &dest), 200, "the worker is gone");
     assert_eq!(program(&PathBuf::from("--bogus"), &segment(1, 1).to_string(), &dest), 200, "a wrong command line");
     assert!(!dest.exists(), "nothing was put in place");
-    assert!(std::fs::read_dir(dir.path()).unwrap().all(|e| !e.unwrap().file_name().to_string_lossy().contains("breakglass-")));
+    assert!(
+        std::fs::read_dir(dir.path()).unwrap().all(|e| !e
+            .unwrap()
+            .file_name()
+            .to_string_lossy()
+            .contains("breakglass-"))
+    );
     // Without the service: by the key, which must be right.
     let by_key = |key: Option<&str>| {
         let mut c = Command::new(env!("CARGO_BIN_EXE_breakglass"));
