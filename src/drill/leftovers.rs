@@ -27,9 +27,7 @@ pub fn remove(dir: &Path) -> Result<()> {
     if !name.starts_with(PREFIX) || !dir.is_absolute() {
         return Err(Error::refused(format!("{} is not a drill's scratch directory", dir.display())));
     }
-    if !dir.exists() {
-        return Ok(());
-    }
+    let Ok(dir) = &dir.canonicalize() else { return Ok(()) };
     let umpire = scratch::read_facts(dir).ok().and_then(|f| f.umpire).filter(|u| u.pid != std::process::id());
     let _ = Control::new(dir).shutdown();
     if let Some(umpire) = umpire {

@@ -82,7 +82,7 @@ fn degraded(control: &Control) -> bool {
 }
 
 #[test]
-fn damage_changes_values_and_no_counts_and_leaves_nothing_after_teardown() {
+fn damage_changes_values_and_no_counts_its_seed_is_nowhere_and_nothing_is_left() {
     let place = Place::new("damage");
     let sandbox = Sandbox::make(&options(&place), &mut |_| {}).unwrap();
     let control = sandbox.control();
@@ -115,12 +115,22 @@ fn damage_changes_values_and_no_counts_and_leaves_nothing_after_teardown() {
     until("good orders after the damage", || control.status().unwrap().health.orders_taken > taken + 10);
     assert_eq!(psql(&sandbox, "SELECT count(*) FROM audit_log WHERE actor = 'storefront-release'"), stopped);
 
-    // Not before the end, and then by the log: every damaged row, with the values it had.
+    // The environment of whoever made the drill does not reach the umpire at all, and nothing it writes holds its secret.
+    let umpire = control.status().unwrap().pid;
+    assert_eq!(std::fs::read(format!("/proc/{umpire}/environ")).unwrap_or_default(), b"");
+    let before = readable(&dir, umpire);
+    assert!(before.len() > 1_000_000);
     let refused = control.judge(&dir, false).unwrap_err();
     assert_eq!(refused.kind, ErrorKind::Refused);
     control.judge(&dir, true).unwrap();
     let lines: Vec<InjectorLine> = logs::read(&dir.join(logs::INJECTOR)).unwrap();
-    assert!(matches!(lines[0], InjectorLine::Plan { .. }));
+    let InjectorLine::Plan { seed, predicate, .. } = &lines[0] else { panic!("{:?}", lines[0]) };
+    let raw: Vec<u8> = (0..32).map(|i| u8::from_str_radix(&seed[i * 2..i * 2 + 2], 16).unwrap()).collect();
+    let has = |needle: &[u8]| before.windows(needle.len()).any(|w| w == needle);
+    assert!(!has(seed.as_bytes()) && !has(&raw), "the seed could be read");
+    assert!(!has(predicate.as_bytes()), "the predicate could be read");
+
+    // The log has every damaged row, with the values it had.
     let mut rows = 0;
     for line in &lines[1..] {
         let InjectorLine::Damage { xid, lsn_before, lsn_after, committed, rows: damaged, .. } = line else {
@@ -142,12 +152,12 @@ fn damage_changes_values_and_no_counts_and_leaves_nothing_after_teardown() {
     }
     assert!(rows > 100, "{rows}");
 
-    let pids: Vec<u32> = leftovers::inside(&dir).iter().map(|p| p.pid).collect();
-    assert!(pids.len() >= 2, "server and umpire are found: {pids:?}");
+    let processes = leftovers::inside(&dir);
+    assert!(processes.len() >= 2, "server and umpire are found: {processes:?}");
     assert!(sandbox.teardown().unwrap());
     assert!(!dir.exists());
-    for pid in pids {
-        assert!(!Path::new(&format!("/proc/{pid}")).exists(), "{pid}");
+    for process in processes {
+        assert!(!process.is_alive(), "{process:?}");
     }
     assert_eq!(std::fs::read_dir(&place.0).unwrap().count(), 0);
 }
@@ -173,49 +183,29 @@ fn readable(dir: &Path, pid: u32) -> Vec<u8> {
 }
 
 #[test]
-fn the_seed_is_nowhere_before_the_judgement_and_the_writers_numbers_have_no_gap() {
-    let place = Place::new("seed");
-    let sandbox = Sandbox::make(&options(&place), &mut |_| {}).unwrap();
-    let control = sandbox.control();
-    let dir = sandbox.dir().to_path_buf();
-    control.inject(SOON).unwrap();
-    until("damage", || degraded(&control));
-    let status = control.status().unwrap();
-    let before = readable(&dir, status.pid);
-    assert!(before.len() > 1_000_000);
-
-    // The environment of whoever made the drill does not reach the umpire at all.
-    assert_eq!(std::fs::read(format!("/proc/{}/environ", status.pid)).unwrap_or_default(), b"");
-
-    control.judge(&dir, true).unwrap();
-    let lines: Vec<InjectorLine> = logs::read(&dir.join(logs::INJECTOR)).unwrap();
-    let InjectorLine::Plan { seed, predicate, .. } = &lines[0] else { panic!("{:?}", lines[0]) };
-    let raw: Vec<u8> = (0..32).map(|i| u8::from_str_radix(&seed[i * 2..i * 2 + 2], 16).unwrap()).collect();
-    let has = |needle: &[u8]| before.windows(needle.len()).any(|w| w == needle);
-    assert!(!has(seed.as_bytes()) && !has(&raw), "the seed could be read");
-    assert!(!has(predicate.as_bytes()), "the predicate could be read");
-
-    let mut orders: Vec<OrderLine> = logs::read(&dir.join(logs::WRITERS)).unwrap();
-    orders.sort_by_key(|l| (l.writer, l.n));
-    for writer in 1..=3 {
-        let numbers: Vec<u64> = orders.iter().filter(|l| l.writer == writer).map(|l| l.n).collect();
-        assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());
-        assert!(numbers.len() > 2);
-    }
-    assert!(orders.iter().all(|l| l.known == Known::Committed && l.lsn_after.is_some() && l.committed.is_some()));
-    let stored = psql(
-        &sandbox,
-        "SELECT writer || ' ' || n || ' ' || id FROM orders WHERE writer IS NOT NULL ORDER BY writer, n",
-    );
-    let logged: Vec<String> = orders.iter().map(|l| format!("{} {} {}", l.writer, l.n, l.order)).collect();
-    assert_eq!(stored, logged.join("\n"));
-}
-
-#[test]
-fn a_killed_server_leaves_no_doubt_about_any_order() {
+fn another_cluster_is_refused_and_a_killed_server_leaves_no_doubt_about_any_order() {
     let place = Place::new("crash");
     let sandbox = Sandbox::make(&options(&place), &mut |_| {}).unwrap();
     let control = sandbox.control();
+    let cluster = crate::support::cluster::Cluster::start("drillother", &[]);
+    cluster.sql("postgres", "CREATE ROLE shop_app LOGIN");
+    let foreign = cluster.database("postgres");
+    let mut server = sandbox.facts().server.clone();
+    server.socket = foreign.host().to_string();
+    server.port = foreign.port();
+    server.database = "postgres".into();
+    let refused = control.switch(&server).unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::Refused, "{refused}");
+    assert!(refused.why.contains("system identifier"), "{refused}");
+    assert_eq!(control.status().unwrap().generation, 0);
+    let settings = serde_json::to_string(&sandbox.settings()).unwrap();
+    for name in ["DATABASE_URL", "PGHOST"] {
+        if let Ok(value) = std::env::var(name) {
+            assert!(!settings.contains(&value));
+        }
+    }
+    assert!(sandbox.settings().database.unwrap().host.starts_with(&*sandbox.dir().display().to_string()));
+
     for _ in 0..3 {
         let pids = psql(
             &sandbox,
@@ -238,6 +228,11 @@ fn a_killed_server_leaves_no_doubt_about_any_order() {
         })
         .collect();
     logged.sort();
+    for writer in 1..=3 {
+        let numbers: Vec<u64> = orders.iter().filter(|l| l.writer == writer).map(|l| l.n).collect();
+        assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());
+        assert!(numbers.len() > 2);
+    }
     let sql = "SELECT concat_ws(' ', writer, n, id, total_cents, address) FROM orders WHERE writer IS NOT NULL";
     let mut stored: Vec<String> = psql(&sandbox, sql).lines().map(str::to_string).collect();
     stored.sort();
@@ -297,28 +292,4 @@ fn a_drill_nobody_asks_about_clears_itself_away() {
     drop(sandbox);
     until("the end", || !dir.exists());
     assert!(leftovers::inside(&dir).is_empty());
-}
-
-#[test]
-fn another_cluster_is_refused_and_the_callers_environment_is_ignored() {
-    let place = Place::new("other");
-    let sandbox = Sandbox::make(&options(&place), &mut |_| {}).unwrap();
-    let cluster = crate::support::cluster::Cluster::start("drillother", &[]);
-    cluster.sql("postgres", "CREATE ROLE shop_app LOGIN");
-    let foreign = cluster.database("postgres");
-    let mut server = sandbox.facts().server.clone();
-    server.socket = foreign.host().to_string();
-    server.port = foreign.port();
-    server.database = "postgres".into();
-    let refused = sandbox.control().switch(&server).unwrap_err();
-    assert_eq!(refused.kind, ErrorKind::Refused, "{refused}");
-    assert!(refused.why.contains("system identifier"), "{refused}");
-    assert_eq!(sandbox.control().status().unwrap().generation, 0);
-    let settings = serde_json::to_string(&sandbox.settings()).unwrap();
-    for name in ["DATABASE_URL", "PGHOST"] {
-        if let Ok(value) = std::env::var(name) {
-            assert!(!settings.contains(&value));
-        }
-    }
-    assert!(sandbox.settings().database.unwrap().host.starts_with(&*sandbox.dir().display().to_string()));
 }
