@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::request::{Job, Request, VERSION};
 use super::{Incident, SubmitError};
-use crate::action::carried::likely_secret;
+use crate::action::carried::{Carried, likely_secret};
 use crate::action::output::{LOG_LIMIT, OutputLog, RunStatusFile};
 use crate::action::{Action, Ctx, Done, Output, Registry};
 use crate::config::{Secrets, Settings};
@@ -235,7 +235,7 @@ impl Worker {
             program: env!("CARGO_PKG_VERSION").to_string(),
         })?;
         let began = Instant::now();
-        let redactor = redactor(&self.secrets);
+        let redactor = redactor(&self.secrets, &self.request.incident_dir);
         let log_path = self.run_dir.join(OUTPUT_FILE);
         let (out, ended) =
             match OutputLog::create(&log_path, files::file_mode(&log_path), redactor, self.request.output_limit) {
@@ -401,11 +401,19 @@ fn broken(panic: &(dyn std::any::Any + Send)) -> Error {
     Error::state("the action broke; this is a bug in breakglass").why(text)
 }
 
-/// Knows the secrets of the request and everything in our environment whose name says that it is one.
-fn redactor(secrets: &Secrets) -> Redactor {
+/// Shortest value that is taken for a secret because of its variable's name alone. Shorter ones ("true", "none") would
+/// black out half of the output.
+const GUESSED_MIN: usize = 8;
+
+/// Knows the secrets of the request, and everything in our environment or exported by earlier blocks whose name says that it is one.
+fn redactor(secrets: &Secrets, incident_dir: &Path) -> Redactor {
     let mut redactor = Redactor::new(secrets.values());
-    for (name, value) in std::env::vars() {
-        if likely_secret(&name) {
+    // Variables of somebody else's making are refused when a block wants them; here they only cannot help.
+    let carried = Carried::load(incident_dir).unwrap_or_default().set;
+    let exported = carried.into_iter().filter_map(|(n, v)| Some((n.into_string().ok()?, v.into_string().ok()?)));
+    let own = std::env::vars_os().filter_map(|(n, v)| Some((n.into_string().ok()?, v.into_string().ok()?)));
+    for (name, value) in own.chain(exported) {
+        if likely_secret(&name) && value.len() >= GUESSED_MIN {
             redactor.add(&Secret::new(value));
         } else if let Some(password) = url_password(&value) {
             redactor.add(&Secret::new(password));

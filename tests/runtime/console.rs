@@ -36,6 +36,45 @@ fn console() {
     }
 }
 
+/// Not a test by itself: a process that holds a run's locks, with one child that stays and one that does not.
+#[test]
+#[ignore = "run by another test as a second process"]
+fn holder() {
+    use breakglass::process::{ChildSpec, RunOptions, run};
+    let Some(dir) = std::env::var_os(DIR) else { return };
+    let dir = std::path::PathBuf::from(dir);
+    let _locks = breakglass::process::locks::RunLocks::take(&dir).unwrap();
+    let child = |name: &str| ChildSpec::new("sh").arg("-c").arg(format!("echo $$ > '{}'; exec sleep 600", dir.join(name).display()));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let options = RunOptions::default();
+    let (kept, inherited) = (child("kept").stays(), child("inherited"));
+    let _ = runtime.block_on(async { tokio::join!(run(&kept, &options, |_, _| {}), run(&inherited, &options, |_, _| {})) });
+}
+
+#[test]
+fn a_server_meant_to_stay_does_not_hold_the_lock() {
+    use breakglass::process::locks::holders;
+    let dir = tempfile::tempdir().unwrap();
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "runtime::console::holder", "--ignored", "--nocapture", "--test-threads=1"])
+        .env(DIR, dir.path())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let holder = Console(child);
+    let pid = |name: &str| -> u32 {
+        until(name, || std::fs::read_to_string(dir.path().join(name)).ok()?.trim().parse().ok())
+    };
+    let (kept, inherited) = (pid("kept"), pid("inherited"));
+    let children = holders(&dir.path().join("children.lock"));
+    assert!(children.contains(&inherited) && children.contains(&holder.0.id()), "{children:?}");
+    assert!(!children.contains(&kept), "{children:?}");
+    assert_eq!(holders(&dir.path().join("worker.lock")), [holder.0.id()]);
+    drop(holder);
+    super::kill_9(kept);
+    super::kill_9(inherited);
+}
+
 struct Console(Child);
 
 impl Drop for Console {

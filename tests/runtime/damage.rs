@@ -65,8 +65,7 @@ fn both_dead_is_outcome_unknown() {
 }
 
 #[test]
-fn a_server_meant_to_stay_does_not_hold_the_lock() {
-    // What a worker starts through `stays` is tested where servers are; here: a block's background job does hold it.
+fn a_job_left_in_the_background_is_reported_and_holds_the_lock() {
     let mut d = Desk::new();
     let (run, output) = d.ran("sleep 600 & echo pid $!", &[]);
     let job: u32 = output.lines().find_map(|l| l.strip_prefix("pid ")).unwrap().parse().unwrap();

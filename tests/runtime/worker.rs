@@ -145,6 +145,14 @@ fn secrets_reach_the_tool_and_nothing_else() {
     }
 }
 
+#[test]
+fn a_secret_that_a_block_exports_is_kept_out_of_the_next_ones_output() {
+    let mut d = Desk::new();
+    d.ran("export API_TOKEN=abcd-efgh-1234 PLAIN=abcdefgh URL=https://amy:opensesame@example.org/x", &[]);
+    let (_, output) = d.ran("echo $API_TOKEN $PLAIN $URL", &[]);
+    assert_eq!(output, "••• abcdefgh https://amy:•••@example.org/x\n");
+}
+
 fn walk(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
     let mut out = Vec::new();
     for e in std::fs::read_dir(dir).unwrap().flatten() {
