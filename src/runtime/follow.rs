@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use super::worker::{OUTPUT_FILE, PROGRESS_FILE};
 use crate::action::output::{LineMaker, Ring, RunStatusFile};
 use crate::error::{Context, Result};
-use crate::model::Redactor;
+use crate::model::{CleanText, Redactor};
 
 /// Most bytes read by one look.
 const PIECE: u64 = 512 * 1024;
@@ -90,10 +90,27 @@ impl Follower {
         let read = std::fs::read(&self.progress).ok().and_then(|b| serde_json::from_slice::<RunStatusFile>(&b).ok());
         match read {
             Some(status) if status != self.status => {
+                self.show_tail(&status);
                 self.status = status;
                 true
             }
             _ => false,
+        }
+    }
+
+    /// The log is full: what still comes is shown from the samples in progress.json, with the gaps counted.
+    fn show_tail(&mut self, new: &RunStatusFile) {
+        let fresh = new.dropped_lines.saturating_sub(self.status.dropped_lines);
+        let shown = usize::try_from(fresh).unwrap_or(usize::MAX).min(new.tail.len());
+        if shown == 0 {
+            return;
+        }
+        let gap = fresh - shown as u64;
+        if gap > 0 {
+            self.ring.push(CleanText::from(format!("[{gap} lines left out: output.log is full]")));
+        }
+        for line in &new.tail[new.tail.len() - shown..] {
+            self.ring.push(line.clone());
         }
     }
 

@@ -64,3 +64,26 @@ fn a_follower_that_comes_late_jumps_to_the_end() {
     assert_eq!(f.ring().iter().next_back().unwrap().as_str(), "line number 599999");
     assert!(f.ring().iter().all(|l| l.as_str().starts_with("line number ")), "a cut line is shown");
 }
+
+#[test]
+fn a_full_log_is_still_followed() {
+    use breakglass::action::output::RunStatusFile;
+    let dir = tempfile::tempdir().unwrap();
+    let write = |dropped: u64, tail: &[&str]| {
+        let tail = tail.iter().map(|t| (*t).into()).collect();
+        let status = RunStatusFile { dropped_lines: dropped, tail, ..Default::default() };
+        // As the worker does it: another file under the same name.
+        let temporary = dir.path().join("temporary");
+        std::fs::write(&temporary, serde_json::to_vec(&status).unwrap()).unwrap();
+        std::fs::rename(&temporary, dir.path().join("progress.json")).unwrap();
+    };
+    std::fs::write(dir.path().join("output.log"), "a\n").unwrap();
+    let mut f = Follower::new(dir.path());
+    f.catch_up().unwrap();
+    for (dropped, tail) in [(2, &["b", "c"][..]), (3, &["b", "c", "d"]), (9, &["h", "i", "j"]), (9, &["h", "i", "j"])] {
+        write(dropped, tail);
+        f.catch_up().unwrap();
+    }
+    let gap = "[3 lines left out: output.log is full]";
+    assert_eq!(super::lines(f.ring()), ["a", "b", "c", "d", gap, "h", "i", "j"]);
+}
