@@ -34,8 +34,20 @@ fn main() {
     let took = begin.elapsed();
     follower.catch_up().unwrap();
     let rate = |n: u64| (n as f64 / took.as_secs_f64()) as u64;
-    println!("{lines} lines, {} MB in {:.2} s: {} lines/s, {} MB/s", bytes / 1_000_000, took.as_secs_f64(), rate(lines), rate(bytes) / 1_000_000);
-    println!("kept {} lines, counted {} more; ring {} lines; slowest look {:?}", seal.lines, seal.dropped_lines, follower.ring().len(), slowest);
+    println!(
+        "{lines} lines, {} MB in {:.2} s: {} lines/s, {} MB/s",
+        bytes / 1_000_000,
+        took.as_secs_f64(),
+        rate(lines),
+        rate(bytes) / 1_000_000
+    );
+    println!(
+        "kept {} lines, counted {} more; ring {} lines; slowest look {:?}",
+        seal.lines,
+        seal.dropped_lines,
+        follower.ring().len(),
+        slowest
+    );
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     if let Some(peak) = status.lines().find(|l| l.starts_with("VmHWM")) {
         println!("peak memory {}", peak.trim_start_matches("VmHWM:").trim());

@@ -44,11 +44,14 @@ fn holder() {
     let Some(dir) = std::env::var_os(DIR) else { return };
     let dir = std::path::PathBuf::from(dir);
     let _locks = breakglass::process::locks::RunLocks::take(&dir).unwrap();
-    let child = |name: &str| ChildSpec::new("sh").arg("-c").arg(format!("echo $$ > '{}'; exec sleep 600", dir.join(name).display()));
+    let child = |name: &str| {
+        ChildSpec::new("sh").arg("-c").arg(format!("echo $$ > '{}'; exec sleep 600", dir.join(name).display()))
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let options = RunOptions::default();
     let (kept, inherited) = (child("kept").stays(), child("inherited"));
-    let _ = runtime.block_on(async { tokio::join!(run(&kept, &options, |_, _| {}), run(&inherited, &options, |_, _| {})) });
+    let _ =
+        runtime.block_on(async { tokio::join!(run(&kept, &options, |_, _| {}), run(&inherited, &options, |_, _| {})) });
 }
 
 #[test]
