@@ -116,6 +116,7 @@ impl Programs {
         let mut c = Command::new(self.path(program));
         clean(&mut c, &self.bin_dir);
         user::apply(&mut c, user);
+        crate::process::spawn::hold_children_lock(&mut c);
         c
     }
 

@@ -240,6 +240,18 @@ impl ChildSpec {
     }
 }
 
+/// Lets a command that is not made from a [`ChildSpec`] hold the run's `children.lock`, when this process is a worker. Not for
+/// what starts a server.
+#[allow(unsafe_code)]
+pub fn hold_children_lock(c: &mut Command) {
+    if let Some(fd) = super::locks::children_lock_fd() {
+        // SAFETY: as in `ChildSpec::in_child`: one fcntl on a descriptor that a static keeps open.
+        unsafe {
+            c.pre_exec(move || keep_open(fd));
+        }
+    }
+}
+
 /// Clears close-on-exec of an open descriptor. Used in the child only.
 #[allow(unsafe_code)]
 fn keep_open(fd: RawFd) -> std::io::Result<()> {

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::Incident;
+use crate::action::carried::Carried;
 use crate::error::Error;
 use crate::incident::{Command, Context, Refusal, decide};
 use crate::journal::{Append, Draft, Journal};
@@ -89,6 +90,10 @@ impl Incident {
                 Append::Appended(record) => {
                     self.take(record.clone());
                     self.follow_plan()?;
+                    if matches!(command, Command::Close { .. }) {
+                        // What blocks exported may hold secrets; it has served its purpose.
+                        Carried::forget(&self.dir);
+                    }
                     return Ok(Submitted { seq: record.seq, record: Some(record) });
                 }
                 Append::Conflict(_) => {

@@ -96,6 +96,15 @@ fn what_somebody_else_could_have_written_is_refused() {
 }
 
 #[test]
+fn what_was_carried_is_gone_when_the_incident_is_closed() {
+    let mut d = Desk::new();
+    d.ran("export A=1", &[]);
+    assert!(Carried::folder(d.incident.dir()).join("carried").exists());
+    d.incident.submit(Command::Close { summary: "done".into(), force: true }).unwrap();
+    assert!(!d.incident.dir().join("env").exists());
+}
+
+#[test]
 fn a_report_that_was_cut_is_not_used() {
     let given: BTreeMap<_, _> = [("A".into(), "1".into()), ("PWD".into(), "/".into())].into();
     let whole = format!("A=2\0B=x=y\0PWD=/tmp\0{END_MARK}=1\0");
