@@ -4,9 +4,9 @@
 //! child that inherits the file holds the lock, also after the worker was killed. `worker.lock` is close-on-exec;
 //! `children.lock` is inherited on purpose by every child except servers meant to stay.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -79,13 +79,8 @@ impl RunLocks {
 }
 
 fn open(path: &Path) -> Result<File> {
-    OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o660)
-        .open(path)
-        .state(|| format!("cannot open the lock {}", path.display()))
+    let opened = crate::journal::files::open_or_create(path);
+    opened.map(|(file, _)| file).state(|| format!("cannot open the lock {}", path.display()))
 }
 
 fn lock_until(file: &File, path: &Path) -> Result<()> {

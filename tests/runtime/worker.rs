@@ -168,8 +168,7 @@ fn files_and_folders_are_private() {
     d.ran("export A=1; echo x", &[]);
     for e in walk(d.home.path()) {
         let mode = std::fs::metadata(&e).unwrap().permissions().mode() & 0o777;
-        let lock = e.extension().is_some_and(|x| x == "lock");
-        assert!(mode == 0o600 || (lock && mode & 0o007 == 0), "{e:?} is {mode:o}");
+        assert_eq!(mode, 0o600, "{e:?} is {mode:o}");
     }
     let dir = std::fs::metadata(d.incident.dir()).unwrap().permissions().mode() & 0o777;
     assert_eq!(dir, 0o700);
