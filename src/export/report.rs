@@ -210,10 +210,12 @@ fn findings(t: &Timeline) -> Vec<Finding> {
     for (gate, reason) in s.waivers.iter().map(|w| (clean(&w.gate), clean(&w.reason))) {
         add("medium", format!("safety gate “{gate}” was waived: {reason}"));
     }
+    for run in s.runs.values().filter(|r| !r.succeeded()) {
+        let step = t.steps.iter().find(|step| run.step.as_ref() == Some(&step.id));
+        let place = step.map_or_else(String::new, |step| format!("step {} “{}”: ", step.number, step.title));
+        add("medium", format!("{place}{} (run {}) {}", clean(&run.action), run.id, super::timeline::run_result(run)));
+    }
     for step in &t.steps {
-        for run in step.runs.iter().filter(|r| !r.ok) {
-            add("medium", format!("step {} “{}”: run {} {}", step.number, step.title, run.id, run.result));
-        }
         if step.status == StepStatus::Skipped {
             let why = step.reason.clone().unwrap_or_default();
             add("low", format!("step {} “{}” was skipped: {why}", step.number, step.title));

@@ -469,18 +469,22 @@ fn steps(lines: &[Line], state: &State, scenario: Option<&Scenario>, until: Time
         .collect()
 }
 
+/// How a run ended, or that it did not, in words.
+pub(super) fn run_result(run: &crate::incident::Run) -> &'static str {
+    match run.status {
+        RunStatus::Requested => "requested, never started",
+        RunStatus::Running => "no end recorded",
+        RunStatus::Unknown => "outcome unknown",
+        RunStatus::Withdrawn => "withdrawn",
+        RunStatus::Finished(outcome) => outcome_word(outcome),
+    }
+}
+
 fn run_row(run: &crate::incident::Run, until: Time) -> RunRow {
-    let result = match run.status {
-        RunStatus::Requested => "requested, never started".to_string(),
-        RunStatus::Running => "no end recorded".into(),
-        RunStatus::Unknown => "outcome unknown".into(),
-        RunStatus::Withdrawn => "withdrawn".into(),
-        RunStatus::Finished(outcome) => outcome_word(outcome).into(),
-    };
     RunRow {
         id: run.id,
         command: clean(&run.shown),
-        result,
+        result: run_result(run).into(),
         ok: run.succeeded(),
         exit: run.exit_code,
         output: run.output.clone(),
