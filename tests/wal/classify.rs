@@ -85,8 +85,8 @@ fn check(report: &Report) {
 #[test]
 fn every_destructive_transaction_is_found_and_nothing_else() {
     assert!(ROUNDS * 18 >= 100);
-    let report = found(fixture().names.clone(), Rules::default());
-    check(&report);
+    let report = fixture().report();
+    check(report);
     assert!(report.rolled_back.is_empty());
 }
 
@@ -112,4 +112,79 @@ fn those_rolled_back_come_on_request_and_open_ones_are_said() {
     let open: Vec<_> = report.open.iter().map(|s| (s.xid, s.outcome, s.gid.clone())).collect();
     assert_eq!(open, [(f.xid("undecided"), Outcome::Prepared, Some("undecided".to_string()))]);
     assert_eq!(report.open[0].acts[0].table, "public.locked");
+}
+
+#[test]
+fn the_loss_is_what_committed_at_or_after_the_target() {
+    let f = fixture();
+    let report = f.report();
+    let last = report.last_commit.unwrap();
+    let mut before = u64::MAX;
+    for (i, s) in report.suspects.iter().enumerate() {
+        let later_suspects = (report.suspects.len() - i) as u64;
+        let lost = s.loses.transactions.unwrap();
+        assert!(lost + later_suspects <= report.commits);
+        if s.target == s.end {
+            // Each suspect further on loses no more than the one before it.
+            assert!(lost <= before, "{lost} after {before}");
+            before = lost;
+        }
+        assert_eq!(s.loses.window_ms, last.since(s.at).as_millis() as u64);
+        assert!(!s.loses.at_most);
+        let c = s.candidate();
+        assert_eq!(c.target.to_string(), format!("lsn:{}", s.target));
+        assert_eq!(c.xid, Some(s.xid.to_string()));
+    }
+    // By the log: rows of the ledger committed after the first suspect.
+    let first = &report.suspects[0];
+    let ledger = first.loses.rows.get("public.ledger").copied().unwrap_or(0);
+    assert!(ledger > 0 && ledger <= f.ledger.len() as u64, "{ledger}");
+}
+
+#[test]
+fn a_window_a_table_and_a_database_narrow_it() {
+    let f = fixture();
+    let all = f.report();
+    let (a, b) = (all.suspects[10].at, all.suspects[20].at);
+    let part = found(f.names.clone(), Rules { since: Some(a), until: Some(b), ..Rules::default() });
+    let xids = |r: &Report| r.suspects.iter().map(|s| s.xid).collect::<Vec<_>>();
+    assert_eq!(xids(&part), xids(all)[10..=20]);
+    assert_eq!(part.commits, all.commits);
+    for name in ["tru2", "public.tru2"] {
+        let one = found(f.names.clone(), Rules { table: Some(name.into()), database: Some("shop".into()), ..Rules::default() });
+        assert_eq!(xids(&one), [f.xid("truncate2")]);
+    }
+    let other = found(f.names.clone(), Rules { database: Some("doomed".into()), ..Rules::default() });
+    assert_eq!(other.suspects.len(), 1);
+}
+
+#[test]
+fn each_segment_has_an_index_that_adds_up() {
+    use breakglass::recovery::wal_locate::{Activity, SegmentIndex};
+    let f = fixture();
+    let report = f.report();
+    let segments = f.segments();
+    assert_eq!(report.indexes.len(), segments.len());
+    let mut activity = Activity::default();
+    let mut commits = 0;
+    let mut suspects = Vec::new();
+    for (i, (index, segment)) in report.indexes.iter().zip(&segments).enumerate() {
+        assert_eq!(index.segment, segment.name);
+        assert_eq!(&SegmentIndex::from_bytes(&index.to_bytes().unwrap()).unwrap(), index);
+        assert_eq!(index.ends, i + 1 == segments.len());
+        assert_eq!(index.commits, index.activity.commits.iter().map(|n| u64::from(*n)).sum::<u64>());
+        assert!(index.activity.commits.len() <= 66);
+        if index.commits > 0 {
+            assert!(index.first_commit.unwrap() <= index.latest_commit.unwrap());
+        }
+        assert!(index.resume_lsn <= index.end_lsn && index.first_lsn <= index.last_lsn);
+        commits += index.commits;
+        activity.merge(&index.activity);
+        suspects.extend(index.suspects.iter().map(|s| s.xid));
+    }
+    assert_eq!(commits, report.commits);
+    assert_eq!(activity.commits.iter().map(|n| u64::from(*n)).sum::<u64>(), commits);
+    assert_eq!(suspects, report.suspects.iter().map(|s| s.xid).collect::<Vec<_>>());
+    let points: Vec<_> = report.indexes.iter().flat_map(|i| &i.restore_points).map(|p| p.name.clone()).collect();
+    assert_eq!(points, ["the end"]);
 }

@@ -3,10 +3,11 @@
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use breakglass::postgres::Stop;
-use breakglass::recovery::wal_locate::{NameMap, Segment, snapshot, source};
+use breakglass::postgres::{Stop, user};
+use breakglass::recovery::wal_locate::{NameMap, Report, Rules, Segment, locate, snapshot, source};
 
 use crate::support::cluster::{Cluster, LIMIT, block_on, programs};
 
@@ -19,12 +20,18 @@ pub struct Tagged {
 
 /// The log and what is in it.
 pub struct Fixture {
+    /// Its folder holds the rest; removed with it.
+    #[allow(dead_code)]
     pub cluster: Arc<Cluster>,
-    /// Copies of all segments, as an archive would hold them (the last one may end).
+    /// Copies of all segments, as an archive would hold them (the last one may end), readable by the server's user.
     pub wal: PathBuf,
     /// Names as of after the set-up: nothing of what was created later.
     pub names: NameMap,
     pub tagged: Vec<Tagged>,
+    /// A base backup taken after the set-up.
+    pub base: PathBuf,
+    /// Transactions that wrote to the table `ledger`, as it stood at the end.
+    pub ledger: Vec<u32>,
 }
 
 pub const ROUNDS: usize = 6;
@@ -38,6 +45,13 @@ pub fn fixture() -> &'static Fixture {
 impl Fixture {
     pub fn segments(&self) -> Vec<Segment> {
         source::in_folder(&self.wal, None, None, true).unwrap().map(|s| s.unwrap()).collect()
+    }
+    /// What is found with the names of the set-up and the usual rules, found once.
+    pub fn report(&self) -> &'static Report {
+        static ONCE: OnceLock<Report> = OnceLock::new();
+        ONCE.get_or_init(|| {
+            locate(self.segments().into_iter().map(Ok), self.names.clone(), Rules::default()).unwrap().0
+        })
     }
     pub fn xid(&self, label: &str) -> u32 {
         self.tagged.iter().find(|t| t.label == label).unwrap_or_else(|| panic!("no {label}")).xid
@@ -64,6 +78,7 @@ fn psql(c: &Cluster, database: &str) -> std::process::Child {
 }
 
 fn make() -> Fixture {
+
     let c = Cluster::start(
         "wal",
         &[
@@ -78,6 +93,7 @@ fn make() -> Fixture {
     );
     let mut setup = String::from("create database shop strategy file_copy;\n\\c shop\n");
     setup.push_str("create table traffic (w int, n int, note text, primary key (w, n));\n");
+    setup.push_str("create table ledger (x bigint default pg_current_xact_id()::text::bigint, w int);\n");
     setup.push_str("create table locked as select g id, 'x' p from generate_series(1, 500) g;\n");
     setup.push_str("create table fat (id serial primary key, p text, k int default 1);\n");
     setup.push_str("insert into fat (p) select repeat('y', 100) from generate_series(1, 800);\n");
@@ -90,23 +106,43 @@ fn make() -> Fixture {
     let mut names = NameMap::new();
     block_on(snapshot::update(&mut names, &c.database("postgres"))).unwrap();
 
-    // Two writers of small transactions, all the while.
+    let base = c.root().join("base");
+    let mut p = programs().command("pg_basebackup", c.instance.user.as_ref());
+    for (name, value) in c.database("postgres").tool_env() {
+        p.env(name, value.expose());
+    }
+    // The folder is made first: the server's user may not write beside it.
+    user::own_dir(&base, c.instance.user.as_ref()).unwrap();
+    let out = p.args(["-c", "fast", "-X", "none", "-D"]).arg(&base).output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+
+    // Two writers of small transactions, all the while, each at some hundreds a second.
+    let stop = Arc::new(AtomicBool::new(false));
     let traffic: Vec<_> = (0..2)
         .map(|w| {
-            let mut sql = String::new();
-            for n in 0..600 {
-                sql.push_str(&format!("insert into traffic values ({w}, {n}, 'a');\n"));
-                if n % 3 == 0 {
-                    sql.push_str(&format!("update traffic set note = 'b' where w = {w} and n = {n};\n"));
-                }
-                if n % 7 == 0 {
-                    sql.push_str(&format!("delete from traffic where w = {w} and n = {n};\n"));
-                }
-            }
             let mut child = psql(&c, "shop");
             let mut stdin = child.stdin.take().unwrap();
-            let feeder = std::thread::spawn(move || stdin.write_all(sql.as_bytes()).unwrap());
-            (child, feeder)
+            let stop = stop.clone();
+            let feeder = std::thread::spawn(move || {
+                for n in 0.. {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let mut sql = format!("insert into traffic values ({w}, {n}, 'a');\nselect pg_sleep(0.002);\n");
+                    sql.push_str(&format!("insert into ledger (w) values ({w});\n"));
+                    if n % 3 == 0 {
+                        sql.push_str(&format!("update traffic set note = 'b' where w = {w} and n = {n};\n"));
+                    }
+                    if n % 7 == 0 {
+                        sql.push_str(&format!("delete from traffic where w = {w} and n = {n};\n"));
+                    }
+                    stdin.write_all(sql.as_bytes()).unwrap();
+                }
+            });
+            // It waits for nobody: what it says is read as it comes, or its pipe would fill.
+            let mut stdout = child.stdout.take().unwrap();
+            let reader = std::thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()).unwrap());
+            (child, feeder, reader)
         })
         .collect();
     let mut out = String::new();
@@ -117,8 +153,10 @@ fn make() -> Fixture {
     script(&c, "doomed", "create table inside as select generate_series(1, 10) id;\n");
     script(&c, "postgres", "drop database doomed;\n");
     script(&c, "postgres", "drop database doomed2;\n");
-    for (child, feeder) in traffic {
+    stop.store(true, Ordering::Relaxed);
+    for (child, feeder, reader) in traffic {
         feeder.join().unwrap();
+        reader.join().unwrap();
         let out = child.wait_with_output().unwrap();
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     }
@@ -128,6 +166,7 @@ fn make() -> Fixture {
         "begin;\nselect 'tag undecided', pg_current_xact_id()::xid;\ndelete from locked where id > 350;\n\
          prepare transaction 'undecided';\n",
     ));
+    let ledger = script(&c, "shop", "select x from ledger;\n").lines().map(|l| l.parse().unwrap()).collect();
     let tagged = out
         .lines()
         .filter_map(|l| l.strip_prefix("tag ")?.split_once('|'))
@@ -141,10 +180,12 @@ fn make() -> Fixture {
     for entry in std::fs::read_dir(c.instance.layout.data.join("pg_wal")).unwrap() {
         let entry = entry.unwrap();
         if entry.file_type().unwrap().is_file() {
-            std::fs::copy(entry.path(), wal.join(entry.file_name())).unwrap();
+            let copy = wal.join(entry.file_name());
+            std::fs::copy(entry.path(), &copy).unwrap();
+            std::fs::set_permissions(&copy, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
         }
     }
-    Fixture { cluster: c, wal, names, tagged }
+    Fixture { cluster: c, wal, names, tagged, base, ledger }
 }
 
 fn table(name: &str, rows: usize) -> String {

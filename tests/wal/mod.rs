@@ -5,3 +5,4 @@ mod damage;
 mod fixture;
 mod names;
 mod records;
+mod targets;

@@ -134,3 +134,9 @@ fn row(data: &[u8], old: Option<&Row>, prefix: usize, suffix: usize) -> Option<R
 pub fn deleted(record: &Record<'_>, layout: &Layout) -> Option<u16> {
     u16_at(layout.main(record), 4)
 }
+
+/// Line number and new data of a row changed in place; the data is missing when a page image stands for it.
+pub fn in_place(record: &Record<'_>, layout: &Layout) -> Option<(u16, Option<Row>)> {
+    let data = layout.blocks.first()?.data(record);
+    Some((u16_at(layout.main(record), 0)?, (!data.is_empty()).then(|| data.to_vec())))
+}

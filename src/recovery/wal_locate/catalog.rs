@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use super::names::{NameMap, Relation};
 use crate::postgres::Lsn;
 use crate::postgres::wal::heap::{self, Row};
-use crate::postgres::wal::{Layout, Record, RelFile};
+use crate::postgres::wal::{Layout, Record, RelFile, Version};
 
 /// A catalog that is followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +41,11 @@ pub enum Change {
     SchemaWent(u32, Option<String>),
     /// A database appeared or was renamed.
     Database(u32, String),
+    /// A database was marked invalid where its row stands, as the first act of dropping it: at once, whatever becomes of
+    /// the transaction.
+    Invalid(u32),
+    /// A relation's row was changed where it stands (its estimates): at once.
+    Estimated(ClassRow),
 }
 
 /// A row of `pg_class`.
@@ -165,6 +170,19 @@ impl Mirror {
                     push(out, catalog, new.rel, old_row.as_ref(), Some(row));
                 }
             }
+            0x70 => {
+                let Some((line, row)) = heap::in_place(record, layout) else { return };
+                let page = self.pages.entry(key).or_default();
+                if let Some(row) = row {
+                    page.insert(line, row);
+                }
+                let Some(row) = page.get(&line) else { return };
+                match catalog {
+                    Catalog::Class => out.extend(class_row(new.rel, row).map(Change::Estimated)),
+                    Catalog::Database => out.extend(invalid_database(row, record.version).map(Change::Invalid)),
+                    Catalog::Namespace => {}
+                }
+            }
             _ => {}
         }
     }
@@ -227,6 +245,15 @@ fn hint(names: &mut NameMap, lsn: Lsn, catalog: Catalog, rel: RelFile, row: &Row
 fn named(row: &Row) -> Option<(u32, String)> {
     let oid = u32::from_le_bytes(*row.first_chunk()?);
     Some((oid, text(row.get(4..68)?)?))
+}
+
+/// The OID in a row of `pg_database` whose connection limit is −2, which means invalid (`DATCONNLIMIT_INVALID_DB`, in all
+/// minor releases since August 2023).
+fn invalid_database(row: &Row, version: Version) -> Option<u32> {
+    // Up to version 14 two names of 64 bytes stood before it.
+    let at = if version >= Version::V15 { 80 } else { 208 };
+    let limit = i32::from_le_bytes(*row.get(at..)?.first_chunk()?);
+    (limit == -2).then(|| row.first_chunk().map(|b| u32::from_le_bytes(*b))).flatten()
 }
 
 /// A `name` column: 64 bytes, zero-padded.

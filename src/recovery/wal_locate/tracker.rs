@@ -41,6 +41,8 @@ pub struct Tracker {
     /// Ends of transactions that were open at a suspect: their top-level transaction and whether it committed.
     watched: HashMap<u32, Option<(u32, bool)>>,
     per_minute: PerMinute,
+    /// Databases marked invalid, with the position and the commits before it.
+    invalid: HashMap<u32, (Lsn, u64)>,
     segment: SegmentIndex,
     last_lsn: Lsn,
     first_lsn: Option<Lsn>,
@@ -77,6 +79,7 @@ impl Tracker {
             inserted: HashMap::new(),
             watched: HashMap::new(),
             per_minute: HashMap::new(),
+            invalid: HashMap::new(),
             segment: SegmentIndex::default(),
             last_lsn: Lsn(0),
             first_lsn: None,
@@ -177,12 +180,6 @@ impl Tracker {
                     self.xact(lock.xid, lsn).locks.push(lock);
                 }
             }
-            Content::InPlace { rel } if xid != 0 && rel.database == 0 => {
-                let commits = self.commits;
-                if self.mirror.catalog(rel) == Some(super::catalog::Catalog::Database) {
-                    self.xact(xid, lsn).in_place.get_or_insert((lsn, commits));
-                }
-            }
             Content::DropDatabase { database } if xid != 0 => {
                 self.xact(xid, lsn).drop_databases.push(DropDatabase { database, lsn });
             }
@@ -227,6 +224,20 @@ impl Tracker {
         } else {
             self.mirror.see_images(record, layout, catalog, &mut self.names);
         }
+        // What is done in place is done, and often before the transaction has an id.
+        changes.retain(|change| match change {
+            Change::Invalid(database) => {
+                self.invalid.entry(*database).or_insert((record.lsn, self.commits));
+                false
+            }
+            Change::Estimated(row) => {
+                if self.names.relation(row.file, record.lsn).is_some_and(|r| r.oid == row.relation.oid) {
+                    self.names.learn(record.lsn, row.file, row.relation.clone());
+                }
+                false
+            }
+            _ => true,
+        });
         if record.xid != 0 && !changes.is_empty() {
             self.xact(record.xid, record.lsn).catalog.append(&mut changes);
         }
@@ -300,12 +311,10 @@ impl Tracker {
             let mut suspect = self.suspect(&xact, end, top, record, taken, Outcome::Committed);
             let mut commits_before = self.commits;
             if let Some(d) = xact.drop_databases.first() {
-                // The directory goes when the drop is replayed, and from version 15 on the database is marked invalid
-                // in place before that: both happen whether the commit is replayed or not.
-                (suspect.target, commits_before) = match xact.in_place.filter(|(l, _)| *l < d.lsn) {
-                    Some((lsn, commits)) => (lsn, commits),
-                    None => (d.lsn, self.commits),
-                };
+                // The directory goes when the drop is replayed, and the database is marked invalid in place
+                // before that: both happen whether the commit is replayed or not.
+                (suspect.target, commits_before) =
+                    self.invalid.get(&d.database).copied().unwrap_or((d.lsn, self.commits));
             }
             if self.rules.wants(&suspect) {
                 let open: Vec<u32> = self.open.keys().copied().collect();
@@ -354,7 +363,7 @@ impl Tracker {
             }
             Change::Schema(database, oid, name) => self.names.learn_schema(lsn, database, oid, &name),
             Change::Database(oid, name) => self.names.learn_database(lsn, oid, &name),
-            Change::Went(_) | Change::SchemaWent(..) => {}
+            Change::Went(_) | Change::SchemaWent(..) | Change::Invalid(_) | Change::Estimated(_) => {}
         }
     }
 

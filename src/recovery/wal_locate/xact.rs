@@ -66,8 +66,6 @@ pub struct Xact {
     pub catalog: Vec<Change>,
     /// Databases it dropped.
     pub drop_databases: Vec<DropDatabase>,
-    /// First change in place of `pg_database`, with the number of commits before it.
-    pub in_place: Option<(Lsn, u64)>,
     /// Name and time of its PREPARE.
     pub prepared: Option<(String, Time)>,
     /// Its top-level transaction, when the log has said it already.
@@ -105,7 +103,6 @@ impl Xact {
         self.locks.extend(sub.locks);
         self.catalog.extend(sub.catalog);
         self.drop_databases.extend(sub.drop_databases);
-        self.in_place = self.in_place.or(sub.in_place);
         self.began_earlier |= sub.began_earlier;
     }
     /// What it put into a file.
