@@ -151,7 +151,10 @@ fn a_window_a_table_and_a_database_narrow_it() {
     assert_eq!(xids(&part), xids(all)[10..=20]);
     assert_eq!(part.commits, all.commits);
     for name in ["tru2", "public.tru2"] {
-        let one = found(f.names.clone(), Rules { table: Some(name.into()), database: Some("shop".into()), ..Rules::default() });
+        let one = found(
+            f.names.clone(),
+            Rules { table: Some(name.into()), database: Some("shop".into()), ..Rules::default() },
+        );
         assert_eq!(xids(&one), [f.xid("truncate2")]);
     }
     let other = found(f.names.clone(), Rules { database: Some("doomed".into()), ..Rules::default() });

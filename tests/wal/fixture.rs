@@ -78,7 +78,6 @@ fn psql(c: &Cluster, database: &str) -> std::process::Child {
 }
 
 fn make() -> Fixture {
-
     let c = Cluster::start(
         "wal",
         &[

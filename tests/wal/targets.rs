@@ -51,12 +51,8 @@ fn recover(f: &Fixture, target: Lsn) -> (Instance, Scratch) {
     ]
     .map(|(k, v)| (k.to_string(), v));
     instance.configure(&settings, None).unwrap();
-    breakglass::postgres::user::own_file(
-        &instance.layout.data.join("recovery.signal"),
-        "",
-        instance.user.as_ref(),
-    )
-    .unwrap();
+    breakglass::postgres::user::own_file(&instance.layout.data.join("recovery.signal"), "", instance.user.as_ref())
+        .unwrap();
     instance.start(LIMIT).unwrap();
     // Ready once promoted.
     let deadline = std::time::Instant::now() + LIMIT;
@@ -75,8 +71,7 @@ fn sql(i: &Instance, database: &str, text: &str) -> String {
 fn check_ledger(f: &Fixture, i: &Instance, target: Lsn) {
     let commits = commits(f);
     let wanted: BTreeSet<u32> = f.ledger.iter().copied().filter(|x| commits[x] < target).collect();
-    let there: BTreeSet<u32> =
-        sql(i, "shop", "select x from ledger").lines().map(|l| l.parse().unwrap()).collect();
+    let there: BTreeSet<u32> = sql(i, "shop", "select x from ledger").lines().map(|l| l.parse().unwrap()).collect();
     assert_eq!(there, wanted);
 }
 
