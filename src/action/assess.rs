@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::reach::{self, Reporter};
 use super::{Action, Ctx, Done, Preview, Spec};
+use crate::backup::catalog::{BackupKind, Catalog};
 use crate::error::{Error, Result};
 use crate::model::event::Event;
 use crate::model::plan::Risk;
@@ -53,13 +54,19 @@ pub(super) fn search_arguments(command: Command) -> Command {
 ///
 /// # Errors
 /// Usage, quoting what is not a time.
-pub(super) fn search_options(command: Command, args: &[String], now: Time) -> Result<LocateOptions> {
+pub(super) fn search_options(ctx: &Ctx, command: Command, args: &[String]) -> Result<LocateOptions> {
     let m: ArgMatches = super::parse_matches(command, args)?;
-    let since = m.get_one::<String>("since").map(String::as_str).unwrap_or(SINCE);
-    let since = match parse_duration(since) {
-        Ok(age) => now.minus(age),
-        Err(_) => Time::parse(since).map_err(Error::usage)?,
+    let text = m.get_one::<String>("since").map(String::as_str).unwrap_or(SINCE);
+    let mut since = match parse_duration(text) {
+        Ok(age) => Time::from_system(std::time::SystemTime::now()).minus(age),
+        Err(_) => Time::parse(text).map_err(Error::usage)?,
     };
+    // Without a wish of one's own: nothing before the oldest base backup can be recovered, so no suspect there is of use.
+    if m.value_source("since") == Some(clap::parser::ValueSource::DefaultValue)
+        && let Some(oldest) = oldest_base_backup(ctx)
+    {
+        since = since.max(oldest);
+    }
     let mut options = LocateOptions::since(since);
     if let Some(until) = m.get_one::<String>("until") {
         options.until = Some(Time::parse(until).map_err(Error::usage)?);
@@ -67,6 +74,14 @@ pub(super) fn search_options(command: Command, args: &[String], now: Time) -> Re
     options.tables = m.get_many::<String>("table").into_iter().flatten().cloned().collect();
     options.min_rows = m.get_one::<u64>("min-rows").copied();
     Ok(options)
+}
+
+/// When the oldest base backup was complete, if the repository can be asked. Assessing must work without it.
+fn oldest_base_backup(ctx: &Ctx) -> Option<Time> {
+    let unlocked = reach::unlocked(ctx).ok()?;
+    let catalog = Catalog::load(&unlocked).ok()?;
+    let physical = catalog.backups.iter().filter(|b| b.manifest.kind == BackupKind::Physical);
+    physical.map(|b| b.manifest.finished_at).min()
 }
 
 impl Action for Assess {
@@ -89,8 +104,7 @@ impl Action for Assess {
     }
     fn run<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Done>> {
         Box::pin(async move {
-            let now = Time::from_system(std::time::SystemTime::now());
-            let options = search_options(self.arguments(), args, now)?;
+            let options = search_options(ctx, self.arguments(), args)?;
             assess(ctx, &options).await
         })
     }

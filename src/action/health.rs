@@ -101,8 +101,11 @@ async fn check(ctx: &Ctx) -> Result<Done> {
     }
     let bad: Vec<String> = components
         .iter()
-        .filter(|(name, _)| !healthy || details.contains_key(*name))
-        .map(|(name, status)| format!("{name} {status}"))
+        .filter(|(_, status)| !health::is_good(status))
+        .map(|(name, status)| match details.get(name) {
+            Some(d) => format!("{name} {status} ({d})"),
+            None => format!("{name} {status}"),
+        })
         .collect();
     let document = json!({
         "healthy": healthy,

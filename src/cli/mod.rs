@@ -12,6 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 pub mod act;
 pub mod completions;
 pub mod console;
+pub mod drill;
 pub mod export;
 pub mod incident;
 pub mod journal;
@@ -43,6 +44,7 @@ fn subcommands() -> Vec<Subcommand> {
     vec![
         Subcommand { command: console::open_command, run: console::open },
         Subcommand { command: console::resume_command, run: console::resume },
+        Subcommand { command: drill::command, run: drill::run },
         Subcommand { command: incident::command, run: incident::run },
         Subcommand { command: export::command, run: export::run },
         Subcommand { command: journal::command, run: journal::run },

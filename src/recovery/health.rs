@@ -56,7 +56,8 @@ struct Report {
 /// Words with which services say that a component is well.
 const GOOD: [&str; 8] = ["operational", "ok", "up", "healthy", "pass", "good", "green", "true"];
 
-fn is_good(word: &str) -> bool {
+/// Whether a component's status, as the service words it, is good news.
+pub fn is_good(word: &str) -> bool {
     GOOD.contains(&word.to_lowercase().as_str())
 }
 

@@ -1,0 +1,363 @@
+//! `breakglass drill`: a scenario on a private PostgreSQL, with a person or by itself.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+
+use super::{Invocation, print};
+use crate::config::Config;
+use crate::drill::sandbox::{Options, Sandbox};
+use crate::drill::session::{self, Exercise};
+use crate::drill::unattended;
+use crate::error::{Error, Result};
+use crate::export::{self, Format};
+use crate::incident::State;
+use crate::model::event::Verdict;
+use crate::model::{Record, format_clock, parse_duration};
+use crate::plan::library::Library;
+use crate::postgres::{Programs, install};
+use crate::runtime::{Incident, Store};
+
+/// Scenarios that have a drill, by slug.
+pub const DRILLS: [&str; 1] = ["database-corruption"];
+
+/// The definition.
+pub fn command() -> Command {
+    let flag = |name: &'static str, help: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue).help(help);
+    let duration = |name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name("DURATION").value_parser(|s: &str| parse_duration(s)).help(help)
+    };
+    Command::new("drill")
+        .about("Work a scenario on a private PostgreSQL made on the spot")
+        .arg(
+            Arg::new("scenario").value_name("SCENARIO").default_value("database-corruption").help("Scenario, or `all`"),
+        )
+        .arg(flag("unattended", "Play it without a person, one line per event; exit 0 only if everything was met"))
+        .arg(
+            Arg::new("report")
+                .long("report")
+                .value_name("DIR")
+                .value_parser(value_parser!(PathBuf))
+                .help("Write the timeline as md, html, json and csv, and the logs it was judged by"),
+        )
+        .arg(
+            Arg::new("size")
+                .long("size")
+                .value_name("N")
+                .value_parser(value_parser!(u32).range(1..=1000))
+                .help("Scale of the data (1 is about 30 MB)"),
+        )
+        .arg(flag("keep", "Keep the sandbox at the end"))
+        .arg(duration("rto", "Recovery time objective of the sandbox (default 5m)"))
+        .arg(duration("rpo", "Recovery point objective of the sandbox (default 5m)"))
+        .arg(duration("delay", "The responder arrives this much after the alarm (unattended)"))
+}
+
+/// Runs it.
+pub fn run(invocation: &Invocation, m: &ArgMatches) -> Result<u8> {
+    let scenario = match m.get_one::<String>("scenario").map(String::as_str).unwrap_or_default() {
+        "all" => DRILLS[0],
+        name => DRILLS.iter().copied().find(|d| *d == name).ok_or_else(|| {
+            Error::usage(format!("there is no drill for {name:?}")).hint(format!("drills: {}", DRILLS.join(", ")))
+        })?,
+    };
+    let store = Store::open(&invocation.config)?;
+    store.check_writable()?;
+    programs(invocation)?;
+    let config = &invocation.config;
+    let pick = |flag: &str, configured: Option<u64>, default_ms: u64| {
+        let given = m.get_one::<Duration>(flag).map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
+        given.or(configured.map(|s| s.saturating_mul(1000))).unwrap_or(default_ms)
+    };
+    let library = library(config)?;
+    let (document, _) = library.find(scenario)?;
+    let exercise = Exercise {
+        plan: document.plan.clone(),
+        documents: vec![(document.plan.file.clone(), document.bytes.clone())],
+        scenario: scenario.to_string(),
+        rto_ms: pick("rto", config.drill.rto_s, session::RTO_MS),
+        rpo_ms: pick("rpo", config.drill.rpo_s, session::RPO_MS),
+        delay: m.get_one::<Duration>("delay").copied().unwrap_or_default(),
+    };
+    let mut options = Options::new()?;
+    options.size = m.get_one::<u32>("size").copied().or(config.drill.size).unwrap_or(1);
+    options.keep = m.get_flag("keep");
+    options.bin_dir.clone_from(&config.settings.bin_dir);
+    options.run_as.clone_from(&config.settings.run_as);
+    options.project_size_bytes = config.settings.project_size_bytes;
+    let report = m.get_one::<PathBuf>("report").map(|p| invocation.env.cwd.join(p));
+    let unattended = m.get_flag("unattended") || !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal();
+
+    let stopped = stop_flag()?;
+    let mut say = |text: &str| note(text);
+    let sandbox = Sandbox::make(&options, &mut say)?;
+    note(&format!("ready after {}", format_clock(sandbox.setup())));
+    let result = if unattended {
+        play(invocation, &store, &sandbox, &exercise, report.as_deref(), &stopped)
+    } else {
+        play(invocation, &store, &sandbox, &exercise, report.as_deref(), &stopped)
+    };
+    let dir = sandbox.dir().to_path_buf();
+    // A console that was closed while its incident is open leaves the sandbox: the drill goes on with `resume`.
+    let result = match result {
+        Ok(Ending::GoesOn(id)) => {
+            note(&format!("the drill goes on; come back with: breakglass resume {id}"));
+            return Ok(0);
+        }
+        Ok(Ending::Over(code)) => Ok(code),
+        Err(e) => Err(e),
+    };
+    match sandbox.teardown() {
+        Ok(true) => note("the sandbox is removed"),
+        Ok(false) => note(&format!("the sandbox is kept in {}", dir.display())),
+        Err(e) if result.is_ok() => return Err(e),
+        Err(e) => note(&e.to_string()),
+    }
+    result
+}
+
+/// The team's plans when the configuration names some, and the runbooks.
+///
+/// # Errors
+/// What is configured and cannot be read.
+pub fn library(config: &Config) -> Result<Library> {
+    let mut library = if config.plans.is_empty() { Library::default() } else { Library::open(&config.plans)? };
+    let folders: Vec<PathBuf> = config.file.iter().filter_map(|f| Some(f.parent()?.join("runbooks"))).collect();
+    library.documents.extend(Library::runbooks(&folders)?.documents);
+    Ok(library)
+}
+
+/// How a drill's console or operator ended.
+pub enum Ending {
+    /// The incident is closed (or never began): everything may be removed.
+    Over(u8),
+    /// The incident is open and somebody will come back.
+    GoesOn(String),
+}
+
+fn play(
+    invocation: &Invocation,
+    store: &Store,
+    sandbox: &Sandbox,
+    exercise: &Exercise,
+    report: Option<&Path>,
+    stopped: &Arc<AtomicBool>,
+) -> Result<Ending> {
+    let json = invocation.json;
+    let mut on_record = |incident: &Incident, record: &Record| {
+        if !json {
+            lines(incident, record);
+        }
+    };
+    let incident = unattended::play(
+        store,
+        sandbox,
+        exercise,
+        &super::registry(),
+        &mut |text: &str| note(text),
+        &mut on_record,
+        &|| stopped.load(Ordering::Relaxed),
+    )?;
+    if let Some(dir) = report {
+        write_report(&incident, dir, sandbox.settings().project_size_bytes)?;
+    }
+    let state = incident.state()?;
+    let verdict = Verdicts::of(state);
+    if json {
+        print(&format!("{:#}", verdict.to_json(state)))?;
+    } else {
+        print(&verdict.summary(state).join("\n"))?;
+    }
+    Ok(Ending::Over(u8::from(!verdict.all_good())))
+}
+
+/// Writes all formats, and the logs the drill was judged by, into `dir`.
+pub fn write_report(incident: &Incident, dir: &Path, project_to_bytes: Option<u64>) -> Result<()> {
+    let formats = [Format::Markdown, Format::Html, Format::Json, Format::Csv];
+    for path in export::write_with(incident.dir(), &formats, dir, &export::Options { project_to_bytes })? {
+        note(&format!("wrote {}", path.display()));
+    }
+    let judge = session::judge_folder(incident.dir());
+    if let Ok(entries) = std::fs::read_dir(&judge) {
+        for entry in entries.flatten() {
+            let to = dir.join(entry.file_name());
+            std::fs::copy(entry.path(), &to)
+                .map_err(|e| Error::state(format!("cannot write {}", to.display())).why(e))?;
+        }
+    }
+    Ok(())
+}
+
+/// One line per event of a record.
+fn lines(incident: &Incident, record: &Record) {
+    let Ok(state) = incident.state() else { return };
+    for row in export::rows_of(record, state, Some(incident.scenario())) {
+        let exit = row.exit.map(|c| format!("  [exit {c}]")).unwrap_or_default();
+        let offset = export::offset(row.offset_ms);
+        let _ = writeln!(std::io::stdout(), "{} {offset:>6}  {} {}{exit}", row.at.hms(), row.tone.glyph(), row.what);
+    }
+}
+
+/// What decides the exit code.
+pub struct Verdicts {
+    checks: Vec<(&'static str, Option<bool>, String)>,
+}
+
+impl Verdicts {
+    /// From the state of a closed drill.
+    pub fn of(state: &State) -> Self {
+        let f = &state.facts;
+        let healthy = f.health.as_ref().map(|(good, _, _)| *good);
+        let verified = f.verified.as_ref().map(|(passed, _)| *passed);
+        let rto = match (&state.restored, &state.impact) {
+            (Some(r), Some(i)) => Some(r.at.since(i.at)),
+            _ => None,
+        };
+        let rto_met = rto.zip(state.rto).map(|(a, o)| a <= o);
+        let loss = f.loss.as_ref().map(|l| Duration::from_millis(l.window_ms));
+        let rpo_met = loss.zip(state.rpo).map(|(a, o)| a <= o);
+        let against = |actual: Option<Duration>, objective: Option<Duration>| match (actual, objective) {
+            (Some(a), Some(o)) => format!("{} of {}", format_clock(a), format_clock(o)),
+            (None, _) => "not reached".to_string(),
+            (Some(a), None) => format!("{}, no objective", format_clock(a)),
+        };
+        let judged = f.judged.as_ref().map(|(passed, _, _)| *passed);
+        let failed: Vec<String> = f
+            .judged
+            .iter()
+            .flat_map(|(_, checks, _)| checks)
+            .filter(|c| c.verdict != Verdict::Passed)
+            .map(|c| format!("{}: {}", c.name, c.detail))
+            .collect();
+        Self {
+            checks: vec![
+                (
+                    "healthy",
+                    healthy,
+                    if healthy == Some(true) {
+                        "service answers and is well".into()
+                    } else {
+                        "service is not well".into()
+                    },
+                ),
+                ("verified", verified, format!("{} checks", f.verified.as_ref().map_or(0, |(_, c)| c.len()))),
+                ("RTO", rto_met, against(rto, state.rto)),
+                ("RPO", rpo_met, against(loss, state.rpo)),
+                (
+                    "judged",
+                    judged,
+                    if failed.is_empty() {
+                        "by the traffic's and the injector's own logs".into()
+                    } else {
+                        failed.join("; ")
+                    },
+                ),
+            ],
+        }
+    }
+    /// Whether everything was met. What was not measured was not met.
+    pub fn all_good(&self) -> bool {
+        self.checks.iter().all(|(_, v, _)| *v == Some(true))
+    }
+    /// The end of the output.
+    pub fn summary(&self, state: &State) -> Vec<String> {
+        let mut out =
+            vec![String::new(), format!("{}  {}", state.id, if self.all_good() { "PASSED" } else { "FAILED" })];
+        for (name, verdict, detail) in &self.checks {
+            let word = match verdict {
+                Some(true) => "✓ met    ",
+                Some(false) => "✗ missed ",
+                None => "✗ unknown",
+            };
+            out.push(format!("  {word}  {name:<9} {detail}"));
+        }
+        if let Some(loss) = &state.facts.loss {
+            let rows: Vec<String> = loss.rows.iter().map(|(t, n)| format!("{n} of {t}")).collect();
+            out.push(format!(
+                "  lost and kept for salvage: {}",
+                if rows.is_empty() { "nothing".into() } else { rows.join(", ") }
+            ));
+        }
+        out
+    }
+    fn to_json(&self, state: &State) -> serde_json::Value {
+        let checks: BTreeMap<&str, serde_json::Value> = self
+            .checks
+            .iter()
+            .map(|(name, v, detail)| (*name, serde_json::json!({"met": v, "detail": detail})))
+            .collect();
+        serde_json::json!({
+            "incident": state.id,
+            "passed": self.all_good(),
+            "checks": checks,
+            "target": state.facts.chosen.as_ref().map(|(t, _, _)| t.to_string()),
+            "loss": state.facts.loss,
+            "rto_ms": state.restored.as_ref().zip(state.impact.as_ref()).map(|(r, i)| r.at.diff_ms(i.at)),
+        })
+    }
+}
+
+/// Server programs are needed. When there are none, says how to install them, and on a terminal offers to do it.
+fn programs(invocation: &Invocation) -> Result<()> {
+    let missing = match Programs::find(invocation.config.settings.bin_dir.as_deref(), None) {
+        Ok(_) => return Ok(()),
+        Err(e) => e,
+    };
+    let Some(install) = install::install_command() else { return Err(missing) };
+    let error = || missing.clone().hint(format!("install them with: {}", install.text));
+    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        return Err(error());
+    }
+    let mut err = std::io::stderr();
+    let _ = write!(err, "{}\n\n  {}\n\nRun this now? [y/N] ", missing.what, install.text);
+    let _ = err.flush();
+    let mut answer = String::new();
+    let _ = std::io::stdin().read_line(&mut answer);
+    if !matches!(answer.trim(), "y" | "Y" | "yes") {
+        return Err(error());
+    }
+    for step in &install.argv {
+        let mut words: Vec<&str> = step.iter().map(String::as_str).collect();
+        if !crate::process::user::is_root() {
+            words.insert(0, "sudo");
+        }
+        let Some((program, args)) = words.split_first() else { continue };
+        let status = std::process::Command::new(program)
+            .args(args)
+            .status()
+            .map_err(|e| Error::target(format!("{:?} cannot be run", words.join(" "))).why(e))?;
+        if !status.success() {
+            return Err(Error::target(format!("{:?} failed", words.join(" "))).why(status));
+        }
+    }
+    Programs::find(invocation.config.settings.bin_dir.as_deref(), None).map(|_| ())
+}
+
+/// Set when somebody wants the drill to stop; the sandbox is then removed in order.
+fn stop_flag() -> Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    let set = flag.clone();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Error::state("the asynchronous runtime cannot be started").why(e))?;
+    std::thread::spawn(move || {
+        runtime.block_on(async move {
+            if let Ok(mut signals) = crate::process::signals::Signals::listen() {
+                signals.next().await;
+                set.store(true, Ordering::Relaxed);
+            }
+        });
+    });
+    Ok(flag)
+}
+
+/// A remark that is no event: to stderr.
+fn note(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
