@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::{Invocation, print};
-use crate::config::Config;
+use crate::config::{Config, load::DrillConfig};
 use crate::drill::sandbox::{Options, Sandbox};
 use crate::drill::session::{self, Exercise};
 use crate::drill::unattended;
@@ -21,7 +21,7 @@ use crate::model::event::Verdict;
 use crate::model::{Record, format_clock, parse_duration};
 use crate::plan::library::Library;
 use crate::postgres::{Programs, install};
-use crate::runtime::{Incident, Store};
+use crate::runtime::{Incident, Store, policy};
 
 /// Scenarios that have a drill, by slug.
 pub const DRILLS: [&str; 1] = ["database-corruption"];
@@ -84,34 +84,23 @@ pub fn run(invocation: &Invocation, m: &ArgMatches) -> Result<u8> {
         rpo_ms: pick("rpo", config.drill.rpo_s, session::RPO_MS),
         delay: m.get_one::<Duration>("delay").copied().unwrap_or_default(),
     };
+    let report = m.get_one::<PathBuf>("report").map(|p| invocation.env.cwd.join(p));
+    let size = m.get_one::<u32>("size").copied().or(config.drill.size);
+    let keep = m.get_flag("keep");
+    if !m.get_flag("unattended") && std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
+        return attended(invocation, m, &store, &exercise, size, keep, report.as_deref());
+    }
     let mut options = Options::new()?;
-    options.size = m.get_one::<u32>("size").copied().or(config.drill.size).unwrap_or(1);
-    options.keep = m.get_flag("keep");
+    options.size = size.unwrap_or(options.size);
+    options.keep = keep;
     options.bin_dir.clone_from(&config.settings.bin_dir);
     options.run_as.clone_from(&config.settings.run_as);
     options.project_size_bytes = config.settings.project_size_bytes;
-    let report = m.get_one::<PathBuf>("report").map(|p| invocation.env.cwd.join(p));
-    let unattended = m.get_flag("unattended") || !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal();
-
     let stopped = stop_flag()?;
-    let mut say = |text: &str| note(text);
-    let sandbox = Sandbox::make(&options, &mut say)?;
+    let sandbox = Sandbox::make(&options, &mut |text: &str| note(text))?;
     note(&format!("ready after {}", format_clock(sandbox.setup())));
-    let result = if unattended {
-        play(invocation, &store, &sandbox, &exercise, report.as_deref(), &stopped)
-    } else {
-        play(invocation, &store, &sandbox, &exercise, report.as_deref(), &stopped)
-    };
+    let result = play(invocation, &store, &sandbox, &exercise, report.as_deref(), &stopped);
     let dir = sandbox.dir().to_path_buf();
-    // A console that was closed while its incident is open leaves the sandbox: the drill goes on with `resume`.
-    let result = match result {
-        Ok(Ending::GoesOn(id)) => {
-            note(&format!("the drill goes on; come back with: breakglass resume {id}"));
-            return Ok(0);
-        }
-        Ok(Ending::Over(code)) => Ok(code),
-        Err(e) => Err(e),
-    };
     match sandbox.teardown() {
         Ok(true) => note("the sandbox is removed"),
         Ok(false) => note(&format!("the sandbox is kept in {}", dir.display())),
@@ -119,6 +108,37 @@ pub fn run(invocation: &Invocation, m: &ArgMatches) -> Result<u8> {
         Err(e) => note(&e.to_string()),
     }
     result
+}
+
+/// The console makes the sandbox itself and removes it when the incident is closed.
+fn attended(
+    invocation: &Invocation,
+    m: &ArgMatches,
+    store: &Store,
+    exercise: &Exercise,
+    size: Option<u32>,
+    keep: bool,
+    report: Option<&Path>,
+) -> Result<u8> {
+    let before = store.ids()?;
+    let mut config = invocation.config.clone();
+    config.drill = DrillConfig { size, rto_s: Some(exercise.rto_ms / 1000), rpo_s: Some(exercise.rpo_ms / 1000) };
+    let invocation = Invocation { env: invocation.env.clone(), config, json: invocation.json };
+    let start = super::console::Start::Drill { scenario: Some(exercise.scenario.clone()), keep };
+    let code = super::console::run(&invocation, m, start)?;
+    let Some(id) = store.ids()?.into_iter().find(|id| !before.contains(id)) else { return Ok(code) };
+    let incident = store.incident(&id, policy(&invocation.config.settings))?;
+    let state = incident.state()?;
+    if state.closed.is_none() {
+        note(&format!("the drill goes on; come back with: breakglass resume {id}"));
+        return Ok(code);
+    }
+    if let Some(dir) = report {
+        write_report(&incident, dir, invocation.config.settings.project_size_bytes)?;
+    }
+    let verdict = Verdicts::of(state);
+    print(&verdict.summary(state).join("\n"))?;
+    Ok(u8::from(!verdict.all_good()))
 }
 
 /// The team's plans when the configuration names some, and the runbooks.
@@ -132,14 +152,6 @@ pub fn library(config: &Config) -> Result<Library> {
     Ok(library)
 }
 
-/// How a drill's console or operator ended.
-pub enum Ending {
-    /// The incident is closed (or never began): everything may be removed.
-    Over(u8),
-    /// The incident is open and somebody will come back.
-    GoesOn(String),
-}
-
 fn play(
     invocation: &Invocation,
     store: &Store,
@@ -147,7 +159,7 @@ fn play(
     exercise: &Exercise,
     report: Option<&Path>,
     stopped: &Arc<AtomicBool>,
-) -> Result<Ending> {
+) -> Result<u8> {
     let json = invocation.json;
     let mut on_record = |incident: &Incident, record: &Record| {
         if !json {
@@ -173,7 +185,7 @@ fn play(
     } else {
         print(&verdict.summary(state).join("\n"))?;
     }
-    Ok(Ending::Over(u8::from(!verdict.all_good())))
+    Ok(u8::from(!verdict.all_good()))
 }
 
 /// Writes all formats, and the logs the drill was judged by, into `dir`.
