@@ -92,6 +92,8 @@ pub struct Instance {
     pub user: Option<UnixUser>,
     /// Name of the superuser role.
     pub superuser: String,
+    /// Settings given on the command line: they hold even against `postgresql.auto.conf` in the data directory.
+    pub overrides: Vec<(String, String)>,
 }
 
 impl Instance {
@@ -100,7 +102,7 @@ impl Instance {
     /// # Errors
     /// The socket path would be too long even in /tmp.
     pub fn new(programs: Programs, root: &Path, user: Option<UnixUser>) -> Result<Self> {
-        let it = Self { programs, layout: Layout::under(root, 5432), port: 5432, user, superuser: "postgres".into() };
+        let it = Self { programs, layout: Layout::under(root, 5432), port: 5432, user, superuser: "postgres".into(), overrides: Vec::new() };
         it.check_socket()?;
         Ok(it)
     }
@@ -258,7 +260,10 @@ impl Instance {
             return Ok(Starting { log_from: 0, began: Instant::now() });
         }
         let config = self.layout.config.join("postgresql.conf");
-        let options = format!("-c config_file={}", shell_quote(&config.display().to_string()));
+        let mut options = format!("-c config_file={}", shell_quote(&config.display().to_string()));
+        for (name, value) in &self.overrides {
+            options.push_str(&format!(" -c {}", shell_quote(&format!("{name}={value}"))));
+        }
         // What earlier runs wrote must not be taken for this one's.
         let log_from = std::fs::metadata(&self.layout.log).map_or(0, |m| m.len());
         let mut pg_ctl = self.programs.detached("pg_ctl", self.user.as_ref());

@@ -154,6 +154,7 @@ impl<'a> LogArchive<'a> {
             .tempdir_in(scratch)
             .target(|| format!("cannot make a scratch folder in {:?}", scratch.display()))?;
         // One more, where it exists: a record may cross the border.
+        let mut copied = first;
         for number in first..=last + 1 {
             let size = u32::try_from(self.segment_bytes).unwrap_or(u32::MAX);
             let segment = Segment::from_number(timeline, number, size);
@@ -167,10 +168,13 @@ impl<'a> LogArchive<'a> {
             };
             let file = dir.path().join(segment.to_string());
             std::fs::write(&file, &bytes).target(|| format!("cannot write {:?}", file.display()))?;
+            copied = number + 1;
         }
         let mut c = self.programs.command("pg_waldump", None);
         c.arg("-p").arg(dir.path()).args(["-r", "Transaction", "-r", "XLOG", "-t", &timeline.to_string(), "-s"]);
         c.arg(Lsn(first * self.segment_bytes).to_string());
+        // With an end it does not look for a file that is not there: it would wait five seconds for it.
+        c.arg("-e").arg(Lsn(copied * self.segment_bytes).to_string());
         let run = c.output().target(|| "cannot run pg_waldump".to_string())?;
         let words = CleanText::line(run.stderr.trim_ascii()).to_string();
         // The end of the last file is where it stops; it calls that an error.

@@ -2,10 +2,14 @@
 //! promotion, and what was lost.
 
 pub mod commits;
+pub mod contain;
 pub mod exposure;
 pub mod health;
 pub mod locate;
+pub mod loss;
+pub mod promote;
 pub mod range;
+pub mod salvage;
 pub mod shadow;
 pub mod tables;
 pub mod verify;

@@ -1,0 +1,234 @@
+//! What was lost, measured: rows and transactions that the damaged cluster has and the recovered one has not.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use futures::TryStreamExt;
+use serde::{Deserialize, Serialize};
+use sqlx::Row;
+use sqlx::postgres::PgConnection;
+use tokio_util::sync::CancellationToken;
+
+use super::locate::last_commit;
+use super::tables::{Table, user_tables};
+use super::verify::Boundary;
+use super::watch::{Phase, Watch, check_cancel};
+use crate::error::{Context, Result};
+use crate::model::Time;
+use crate::model::target::Loss;
+use crate::postgres::connect::{query_error, quote_ident};
+use crate::postgres::user;
+use crate::process::UnixUser;
+
+/// What came after the moment, measured while the shadow still stood there; kept as `later.json` in the shadow's folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Later {
+    /// The measured loss: rows that the shadow does not have, per table.
+    pub loss: Loss,
+    /// Rows that the shadow has and that were changed after the moment, per table: their keys.
+    pub changed: BTreeMap<String, BTreeSet<String>>,
+    /// Rows committed before this are in the shadow.
+    pub certain: Time,
+    /// So are those of these transactions.
+    pub also: Vec<u32>,
+    /// Transactions whose rows are damage.
+    pub suspects: Vec<u32>,
+}
+
+const FILE: &str = "later.json";
+
+impl Later {
+    /// The border between what the shadow has and what came later.
+    pub fn boundary(&self) -> Boundary {
+        Boundary { certain: self.certain, also: self.also.clone() }
+    }
+    /// Reads the record in a shadow's folder.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be read.
+    pub fn load(root: &Path) -> Result<Self> {
+        let file = root.join(FILE);
+        let text = std::fs::read_to_string(&file)
+            .target(|| format!("cannot read {:?}", file.display()))
+            .map_err(|e| e.hint("measure first: breakglass pitr verify"))?;
+        serde_json::from_str(&text).state(|| format!("cannot understand {:?}", file.display()))
+    }
+    /// Writes it.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn save(&self, root: &Path, owner: Option<&UnixUser>) -> Result<()> {
+        let text = serde_json::to_string(self).state(|| "cannot write what came later".into())?;
+        user::own_file(&root.join(FILE), &text, owner)
+    }
+}
+
+/// SQL: rows of `t` that came after the border and are no damage.
+pub fn later_condition(boundary: &Boundary, suspects: &[u32]) -> String {
+    let ids: Vec<String> = suspects.iter().map(u32::to_string).collect();
+    format!("NOT {} AND xmin::text <> ALL ('{{{}}}')", boundary.sql(), ids.join(","))
+}
+
+/// SQL: the primary key of a row of `t` as one text; none without a key.
+pub fn key_text(table: &Table) -> Option<String> {
+    if table.key.is_empty() {
+        return None;
+    }
+    let parts: Vec<String> = table.key.iter().map(|k| format!("t.{}::text", quote_ident(k))).collect();
+    Some(format!("ARRAY[{}]", parts.join(", ")))
+}
+
+/// Measures against a shadow that stands at the moment. A row counts as lost when the shadow has none of its key; without a
+/// primary key every later row counts, and the figures are upper bounds.
+///
+/// # Errors
+/// A query fails, commit times are missing, or stopped on request.
+pub async fn measure(
+    source: &mut PgConnection,
+    shadow: &mut PgConnection,
+    suspects: &[u32],
+    moment: Option<Time>,
+    watch: &dyn Watch,
+    cancel: &CancellationToken,
+) -> Result<Later> {
+    super::tables::require_commit_times(source).await?;
+    let boundary = Boundary::between(source, shadow).await?;
+    let ours = user_tables(shadow).await?;
+    let mut out = Later {
+        loss: Loss::default(),
+        changed: BTreeMap::new(),
+        certain: boundary.certain,
+        also: boundary.also.clone(),
+        suspects: suspects.to_vec(),
+    };
+    let tables = user_tables(source).await?;
+    for (i, table) in tables.iter().enumerate() {
+        check_cancel(cancel, "the loss is not measured")?;
+        watch.phase(&Phase {
+            name: "loss",
+            done: i as u64,
+            total: Some(tables.len() as u64),
+            unit: "tables",
+            text: table.name.clone(),
+            ..Phase::default()
+        });
+        let known = ours.iter().find(|t| t.oid == table.oid);
+        let (new, changed) = table_later(source, shadow, table, known, &boundary, suspects, &mut out.loss.at_most).await?;
+        if new > 0 {
+            *out.loss.rows.entry(table.family.clone()).or_default() += new;
+        }
+        if !changed.is_empty() {
+            out.changed.insert(table.name.clone(), changed);
+        }
+    }
+    let last = last_commit(source).await?;
+    let begin = match moment {
+        Some(m) => Some(m),
+        None => last_commit(shadow).await?,
+    };
+    if let (Some(last), Some(begin)) = (last, begin) {
+        out.loss.window_ms = u64::try_from(last.since(begin).as_millis()).unwrap_or(u64::MAX);
+    }
+    out.loss.transactions = Some(transactions(source, shadow, &boundary, suspects).await?);
+    Ok(out)
+}
+
+/// Committed transactions that the shadow does not have, suspects excluded; those of all databases of the cluster.
+async fn transactions(
+    source: &mut PgConnection,
+    shadow: &mut PgConnection,
+    boundary: &Boundary,
+    suspects: &[u32],
+) -> Result<u64> {
+    let next = "SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::int8";
+    let from: i64 = sqlx::query_scalar(next).fetch_one(&mut *shadow).await.map_err(|e| query_error(next, &e))?;
+    let to: i64 = sqlx::query_scalar(next).fetch_one(&mut *source).await.map_err(|e| query_error(next, &e))?;
+    let list = |ids: &[u32]| ids.iter().map(|x| i64::from(*x)).collect::<Vec<_>>();
+    // A subtransaction has its parent's commit time: one time is one transaction.
+    let sql = "SELECT count(DISTINCT at) FROM (SELECT x % 4294967296 AS x, \
+                 pg_catalog.pg_xact_commit_timestamp((x % 4294967296)::text::xid) AS at \
+                 FROM pg_catalog.generate_series(greatest($1::int8 - 200000, 3), $2::int8 - 1) x \
+                 WHERE x % 4294967296 >= 3) t \
+               WHERE at >= pg_catalog.to_timestamp($3::numeric / 1000000) AND x <> ALL ($4::int8[]) AND x <> ALL ($5::int8[])";
+    let n: i64 = sqlx::query_scalar(sql)
+        .bind(from)
+        .bind(to)
+        .bind(boundary.certain.micros())
+        .bind(list(&boundary.also))
+        .bind(list(suspects))
+        .fetch_one(&mut *source)
+        .await
+        .map_err(|e| query_error(sql, &e))?;
+    Ok(u64::try_from(n).unwrap_or(0))
+}
+
+/// Later rows of one table: how many the shadow does not have, and the keys of those it has in an older form.
+async fn table_later(
+    source: &mut PgConnection,
+    shadow: &mut PgConnection,
+    table: &Table,
+    known: Option<&Table>,
+    boundary: &Boundary,
+    suspects: &[u32],
+    at_most: &mut bool,
+) -> Result<(u64, BTreeSet<String>)> {
+    let condition = later_condition(boundary, suspects);
+    let (Some(key), Some(known)) = (key_text(table), known.filter(|k| k.key == table.key)) else {
+        let sql = format!("SELECT count(*) FROM ONLY {} t WHERE {condition}", table.sql);
+        let n: i64 = sqlx::query_scalar(&sql).fetch_one(&mut *source).await.map_err(|e| query_error(&sql, &e))?;
+        // A table the shadow does not have at all is lost exactly.
+        *at_most |= n > 0 && known.is_some();
+        return Ok((u64::try_from(n).unwrap_or(0), BTreeSet::new()));
+    };
+    let sql = format!("SELECT {key} FROM ONLY {} t WHERE {condition}", table.sql);
+    let mut rows = sqlx::query(&sql).fetch(&mut *source);
+    let (mut new, mut changed) = (0u64, BTreeSet::new());
+    let mut batch: Vec<Vec<String>> = Vec::new();
+    loop {
+        let row = rows.try_next().await.map_err(|e| query_error(&sql, &e))?;
+        let end = row.is_none();
+        if let Some(row) = row {
+            batch.push(row.try_get(0).target(|| format!("cannot read the keys of {}", table.name))?);
+        }
+        if batch.len() >= 5000 || (end && !batch.is_empty()) {
+            let there = keys_there(shadow, known, &batch).await?;
+            new += (batch.len() - there.len()) as u64;
+            changed.extend(there.into_iter().filter_map(|i| batch.get(i).map(|k| join_key(k))));
+            batch.clear();
+        }
+        if end {
+            return Ok((new, changed));
+        }
+    }
+}
+
+/// A key as one text, different for different keys.
+pub fn join_key(parts: &[String]) -> String {
+    serde_json::to_string(parts).unwrap_or_default()
+}
+
+/// Which of these keys the table has, by their position. Uses the primary key's index.
+async fn keys_there(c: &mut PgConnection, table: &Table, keys: &[Vec<String>]) -> Result<Vec<usize>> {
+    let mut arrays = Vec::new();
+    let mut names = Vec::new();
+    let mut equal = Vec::new();
+    for (i, k) in table.key.iter().enumerate() {
+        let ty = table.columns.iter().find(|c| c.name == *k).map_or("text", |c| c.ty.as_str());
+        arrays.push(format!("${}::text[]::{ty}[]", i + 1));
+        names.push(format!("k{i}"));
+        equal.push(format!("t.{} = k.k{i}", quote_ident(k)));
+    }
+    let sql = format!(
+        "SELECT k.place FROM unnest({}) WITH ORDINALITY k({}, place) WHERE EXISTS (SELECT FROM ONLY {} t WHERE {})",
+        arrays.join(", "),
+        names.join(", "),
+        table.sql,
+        equal.join(" AND ")
+    );
+    let mut query = sqlx::query_scalar::<_, i64>(&sql);
+    for i in 0..table.key.len() {
+        query = query.bind(keys.iter().map(|k| k.get(i).cloned().unwrap_or_default()).collect::<Vec<String>>());
+    }
+    let rows = query.fetch_all(&mut *c).await.map_err(|e| query_error(&sql, &e))?;
+    Ok(rows.into_iter().filter_map(|n| usize::try_from(n - 1).ok()).collect())
+}
