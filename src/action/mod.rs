@@ -10,11 +10,18 @@ pub mod carried;
 pub mod contain;
 pub mod health;
 pub mod output;
+pub mod pitr_locate;
+pub mod pitr_promote;
+pub mod pitr_range;
+pub mod pitr_restore;
+pub mod pitr_salvage;
+pub mod pitr_verify;
 pub mod reach;
 pub mod recognise;
 pub mod runnable;
 pub mod shell;
 pub mod sql;
+pub mod target;
 
 use std::path::PathBuf;
 use std::sync::Arc;

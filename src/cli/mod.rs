@@ -97,6 +97,12 @@ pub fn registry() -> crate::action::Registry {
     all.add(crate::action::assess::Assess);
     all.add(crate::action::backup_create::BackupCreate);
     all.add(crate::action::sql::Sql);
+    all.add(crate::action::pitr_range::Range);
+    all.add(crate::action::pitr_locate::Locate);
+    all.add(crate::action::pitr_restore::Restore);
+    all.add(crate::action::pitr_verify::Verify);
+    all.add(crate::action::pitr_promote::Promote);
+    all.add(crate::action::pitr_salvage::Salvage);
     all
 }
 

@@ -102,7 +102,14 @@ impl Instance {
     /// # Errors
     /// The socket path would be too long even in /tmp.
     pub fn new(programs: Programs, root: &Path, user: Option<UnixUser>) -> Result<Self> {
-        let it = Self { programs, layout: Layout::under(root, 5432), port: 5432, user, superuser: "postgres".into(), overrides: Vec::new() };
+        let it = Self {
+            programs,
+            layout: Layout::under(root, 5432),
+            port: 5432,
+            user,
+            superuser: "postgres".into(),
+            overrides: Vec::new(),
+        };
         it.check_socket()?;
         Ok(it)
     }

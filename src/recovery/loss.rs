@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use futures::TryStreamExt;
+use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use sqlx::Row;
 use sqlx::postgres::PgConnection;
@@ -83,7 +84,18 @@ pub fn key_text(table: &Table) -> Option<String> {
 ///
 /// # Errors
 /// A query fails, commit times are missing, or stopped on request.
-pub async fn measure(
+pub fn measure<'a>(
+    source: &'a mut PgConnection,
+    shadow: &'a mut PgConnection,
+    suspects: &'a [u32],
+    moment: Option<Time>,
+    watch: &'a dyn Watch,
+    cancel: &'a CancellationToken,
+) -> BoxFuture<'a, Result<Later>> {
+    Box::pin(measure_all(source, shadow, suspects, moment, watch, cancel))
+}
+
+async fn measure_all(
     source: &mut PgConnection,
     shadow: &mut PgConnection,
     suspects: &[u32],
@@ -113,7 +125,8 @@ pub async fn measure(
             ..Phase::default()
         });
         let known = ours.iter().find(|t| t.oid == table.oid);
-        let (new, changed) = table_later(source, shadow, table, known, &boundary, suspects, &mut out.loss.at_most).await?;
+        let (new, changed) =
+            table_later(source, shadow, table, known, &boundary, suspects, &mut out.loss.at_most).await?;
         if new > 0 {
             *out.loss.rows.entry(table.family.clone()).or_default() += new;
         }

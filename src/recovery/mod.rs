@@ -1,8 +1,8 @@
 //! Point-in-time recovery: what is reachable, finding the moment, an instance beside the damaged one, verification,
 //! promotion, and what was lost.
 
+pub mod archived;
 pub mod commits;
-pub mod contain;
 pub mod exposure;
 pub mod health;
 pub mod locate;

@@ -24,12 +24,40 @@ const LIMIT: Duration = Duration::from_secs(300);
 
 /// Settings of the source that must not come along: places, network, archiving, recovery, replication.
 const NOT_TAKEN: [&str; 34] = [
-    "archive_cleanup_command", "archive_command", "archive_library", "archive_mode", "cluster_name", "config_file",
-    "data_directory", "external_pid_file", "hba_file", "hot_standby", "ident_file", "listen_addresses", "log_directory",
-    "log_filename", "logging_collector", "log_destination", "port", "primary_conninfo", "primary_slot_name",
-    "promote_trigger_file", "recovery_end_command", "recovery_init_sync_method", "restore_command",
-    "synchronous_standby_names", "unix_socket_directories", "unix_socket_group", "unix_socket_permissions", "ssl",
-    "ssl_cert_file", "ssl_key_file", "ssl_ca_file", "ssl_crl_file", "default_transaction_read_only", "stats_temp_directory",
+    "archive_cleanup_command",
+    "archive_command",
+    "archive_library",
+    "archive_mode",
+    "cluster_name",
+    "config_file",
+    "data_directory",
+    "external_pid_file",
+    "hba_file",
+    "hot_standby",
+    "ident_file",
+    "listen_addresses",
+    "log_directory",
+    "log_filename",
+    "logging_collector",
+    "log_destination",
+    "port",
+    "primary_conninfo",
+    "primary_slot_name",
+    "promote_trigger_file",
+    "recovery_end_command",
+    "recovery_init_sync_method",
+    "restore_command",
+    "synchronous_standby_names",
+    "unix_socket_directories",
+    "unix_socket_group",
+    "unix_socket_permissions",
+    "ssl",
+    "ssl_cert_file",
+    "ssl_key_file",
+    "ssl_ca_file",
+    "ssl_crl_file",
+    "default_transaction_read_only",
+    "stats_temp_directory",
 ];
 
 /// Settings somebody gave the source, to be given to its successor. Needs a role that may read all settings.
@@ -136,11 +164,15 @@ pub async fn fence(source: &Database, seen: &Identity) -> Result<Fenced> {
 /// A connection must be refused by the system, not by the server: a server that says no still runs.
 async fn prove_refused(source: &Database) -> Result<()> {
     let options = source.options()?;
-    match tokio::time::timeout(Duration::from_secs(10), <PgConnection as sqlx::Connection>::connect_with(&options)).await {
+    match tokio::time::timeout(Duration::from_secs(10), <PgConnection as sqlx::Connection>::connect_with(&options))
+        .await
+    {
         Ok(Err(sqlx::Error::Io(_))) => Ok(()),
         Ok(Ok(_)) => Err(Error::target(format!("{source} still answers")).why("it is not fenced")),
         Ok(Err(e)) => Err(Error::target(format!("{source} still answers")).why(crate::postgres::connect::describe(&e))),
-        Err(_) => Err(Error::target(format!("{source} neither answers nor refuses")).why("it is not proved to be fenced")),
+        Err(_) => {
+            Err(Error::target(format!("{source} neither answers nor refuses")).why("it is not proved to be fenced"))
+        }
     }
 }
 
@@ -248,8 +280,10 @@ fn primary_settings(
     let control = Control::read(&instance.programs, &instance.layout.data, instance.user.as_ref())?;
     // The limits that recovery had to keep are a floor here, too; the source's own settings come on top.
     let keep = ["wal_level", "track_commit_timestamp", "max_connections", "max_worker_processes", "max_wal_senders"];
-    let mut all: Vec<(String, String)> =
-        isolation(&control).into_iter().filter(|(n, _)| keep.contains(&n.as_str()) || n.starts_with("max_pre")).collect();
+    let mut all: Vec<(String, String)> = isolation(&control)
+        .into_iter()
+        .filter(|(n, _)| keep.contains(&n.as_str()) || n.starts_with("max_pre"))
+        .collect();
     let set = |all: &mut Vec<(String, String)>, name: &str, value: String| {
         all.retain(|(n, _)| n != name);
         all.push((name.to_string(), value));

@@ -169,7 +169,11 @@ async fn write_table(
         let json: String = row.try_get(4).target(what)?;
         let at = at.map(|us| Time::from_micros(us).to_string()).unwrap_or_default();
         let class = if key.is_some_and(|k| changed.contains(&join_key(&k))) { "changed" } else { "new" };
-        if class == "new" { new += 1 } else { old += 1 }
+        if class == "new" {
+            new += 1
+        } else {
+            old += 1
+        }
         if open.is_none() {
             let safe = |c: char| if c.is_alphanumeric() || "._-".contains(c) { c } else { '_' };
             let name: String = table.name.chars().map(safe).collect();

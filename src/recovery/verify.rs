@@ -7,6 +7,7 @@ pub mod sequences;
 
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use sqlx::postgres::PgConnection;
 use tokio_util::sync::CancellationToken;
 
@@ -45,7 +46,15 @@ pub fn passed(checks: &[Check]) -> bool {
 ///
 /// # Errors
 /// The shadow cannot be reached, or stopped on request. What is wrong with the data is a check that failed, not an error.
-pub async fn verify(options: &VerifyOptions, watch: &dyn Watch, cancel: &CancellationToken) -> Result<Vec<Check>> {
+pub fn verify<'a>(
+    options: &'a VerifyOptions,
+    watch: &'a dyn Watch,
+    cancel: &'a CancellationToken,
+) -> BoxFuture<'a, Result<Vec<Check>>> {
+    Box::pin(all_checks(options, watch, cancel))
+}
+
+async fn all_checks(options: &VerifyOptions, watch: &dyn Watch, cancel: &CancellationToken) -> Result<Vec<Check>> {
     let mut shadow = open(&options.shadow, options.statement_timeout).await?;
     let tables = user_tables(&mut shadow).await?;
     let mut checks = Vec::new();
@@ -245,12 +254,11 @@ async fn compare(
     if !gone.is_empty() {
         out.push(check("tables", Verdict::Passed, format!("back again, dropped in the source: {}", gone.join(", "))));
     }
-    for c in [&mut *source, &mut *shadow] {
-        if !super::tables::commit_times(c).await? {
-            let why = "no commit times are recorded, so rows from before the moment cannot be told from later ones";
-            out.push(check("fingerprints", Verdict::NotAvailable, why));
-            return Ok(out);
-        }
+    let both = super::tables::commit_times(source).await? && super::tables::commit_times(shadow).await?;
+    if !both {
+        let why = "no commit times are recorded, so rows from before the moment cannot be told from later ones";
+        out.push(check("fingerprints", Verdict::NotAvailable, why));
+        return Ok(out);
     }
     let boundary = Boundary::between(source, shadow).await?;
     let (mut rows, mut since) = (0u64, 0u64);

@@ -4,6 +4,7 @@
 //! row that nobody changed since has the same place and the same hash on both sides.
 
 use futures::TryStreamExt;
+use futures::future::BoxFuture;
 use sqlx::Row;
 use sqlx::postgres::PgConnection;
 use tokio_util::sync::CancellationToken;
@@ -159,12 +160,16 @@ struct Difference {
 
 /// Walks both tables in the order of their rows' places and finds each old row of the source in the shadow. Holds one row
 /// of each in memory, whatever the size.
-async fn row_by_row(
-    source: Side<'_>,
-    shadow: Side<'_>,
-    terms: &Terms<'_>,
-    cancel: &CancellationToken,
-) -> Result<Difference> {
+fn row_by_row<'a>(
+    source: Side<'a>,
+    shadow: Side<'a>,
+    terms: &'a Terms<'a>,
+    cancel: &'a CancellationToken,
+) -> BoxFuture<'a, Result<Difference>> {
+    Box::pin(walk(source, shadow, terms, cancel))
+}
+
+async fn walk(source: Side<'_>, shadow: Side<'_>, terms: &Terms<'_>, cancel: &CancellationToken) -> Result<Difference> {
     let (theirs, ours) = (source.table, shadow.table);
     let Terms { place, hash, boundary } = terms;
     let sql = |table: &Table, condition: String| {

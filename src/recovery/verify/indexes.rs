@@ -77,7 +77,7 @@ async fn run_all(
         // Outside a transaction a savepoint is an error, and not needed.
         let save = if inside { "SAVEPOINT amcheck; " } else { "" };
         let sql = format!("{save}SELECT {function}({oid}::oid::regclass, true)");
-        match sqlx::raw_sql(&sql).execute(&mut *c).await {
+        match sqlx::Executor::execute(&mut *c, sqlx::raw_sql(&sql)).await {
             Ok(_) => {}
             Err(e) => {
                 match sqlstate(&e).as_deref() {

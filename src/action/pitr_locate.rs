@@ -1,0 +1,208 @@
+//! `pitr locate`: find the moment, with what restoring to it would lose. Reads only.
+
+use std::time::Duration;
+
+use clap::{Args as _, Command};
+use futures::future::BoxFuture;
+
+use super::target::{Follow, blocking, now, parse_args, scratch, seen, unlock};
+use super::{Action, Ctx, Done, Preview, Spec, reach};
+use crate::error::Result;
+use crate::model::event::Event;
+use crate::model::plan::Risk;
+use crate::model::target::{Candidate, RecoveryTarget};
+use crate::model::{Time, format_clock, parse_duration};
+use crate::recovery::Located;
+use crate::recovery::locate::{LocateOptions, locate};
+use crate::recovery::range::{Ask, Reach, range, route};
+
+/// How far back a search goes when nothing says otherwise.
+const LOOK_BACK: Duration = Duration::from_secs(24 * 3600);
+
+/// The action `pitr locate`.
+pub struct Locate;
+
+/// Where to look for suspects.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Search {
+    /// Look at what was committed since then: a time with a zone, or how long ago (2h). Default: 24 hours, or what can be recovered
+    #[arg(long, value_name = "WHEN")]
+    pub since: Option<String>,
+    /// Suspects committed before this time only
+    #[arg(long, value_name = "TIME", value_parser = Time::parse)]
+    pub until: Option<Time>,
+    /// Only this table; may be given several times
+    #[arg(long = "table", value_name = "TABLE")]
+    pub tables: Vec<String>,
+    /// A transaction that marks so many rows is a suspect. Default: ten times what is usual
+    #[arg(long, value_name = "N")]
+    pub min_rows: Option<u64>,
+    /// Longest time for one table
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "5m")]
+    pub statement_timeout: Duration,
+}
+
+/// What a search found, and since when it looked.
+pub struct Found {
+    /// What was found.
+    pub located: Located,
+    /// Since when.
+    pub since: Time,
+    /// What can be recovered to, when the repository could be read.
+    pub reach: Option<Reach>,
+}
+
+impl Action for Locate {
+    fn spec(&self) -> Spec {
+        Spec {
+            name: "pitr locate",
+            about: "Find the transactions that did the damage, and what going back before them loses",
+            risk: Risk::Read,
+            fallback: "Group the rows of a damaged table by xmin and look at pg_xact_commit_timestamp(xmin), or choose a time \
+                       from the deploy log.",
+        }
+    }
+    fn arguments(&self) -> Command {
+        Search::augment_args(Command::new("locate"))
+    }
+    fn preview<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Preview>> {
+        Box::pin(async move {
+            let _: Search = parse_args(self.arguments(), args)?;
+            let at = reach::source(ctx)?;
+            let (_, id) = seen(ctx, &at).await?;
+            let facts = vec![Event::TargetSeen { role: "source".into(), identity: id.clone() }];
+            Ok(Preview { lines: vec![format!("reads every table of {at} once")], target: Some(id), facts })
+        })
+    }
+    fn run<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Done>> {
+        Box::pin(async move {
+            let args: Search = parse_args(self.arguments(), args)?;
+            let at = reach::source(ctx)?;
+            let (_, id) = seen(ctx, &at).await?;
+            let mut found = search(ctx, &args).await?;
+            check_reach(ctx, &mut found, id.timeline).await;
+            let mut done = report(ctx, &found);
+            done.facts.insert(0, Event::TargetSeen { role: "source".into(), identity: id });
+            Ok(done)
+        })
+    }
+}
+
+/// Looks for suspects in the damaged database. The window begins where recovery can begin, when that is known.
+///
+/// # Errors
+/// As [`locate`].
+pub async fn search(ctx: &Ctx, args: &Search) -> Result<Found> {
+    let span = range_now(ctx, None).await;
+    let back = now().minus(LOOK_BACK);
+    let since = match &args.since {
+        Some(text) => match parse_duration(text) {
+            Ok(ago) => now().minus(ago),
+            Err(_) => Time::parse(text).map_err(crate::error::Error::usage)?,
+        },
+        None => span.as_ref().and_then(|r| r.earliest).map_or(back, |e| e.max(back)),
+    };
+    let options = LocateOptions {
+        since,
+        until: args.until,
+        tables: args.tables.clone(),
+        min_rows: args.min_rows,
+        statement_timeout: args.statement_timeout,
+    };
+    let located = locate(&reach::source(ctx)?, &options, &*Follow::new(ctx), &ctx.cancel).await?;
+    Ok(Found { located, since, reach: span })
+}
+
+/// What can be recovered to; none when there is no repository or passphrase, which others say where it matters.
+pub async fn range_now(ctx: &Ctx, timeline: Option<u32>) -> Option<Reach> {
+    let ctx = ctx.clone();
+    blocking(move || {
+        let (unlocked, _) = unlock(&ctx)?;
+        range(&unlocked, &reach::programs(&ctx, None)?, timeline, &scratch(&ctx))
+    })
+    .await
+    .ok()
+}
+
+/// Looks the candidates up in the archived log: there the order of commits is exact. The earliest suspect of the log is the
+/// target, and a candidate that cannot be reached says so.
+async fn check_reach(ctx: &Ctx, found: &mut Found, timeline: u32) {
+    for (candidate, group) in found.located.candidates.iter_mut().zip(&found.located.groups) {
+        let (work, target, suspects) = (ctx.clone(), candidate.target.clone(), group.xids());
+        let follow = Follow::new(ctx);
+        let way = blocking(move || {
+            let (unlocked, _) = unlock(&work)?;
+            let scratch = scratch(&work);
+            let ask = Ask { target: &target, suspects: &suspects, timeline: Some(timeline), scratch: &scratch };
+            route(&unlocked, &reach::programs(&work, None)?, &ask, &*follow, &work.cancel)
+        })
+        .await;
+        match way {
+            Ok(way) => {
+                if let Some(first) = way.first_lost {
+                    candidate.lsn = Some(first.lsn.to_string());
+                    candidate.at = first.at;
+                    candidate.xid = Some(first.xid.to_string());
+                    candidate.target = RecoveryTarget::Xid(first.xid.to_string());
+                }
+            }
+            Err(e) => ctx.out.line(&format!("{}: {}; {}", candidate.target, e.what, e.why)),
+        }
+    }
+}
+
+fn report(ctx: &Ctx, found: &Found) -> Done {
+    let located = &found.located;
+    for (i, c) in located.candidates.iter().enumerate() {
+        ctx.out.line(&format!("{}. before {} at {}", i + 1, c.target, c.at));
+        ctx.out.line(&format!("   {}", c.what));
+        ctx.out.line(&format!("   loses {}", loss_line(c)));
+    }
+    if !located.other_databases.is_empty() && !located.candidates.is_empty() {
+        ctx.out.line(&format!("rewound as well: {}", located.other_databases.join(", ")));
+    }
+    for (table, why) in &located.unread {
+        ctx.out.line(&format!("not in the figures: {table}, {why}"));
+    }
+    let json = serde_json::json!({
+        "candidates": located.candidates, "threshold_rows": located.threshold, "since": found.since,
+        "other_databases": located.other_databases, "unread": located.unread,
+    });
+    let mut facts = Vec::new();
+    if let Some(r) = &found.reach {
+        facts.push(range_fact(r));
+    }
+    facts.push(Event::MomentsFound { candidates: located.candidates.clone() });
+    let mut done = match located.candidates.first() {
+        Some(c) => Done::ok(format!("before {} at {}: {}", c.target, c.at.hms(), c.what)),
+        None => {
+            ctx.out
+                .line("deleted rows leave no mark to find here; widen the search with --since, --min-rows or --table");
+            Done::check_failed("no suspect transaction was found")
+        }
+    };
+    done.facts = facts;
+    done.json(json)
+}
+
+/// What a candidate would lose, for people.
+pub fn loss_line(c: &Candidate) -> String {
+    let mut text = format_clock(Duration::from_millis(c.loses.window_ms));
+    if let Some(n) = c.loses.transactions {
+        text.push_str(&format!(", {n} transactions"));
+    }
+    if !c.loses.rows.is_empty() {
+        let rows: Vec<String> = c.loses.rows.iter().map(|(t, n)| format!("{t} {n}")).collect();
+        text.push_str(&format!("; rows written since: {}", rows.join(", ")));
+    }
+    text
+}
+
+/// The range as a fact.
+pub fn range_fact(r: &Reach) -> Event {
+    Event::RangeSeen {
+        earliest: r.earliest,
+        latest: r.latest.as_ref().map(|c| c.at),
+        holes: r.holes.iter().map(|h| format!("{} to {}: {}", h.first, h.last, h.why)).collect(),
+    }
+}

@@ -1,0 +1,237 @@
+//! `pitr promote`: the damaged primary fenced, the recovered instance put into service, writes on again.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::{Args as _, Command};
+use futures::future::BoxFuture;
+
+use super::contain::service_command;
+use super::target::{Follow, blocking, database_name, expected, parse_args, seen, shadow, unlock};
+use super::{Action, Ctx, Done, Preview, Spec, reach};
+use crate::error::{Error, Result};
+use crate::model::event::Event;
+use crate::model::parse_duration;
+use crate::model::plan::Risk;
+use crate::model::target::Identity;
+use crate::postgres::{Database, identity};
+use crate::recovery::archived::archive_now;
+use crate::recovery::health::wait_healthy;
+use crate::recovery::promote::{Fenced, collation_mismatches, fence, local_instance, promote, source_settings};
+use crate::recovery::shadow::Shadow;
+
+/// How long a command that switches the service may take.
+const COMMAND_LIMIT: Duration = Duration::from_secs(300);
+
+/// The action `pitr promote`.
+pub struct Promote;
+
+#[derive(Debug, Clone, clap::Args)]
+struct Args {
+    /// Folder of the recovered instance; the incident's by default
+    #[arg(long, value_name = "DIR")]
+    shadow: Option<PathBuf>,
+    /// The source cannot be asked, and you made sure yourself that it takes no writes: say how
+    #[arg(long, value_name = "REASON")]
+    source_is_fenced: Option<String>,
+    /// Promote although text sorts by another version here than where the indexes were built: say why
+    #[arg(long, value_name = "REASON")]
+    accept_collation: Option<String>,
+    /// How long health must be good before the service counts as restored
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "3s")]
+    good_for: Duration,
+    /// Wait at most this long for good health
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "60s")]
+    health_timeout: Duration,
+}
+
+impl Action for Promote {
+    fn spec(&self) -> Spec {
+        Spec {
+            name: "pitr promote",
+            about: "Fence the damaged primary and put the recovered instance into service",
+            risk: Risk::Destroy,
+            fallback: "Stop the damaged server and make sure it is down; SELECT pg_promote() on the recovered one; set \
+                       archive_mode = on and restart it; point the service at it; take a base backup.",
+        }
+    }
+    fn arguments(&self) -> Command {
+        Args::augment_args(Command::new("promote"))
+    }
+    fn preview<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Preview>> {
+        Box::pin(async move {
+            let args: Args = parse_args(self.arguments(), args)?;
+            let s = shadow(ctx, args.shadow.as_deref())?;
+            let at = s.database(&database_name(ctx))?;
+            let there = look_at_shadow(ctx, &at, &args).await?;
+            let mut lines = Vec::new();
+            let mut facts = vec![Event::TargetSeen { role: "shadow".into(), identity: there.clone() }];
+            let mut target = there;
+            match seen(ctx, &reach::source(ctx)?).await {
+                Ok((_, id)) => {
+                    lines.push(match local_instance(&id) {
+                        Some(i) => {
+                            format!("stops the damaged server on {} and keeps its files", i.layout.data.display())
+                        }
+                        None => format!("makes {} read-only, closes it and ends its sessions", reach::source(ctx)?),
+                    });
+                    facts.push(Event::TargetSeen { role: "source".into(), identity: id.clone() });
+                    target = id;
+                }
+                Err(e) => lines.push(format!("the damaged server does not answer: {}", e.why)),
+            }
+            lines.push(format!("promotes {at}, which stands before {} at {}", s.target, s.reached_lsn));
+            lines.push("archives into the same repository, on a new timeline".into());
+            if ctx.settings.service.switch.is_empty() {
+                lines.push("no command is configured that switches the service: switch it yourself".into());
+            }
+            if !target.other_databases.is_empty() {
+                lines.push(format!("these databases go back, too: {}", target.other_databases.join(", ")));
+            }
+            Ok(Preview { lines, target: Some(target), facts })
+        })
+    }
+    fn run<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Done>> {
+        Box::pin(async move { run(ctx, &parse_args(self.arguments(), args)?).await })
+    }
+}
+
+async fn look_at_shadow(ctx: &Ctx, at: &Database, args: &Args) -> Result<Identity> {
+    let mut c = at.connect().await?;
+    let id = identity(&mut c, at).await?;
+    expected(ctx, &id, false)?;
+    let different = collation_mismatches(&mut c).await?;
+    if !different.is_empty() && args.accept_collation.is_none() {
+        return Err(Error::refused("text sorts differently here than where the indexes were built")
+            .why(different.join("; "))
+            .hint(
+                "recover on a machine with the same C library, or promote with --accept-collation REASON and reindex",
+            ));
+    }
+    Ok(id)
+}
+
+async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
+    let s = shadow(ctx, args.shadow.as_deref())?;
+    let name = database_name(ctx);
+    let at = s.database(&name)?;
+    let there = look_at_shadow(ctx, &at, args).await?;
+    let mut facts = Vec::new();
+    for (gate, reason) in [("collation", &args.accept_collation), ("fence", &args.source_is_fenced)] {
+        if let Some(reason) = reason {
+            facts.push(Event::GateWaived { gate: gate.into(), reason: reason.clone() });
+        }
+    }
+    let work = ctx.clone();
+    let (unlocked, url) = blocking(move || unlock(&work)).await?;
+
+    let (fenced, settings) = fence_source(ctx, args, &there, &s).await?;
+    ctx.out.line(&format!("fenced: {}", fenced.how));
+    let new = promote(&s, &name, &there.system_identifier, &unlocked, &url, &settings).await?;
+    ctx.out.line(&format!("promoted: timeline {}, archiving into {url}", new.identity.timeline));
+    facts.push(Event::TargetSeen { role: "source".into(), identity: new.identity.clone() });
+    facts.push(Event::Promoted { identity: new.identity.clone(), kept: fenced.kept.clone() });
+
+    let mut left = Vec::new();
+    if ctx.settings.service.switch.is_empty() {
+        left.push(format!("point the service at {}", new.database.url()));
+    } else {
+        service_command(ctx, &filled(&ctx.settings.service.switch, &new.database), COMMAND_LIMIT)
+            .await
+            .map_err(|e| still_promoted(e, &new.database))?;
+        ctx.out.line("service switched");
+        if !ctx.settings.service.resume.is_empty() {
+            service_command(ctx, &filled(&ctx.settings.service.resume, &new.database), COMMAND_LIMIT)
+                .await
+                .map_err(|e| still_promoted(e, &new.database))?;
+            ctx.out.line("writes resumed");
+        }
+    }
+    let mut healthy = None;
+    if let Some(page) = &ctx.settings.service.health_url {
+        let seen = wait_healthy(page, args.good_for, args.health_timeout, &ctx.cancel).await?;
+        ctx.out.line(&seen.describe());
+        facts.push(Event::HealthSeen { healthy: seen.healthy, components: seen.components });
+        healthy = Some(seen.healthy);
+    }
+    if let Err(e) = archived(ctx, &new.database).await {
+        ctx.out.line(&e.to_string());
+        left.push("archiving of the new timeline does not work yet".into());
+    }
+    for l in &left {
+        ctx.out.line(&format!("TO DO: {l}"));
+    }
+    ctx.out.line(&format!("the damaged cluster is kept: {}", fenced.kept));
+    ctx.out.line("take a base backup next: the new timeline has none");
+    let json = serde_json::json!({
+        "identity": new.identity, "url": new.database.url(), "kept": fenced.kept, "fence": fenced.how,
+        "healthy": healthy, "to_do": left,
+    });
+    let summary = format!("{} runs on {}, timeline {}", name, new.database.host(), new.identity.timeline);
+    let mut done = match healthy {
+        Some(false) => Done::check_failed(format!("{summary}; health is not good yet")),
+        _ => Done::ok(summary),
+    };
+    done.facts = facts;
+    Ok(done.json(json))
+}
+
+/// Fences the source on the connection that sees who it is; takes its settings first.
+async fn fence_source(ctx: &Ctx, args: &Args, there: &Identity, s: &Shadow) -> Result<(Fenced, Vec<(String, String)>)> {
+    let source = reach::source(ctx)?;
+    match seen(ctx, &source).await {
+        Ok((mut c, id)) => {
+            if id.system_identifier != there.system_identifier {
+                return Err(Error::refused(format!("the source is cluster {}", id.system_identifier))
+                    .why(format!("the recovered instance is {}", there.system_identifier))
+                    .hint("nothing was touched"));
+            }
+            let own = s.instance()?.layout.data.display().to_string();
+            if id.data_directory.as_deref() == Some(own.as_str()) {
+                return Err(Error::refused("the configured database is the recovered instance itself")
+                    .hint("nothing was touched"));
+            }
+            let settings = source_settings(&mut c).await?;
+            drop(c);
+            Ok((fence(&source, &id).await?, settings))
+        }
+        Err(e) if e.kind == crate::error::ErrorKind::Refused => Err(e),
+        Err(e) => match &args.source_is_fenced {
+            Some(reason) => Ok((
+                Fenced {
+                    how: format!("said by a person: {reason}"),
+                    kept: format!("{}:{}", source.host(), source.port()),
+                },
+                Vec::new(),
+            )),
+            None => Err(Error::refused(
+                "the damaged server does not answer, so it cannot be proved that it takes no writes",
+            )
+            .why(e.why)
+            .hint("make sure that it is down and stays down, then promote with --source-is-fenced REASON")),
+        },
+    }
+}
+
+fn still_promoted(e: Error, at: &Database) -> Error {
+    e.hint(format!("the recovered instance is promoted: {}; switch the service by hand", at.url()))
+}
+
+/// The command with `{host}`, `{port}`, `{database}` replaced.
+fn filled(argv: &[String], at: &Database) -> Vec<String> {
+    argv.iter()
+        .map(|a| {
+            a.replace("{host}", at.host()).replace("{port}", &at.port().to_string()).replace("{database}", at.name())
+        })
+        .collect()
+}
+
+/// Whether the new timeline reaches the repository: its first segment is switched and waited for.
+async fn archived(ctx: &Ctx, at: &Database) -> Result<()> {
+    let began = Instant::now();
+    let mut c = at.connect().await?;
+    let follow = Follow::new(ctx);
+    let a = archive_now(&mut c, Duration::from_secs(30), &*follow, &ctx.cancel).await?;
+    ctx.out.line(&format!("new timeline archived up to {} after {} ms", a.segment, began.elapsed().as_millis()));
+    Ok(())
+}

@@ -1,0 +1,224 @@
+//! `pitr restore`: an isolated instance beside the damaged one, recovered to just before a moment.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args as _, Command, ValueEnum};
+use futures::future::BoxFuture;
+
+use super::pitr_locate::{Search, search};
+use super::target::{
+    Follow, blocking, database_name, instances_dir, now, parse_args, scratch, seen, server_user, superuser, unlock,
+};
+use super::{Action, Ctx, Done, Preview, Spec, reach, target};
+use crate::error::{Error, Result};
+use crate::model::event::Event;
+use crate::model::plan::Risk;
+use crate::model::target::{Identity, RecoveryTarget};
+use crate::postgres::identity;
+use crate::recovery::locate::group_of;
+use crate::recovery::range::{Ask, Route, route};
+use crate::recovery::shadow::{Request, build};
+
+/// The action `pitr restore`.
+pub struct Restore;
+
+/// Where to recover to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Into {
+    /// An instance of its own beside the damaged one, which is not touched
+    Beside,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+struct Args {
+    /// Recover to just before this: time:…Z, lsn:0/5A2F118, xid:73114, name:…, latest
+    #[arg(long, value_name = "MOMENT")]
+    to: String,
+    /// Where to
+    #[arg(long, value_enum, default_value = "beside")]
+    into: Into,
+    /// Folder to build in; must not exist. Default: a new one in postgres.instances_dir, or beside the source
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Timeline to follow; the source's, else the newest, by default
+    #[arg(long, value_name = "N")]
+    timeline: Option<u32>,
+    /// Build although the disk may be too small
+    #[arg(long)]
+    ignore_space: bool,
+}
+
+impl Action for Restore {
+    fn spec(&self) -> Spec {
+        Spec {
+            name: "pitr restore",
+            about: "Recover to just before a moment, beside the damaged database",
+            risk: Risk::Change,
+            fallback: "Restore the base backup into a new folder, set recovery_target_…, recovery_target_inclusive = off, \
+                       recovery_target_action = pause, archive_mode = off, touch recovery.signal, start it on a socket.",
+        }
+    }
+    fn arguments(&self) -> Command {
+        Args::augment_args(Command::new("restore"))
+    }
+    fn preview<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Preview>> {
+        Box::pin(async move {
+            let args: Args = parse_args(self.arguments(), args)?;
+            let to = parse_target(&args.to)?;
+            let source = source(ctx).await;
+            let way = find_way(ctx, &args, &to, Vec::new(), source.as_ref()).await?;
+            let bytes: u64 = way.backup.objects.iter().map(|o| o.plain_bytes).sum();
+            let mut lines = vec![
+                format!(
+                    "base backup {} of {}, {bytes} bytes, timeline {}",
+                    way.backup.id, way.backup.finished_at, way.timeline
+                ),
+                format!("into {}", root(ctx, &args, source.as_ref())?.display()),
+                format!("replays the log up to just before {to}; the damaged database is not touched"),
+            ];
+            if let Some(c) = &way.first_lost {
+                lines.push(format!("first transaction not replayed: {} at {}, position {}", c.xid, c.at, c.lsn));
+            }
+            let facts =
+                source.iter().map(|s| Event::TargetSeen { role: "source".into(), identity: s.clone() }).collect();
+            Ok(Preview { lines, target: source, facts })
+        })
+    }
+    fn run<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Done>> {
+        Box::pin(async move { run(ctx, &parse_args(self.arguments(), args)?).await })
+    }
+}
+
+fn parse_target(text: &str) -> Result<RecoveryTarget> {
+    if text.trim().is_empty() {
+        return Err(
+            Error::usage("no moment is chosen").hint("find one with breakglass pitr locate, then give it with --to")
+        );
+    }
+    text.parse().map_err(|e: String| Error::usage("--to cannot be used").why(e))
+}
+
+/// The source as it is seen live; none when it is gone, which does not keep anybody from recovering.
+async fn source(ctx: &Ctx) -> Option<Identity> {
+    let at = reach::source(ctx).ok()?;
+    seen(ctx, &at).await.ok().map(|(_, id)| id)
+}
+
+fn root(ctx: &Ctx, args: &Args, source: Option<&Identity>) -> Result<PathBuf> {
+    match &args.dir {
+        Some(dir) => {
+            std::path::absolute(dir).map_err(|e| Error::usage(format!("{:?} is not a folder", dir.display())).why(e))
+        }
+        None => {
+            let stamp = now().date_hms().replace([' ', ':', '-'], "");
+            Ok(instances_dir(ctx, source)?.join(format!("shadow-{stamp}")))
+        }
+    }
+}
+
+async fn find_way(
+    ctx: &Ctx,
+    args: &Args,
+    to: &RecoveryTarget,
+    suspects: Vec<u32>,
+    source: Option<&Identity>,
+) -> Result<Route> {
+    let (work, to, follow) = (ctx.clone(), to.clone(), Follow::new(ctx));
+    // A source that was itself recovered is on a later timeline than its backups' first one.
+    let timeline = args.timeline.or(source.filter(|s| !s.in_recovery).map(|s| s.timeline));
+    blocking(move || {
+        let (unlocked, _) = unlock(&work)?;
+        let scratch = scratch(&work);
+        let ask = Ask { target: &to, suspects: &suspects, timeline, scratch: &scratch };
+        route(&unlocked, &reach::programs(&work, None)?, &ask, &*follow, &work.cancel)
+    })
+    .await
+}
+
+/// All transactions of the act that the target belongs to, while the source can still tell.
+async fn suspects(ctx: &Ctx, to: &RecoveryTarget, source: Option<&Identity>) -> Vec<u32> {
+    if source.is_none() || !matches!(to, RecoveryTarget::Xid(_)) {
+        return Vec::new();
+    }
+    let all = Search { statement_timeout: Duration::from_secs(300), ..Search::default() };
+    match search(ctx, &all).await {
+        Ok(found) => group_of(&found.located, to).map(|g| g.xids()).unwrap_or_default(),
+        Err(e) => {
+            ctx.out.line(&format!("the other transactions of this act are not known: {}", e.what));
+            Vec::new()
+        }
+    }
+}
+
+async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
+    let to = parse_target(&args.to)?;
+    let live = match reach::source(ctx) {
+        Ok(at) => match seen(ctx, &at).await {
+            Ok(found) => Some(found),
+            // Another database than expected is a reason to stop; one that is gone is the reason to recover.
+            Err(e) if e.kind == crate::error::ErrorKind::Refused => return Err(e),
+            Err(e) => {
+                ctx.out.line(&format!("the source does not answer: {}", e.why));
+                None
+            }
+        },
+        Err(_) => None,
+    };
+    let (role, id) = match live {
+        Some((mut c, id)) => (superuser(&mut c).await?, Some(id)),
+        None => ("postgres".to_string(), None),
+    };
+    let mut suspects = suspects(ctx, &to, id.as_ref()).await;
+    let way = find_way(ctx, args, &to, suspects.clone(), id.as_ref()).await?;
+    if suspects.is_empty()
+        && let Some(c) = &way.first_lost
+        && matches!(to, RecoveryTarget::Xid(_))
+    {
+        suspects.push(c.xid);
+    }
+    let (work, follow) = (ctx.clone(), Follow::new(ctx));
+    let (unlocked, _) = blocking(move || unlock(&work)).await?;
+    let helper = match &ctx.settings.helper_exe {
+        Some(exe) => exe.clone(),
+        None => crate::process::detach::own_executable()?,
+    };
+    let request = Request {
+        root: root(ctx, args, id.as_ref())?,
+        route: way,
+        bin_dir: ctx.settings.bin_dir.clone(),
+        user: server_user(ctx)?,
+        helper,
+        superuser: role,
+        suspects,
+        ignore_space: args.ignore_space,
+    };
+    let shadow = build(&request, &unlocked, &*follow, &ctx.cancel).await?;
+    let instance = shadow.instance()?;
+    let at = instance.database(&database_name(ctx));
+    let mut c = at.connect().await?;
+    let it = identity(&mut c, &at).await?;
+    target::expected(ctx, &it, false)?;
+    let summary = format!(
+        "stands before {} at {}: {}",
+        shadow.target,
+        shadow.reached_lsn,
+        shadow.reached_time.map_or_else(|| "no commit replayed".to_string(), |t| format!("last commit {t}"))
+    );
+    ctx.out.line(&summary);
+    ctx.out.line(&format!("to look at it: psql {}", at.url()));
+    let built = Event::ShadowBuilt {
+        host: it.host.clone(),
+        port: it.port,
+        data_directory: instance.layout.data.display().to_string(),
+        target: shadow.target.clone(),
+        backup: shadow.backup.clone(),
+        reached_lsn: shadow.reached_lsn.clone(),
+        reached_time: shadow.reached_time,
+        bytes: shadow.bytes,
+        files_ms: shadow.files_ms,
+        replay_ms: shadow.replay_ms,
+    };
+    let json = serde_json::json!({"shadow": shadow, "url": at.url()});
+    Ok(Done::ok(summary).fact(Event::TargetSeen { role: "shadow".into(), identity: it }).fact(built).json(json))
+}
