@@ -174,6 +174,9 @@ pub struct Catalog {
     chain: Vec<String>,
 }
 
+/// A backup while the chain is read: its entry's number, its manifest's digest, when and how it was last verified.
+type Live = (u64, String, Option<(Time, String)>);
+
 const FOLDER: &str = "catalog/";
 const MAX_DOCUMENT: u64 = 64 << 20;
 const NONE: &str = "0000000000000000000000000000000000000000000000000000000000000000";
@@ -195,7 +198,7 @@ impl Catalog {
     pub fn load(unlocked: &Unlocked) -> Result<Self> {
         let names: Vec<String> = unlocked.repository().store().list(FOLDER)?.into_iter().map(|e| e.name).collect();
         let mut chain = Vec::new();
-        let mut live: BTreeMap<String, (u64, String, Option<(Time, String)>)> = BTreeMap::new();
+        let mut live: BTreeMap<String, Live> = BTreeMap::new();
         for (i, name) in names.iter().enumerate() {
             let seq = i as u64 + 1;
             if *name != entry_name(seq) {

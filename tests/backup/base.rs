@@ -17,6 +17,8 @@ use super::container::sample;
 use super::repository;
 use super::wal::{SYSTEM, segment, write_segment};
 
+type Files = BTreeMap<String, Vec<u8>>;
+
 /// Files of a cluster small enough for hundreds of rounds; the log needed is segments 5 and 6 of 1 MiB.
 pub fn files(seed: u64) -> BTreeMap<String, Vec<u8>> {
     let mut control = sample(8192, seed);
@@ -184,7 +186,7 @@ fn a_stream_that_is_cut_or_lies_is_no_backup() {
         refuse(&whole[..at], "cut", ErrorKind::Check);
     }
     refuse(&tar_of(&files, None), "no manifest", ErrorKind::Check);
-    let with = |change: &dyn Fn(&mut BTreeMap<String, Vec<u8>>)| {
+    let with = |change: &dyn Fn(&mut Files)| {
         let mut other = files.clone();
         change(&mut other);
         tar_of(&other, Some(pg_manifest(&files, Some(Algorithm::Crc32c))))

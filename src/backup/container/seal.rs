@@ -4,6 +4,7 @@ use aes_gcm::aead::{AeadInOut, KeyInit};
 use aes_gcm::{Aes256Gcm, Nonce};
 use hkdf::Hkdf;
 use hmac::{Hmac, Mac};
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, UnboundKey};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
@@ -86,35 +87,41 @@ impl ObjectKeys {
         key.copy_from_slice(&payload[..32]);
         let mut prefix = [0u8; 7];
         prefix.copy_from_slice(&payload[32..]);
-        Ok(Self { mac, stream: Stream { cipher: cipher(&key)?, prefix } })
+        let key = UnboundKey::new(&AES_256_GCM, key.as_ref()).map_err(|_| Error::state("AES key"))?;
+        Ok(Self { mac, stream: Stream { key: LessSafeKey::new(key), prefix } })
     }
 }
 
 /// AES-256-GCM per chunk; the nonce is a 7-byte prefix, the chunk's number in 4 bytes and a last-chunk flag in 1.
 pub struct Stream {
-    cipher: Aes256Gcm,
+    key: LessSafeKey,
     prefix: [u8; 7],
 }
 
 impl Stream {
     /// The nonce of chunk `index`. Numbers past 2^32-1 are refused: wrapping would use a nonce twice.
-    fn nonce(&self, index: u64, last: bool) -> Result<Nonce<aes_gcm::aead::consts::U12>> {
-        Ok(Nonce::from(nonce(self.prefix, index, last)?))
+    fn nonce(&self, index: u64, last: bool) -> Result<ring::aead::Nonce> {
+        nonce(self.prefix, index, last).map(ring::aead::Nonce::assume_unique_for_key)
     }
     /// Encrypts a chunk in place and appends its tag.
     pub fn seal(&self, index: u64, last: bool, chunk: &mut Vec<u8>) -> Result<()> {
-        self.cipher
-            .encrypt_in_place(&self.nonce(index, last)?, b"", chunk)
+        self.key
+            .seal_in_place_append_tag(self.nonce(index, last)?, Aad::empty(), chunk)
             .map_err(|_| Error::state(format!("encrypting chunk {index}")))
     }
     /// Authenticates and decrypts a chunk in place; on failure the buffer is emptied.
     pub fn open(&self, index: u64, last: bool, chunk: &mut Vec<u8>) -> Result<()> {
         let nonce = self.nonce(index, last)?;
-        let ok = chunk.len() > TAG && self.cipher.decrypt_in_place(&nonce, b"", chunk).is_ok();
-        if !ok {
-            chunk.clear();
-            let why = if last { "it is damaged, or the object was cut or extended" } else { "it is damaged or moved" };
-            return Err(Error::check(format!("chunk {index} does not authenticate")).why(why));
+        let plain = chunk.len().checked_sub(TAG).filter(|n| *n > 0);
+        let opened = self.key.open_in_place(nonce, Aad::empty(), chunk).is_ok();
+        match plain {
+            Some(n) if opened => chunk.truncate(n),
+            _ => {
+                chunk.clear();
+                let why =
+                    if last { "it is damaged, or the object was cut or extended" } else { "it is damaged or moved" };
+                return Err(Error::check(format!("chunk {index} does not authenticate")).why(why));
+            }
         }
         Ok(())
     }
