@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use sqlx::{Connection, Row};
+use tokio_util::sync::CancellationToken;
 
 use super::control::Control;
 use super::leftovers;
@@ -62,6 +63,8 @@ pub struct Options {
     pub orphan_after: Duration,
     /// Database size for which the report projects the recovery time.
     pub project_size_bytes: Option<u64>,
+    /// Cancelled when somebody does not want the drill any more: what was made so far is removed.
+    pub cancel: CancellationToken,
 }
 
 impl Options {
@@ -81,6 +84,7 @@ impl Options {
             executable: own_executable()?,
             orphan_after: Duration::from_secs(4 * 3600),
             project_size_bytes: None,
+            cancel: CancellationToken::new(),
         })
     }
 }
@@ -98,7 +102,7 @@ impl Sandbox {
     /// Makes everything, saying what it does. Blocks; not to be called inside an async runtime's own thread.
     ///
     /// # Errors
-    /// What could not be made; nothing is left then.
+    /// What could not be made, or `Interrupted`; nothing is left then.
     pub fn make(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Self> {
         let begun = Instant::now();
         for dir in leftovers::clean(&options.places) {
@@ -220,6 +224,7 @@ pub fn settings(dir: &Path, facts: &Facts, health_url: &str) -> Settings {
             resume: inner(&["resume"]),
             roles: vec![APP_ROLE.into()],
         },
+        project_size_bytes: facts.project_size_bytes,
         ..Settings::default()
     }
 }
@@ -236,12 +241,19 @@ fn fill(
     say: &mut dyn FnMut(&str),
 ) -> Result<(Facts, String)> {
     let dir = alive.dir();
+    let mut say = |text: &str| match options.cancel.is_cancelled() {
+        true => Err(Error::interrupted("the drill was stopped while its sandbox was made")),
+        false => {
+            say(text);
+            Ok(())
+        }
+    };
     place_executable(&options.executable, dir)?;
     let passphrase = passphrase()?;
     alive.write_passphrase(&passphrase)?;
     user::own_dir(&scratch::instances(dir), server_user.as_ref())?;
 
-    say(&format!("making a private PostgreSQL {} in {}", programs.version(), dir.display()));
+    say(&format!("making a private PostgreSQL {} in {}", programs.version(), dir.display()))?;
     let bin_dir = programs.bin_dir.clone();
     let instance = Instance::new(programs, &scratch::cluster(dir), server_user.clone())?;
     instance.create(None)?;
@@ -260,9 +272,9 @@ fn fill(
         database: DATABASE.into(),
     };
     let scale = Scale::of(options.size);
-    say(&format!("loading the shop: {} orders of {} customers", scale.orders, scale.customers));
+    say(&format!("loading the shop: {} orders of {} customers", scale.orders, scale.customers))?;
     let (bytes, system_identifier) = block_on(load(&superuser, scale, options.seed))??;
-    say(&format!("taking a base backup of {} MB into an encrypted repository", bytes / 1_000_000));
+    say(&format!("taking a base backup of {} MB into an encrypted repository", bytes / 1_000_000))?;
     back_up(&repository.unlock(&passphrase)?, &instance)?;
 
     let mut facts = Facts {
@@ -280,10 +292,11 @@ fn fill(
         run_as: server_user.map(|u| u.name),
         bin_dir,
         orphan_after_s: options.orphan_after.as_secs(),
+        project_size_bytes: options.project_size_bytes,
         umpire: None,
     };
     alive.write_facts(&facts)?;
-    say("starting the service and its traffic");
+    say("starting the service and its traffic")?;
     let pid = umpire::spawn(&scratch::executable(dir), dir)?;
     facts.umpire = Some(ProcessId::of(pid));
     alive.write_facts(&facts)?;

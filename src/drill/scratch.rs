@@ -60,6 +60,9 @@ pub struct Facts {
     pub bin_dir: PathBuf,
     /// The umpire ends, and clears the drill away, when nobody asked it anything for this many seconds.
     pub orphan_after_s: u64,
+    /// Database size for which the report projects the recovery time.
+    #[serde(default)]
+    pub project_size_bytes: Option<u64>,
     /// The umpire, once it runs.
     pub umpire: Option<ProcessId>,
 }

@@ -21,7 +21,9 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A health answer younger than this is given again.
 const HEALTH_CACHE: Duration = Duration::from_millis(300);
 /// Without an order for this long the component `orders` is not operational.
-const ORDER_SILENCE: Duration = Duration::from_secs(5);
+const ORDER_SILENCE: Duration = Duration::from_secs(15);
+/// Wrong totals are reported when they have been seen for this long: monitoring is never as quick as the damage.
+const ALARM_LAG: Duration = Duration::from_secs(5);
 /// Reading the billing of more orders than about this many would make the health check heavy.
 const BILLING_SAMPLE: u64 = 3_000;
 
@@ -136,6 +138,7 @@ pub struct Service {
 struct Probe {
     link: Link,
     last: Option<(Instant, Health)>,
+    wrong_since: Option<Instant>,
 }
 
 /// Health as `/api/health` answers it.
@@ -422,7 +425,15 @@ impl Service {
         if billing.is_err() {
             probe.link.conn = None;
         }
-        let health = self.word(server, maintenance, billing);
+        match &billing {
+            Ok((_, 0)) => probe.wrong_since = None,
+            Ok(_) => {
+                probe.wrong_since.get_or_insert_with(Instant::now);
+            }
+            Err(_) => {}
+        }
+        let alarm = probe.wrong_since.is_some_and(|since| since.elapsed() >= ALARM_LAG);
+        let health = self.word(server, maintenance, billing, alarm);
         probe.last = Some((Instant::now(), health.clone()));
         health
     }
@@ -437,7 +448,7 @@ impl Service {
         Ok((row.get(0), row.get(1)))
     }
 
-    fn word(&self, server: Server, maintenance: bool, billing: Result<(i64, i64)>) -> Health {
+    fn word(&self, server: Server, maintenance: bool, billing: Result<(i64, i64)>, alarm: bool) -> Health {
         let mut components = BTreeMap::new();
         let mut details = BTreeMap::new();
         let mut say = |name: &str, status: &str, detail: String| {
@@ -449,9 +460,11 @@ impl Service {
         match billing {
             Ok((seen, wrong)) => {
                 say("database", "operational", String::new());
-                let status = if wrong == 0 { "operational" } else { "degraded" };
                 let detail = format!("{wrong} of {seen} recent orders disagree with their payments");
-                say("billing", status, if wrong == 0 { String::new() } else { detail });
+                match alarm {
+                    true => say("billing", "degraded", detail),
+                    false => say("billing", "operational", String::new()),
+                }
             }
             Err(e) => {
                 say("database", "down", e.to_string());

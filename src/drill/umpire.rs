@@ -138,6 +138,16 @@ async fn run(begun: Begun, facts: &Facts) -> bool {
     let app = Router::new().route("/api/health", get(health)).with_state(umpire.clone());
     let web = tokio::spawn(async move { axum::serve(http, app).await });
     let asked = tokio::spawn(listen(umpire.clone(), control));
+    // Somebody looks at the service's health all the time, as monitoring would.
+    let monitor = tokio::spawn({
+        let service = umpire.service.clone();
+        async move {
+            loop {
+                service.health().await;
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    });
     let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).ok();
     let terminated = async {
         match term.as_mut() {
@@ -152,6 +162,7 @@ async fn run(begun: Begun, facts: &Facts) -> bool {
     };
     umpire.traffic.stop();
     web.abort();
+    monitor.abort();
     asked.abort();
     let _ = fs::remove_file(scratch::control_socket(&umpire.dir));
     orphaned

@@ -293,3 +293,26 @@ fn a_drill_nobody_asks_about_clears_itself_away() {
     until("the end", || !dir.exists());
     assert!(leftovers::inside(&dir).is_empty());
 }
+
+#[test]
+fn what_was_made_is_removed_when_somebody_stops_it_or_it_fails() {
+    let place = Place::new("stopped");
+    let o = options(&place);
+    let cancel = o.cancel.clone();
+    // Stopped while the server runs already.
+    let stopped = Sandbox::make(&o, &mut |line| {
+        if line.starts_with("loading") {
+            cancel.cancel();
+        }
+    });
+    assert_eq!(stopped.unwrap_err().kind, ErrorKind::Interrupted);
+    assert_eq!(std::fs::read_dir(&place.0).unwrap().count(), 0);
+    assert!(leftovers::inside(&place.0).is_empty());
+
+    // No place is fit: each is named with its reason.
+    let mut o = options(&place);
+    o.places = vec![place.0.join("a".repeat(80)), "/proc".into()];
+    std::fs::create_dir(&o.places[0]).unwrap();
+    let e = Sandbox::make(&o, &mut |_| {}).unwrap_err();
+    assert!(e.why.contains("bytes, 107 are possible") && e.why.contains("/proc:"), "{e}");
+}
