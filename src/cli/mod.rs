@@ -10,6 +10,7 @@ use crate::config::{Config, Environment};
 use crate::error::{Error, ErrorKind, Result};
 
 pub mod act;
+pub mod backup;
 pub mod completions;
 pub mod console;
 pub mod drill;
@@ -84,7 +85,7 @@ pub fn command() -> Command {
         root = root.subcommand((sub.command)());
     }
     root = root.subcommand(sandbox::command()).subcommand(wal::command());
-    root = root.subcommand(worker::command());
+    root = root.subcommand(worker::command()).subcommand(backup::command());
     act::add_actions(root, &registry())
 }
 
@@ -150,6 +151,9 @@ fn dispatch(matches: &ArgMatches, json: bool) -> Result<u8> {
     let Some((name, sub)) = matches.subcommand() else {
         return console::run(&invocation, &matches, console::Start::Home);
     };
+    if name == backup::NAME && backup::is_mine(sub) {
+        return backup::run(&invocation, sub);
+    }
     for known in subcommands() {
         if (known.command)().get_name() == name {
             return (known.run)(&invocation, sub);

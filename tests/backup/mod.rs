@@ -2,6 +2,7 @@
 
 pub mod base;
 pub mod catalog;
+pub mod cli;
 pub mod cluster;
 pub mod container;
 pub mod crash;

@@ -1,0 +1,175 @@
+//! `breakglass backup init|list|verify`. What takes or restores a backup is an action and comes from the registry.
+
+use std::io::{IsTerminal, Write};
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use super::{Invocation, print};
+use crate::backup::base::{Verified, verify_backup};
+use crate::backup::catalog::{Backup, Catalog};
+use crate::backup::repository::{InitOptions, Repository, Unlocked};
+use crate::config::settings::REPOSITORY_KEY;
+use crate::error::{Error, Result};
+use crate::model::{CleanText, Secret};
+
+/// The subcommand's name.
+pub const NAME: &str = "backup";
+
+/// The definition; actions add theirs.
+pub fn command() -> Command {
+    let repository =
+        || Arg::new("repository").long("repository").value_name("URL").help("Instead of BACKUP_DIR or the configuration");
+    Command::new(NAME)
+        .about("Encrypted backups of PostgreSQL")
+        .subcommand_required(true)
+        .subcommand(Command::new("init").about("Make a repository; its key is BACKUP_ENCRYPTION_KEY").arg(repository()))
+        .subcommand(Command::new("list").about("The backups of a repository, oldest first").arg(repository()))
+        .subcommand(
+            Command::new("verify")
+                .about("Read every byte of a backup and of the log it needs; exit 1 when something is wrong")
+                .arg(repository())
+                .arg(Arg::new("id").value_name("ID").help("The backup; the newest one when not given"))
+                .arg(
+                    Arg::new("all")
+                        .long("all")
+                        .action(ArgAction::SetTrue)
+                        .conflicts_with("id")
+                        .help("Every backup of the catalog"),
+                ),
+        )
+}
+
+/// Whether a matched subcommand is handled here.
+pub fn is_mine(matches: &ArgMatches) -> bool {
+    matches!(matches.subcommand_name(), Some("init" | "list" | "verify"))
+}
+
+/// Runs it.
+pub fn run(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
+    match matches.subcommand() {
+        Some(("init", m)) => init(invocation, m),
+        Some(("list", m)) => list(invocation, m),
+        Some(("verify", m)) => verify(invocation, m),
+        _ => Err(Error::usage("backup needs a subcommand").hint("breakglass backup --help")),
+    }
+}
+
+fn url(invocation: &Invocation, matches: &ArgMatches) -> Result<String> {
+    let configured = || invocation.config.settings.repository.clone();
+    matches.get_one::<String>("repository").cloned().or_else(configured).ok_or_else(|| {
+        Error::config("no repository is configured").hint("Set BACKUP_DIR, or repository.url in breakglass.toml.")
+    })
+}
+
+fn key(invocation: &Invocation) -> Result<&Secret> {
+    invocation.config.secrets.get(REPOSITORY_KEY).ok_or_else(|| {
+        Error::config("the repository's key is not set").hint("Set BACKUP_ENCRYPTION_KEY, at least 32 characters.")
+    })
+}
+
+fn unlocked(invocation: &Invocation, matches: &ArgMatches) -> Result<Unlocked> {
+    // The key is looked at first: asking for it is cheaper than reading a repository that cannot be opened.
+    let key = key(invocation)?;
+    Repository::open(&url(invocation, matches)?)?.unlock(key)
+}
+
+fn init(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
+    let url = url(invocation, matches)?;
+    let repository = Repository::init(&url, key(invocation)?, &InitOptions::default())?;
+    let (id, at) = (crate::backup::container::hex(&repository.id()), repository.store().url());
+    if invocation.json {
+        print(&format!("{:#}", serde_json::json!({"repository": id, "url": at})))?;
+    } else {
+        print(&format!("repository {id} in {at}"))?;
+        print("Keep BACKUP_ENCRYPTION_KEY and a copy of the folder `keys` somewhere else: without both, nothing can be read.")?;
+    }
+    Ok(0)
+}
+
+fn describe(b: &Backup) -> String {
+    let m = &b.manifest;
+    let stored: u64 = m.objects.iter().map(|o| o.stored_bytes).sum();
+    let plain: u64 = m.objects.iter().map(|o| o.plain_bytes).sum();
+    let verified = b.verified_at.map_or_else(|| "never verified".into(), |t| format!("verified {}", t.date_hms()));
+    let log = match (&m.timeline, &m.start_lsn, &m.stop_lsn) {
+        (Some(t), Some(start), Some(stop)) => format!(", timeline {t}, {start} to {stop}"),
+        _ => String::new(),
+    };
+    let label = m.label.as_deref().map_or_else(String::new, |l| format!(", {:?}", CleanText::line(l.as_bytes()).as_str()));
+    format!("{}  {} MB in {} MB{log}, {verified}{label}", m.id, plain / 1_000_000, stored / 1_000_000)
+}
+
+fn list(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
+    let catalog = Catalog::load(&unlocked(invocation, matches)?)?;
+    if invocation.json {
+        print(&format!("{:#}", serde_json::json!({"backups": catalog.backups, "head": catalog.head})))?;
+    } else if catalog.backups.is_empty() {
+        print("no backups")?;
+    } else {
+        for backup in &catalog.backups {
+            print(&describe(backup))?;
+        }
+    }
+    Ok(0)
+}
+
+fn verify(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
+    let unlocked = unlocked(invocation, matches)?;
+    let catalog = Catalog::load(&unlocked)?;
+    let wanted: Vec<&Backup> = match matches.get_one::<String>("id") {
+        Some(id) => vec![catalog.find(id)?],
+        None if matches.get_flag("all") => catalog.backups.iter().collect(),
+        None => catalog.backups.iter().next_back().into_iter().collect(),
+    };
+    if wanted.is_empty() {
+        return Err(Error::check("there is no backup to verify").hint("Take one with `breakglass backup create`."));
+    }
+    let mut results = Vec::new();
+    for backup in wanted {
+        let m = &backup.manifest;
+        let total: u64 = m.objects.iter().map(|o| o.plain_bytes).sum();
+        let result = verify_with_progress(&unlocked, &m.id, total);
+        // One bad backup must not hide what is wrong with the next.
+        if let Err(e) = &result
+            && e.kind != crate::error::ErrorKind::Check
+        {
+            return Err(e.clone());
+        }
+        if !invocation.json {
+            match &result {
+                Ok(v) => print(&format!("{}  right: {} bytes read", m.id, v.plain_bytes))?,
+                Err(e) => print(&format!("{}  WRONG: {e}", m.id))?,
+            }
+        }
+        results.push((m.id.clone(), result));
+    }
+    let all_right = results.iter().all(|(_, r)| r.is_ok());
+    if invocation.json {
+        let each: Vec<serde_json::Value> = results
+            .iter()
+            .map(|(id, result)| match result {
+                Ok(v) => serde_json::json!({"backup": id, "ok": true, "plain_bytes": v.plain_bytes, "wal": v.wal}),
+                Err(e) => serde_json::json!({"backup": id, "ok": false, "error": e.to_json()["error"]}),
+            })
+            .collect();
+        print(&format!("{:#}", serde_json::json!({"ok": all_right, "backups": each})))?;
+    }
+    Ok(u8::from(!all_right))
+}
+
+fn verify_with_progress(unlocked: &Unlocked, id: &str, total: u64) -> Result<Verified> {
+    let shown = std::io::stderr().is_terminal();
+    let mut last = u64::MAX;
+    let result = verify_backup(unlocked, id, &mut |done| {
+        let percent = done * 100 / total.max(1);
+        if shown && percent != last {
+            last = percent;
+            let _ = write!(std::io::stderr(), "\r{id}  {}%", percent.min(100));
+        }
+        Ok(())
+    });
+    if shown {
+        let _ = write!(std::io::stderr(), "\r\x1b[K");
+    }
+    result
+}
