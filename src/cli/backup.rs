@@ -17,8 +17,9 @@ pub const NAME: &str = "backup";
 
 /// The definition; actions add theirs.
 pub fn command() -> Command {
-    let repository =
-        || Arg::new("repository").long("repository").value_name("URL").help("Instead of BACKUP_DIR or the configuration");
+    let repository = || {
+        Arg::new("repository").long("repository").value_name("URL").help("Instead of BACKUP_DIR or the configuration")
+    };
     Command::new(NAME)
         .about("Encrypted backups of PostgreSQL")
         .subcommand_required(true)
@@ -81,7 +82,9 @@ fn init(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
         print(&format!("{:#}", serde_json::json!({"repository": id, "url": at})))?;
     } else {
         print(&format!("repository {id} in {at}"))?;
-        print("Keep BACKUP_ENCRYPTION_KEY and a copy of the folder `keys` somewhere else: without both, nothing can be read.")?;
+        print(
+            "Keep BACKUP_ENCRYPTION_KEY and a copy of the folder `keys` somewhere else: without both, nothing can be read.",
+        )?;
     }
     Ok(0)
 }
@@ -95,7 +98,8 @@ fn describe(b: &Backup) -> String {
         (Some(t), Some(start), Some(stop)) => format!(", timeline {t}, {start} to {stop}"),
         _ => String::new(),
     };
-    let label = m.label.as_deref().map_or_else(String::new, |l| format!(", {:?}", CleanText::line(l.as_bytes()).as_str()));
+    let label =
+        m.label.as_deref().map_or_else(String::new, |l| format!(", {:?}", CleanText::line(l.as_bytes()).as_str()));
     format!("{}  {} MB in {} MB{log}, {verified}{label}", m.id, plain / 1_000_000, stored / 1_000_000)
 }
 

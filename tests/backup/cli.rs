@@ -11,7 +11,11 @@ use breakglass::backup::repository::Repository;
 
 fn breakglass(dir: &Path, key: Option<&str>, args: &[&str]) -> Output {
     let mut c = Command::new(env!("CARGO_BIN_EXE_breakglass"));
-    c.args(args).env_clear().env("HOME", dir).env("BREAKGLASS_HOME", dir.join("state")).env("BACKUP_DIR", dir.join("repo"));
+    c.args(args)
+        .env_clear()
+        .env("HOME", dir)
+        .env("BREAKGLASS_HOME", dir.join("state"))
+        .env("BACKUP_DIR", dir.join("repo"));
     if let Some(key) = key {
         c.env("BACKUP_ENCRYPTION_KEY", key);
     }
