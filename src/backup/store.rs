@@ -167,8 +167,20 @@ fn make_dirs(dir: &Path, mode: u32) -> Result<()> {
     }
     match fs::DirBuilder::new().mode(mode).create(dir) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        other => other.target(|| format!("creating folder {:?}", dir.display())),
+        Err(e) => Err(hint_access(Error::target(format!("creating folder {:?}", dir.display())).why(&e), &e)),
+        Ok(()) if mode == 0o700 => Ok(()),
+        Ok(()) => adopt(dir),
     }
+}
+
+/// What root makes in somebody's folder belongs to them: a folder of root's would stop the server's next archive command.
+fn adopt(path: &Path) -> Result<()> {
+    use std::os::unix::fs::{MetadataExt, chown};
+    let owner = |p: &Path| fs::metadata(p).map(|m| (m.uid(), m.gid()));
+    let Some(parent) = path.parent().filter(|_| rustix::process::geteuid().is_root()) else { return Ok(()) };
+    let giving = || format!("giving {:?} to the owner of its folder", path.display());
+    let (theirs, mine) = (owner(parent).target(giving)?, owner(path).target(giving)?);
+    if theirs == mine { Ok(()) } else { chown(path, Some(theirs.0), Some(theirs.1)).target(giving) }
 }
 
 /// Makes a folder's entries durable.
@@ -271,6 +283,9 @@ impl Store for DirStore {
             .mode(file_mode)
             .open(&temporary)
             .map_err(|e| hint_access(Error::target(format!("writing in {:?}", dir.display())).why(&e), &e))?;
+        if access != Access::Private {
+            adopt(&temporary)?;
+        }
         if access == Access::Public {
             // Whatever the umask: the archiving user must be able to read it.
             file.set_permissions(fs::Permissions::from_mode(file_mode))

@@ -119,7 +119,13 @@ fn archive_backup_restore_and_recover() {
     if let Some((uid, _)) = owner {
         use std::os::unix::fs::MetadataExt;
         let folder = c.root().join("repo/wal/00000001");
-        assert_eq!(std::fs::metadata(folder).unwrap().uid(), uid);
+        assert_eq!(std::fs::metadata(&folder).unwrap().uid(), uid);
+        // What root archives into it by hand stays the server's: its next archive command must go on working.
+        let odd = c.root().join("000000090000000000000001.00000028.backup");
+        std::fs::write(&odd, "a label").unwrap();
+        wal::archive(&repository.store().url(), &odd, None).unwrap();
+        let new = c.root().join("repo/wal/00000009");
+        assert_eq!(std::fs::metadata(new).unwrap().uid(), uid);
         assert_eq!(std::fs::metadata(c.root().join("repo/keys")).unwrap().mode() & 0o777, 0o700);
     }
 

@@ -1,0 +1,106 @@
+//! The key file: passphrases, recipients, what an edited one can and cannot do.
+
+use breakglass::backup::container::Identity;
+use breakglass::backup::keys::{KdfCost, KeyFile};
+use breakglass::backup::repository::Repository;
+use breakglass::backup::wal::{Fetched, archive, fetch};
+use breakglass::error::ErrorKind;
+use breakglass::model::{Secret, Time};
+
+use super::wal::{SYSTEM, segment, write_segment};
+use super::{CHEAP, passphrase, repository};
+
+const REPO: [u8; 16] = [9; 16];
+
+fn other() -> Secret {
+    Secret::new("quite another passphrase of more than thirty-two characters")
+}
+
+#[test]
+fn a_new_passphrase_opens_old_objects_and_the_old_one_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (repo, _, url) = repository(dir.path());
+    let s = segment(1, 5);
+    archive(&url, &write_segment(dir.path(), s, SYSTEM, 1), None).unwrap();
+    let mut keys = repo.key_file().unwrap();
+    assert_eq!(keys.change_passphrase(&other(), &passphrase(), CHEAP).unwrap_err().kind, ErrorKind::Usage);
+    keys.change_passphrase(&passphrase(), &other(), CHEAP).unwrap();
+    repo.store_key_file(&keys).unwrap();
+    let repo = Repository::open(&url).unwrap();
+    assert_eq!(repo.unlock(&passphrase()).unwrap_err().kind, ErrorKind::Usage);
+    let unlocked = repo.unlock(&other()).unwrap();
+    assert_eq!(fetch(&unlocked, &s.to_string(), &dir.path().join("x")).unwrap(), Fetched::Restored);
+}
+
+#[test]
+fn a_second_recipient_opens_the_repository() {
+    let (mut keys, first) = KeyFile::create(REPO, &passphrase(), CHEAP, Time::from_micros(0)).unwrap();
+    let safe = Identity::generate().unwrap();
+    assert_eq!(keys.unlock_with(&safe).unwrap_err().kind, ErrorKind::Usage);
+    keys.add_recipient(&passphrase(), safe.public()).unwrap();
+    keys.add_recipient(&passphrase(), safe.public()).unwrap();
+    assert_eq!(keys.recipients(), 1, "added twice is there once");
+    let keys = KeyFile::parse(&keys.to_bytes().unwrap(), &REPO).unwrap();
+    assert_eq!(keys.unlock_with(&safe).unwrap()[0].public(), first.public());
+    assert_eq!(keys.unlock(&passphrase()).unwrap()[0].public(), first.public());
+    assert!(keys.unlock_with(&Identity::generate().unwrap()).is_err());
+}
+
+#[test]
+fn an_edited_key_file_is_refused() {
+    let (keys, _) = KeyFile::create(REPO, &passphrase(), CHEAP, Time::from_micros(0)).unwrap();
+    let good: serde_json::Value = serde_json::from_slice(&keys.to_bytes().unwrap()).unwrap();
+    let parse = |v: &serde_json::Value| KeyFile::parse(v.to_string().as_bytes(), &REPO);
+    parse(&good).unwrap().unlock(&passphrase()).unwrap();
+    assert_eq!(KeyFile::parse(good.to_string().as_bytes(), &[8; 16]).unwrap_err().kind, ErrorKind::Check);
+    // What would exhaust the machine is refused before anything is derived.
+    let top = KdfCost::CEILING;
+    for (field, value) in
+        [("memory_kib", top.memory_kib + 1), ("passes", top.passes + 1), ("lanes", top.lanes + 1), ("memory_kib", u32::MAX)]
+    {
+        let mut bad = good.clone();
+        bad["passphrase"][field] = value.into();
+        assert_eq!(parse(&bad).unwrap_err().kind, ErrorKind::Check, "{field}");
+    }
+    for (path, value) in [("/version", 2.into()), ("/format", "other".into()), ("/passphrase/kdf", "scrypt".into())] {
+        let mut bad = good.clone();
+        *bad.pointer_mut(path).unwrap() = value;
+        assert_eq!(parse(&bad).unwrap_err().kind, ErrorKind::Check, "{path}");
+    }
+    // Every hexadecimal field: one digit changed, one missing.
+    for path in ["/passphrase/salt", "/passphrase/sealed", "/identities/0/public", "/identities/0/sealed"] {
+        let text = good.pointer(path).unwrap().as_str().unwrap().to_string();
+        for n in [0, text.len() / 2, text.len() - 1] {
+            let mut digits = text.clone().into_bytes();
+            digits[n] = if digits[n] == b'0' { b'1' } else { b'0' };
+            for edited in [String::from_utf8(digits).unwrap(), text[1..].to_string()] {
+                let mut bad = good.clone();
+                *bad.pointer_mut(path).unwrap() = edited.into();
+                assert!(parse(&bad).and_then(|k| k.unlock(&passphrase())).is_err(), "{path} at {n}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_public_key_put_in_by_somebody_else_shows() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, _, url) = repository(dir.path());
+    let path = dir.path().join("repo/repository.json");
+    let mut info: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let theirs = Identity::generate().unwrap();
+    info["recipient"] = breakglass::backup::container::hex(&theirs.public()).into();
+    std::fs::write(&path, info.to_string()).unwrap();
+    let error = Repository::open(&url).unwrap().unlock(&passphrase()).unwrap_err();
+    assert!(error.what.contains("public key"), "{error}");
+}
+
+#[test]
+fn secrets_do_not_show_in_debug_output() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, unlocked, _) = repository(dir.path());
+    let shown = format!("{unlocked:?}");
+    let keys = std::fs::read_to_string(std::fs::read_dir(dir.path().join("repo/keys")).unwrap().next().unwrap().unwrap().path()).unwrap();
+    assert!(!keys.contains(super::PASSPHRASE) && !shown.contains(super::PASSPHRASE));
+    assert!(shown.len() < 2000 && shown.contains("Identity("), "{shown}");
+}
