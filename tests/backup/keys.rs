@@ -55,9 +55,12 @@ fn an_edited_key_file_is_refused() {
     assert_eq!(KeyFile::parse(good.to_string().as_bytes(), &[8; 16]).unwrap_err().kind, ErrorKind::Check);
     // What would exhaust the machine is refused before anything is derived.
     let top = KdfCost::CEILING;
-    for (field, value) in
-        [("memory_kib", top.memory_kib + 1), ("passes", top.passes + 1), ("lanes", top.lanes + 1), ("memory_kib", u32::MAX)]
-    {
+    for (field, value) in [
+        ("memory_kib", top.memory_kib + 1),
+        ("passes", top.passes + 1),
+        ("lanes", top.lanes + 1),
+        ("memory_kib", u32::MAX),
+    ] {
         let mut bad = good.clone();
         bad["passphrase"][field] = value.into();
         assert_eq!(parse(&bad).unwrap_err().kind, ErrorKind::Check, "{field}");
@@ -100,7 +103,10 @@ fn secrets_do_not_show_in_debug_output() {
     let dir = tempfile::tempdir().unwrap();
     let (_, unlocked, _) = repository(dir.path());
     let shown = format!("{unlocked:?}");
-    let keys = std::fs::read_to_string(std::fs::read_dir(dir.path().join("repo/keys")).unwrap().next().unwrap().unwrap().path()).unwrap();
+    let keys = std::fs::read_to_string(
+        std::fs::read_dir(dir.path().join("repo/keys")).unwrap().next().unwrap().unwrap().path(),
+    )
+    .unwrap();
     assert!(!keys.contains(super::PASSPHRASE) && !shown.contains(super::PASSPHRASE));
     assert!(shown.len() < 2000 && shown.contains("Identity("), "{shown}");
 }
