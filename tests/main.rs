@@ -32,3 +32,5 @@ mod export;
 mod screens;
 // The write-ahead log: records, damage, suspects, names.
 mod wal;
+// Reading plans.
+mod plan;

@@ -41,9 +41,10 @@ pub fn parse(info: &str) -> (String, BTreeMap<String, String>, Vec<String>) {
 pub fn pairs(text: &str) -> (BTreeMap<String, String>, Vec<String>) {
     let mut out = BTreeMap::new();
     let mut odd = Vec::new();
-    let mut rest = text.trim_start_matches([' ', '\t', ',']);
+    let between = |c: char| c.is_whitespace() || c == ',';
+    let mut rest = text.trim_start_matches(between);
     while !rest.is_empty() {
-        let end = rest.find(|c: char| c == '=' || c.is_whitespace() || c == ',').unwrap_or(rest.len());
+        let end = rest.find(|c: char| c == '=' || between(c)).unwrap_or(rest.len());
         let key = &rest[..end];
         rest = &rest[end..];
         let mut value = String::new();
@@ -82,10 +83,7 @@ pub fn pairs(text: &str) -> (BTreeMap<String, String>, Vec<String>) {
         } else if !key.is_empty() {
             odd.push(key.to_string());
         }
-        rest = rest.trim_start_matches([' ', '\t', '\n', ',']);
-        if end == 0 && !rest.is_empty() && rest.starts_with('=') {
-            rest = &rest[1..]; // a stray `=`: never loop on it
-        }
+        rest = rest.trim_start_matches(between);
     }
     (out, odd)
 }

@@ -1,6 +1,6 @@
 //! The steps in the blocks of one section, label by label (K2 to K7, K10).
 
-use crate::model::plan::{BlockRole, Item, Phase};
+use crate::model::plan::{BlockRole, Phase};
 
 use super::commands;
 use super::doc::{Doc, first_words, is_imperative, is_info, list_items, phase};
@@ -8,7 +8,7 @@ use super::inline::Inline;
 use super::make;
 use super::outline::{self, Group, Label};
 use super::steps::Collected;
-use super::tree::{Entry, Kind, Node};
+use super::tree::{Kind, Node};
 use super::words;
 
 /// What encloses the blocks.
@@ -32,7 +32,7 @@ pub struct Container {
 
 /// Which step the next loose block belongs to.
 #[derive(Clone, Copy, PartialEq)]
-enum Open {
+pub(super) enum Open {
     /// None: a block starts a step of its own.
     No,
     /// The last entry of an ordered list, or a numbered paragraph (B4, B5).
@@ -96,17 +96,17 @@ pub fn information(doc: &Doc, norm: &str, title: &str, nodes: &[&Node], out: &mu
     }
 }
 
-struct Walker<'d, 'o> {
-    doc: &'d Doc,
-    container: &'d Container,
-    out: &'o mut Collected,
-    open: Open,
+pub(super) struct Walker<'d, 'o> {
+    pub(super) doc: &'d Doc,
+    pub(super) container: &'d Container,
+    pub(super) out: &'o mut Collected,
+    pub(super) open: Open,
     /// The paragraph directly above, for the title of a bare fence.
-    above: Option<(String, u32)>,
+    pub(super) above: Option<(String, u32)>,
     /// An author's `not-steps` stands before the next list.
-    not_steps: bool,
+    pub(super) not_steps: bool,
     /// How many steps there were before this section.
-    start: usize,
+    pub(super) start: usize,
 }
 
 impl Walker<'_, '_> {
@@ -287,7 +287,7 @@ impl Walker<'_, '_> {
     }
 
     /// Text goes to the open step, else to the introduction.
-    fn prose(&mut self, node: &Node) {
+    pub(super) fn prose(&mut self, node: &Node) {
         let text = self.doc.slice(node);
         let none_yet = self.out.steps.is_empty();
         let added = self.added();
@@ -306,121 +306,6 @@ impl Walker<'_, '_> {
             }
             None => {}
         }
-    }
-
-    /// K2: every entry of an ordered list is a step; below a numbered paragraph they are its items.
-    fn ordered(&mut self, entries: &[Entry], label: Option<&Label>) {
-        let below_numbered =
-            self.open == Open::Listed && self.out.steps.last().is_some_and(|s| s.source.rule == "K1 numbered label");
-        if below_numbered {
-            for entry in entries {
-                self.items_of(entry);
-            }
-            return;
-        }
-        let inherited = label.and_then(|l| phase(&l.title.norm)).or(self.container.phase);
-        for entry in entries {
-            self.out.steps.push(make::from_entry(self.doc, entry, inherited));
-        }
-        self.open = Open::Listed;
-    }
-
-    fn items_of(&mut self, entry: &Entry) {
-        let mut fences = Vec::new();
-        super::doc::fences_in(&entry.nodes, &mut fences);
-        if let Some(step) = self.out.steps.last_mut() {
-            if let Some(inline) = first_words(entry) {
-                step.items.push(Item { title: inline.flat(), line: entry.line, rule: "K2 nested".into() });
-            }
-            list_items(&entry.nodes, "K2 nested", &mut step.items);
-        }
-        fences.into_iter().for_each(|f| self.attach(f));
-    }
-
-    /// K7: labelled boxes are one step; otherwise each top box is one.
-    fn boxes(&mut self, node: &Node, entries: &[Entry], label: Option<&Label>) {
-        let titled = label
-            .map(|l| (l.title.clean.clone(), l.line))
-            .or_else(|| (!self.container.root).then(|| (self.container.title.clone(), self.container.line)));
-        if self.open == Open::Labelled
-            || (self.open == Open::Listed && label.is_none())
-            || (self.open == Open::Bare && label.is_none())
-        {
-            if let Some(step) = self.out.steps.last_mut() {
-                list_items(std::slice::from_ref(node), "K7 box", &mut step.items);
-                step.source.line_end = node.line_end;
-            }
-            entries.iter().for_each(|e| self.attach_all(&e.nodes));
-            return;
-        }
-        let phase = self.phase_of(label);
-        match titled {
-            Some((title, line)) if entries.len() > 1 || label.is_some() => {
-                let mut step = make::empty(self.doc, &title, line, node.line_end, "K7 checklist");
-                step.phase = phase;
-                list_items(std::slice::from_ref(node), "K7 box", &mut step.items);
-                self.out.steps.push(step);
-                entries.iter().for_each(|e| self.attach_all(&e.nodes));
-                self.open = Open::Labelled;
-            }
-            _ => {
-                for entry in entries {
-                    let mut step = make::from_entry(self.doc, entry, phase);
-                    step.source.rule = "K7 box".into();
-                    self.out.steps.push(step);
-                }
-                self.open = Open::Listed;
-            }
-        }
-    }
-
-    /// K5: bullets under an action label are one step; under a neutral one only when most of them are instructions.
-    fn bullets(&mut self, node: &Node, entries: &[Entry], label: Option<&Label>) {
-        if self.open == Open::Labelled {
-            if let Some(step) = self.out.steps.last_mut() {
-                list_items(std::slice::from_ref(node), "K5 bullet", &mut step.items);
-                step.source.line_end = node.line_end;
-            }
-            entries.iter().for_each(|e| self.attach_all(&e.nodes));
-            return;
-        }
-        if self.open != Open::No {
-            self.prose(node);
-            entries.iter().for_each(|e| self.attach_all(&e.nodes));
-            return;
-        }
-        let metadata = entries.iter().all(|e| first_words(e).is_some_and(|i| outline::metadata(&i.flat()).is_some()));
-        let acting = entries.iter().filter(|e| first_words(e).is_some_and(|i| is_imperative(i.text.trim()))).count();
-        let mostly = acting * 2 > entries.len();
-        let mut fences = Vec::new();
-        super::doc::fences_in(std::slice::from_ref(node), &mut fences);
-        let runs = fences
-            .iter()
-            .any(|f| self.doc.blocks.get(*f).is_some_and(|b| matches!(b.role, BlockRole::Run | BlockRole::Query)));
-        let wanted = match label {
-            // What a detection section lists are usually signals.
-            Some(label) if phase(&label.title.norm) == Some(Phase::Detect) => mostly || runs,
-            Some(label) => acts(label) || mostly || runs,
-            None if self.container.acting && self.container.phase != Some(Phase::Detect) => true,
-            None => mostly || runs,
-        };
-        if metadata || !wanted {
-            self.prose(node);
-            return;
-        }
-        let (title, line) = match label {
-            Some(label) => (label.title.clean.clone(), label.line),
-            None if self.container.root => (self.container.fallback.clone(), node.line),
-            None => (self.container.title.clone(), self.container.line),
-        };
-        let mut step = make::empty(self.doc, &title, line, node.line_end, "K5 bullets");
-        step.phase = self.phase_of(label);
-        step.estimate_s = label.and_then(|l| l.title.estimate_s);
-        list_items(std::slice::from_ref(node), "K5 bullet", &mut step.items);
-        super::doc::links_in(std::slice::from_ref(node), &mut step.links);
-        self.out.steps.push(step);
-        fences.into_iter().for_each(|f| self.attach(f));
-        self.open = Open::Labelled;
     }
 
     fn fence(&mut self, index: usize, node: &Node, label: Option<&Label>) {
@@ -512,20 +397,20 @@ impl Walker<'_, '_> {
         }
     }
 
-    fn attach(&mut self, index: usize) {
+    pub(super) fn attach(&mut self, index: usize) {
         let Some(block) = self.doc.blocks.get(index) else { return };
         if let Some(step) = self.out.steps.last_mut() {
             make::attach(step, block);
         }
     }
 
-    fn attach_all(&mut self, nodes: &[Node]) {
+    pub(super) fn attach_all(&mut self, nodes: &[Node]) {
         let mut fences = Vec::new();
         super::doc::fences_in(nodes, &mut fences);
         fences.into_iter().for_each(|f| self.attach(f));
     }
 
-    fn phase_of(&self, label: Option<&Label>) -> Option<Phase> {
+    pub(super) fn phase_of(&self, label: Option<&Label>) -> Option<Phase> {
         label.and_then(|l| phase(&l.title.norm)).or(self.container.phase)
     }
 
@@ -540,7 +425,7 @@ impl Walker<'_, '_> {
     }
 }
 
-fn acts(label: &Label) -> bool {
+pub(super) fn acts(label: &Label) -> bool {
     let norm = &label.title.norm;
     words::any(norm, words::ACTING) || phase(norm).is_some() || is_imperative(norm)
 }

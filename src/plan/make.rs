@@ -119,6 +119,10 @@ fn head(doc: &Doc, inline: &Inline, node: &Node, step: &mut Step) {
         ),
         None => (text, ""),
     };
+    let (title, long) = cut(title).map_or((title, false), |short| (short, true));
+    if long {
+        add_text(step, text);
+    }
     // A sentence keeps its numbers and marks; a bold lead is a heading in small.
     let parsed = Title::parse(title);
     let bold = inline.bold_lead().is_some();
@@ -135,7 +139,9 @@ fn head(doc: &Doc, inline: &Inline, node: &Node, step: &mut Step) {
     step.condition = condition(&step.title);
     step.phase = phase(&words::norm(&step.title));
     let rest = note.map_or(rest, |(_, tail)| tail.trim().trim_start_matches([':', '：', '-', '–', '—']).trim());
-    if bold && !rest.is_empty() {
+    if bold && note.is_some() {
+        add_text(step, rest);
+    } else if bold && !rest.is_empty() {
         // The author's markup in what follows the bold words stays.
         let source = doc.slice(node);
         let after = source
@@ -149,6 +155,17 @@ fn head(doc: &Doc, inline: &Inline, node: &Node, step: &mut Step) {
 
 fn plain_title(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").trim_end_matches([':', '：']).to_string()
+}
+
+/// Titles longer than this many bytes are cut; the whole paragraph then stands in the step's text.
+const LONG_TITLE: usize = 400;
+
+/// The beginning of a very long text, at a word.
+fn cut(text: &str) -> Option<&str> {
+    let end = (text.len() > LONG_TITLE)
+        .then(|| text.char_indices().map(|(i, _)| i).take_while(|i| *i <= LONG_TITLE).last())??;
+    let head = text.get(..end)?;
+    Some(head.rsplit_once(' ').map_or(head, |(h, _)| h))
 }
 
 /// Everything below a step: text, items and blocks.

@@ -84,7 +84,7 @@ pub fn sql(code: &str) -> Risk {
 
 fn statement(words: &str) -> Risk {
     let first = words.split_whitespace().next().unwrap_or_default();
-    let whole = format!(" {words} ");
+    let whole = format!(" {} ", words.replace(['(', ')', ','], " ").split_whitespace().collect::<Vec<_>>().join(" "));
     match first {
         "drop" | "truncate" => Risk::Destroy,
         "delete" | "update" if !whole.contains(" where ") => Risk::Destroy,

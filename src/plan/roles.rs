@@ -73,7 +73,7 @@ fn of(section: &Section) -> (Kind, &'static str) {
     if let Some(kind) = annotated(section) {
         return (kind, "S0");
     }
-    if section.level <= 1 || section.title.scenario {
+    if section.level <= 1 || section.title.scenario || section.title.unit {
         return (Kind::Open, "");
     }
     let norm = section.title.norm.as_str();

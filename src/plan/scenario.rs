@@ -48,6 +48,11 @@ pub fn find(doc: &Doc) -> Vec<Candidate> {
                 found.entry(section).or_insert(Candidate { section, rule: "R7", confidence: 60 });
             }
         }
+        if !found.is_empty() {
+            for section in lone_recovery_procedures(doc) {
+                found.entry(section).or_insert(Candidate { section, rule: "R7", confidence: 60 });
+            }
+        }
         for section in numbered_sections(doc) {
             found.entry(section).or_insert(Candidate { section, rule: "R8", confidence: 60 });
         }
@@ -137,7 +142,10 @@ fn is_branching_phase(doc: &Doc, section: usize) -> bool {
 /// A heading whose children are scenarios.
 fn is_parent(doc: &Doc, section: usize) -> bool {
     let s = &doc.sections[section];
-    let parent = words::any(&s.title.norm, words::SCENARIO_PARENTS) || s.title.norm == "scenarios";
+    // "Advanced troubleshooting" lists tools; plain "Troubleshooting" lists what can go wrong.
+    let troubles =
+        words::has(&s.title.norm, "troubleshoot") && !words::any(&s.title.norm, &["advanced", "tool", "tips"]);
+    let parent = words::any(&s.title.norm, words::SCENARIO_PARENTS) || s.title.norm == "scenarios" || troubles;
     let plural = s.level > 1
         || words::any(
             &s.title.norm,
@@ -318,6 +326,7 @@ fn recoveries(doc: &Doc) -> Vec<usize> {
             let s = &doc.sections[*i];
             s.level > 1
                 && !excluded(doc, *i)
+                && !doc.ancestors(*i).any(|a| is_step_heading(doc, a))
                 && !is_parent(doc, *i)
                 && !is_step_heading(doc, *i)
                 && !is_alternative(doc, *i)
@@ -328,6 +337,22 @@ fn recoveries(doc: &Doc) -> Vec<usize> {
         })
         .filter(|i| directly_owns(doc, *i))
         .collect()
+}
+
+/// R7 for "Rollback procedure" at the top of a document of scenarios: a procedure, unless other phases stand beside it.
+fn lone_recovery_procedures(doc: &Doc) -> Vec<usize> {
+    let top = doc.sole_h1().map_or_else(|| doc.children(0), |h| doc.children(h));
+    let phases: Vec<usize> =
+        top.iter().copied().filter(|c| matches!(doc.roles[*c].kind, Role::Phase | Role::Info)).collect();
+    let fits = |c: &usize| {
+        let title = &doc.sections[*c].title;
+        words::any(&title.norm, words::RECOVERING)
+            && title.ordinal.is_none()
+            && !is_parent(doc, *c)
+            && directly_owns(doc, *c)
+            && !doc.subtree(*c).any(|i| doc.sections[i].title.scenario)
+    };
+    phases.iter().copied().filter(|c| phases.len() == 1 && fits(c)).collect()
 }
 
 /// R8: three or more `N. Title` sections at the top with steps whose titles are not process words.
@@ -344,7 +369,15 @@ fn numbered_sections(doc: &Doc) -> Vec<usize> {
                 && directly_owns(doc, *i)
         })
         .collect();
-    if fits.len() >= 3 { fits } else { Vec::new() }
+    // Numbered nouns are scenarios only when they say what fails or what is recovered: a setup guide is numbered too.
+    let telling = fits
+        .iter()
+        .filter(|i| {
+            let norm = &doc.sections[**i].title.norm;
+            words::any(norm, words::FAILURES) || words::any(norm, words::RECOVERING)
+        })
+        .count();
+    if fits.len() >= 3 && telling * 2 >= fits.len() { fits } else { Vec::new() }
 }
 
 /// The file says that it is one runbook: "Runbook: x" as sole title over phases, or a skeleton of phases at the top.
@@ -410,6 +443,7 @@ fn directly_owns(doc: &Doc, section: usize) -> bool {
     has_steps(doc, &doc.sections[section].nodes)
         || doc.children(section).into_iter().any(|c| {
             (doc.roles[c].kind == Role::Phase
+                || words::any(&doc.sections[c].title.norm, words::ACTING)
                 || is_step_heading(doc, c)
                 || is_alternative(doc, c)
                 || doc.sections[c].title.ordinal.is_some())

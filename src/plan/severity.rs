@@ -182,8 +182,18 @@ fn marked_by_symbol(doc: &Doc, scale: &Scale, section: usize) -> Option<Severity
 /// "P0 SCENARIOS", "Critical incidents" above the scenario.
 fn level_heading(doc: &Doc, scale: &Scale, section: usize) -> Option<Severity> {
     let here = &doc.sections[section];
-    let code = severity_token(here.raw.trim_start_matches(|c: char| !c.is_ascii_alphanumeric()))?;
-    severity(scale, code, here.line, "M1 heading above")
+    if let Some(code) = severity_token(here.raw.trim_start_matches(|c: char| !c.is_ascii_alphanumeric())) {
+        return severity(scale, code, here.line, "M1 heading above");
+    }
+    // "Critical alerts", "High priority incidents": a level and what it is the level of, nothing else.
+    let mut tokens = here.title.tokens();
+    let level = tokens.next().filter(|w| matches!(*w, "critical" | "high" | "medium" | "warning" | "low"))?;
+    let plain = tokens.all(|w| {
+        ["severity", "priority", "alert", "incident", "issue", "scenario", "problem", "failure"]
+            .iter()
+            .any(|s| w.starts_with(s))
+    });
+    (plain && here.level > 1).then(|| severity(scale, level, here.line, "M1 heading above"))?
 }
 
 /// `**Severity**: Critical`, `- Severity: P1`, `### Severity: SEV1 (Critical)`, `| Severity | High |`.

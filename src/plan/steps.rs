@@ -6,7 +6,6 @@ use super::doc::{Doc, is_info, is_phase_title, phase};
 use super::group::{self, Container};
 use super::make;
 use super::roles::Kind as Role;
-use super::scenario;
 use super::tree::Kind;
 use super::words;
 
@@ -66,7 +65,7 @@ fn section(doc: &Doc, index: usize, inherited: Option<Phase>, is_root: bool, who
     let children = doc.children(index);
     let headed: Vec<usize> = step_headings(doc, &children);
     for child in children {
-        if headed.contains(&child) {
+        if headed.contains(&child) && !holds_steps(doc, child) {
             out.used.extend(doc.subtree(child));
             out.steps.push(make::from_section(doc, child, own));
         } else {
@@ -101,7 +100,8 @@ fn descend(doc: &Doc, child: usize, inherited: Option<Phase>, whole: bool, out: 
         Role::Descriptive if whole || !is_phase_title(norm) => return,
         Role::Templates => return,
         Role::Drill if !phase_like => return,
-        Role::Afterwards if !scenario::owns_steps(doc, child) => return,
+        // What can go wrong on the way is not a step of the way.
+        _ if whole && words::any(norm, &["troubleshoot", "common issues", "common problems", "known issues"]) => return,
         _ => {}
     }
     section(doc, child, inherited, false, whole, out);
@@ -144,6 +144,13 @@ fn step_headings(doc: &Doc, children: &[usize]) -> Vec<usize> {
         .copied()
         .collect();
     if numbered.len() >= 2 { numbered } else { Vec::new() }
+}
+
+/// "Phase 2", "Part 3" over numbered headings: those are the steps, it is their phase.
+fn holds_steps(doc: &Doc, index: usize) -> bool {
+    let raw = doc.sections[index].raw.to_lowercase();
+    let container = ["phase", "part", "stage", "fase", "этап"].iter().any(|w| words::norm(&raw).starts_with(w));
+    container && step_headings(doc, &doc.children(index)).len() >= 2
 }
 
 /// Symptoms, prerequisites and the like are shown with the scenario, never as steps.

@@ -193,12 +193,12 @@ fn severity_prefix(text: &str, title: &mut Title) -> Option<String> {
     (left.len() < rest.len() || text.starts_with('[')).then(|| left.to_string())
 }
 
-/// A severity code at the start: `P0`…`P5`, `SEV1`, `SEV-1/2`, `S1`… as written.
+/// A severity code at the start: `P0`…`P5`, `SEV1`, `SEV-1/2` as written. (`S3` is a storage service.)
 pub fn severity_token(text: &str) -> Option<&str> {
     let upper_start = |p: &str| text.get(..p.len()).is_some_and(|h| h.eq_ignore_ascii_case(p));
     let prefix = if upper_start("SEV") {
         3
-    } else if text.starts_with('P') || text.starts_with('S') {
+    } else if text.starts_with('P') {
         1
     } else {
         return None;
@@ -232,9 +232,13 @@ const RUNBOOKS: &[&str] = &[
 
 /// `Runbook: x`, `Alert: x`, `Incident — x`.
 fn named_unit(text: &str, title: &mut Title) -> Option<String> {
-    let (head, tail) =
-        [": ", "：", " — ", " – ", " - "].iter().filter_map(|s| text.split_once(s)).min_by_key(|(h, _)| h.len())?;
+    let (head, tail) = [": ", "：", " — ", " – ", " - ", " · "]
+        .iter()
+        .filter_map(|s| text.split_once(s))
+        .min_by_key(|(h, _)| h.len())?;
     let head = words::norm(head);
+    // "Issue 3: …"
+    let head = head.trim_end_matches(|c: char| c.is_ascii_digit()).trim_end().to_string();
     let tail = tail.trim();
     if RUNBOOKS.contains(&head.as_str()) {
         title.runbook = true;

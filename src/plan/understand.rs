@@ -68,7 +68,8 @@ fn understand(mut doc: Doc) -> Plan {
 
 /// The sole H1, else the front matter's title, else the file name.
 fn title(doc: &Doc) -> String {
-    let h1 = doc.sole_h1().or_else(|| (1..doc.sections.len()).find(|i| doc.sections[*i].level == 1));
+    let worded = |i: &usize| doc.sections[*i].level == 1 && doc.sections[*i].raw.chars().any(char::is_alphanumeric);
+    let h1 = doc.sole_h1().or_else(|| (1..doc.sections.len()).find(worded));
     let heading = h1.map(|i| strip_title(&doc.sections[i].raw)).filter(|t| !t.is_empty());
     heading
         .or_else(|| doc.text.front.get("title").cloned().filter(|t| !t.is_empty()))

@@ -62,7 +62,7 @@ pub const PHASES: &[(Phase, &[&str])] = &[
 /// Words that may stand beside a phase word in a title that is only a phase.
 #[rustfmt::skip]
 pub const FILLERS: &[&str] = &[
-    "step", "steps", "action", "actions", "procedure", "procedures", "process", "phase", "plan", "the", "a", "an",
+    "playbook", "runbook", "step", "steps", "action", "actions", "procedure", "procedures", "process", "phase", "plan", "the", "a", "an",
     "and", "of", "for", "to", "in", "on", "initial", "first", "next", "manual", "automatic", "automated", "if",
     "needed", "response", "incident", "task", "tasks", "activities", "options", "option", "guide", "workflow",
     "checklist", "moment", "new", "take", "results", "what", "came", "commands", "beside", "complete", "and",
@@ -144,7 +144,7 @@ pub const DRILLS: &[&str] = &[
 pub const AFTERWARDS: &[&str] = &[
     "post incident", "post recovery", "post mortem", "postmortem", "post failover", "post restore", "post event",
     "post disaster", "after incident", "after action", "lessons learned", "recovery validation",
-    "recovery checklist", "validation checklist", "readiness", "pós incidente", "pos incidente", "post incidente",
+    "recovery checklist", "validation checklist", "readiness", "pre flight", "preflight", "checklist$", "pós incidente", "pos incidente", "post incidente",
     "nach dem", "после инцидента", "事后", "复盘",
 ];
 
@@ -152,14 +152,14 @@ pub const AFTERWARDS: &[&str] = &[
 #[rustfmt::skip]
 pub const INFORMING: &[&str] = &[
     "symptom", "impact", "meaning", "cause", "causes", "trigger", "prevention", "preventive", "preventative",
-    "prevent", "context", "prerequisite", "requirements", "when to use", "expected", "automatic recovery",
+    "prevent", "context", "prerequisite", "requirements", "when to use", "when to ", "why this", "when this", "expected", "automatic recovery", "automatically",
     "automatic mitigation", "automatic failover", "auto recovery", "auto healing", "description", "indicator",
     "signs$", "note$", "notes", "limitation", "background", "example$", "examples", "definition", "severity",
     "what happens", "what it means", "affected", "related", "see also", "references", "false positive", "risks$",
     "risk$", "warning", "purpose", "scope$", "who$", "owner", "tools needed", "you will need", "before you begin",
     "before you start", "known issue", "pros$", "cons$", "advantages", "disadvantages", "success criteria",
     "criteria", "metrics", "target", "rto", "rpo", "objective", "likelihood", "probability", "dependencies",
-    "data loss", "downtime", "sintomas", "síntomas", "symptômes", "impacto", "causa", "prevenção", "prevención",
+    "sintomas", "síntomas", "symptômes", "impacto", "causa", "prevenção", "prevención",
     "pré requisitos", "requisitos", "ursache", "auswirkung", "voraussetzung", "симптом", "причин", "предотвращ",
     "влияни", "症状", "影响", "原因", "预防", "前提",
 ];
@@ -183,7 +183,7 @@ pub const SCENARIO_PARENTS: &[&str] = &[
     "recovery procedure$", "recovery runbooks", "recovery runbook", "recovery playbooks", "restore procedures",
     "restoration procedures", "rollback procedures", "failover procedures", "emergency procedures",
     "response procedures", "runbooks", "playbooks", "dr runbook", "dr procedures", "failure modes",
-    "failure scenarios", "troubleshooting", "recovery steps by", "cenários", "cenarios", "escenarios", "scénarios",
+    "failure scenarios", "alerts$", "recovery steps by", "cenários", "cenarios", "escenarios", "scénarios",
     "szenarien", "procedimentos de recupera", "procedimientos de recupera", "procédures de", "problemas comuns",
     "сценарии", "процедуры восстановления", "场景", "恢复流程", "恢复步骤", "常见问题", "故障处理",
 ];
