@@ -1,4 +1,4 @@
-//! `breakglass plan list|show`.
+//! `breakglass plan list|show|lint`.
 
 use std::path::PathBuf;
 
@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Invocation, print};
 use crate::error::{Context, Error, Result};
+use crate::lint::Level;
 use crate::plan::library::{Document, Library, Origin};
 use crate::plan::show;
 
@@ -22,6 +23,17 @@ pub fn command() -> Command {
     Command::new("plan")
         .about("What a plan says, as it was understood")
         .subcommand_required(true)
+        .subcommand(
+            Command::new("lint")
+                .about("What in a plan will not work; exit 1 when something must be changed")
+                .arg(plans())
+                .arg(
+                    Arg::new("preflight")
+                        .long("preflight")
+                        .action(ArgAction::SetTrue)
+                        .help("Also name tools and variables that are missing on this machine"),
+                ),
+        )
         .subcommand(Command::new("list").about("Scenarios with their objectives").arg(plans()))
         .subcommand(Command::new("show").about("Everything that was understood, with lines and rules").arg(plans()))
 }
@@ -34,6 +46,7 @@ pub fn run(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
     let paths: Vec<PathBuf> = matches.get_many::<PathBuf>("plan").unwrap_or_default().cloned().collect();
     match name {
         "list" => list(&paths, invocation.json)?,
+        "lint" => return lint(&paths, matches.get_flag("preflight"), invocation.json),
         _ => show(&paths, invocation.json)?,
     }
     Ok(0)
@@ -103,4 +116,41 @@ fn list_line(document: &Document, scenario: &crate::model::Scenario) -> String {
         document.plan.file,
         scenario.line
     )
+}
+
+/// Prints what will not work; exit code 1 when something must be changed.
+///
+/// # Errors
+/// When a path cannot be opened.
+pub fn lint(paths: &[PathBuf], preflight: bool, json: bool) -> Result<u8> {
+    let library = library(paths)?;
+    let found = crate::lint::lint(&library, &crate::lint::Options { own_command: &own_command, preflight });
+    let code = u8::from(crate::lint::failed(&found));
+    if json {
+        let count = |level: Level| found.iter().filter(|d| d.level == level).count();
+        let document = json!({
+            "diagnostics": found,
+            "errors": count(Level::Error),
+            "warnings": count(Level::Warning),
+            "notes": count(Level::Note),
+            "notices": library.notices,
+        });
+        print(&format!("{document:#}"))?;
+        return Ok(code);
+    }
+    print(crate::model::CleanText::text(&crate::lint::render(&found)).as_str())?;
+    for notice in &library.notices {
+        eprintln!("{}", crate::model::CleanText::text(notice));
+    }
+    Ok(code)
+}
+
+/// What is wrong with one of our own command lines, if anything.
+fn own_command(words: &[String]) -> Option<String> {
+    let line = std::iter::once("breakglass".to_string()).chain(words.iter().cloned());
+    let error = super::command().try_get_matches_from(line).err()?;
+    // Help and version are fine.
+    error
+        .use_stderr()
+        .then(|| error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_string())
 }

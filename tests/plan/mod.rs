@@ -7,6 +7,7 @@ mod command_line;
 mod documents;
 mod fuzz;
 mod library;
+mod lint;
 mod rules;
 mod text;
 
