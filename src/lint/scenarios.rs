@@ -147,10 +147,13 @@ fn backup_after(sheet: &mut Sheet<'_>, scenario: &Scenario) {
             &["pg_restore", "pg restore", "point in time", "pitr", "promote standby", "pg promote", "restore pitr"],
         )
     };
-    let last = scenario.steps.iter().rposition(|s| {
-        restores(&s.title)
-            || s.blocks.iter().any(|b| b.role == BlockRole::Run && restores(&b.code) && !b.code.contains("--table"))
-    });
+    let block_restores = |b: &crate::model::plan::Block| {
+        let own = b.own.is_some();
+        b.role == BlockRole::Run
+            && !b.code.contains("--table")
+            && (if own { ["restore", "promote"].iter().any(|w| b.code.contains(w)) } else { restores(&b.code) })
+    };
+    let last = scenario.steps.iter().rposition(|s| restores(&s.title) || s.blocks.iter().any(block_restores));
     let Some(last) = last else { return };
     let after = scenario.steps.iter().skip(last).any(|s| {
         let mentions = |t: &str| {

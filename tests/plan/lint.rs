@@ -96,7 +96,7 @@ fn gaps_in_a_plan() {
 
 #[test]
 fn shell_that_bash_cannot_read() {
-    assert_eq!(rules(&with("bash", "echo ok\nif true; then\n  echo x")), [("shell-syntax", 13, 4)]);
+    assert_eq!(rules(&with("bash", "echo ok\nif true; then\n  echo x")), [("shell-syntax", 13, 6)]);
     assert_eq!(rules(&with("bash", "echo ok\necho )")), [("shell-syntax", 12, 4)]);
     // Nothing is run to find that out.
     let mark = std::env::temp_dir().join(format!("breakglass-lint-{}", std::process::id()));
@@ -121,7 +121,7 @@ fn secrets_in_the_text() {
 #[test]
 fn links_that_lead_nowhere() {
     let text = "# P\n\n**RTO:** 1h\n\n[a](#scenario-1-x) [b](#nowhere) [c](https://example.com) [d](/site)\n\n## Scenario 1: X\n\n1. Check\n";
-    assert_eq!(rules(text), [("dead-link", 5, 25)]);
+    assert_eq!(rules(text), [("dead-link", 5, 24)]);
     let found = look("# P\n\n**RTO:** 1h\n\n[a](gone.md#x)\n\n## Scenario 1: X\n\n1. Check\n");
     assert_eq!((found[0].rule, found[0].level), ("dead-link", Level::Note), "alone, its links cannot be judged");
 }
