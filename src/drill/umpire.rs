@@ -338,6 +338,8 @@ pub enum What {
     },
     /// Print how the umpire stands
     Status,
+    /// End a kept drill: its processes and its files
+    Remove,
 }
 
 /// Runs `breakglass sandbox`; returns one line for people.
@@ -359,5 +361,6 @@ pub fn umpire_main(args: &Args) -> Result<String> {
             let status = control.status()?;
             serde_json::to_string_pretty(&status).state(|| "cannot word the status".into())
         }
+        What::Remove => leftovers::remove(&args.dir).map(|()| format!("{} is removed", args.dir.display())),
     }
 }
