@@ -103,7 +103,9 @@ pub fn run(invocation: &Invocation, m: &ArgMatches) -> Result<u8> {
     let dir = sandbox.dir().to_path_buf();
     match sandbox.teardown() {
         Ok(true) => note("the sandbox is removed"),
-        Ok(false) => note(&format!("the sandbox is kept; end it with: breakglass sandbox --dir {} remove", dir.display())),
+        Ok(false) => {
+            note(&format!("the sandbox is kept; end it with: breakglass sandbox --dir {} remove", dir.display()))
+        }
         Err(e) if result.is_ok() => return Err(e),
         Err(e) => note(&e.to_string()),
     }
