@@ -5,6 +5,7 @@
 //! as on x86-64 and ARM. Nothing here opens a file: the caller hands in the bytes of each segment.
 
 mod bytes;
+pub mod compress;
 pub mod content;
 pub mod heap;
 pub mod page;
@@ -14,6 +15,9 @@ pub mod xact;
 
 use std::fmt;
 
+use crate::model::Time;
+
+pub use compress::Compression;
 pub use content::{Content, Lock};
 pub use page::{PAGE_BYTES, PageHeader};
 pub use reader::{Damage, Reader, Stop, Tail};
@@ -81,5 +85,5 @@ impl fmt::Display for RelFile {
 /// First OID that is not PostgreSQL's own (`FirstNormalObjectId`).
 pub const FIRST_USER_OID: u32 = 16384;
 
-/// Microseconds from the Unix epoch to PostgreSQL's (2000-01-01).
-pub const EPOCH_MICROS: i64 = 946_684_800_000_000;
+/// PostgreSQL's epoch, 2000-01-01.
+pub const EPOCH: Time = Time::from_micros(946_684_800_000_000);

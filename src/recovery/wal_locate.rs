@@ -1,6 +1,7 @@
 //! Finding the moment in the write-ahead log: which transaction deleted, changed, emptied or dropped, and the exact
 //! position just before it.
 
+pub mod archive;
 pub mod catalog;
 pub mod classify;
 pub mod index;
@@ -17,7 +18,7 @@ use crate::model::target::Candidate;
 use crate::postgres::Lsn;
 use crate::postgres::wal::{Reader, Stop, Tail};
 
-pub use index::{Activity, RestorePoint, SegmentIndex};
+pub use index::{Activity, Overview, RestorePoint, SegmentIndex};
 pub use names::{NameMap, Relation};
 pub use source::Segment;
 pub use suspect::{Act, Deed, Outcome, Suspect};

@@ -10,14 +10,17 @@ fn found(names: NameMap, rules: Rules) -> Report {
     locate(fixture().segments().into_iter().map(Ok), names, rules).unwrap().0
 }
 
-fn acts(s: &Suspect) -> Vec<(Deed, String, u64, u64)> {
+/// What was done to a table: rows deleted, rows updated.
+type Done = (Deed, String, u64, u64);
+
+fn acts(s: &Suspect) -> Vec<Done> {
     let mut acts: Vec<_> = s.acts.iter().map(|a| (a.deed, a.table.clone(), a.deleted, a.updated)).collect();
     acts.sort_by(|a, b| a.1.cmp(&b.1));
     acts
 }
 
 /// What each tagged transaction must be found as.
-fn expected() -> BTreeMap<u32, (String, Vec<(Deed, String, u64, u64)>)> {
+fn expected() -> BTreeMap<u32, (String, Vec<Done>)> {
     let f = fixture();
     let mut all = BTreeMap::new();
     let mut add = |label: String, acts: Vec<(Deed, &str, u64, u64)>, r: usize| {
@@ -84,7 +87,7 @@ fn check(report: &Report) {
 
 #[test]
 fn every_destructive_transaction_is_found_and_nothing_else() {
-    assert!(ROUNDS * 18 >= 100);
+    const { assert!(ROUNDS * 18 >= 100) };
     let report = fixture().report();
     check(report);
     assert!(report.rolled_back.is_empty());
@@ -109,8 +112,10 @@ fn those_rolled_back_come_on_request_and_open_ones_are_said() {
     // The one more of each round is the block of PL/pgSQL that its exception took back.
     let blocks = report.rolled_back.iter().filter(|s| s.acts[0].table.starts_with("public.pl")).count();
     assert_eq!((blocks, report.rolled_back.len()), (ROUNDS, ROUNDS * 4), "{:#?}", report.rolled_back);
-    let open: Vec<_> = report.open.iter().map(|s| (s.xid, s.outcome, s.gid.clone())).collect();
-    assert_eq!(open, [(f.xid("undecided"), Outcome::Prepared, Some("undecided".to_string()))]);
+    let open: Vec<_> = report.open.iter().map(|s| (s.xid, s.outcome, s.gid.clone(), s.rows())).collect();
+    let prepared = (f.xid("undecided"), Outcome::Prepared, Some("undecided".to_string()), 150);
+    assert_eq!(open, [prepared, (f.xid("open"), Outcome::Open, None, 200)]);
+    assert!(report.open[1].what().contains("still open"), "{}", report.open[1].what());
     assert_eq!(report.open[0].acts[0].table, "public.locked");
 }
 
@@ -163,7 +168,7 @@ fn a_window_a_table_and_a_database_narrow_it() {
 
 #[test]
 fn each_segment_has_an_index_that_adds_up() {
-    use breakglass::recovery::wal_locate::{Activity, SegmentIndex};
+    use breakglass::recovery::wal_locate::{Activity, SegmentIndex, index};
     let f = fixture();
     let report = f.report();
     let segments = f.segments();
@@ -188,6 +193,20 @@ fn each_segment_has_an_index_that_adds_up() {
     assert_eq!(commits, report.commits);
     assert_eq!(activity.commits.iter().map(|n| u64::from(*n)).sum::<u64>(), commits);
     assert_eq!(suspects, report.suspects.iter().map(|s| s.xid).collect::<Vec<_>>());
+    // The same from the indexes alone, without a segment.
+    let overview = index::overview(&report.indexes, 1 << 20);
+    assert_eq!((overview.commits, overview.last_commit), (report.commits, report.last_commit));
+    assert_eq!((overview.first_lsn, overview.suspects.len()), (report.first_lsn, report.suspects.len()));
+    assert!(overview.unknown.is_empty());
+    for (a, b) in overview.suspects.iter().zip(&report.suspects).filter(|(a, _)| a.target == a.end) {
+        assert_eq!((a.xid, a.loses.window_ms), (b.xid, b.loses.window_ms));
+        assert_eq!(a.loses.transactions, b.loses.transactions, "{}", b.what());
+    }
+    let holed: Vec<_> = report.indexes.iter().enumerate().filter(|(i, _)| *i != 3).map(|(_, x)| x.clone()).collect();
+    let holed = index::overview(&holed, 1 << 20);
+    assert_eq!(holed.unknown.len(), 1);
+    assert_eq!(holed.unknown[0].0.segment(1, 1 << 20), segments[3].name);
+    assert!(holed.suspects.iter().all(|s| s.loses.at_most));
     let points: Vec<_> = report.indexes.iter().flat_map(|i| &i.restore_points).map(|p| p.name.clone()).collect();
     assert_eq!(points, ["the end"]);
 }

@@ -1,6 +1,6 @@
 //! One cluster for the topic: destructive transactions of every kind among traffic and noise, and its log.
 
-use std::io::Write;
+use std::io::{BufRead, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -165,6 +165,17 @@ fn make() -> Fixture {
         "begin;\nselect 'tag undecided', pg_current_xact_id()::xid;\ndelete from locked where id > 350;\n\
          prepare transaction 'undecided';\n",
     ));
+    // And one that is still at it when the server dies.
+    let mut open = psql(&c, "shop");
+    let mut stdin = open.stdin.take().unwrap();
+    stdin
+        .write_all(b"begin;\nselect 'tag open', pg_current_xact_id()::xid;\ndelete from locked where id <= 200;\n\\echo done\n")
+        .unwrap();
+    let mut lines = std::io::BufReader::new(open.stdout.take().unwrap()).lines();
+    for line in lines.by_ref().map(|l| l.unwrap()).take_while(|l| l != "done") {
+        out.push_str(&line);
+        out.push('\n');
+    }
     let ledger = script(&c, "shop", "select x from ledger;\n").lines().map(|l| l.parse().unwrap()).collect();
     let tagged = out
         .lines()
@@ -174,6 +185,8 @@ fn make() -> Fixture {
     // What is written is what a crash leaves: no shutdown checkpoint, the log ends where it ends.
     script(&c, "postgres", "select pg_switch_wal();\nselect pg_create_restore_point('the end');\ncheckpoint;\n");
     c.instance.stop(Stop::Immediate, LIMIT).unwrap();
+    drop(stdin);
+    open.wait().unwrap();
     let wal = c.root().join("wal");
     std::fs::create_dir(&wal).unwrap();
     for entry in std::fs::read_dir(c.instance.layout.data.join("pg_wal")).unwrap() {
@@ -237,8 +250,10 @@ fn tag(label: &str, body: &str) -> String {
 }
 
 fn round(r: usize) -> String {
-    let mut s = String::new();
-    if r % 2 == 0 {
+    // Every way page images come: whole, and compressed in each manner. The first rounds begin with a
+    // checkpoint, so that they come.
+    let mut s = format!("set wal_compression = {};\n", ["off", "pglz", "lz4", "zstd"][r % 4]);
+    if r < 4 {
         s.push_str("checkpoint;\n");
     }
     s.push_str(&noise(r));

@@ -6,3 +6,4 @@ mod fixture;
 mod names;
 mod records;
 mod targets;
+mod versions;

@@ -71,14 +71,24 @@ fn reading_may_begin_at_any_segment() {
     let mut reader = Reader::new();
     for s in &segments {
         let tail = if s.may_end { Tail::MayEnd } else { Tail::Whole };
-        reader.segment(&s.name, &s.bytes, tail, |r| Ok(all.push(r.lsn.0))).unwrap();
+        reader
+            .segment(&s.name, &s.bytes, tail, |r| {
+                all.push(r.lsn.0);
+                Ok(())
+            })
+            .unwrap();
     }
     for from in [1, segments.len() / 2, segments.len() - 1] {
         let mut part: Vec<u64> = Vec::new();
         let mut reader = Reader::new();
         for s in &segments[from..] {
             let tail = if s.may_end { Tail::MayEnd } else { Tail::Whole };
-            reader.segment(&s.name, &s.bytes, tail, |r| Ok(part.push(r.lsn.0))).unwrap();
+            reader
+                .segment(&s.name, &s.bytes, tail, |r| {
+                    part.push(r.lsn.0);
+                    Ok(())
+                })
+                .unwrap();
         }
         let at = all.iter().position(|l| l == &part[0]).unwrap();
         assert_eq!(&all[at..], &part[..], "from segment {from}");

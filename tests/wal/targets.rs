@@ -5,7 +5,7 @@ use std::process::Command;
 
 use breakglass::postgres::wal::{Content, Layout, Reader, Tail};
 use breakglass::postgres::{Instance, Lsn, Stop};
-use breakglass::recovery::wal_locate::{Deed, Suspect};
+use breakglass::recovery::wal_locate::{Deed, Rules, Suspect, archive, locate, source};
 
 use super::fixture::{Fixture, fixture};
 use crate::support::cluster::{LIMIT, Scratch, programs, psql, server_user};
@@ -92,7 +92,59 @@ fn before_a_drop_the_table_and_every_earlier_commit_are_there() {
     assert_eq!(sql(&i, "shop", "select to_regclass('dro2') is null, count(*) from tru2"), "t|0");
     assert_eq!(sql(&i, "shop", "select count(*) from sch3.a"), "50");
     assert!(s.loses.transactions.unwrap() > 0);
+
+    // Life goes on on a second timeline: its log is read through the fork, and what only the first one did is not in it.
+    let xid = sql(&i, "shop", "begin; delete from del5; select pg_current_xact_id()::xid; commit");
+    let xid: u32 = xid.parse().unwrap();
     i.stop(Stop::Immediate, LIMIT).unwrap();
+    let both = Scratch::new("waltwo");
+    for (dir, prefix) in [(f.wal.clone(), "00000001"), (i.layout.data.join("pg_wal"), "00000002")] {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_name().to_string_lossy().starts_with(prefix) {
+                std::fs::copy(entry.path(), both.path.join(entry.file_name())).unwrap();
+            }
+        }
+    }
+    let report = locate(source::in_folder(&both.path, None, None, true).unwrap(), f.names.clone(), Rules::default());
+    let found: Vec<u32> = report.unwrap().0.suspects.iter().map(|s| s.xid).collect();
+    let mut wanted: Vec<u32> = all.iter().filter(|o| o.end < s.target).map(|o| o.xid).collect();
+    wanted.push(xid);
+    assert_eq!(found, wanted);
+    let first = locate(source::in_folder(&both.path, Some(1), None, true).unwrap(), f.names.clone(), Rules::default());
+    assert_eq!(first.unwrap().0.suspects.len(), all.len());
+}
+
+#[test]
+fn the_log_is_read_out_of_the_repository() {
+    let f = fixture();
+    let dir = tempfile::tempdir().unwrap();
+    let (_, unlocked, url) = crate::backup::repository(dir.path());
+    let mut segments = f.segments();
+    segments.pop();
+    for s in &segments {
+        breakglass::backup::wal::archive(&url, &f.wal.join(&s.name), None).unwrap();
+    }
+    let read = |from| {
+        let given = archive::in_repository(&unlocked, 1, from).unwrap();
+        locate(given, f.names.clone(), Rules::default()).map(|(r, _)| r)
+    };
+    let report = read(None).unwrap();
+    let wanted: Vec<u32> =
+        f.report().suspects.iter().filter(|s| segments.iter().any(|x| x.name == s.segment)).map(|s| s.xid).collect();
+    assert_eq!(report.suspects.iter().map(|s| s.xid).collect::<Vec<_>>(), wanted);
+    assert_eq!(report.end.as_ref().map(|e| e.why.contains("not given")), report.end.as_ref().map(|_| true));
+    // From the middle: fewer, and the rest as before.
+    let middle = report.suspects[wanted.len() / 2].begun;
+    let later = read(Some(middle)).unwrap();
+    assert!(later.indexes.len() < report.indexes.len());
+    assert!(later.suspects.iter().any(|s| s.xid == wanted[wanted.len() / 2]));
+    // One taken away: refused, by name.
+    let gone = &segments[segments.len() / 2].name;
+    let name = breakglass::backup::wal::WalName::parse(gone).unwrap();
+    std::fs::remove_file(dir.path().join("repo").join(name.object())).unwrap();
+    let e = archive::in_repository(&unlocked, 1, None).err().unwrap();
+    assert!(e.what.contains(gone), "{e}");
 }
 
 #[test]

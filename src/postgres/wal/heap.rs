@@ -3,6 +3,7 @@
 //! Needed for the few system catalogs whose rows tell which name belongs to which file.
 
 use super::bytes::{Bytes, u16_at};
+use super::compress::{Compression, decompress};
 use super::record::{Block, Layout, Record};
 
 /// Bytes of a heap page (`BLCKSZ`).
@@ -32,7 +33,7 @@ pub fn image_kind(record: &Record<'_>, block: &Block) -> Option<Kind> {
     if image.is_empty() {
         return None;
     }
-    if block.compressed {
+    if block.compression != Compression::None {
         return Some(Kind::Unknown);
     }
     let (lower, special) = (u16_at(image, 12)?, u16_at(image, 16)?);
@@ -43,24 +44,9 @@ pub fn image_kind(record: &Record<'_>, block: &Block) -> Option<Kind> {
     }
 }
 
-/// The rows of an uncompressed page image by line number.
+/// The rows of a page image by line number.
 pub fn image_rows(record: &Record<'_>, block: &Block) -> Vec<(u16, Row)> {
-    let image = block.image(record);
-    if block.compressed || image.is_empty() {
-        return Vec::new();
-    }
-    let hole_at = usize::from(block.hole_offset).min(image.len());
-    let (before, after) = image.split_at(hole_at);
-    let mut page = vec![0u8; PAGE];
-    if image.len() > PAGE {
-        return Vec::new();
-    }
-    if let Some(p) = page.get_mut(..before.len()) {
-        p.copy_from_slice(before);
-    }
-    if let Some(p) = page.get_mut(PAGE - after.len()..) {
-        p.copy_from_slice(after);
-    }
+    let Some(page) = page(record, block) else { return Vec::new() };
     let lower = u16_at(&page, 12).map_or(0, usize::from);
     let mut rows = Vec::new();
     for (i, pointer) in page.get(PAGE_HEADER..lower).unwrap_or_default().chunks_exact(4).enumerate() {
@@ -72,6 +58,27 @@ pub fn image_rows(record: &Record<'_>, block: &Block) -> Vec<(u16, Row)> {
         rows.push(((i + 1) as u16, data.to_vec()));
     }
     rows
+}
+
+/// A block's page, its hole filled again.
+fn page(record: &Record<'_>, block: &Block) -> Option<Vec<u8>> {
+    let stored = block.image(record);
+    if stored.is_empty() {
+        return None;
+    }
+    let plain;
+    let image = if block.compression == Compression::None {
+        stored
+    } else {
+        let length = PAGE.checked_sub(usize::from(block.hole_length))?;
+        plain = decompress(block.compression, stored, length)?;
+        plain.as_slice()
+    };
+    let (before, after) = image.split_at_checked(usize::from(block.hole_offset).min(image.len()))?;
+    let mut page = vec![0u8; PAGE];
+    page.get_mut(..before.len())?.copy_from_slice(before);
+    page.get_mut(PAGE.checked_sub(after.len())?..)?.copy_from_slice(after);
+    Some(page)
 }
 
 /// Line number and data of an inserted row; the data is missing when a page image stands for it.

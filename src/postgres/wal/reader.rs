@@ -201,7 +201,7 @@ impl Reader {
                     }
                     at = align8(at + length as usize);
                     let end = Lsn(it.base + at as u64);
-                    if self.emit(it, lsn, end, header, whole, self.timeline, each)? {
+                    if self.emit(it, &Place { lsn, end, timeline: self.timeline }, header, whole, each)? {
                         return Ok(Stop::Full);
                     }
                     continue;
@@ -291,7 +291,8 @@ impl Reader {
         }
         let whole = std::mem::take(&mut self.partial);
         let at = after(remaining);
-        let result = self.finish_partial(it, lsn, at, &whole, timeline, each);
+        let place = Place { lsn, end: Lsn(it.base + at as u64), timeline };
+        let result = self.finish_partial(it, &place, &whole, each);
         self.partial = whole;
         self.partial.clear();
         Ok(match result? {
@@ -303,15 +304,14 @@ impl Reader {
     fn finish_partial<F>(
         &mut self,
         it: &Segment<'_>,
-        lsn: Lsn,
-        at: usize,
+        place: &Place,
         whole: &[u8],
-        timeline: u32,
         each: &mut F,
     ) -> Result<Finished, Damage>
     where
         F: FnMut(&Record<'_>) -> Result<(), String>,
     {
+        let lsn = place.lsn;
         let (Some(header), Some(version)) = (Header::read(whole), self.version) else {
             return self.ends(it, lsn.0, "the record's header is cut off".into()).map(Finished::Stop);
         };
@@ -321,26 +321,24 @@ impl Reader {
         if !checksum_ok(whole, header.crc) {
             return self.ends(it, lsn.0, "the record's checksum does not match".into()).map(Finished::Stop);
         }
-        let switched = self.emit(it, lsn, Lsn(it.base + at as u64), header, whole, timeline, each)?;
+        let switched = self.emit(it, place, header, whole, each)?;
         Ok(if switched { Finished::Stop(Stop::Full) } else { Finished::Goes })
     }
 
     /// Hands out a record; true when the rest of the segment is void.
-    #[allow(clippy::too_many_arguments)] // one call site each way; a struct would only rename them
     fn emit<F>(
         &mut self,
         it: &Segment<'_>,
-        lsn: Lsn,
-        end: Lsn,
+        place: &Place,
         header: Header,
         whole: &[u8],
-        timeline: u32,
         each: &mut F,
     ) -> Result<bool, Damage>
     where
         F: FnMut(&Record<'_>) -> Result<(), String>,
     {
         let Header { prev, xid, rmgr, info, .. } = header;
+        let Place { lsn, end, timeline } = *place;
         let version = self.version.unwrap_or(Version::V15);
         let body = whole.get(HEADER..).unwrap_or_default();
         let record = Record { lsn, end, timeline, prev, xid, rmgr, info, version, body };
@@ -364,6 +362,12 @@ impl Reader {
         }
         Ok(Stop::End { at: Lsn(at), why })
     }
+}
+
+struct Place {
+    lsn: Lsn,
+    end: Lsn,
+    timeline: u32,
 }
 
 enum Begun {

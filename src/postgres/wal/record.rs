@@ -3,7 +3,7 @@
 use crc::{CRC_32_ISCSI, Crc, Table};
 
 use super::bytes::Bytes;
-use super::{RelFile, Version};
+use super::{Compression, RelFile, Version};
 use crate::postgres::Lsn;
 
 /// Bytes of a record's header (`SizeOfXLogRecord`).
@@ -151,10 +151,12 @@ pub struct Block {
     pub init: bool,
     /// A page image is there and replaces the page.
     pub applies: bool,
-    /// The image is compressed (pglz, lz4 or zstd).
-    pub compressed: bool,
+    /// How the image is compressed.
+    pub compression: Compression,
     /// Where the zeros between the two parts of the image were taken out.
     pub hole_offset: u16,
+    /// How many zeros, for a compressed image; an uncompressed one lacks as many as it is shorter than a page.
+    pub hole_length: u16,
     image: Span,
     data: Span,
 }
@@ -266,12 +268,20 @@ impl Layout {
             let image = b.u8()?;
             let hole = image & 0x01 != 0;
             // The flags moved in version 15, when two more ways to compress came.
-            let (applies, compressed) =
-                if version >= Version::V15 { (image & 0x02, image & 0x1C) } else { (image & 0x04, image & 0x02) };
+            let (applies, pglz) =
+                if version >= Version::V15 { (image & 0x02, image & 0x04) } else { (image & 0x04, image & 0x02) };
             block.applies = applies != 0;
-            block.compressed = compressed != 0;
-            if hole && block.compressed {
-                b.u16()?;
+            block.compression = if pglz != 0 {
+                Compression::Pglz
+            } else if version >= Version::V15 && image & 0x08 != 0 {
+                Compression::Lz4
+            } else if version >= Version::V15 && image & 0x10 != 0 {
+                Compression::Zstd
+            } else {
+                Compression::None
+            };
+            if hole && block.compression != Compression::None {
+                block.hole_length = b.u16()?;
             }
         }
         if flags & 0x80 == 0 {

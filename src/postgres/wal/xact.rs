@@ -1,7 +1,7 @@
 //! Ends of transactions: commit, abort, prepare.
 
 use super::bytes::Bytes;
-use super::{EPOCH_MICROS, RelFile, Version};
+use super::{EPOCH, RelFile, Version};
 use crate::model::Time;
 
 const HAS_INFO: u8 = 0x80;
@@ -116,5 +116,5 @@ pub(super) fn prepared(main: &[u8], version: Version) -> Option<Prepared> {
 
 /// From PostgreSQL's microseconds since 2000.
 pub(super) fn time(micros: i64) -> Time {
-    Time::from_micros(micros.saturating_add(EPOCH_MICROS))
+    Time::from_micros(micros.saturating_add(EPOCH.micros()))
 }

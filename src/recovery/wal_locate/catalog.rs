@@ -153,7 +153,7 @@ impl Mirror {
                 // A page image shows the row as it goes: it stays on the page until a vacuum.
                 let line = heap::deleted(record, layout);
                 let seen = line.and_then(|l| self.pages.get(&old_key)?.get(&l));
-                push(out, catalog, new.rel, seen.cloned().or(before).as_ref(), None);
+                push(out, catalog, new.rel, seen.cloned().or(before).as_deref(), None);
             }
             0x20 | 0x40 => {
                 let Some(u) = update else { return };
@@ -167,7 +167,7 @@ impl Mirror {
                     }
                 }
                 if let Some(row) = self.pages.get(&key).and_then(|p| p.get(&u.new_line)) {
-                    push(out, catalog, new.rel, old_row.as_ref(), Some(row));
+                    push(out, catalog, new.rel, old_row.as_deref(), Some(row));
                 }
             }
             0x70 => {
@@ -188,7 +188,7 @@ impl Mirror {
     }
 }
 
-fn push(out: &mut Vec<Change>, catalog: Catalog, rel: RelFile, old: Option<&Row>, new: Option<&Row>) {
+fn push(out: &mut Vec<Change>, catalog: Catalog, rel: RelFile, old: Option<&[u8]>, new: Option<&[u8]>) {
     let change = match (catalog, new) {
         (Catalog::Class, Some(row)) => {
             let Some(row) = class_row(rel, row) else { return };
@@ -203,7 +203,7 @@ fn push(out: &mut Vec<Change>, catalog: Catalog, rel: RelFile, old: Option<&Row>
             None => return,
         },
         (Catalog::Namespace, None) => {
-            let gone = old.and_then(|r| named(r));
+            let gone = old.and_then(named);
             Change::SchemaWent(rel.database, gone.map(|(_, n)| n))
         }
         (Catalog::Database, Some(row)) => match named(row) {
@@ -215,41 +215,42 @@ fn push(out: &mut Vec<Change>, catalog: Catalog, rel: RelFile, old: Option<&Row>
     out.push(change);
 }
 
-fn hint(names: &mut NameMap, lsn: Lsn, catalog: Catalog, rel: RelFile, row: &Row) {
+fn hint(names: &mut NameMap, lsn: Lsn, catalog: Catalog, rel: RelFile, row: &[u8]) {
     match catalog {
         Catalog::Class => {
-            if let Some(c) = class_row(rel, row) {
-                if c.file.file != 0 && names.relation(c.file, lsn).is_none() {
-                    names.learn(lsn, c.file, c.relation);
-                }
+            if let Some(c) = class_row(rel, row)
+                && c.file.file != 0
+                && names.relation(c.file, lsn).is_none()
+            {
+                names.learn(lsn, c.file, c.relation);
             }
         }
         Catalog::Namespace => {
-            if let Some((oid, name)) = named(row) {
-                if names.schema(rel.database, oid, lsn).is_none() {
-                    names.learn_schema(lsn, rel.database, oid, &name);
-                }
+            if let Some((oid, name)) = named(row)
+                && names.schema(rel.database, oid, lsn).is_none()
+            {
+                names.learn_schema(lsn, rel.database, oid, &name);
             }
         }
         Catalog::Database => {
-            if let Some((oid, name)) = named(row) {
-                if names.database(oid, lsn).is_none() {
-                    names.learn_database(lsn, oid, &name);
-                }
+            if let Some((oid, name)) = named(row)
+                && names.database(oid, lsn).is_none()
+            {
+                names.learn_database(lsn, oid, &name);
             }
         }
     }
 }
 
 /// OID and name: the first two columns of `pg_namespace` and `pg_database`.
-fn named(row: &Row) -> Option<(u32, String)> {
+fn named(row: &[u8]) -> Option<(u32, String)> {
     let oid = u32::from_le_bytes(*row.first_chunk()?);
     Some((oid, text(row.get(4..68)?)?))
 }
 
 /// The OID in a row of `pg_database` whose connection limit is −2, which means invalid (`DATCONNLIMIT_INVALID_DB`, in all
 /// minor releases since August 2023).
-fn invalid_database(row: &Row, version: Version) -> Option<u32> {
+fn invalid_database(row: &[u8], version: Version) -> Option<u32> {
     // Up to version 14 two names of 64 bytes stood before it.
     let at = if version >= Version::V15 { 80 } else { 208 };
     let limit = i32::from_le_bytes(*row.get(at..)?.first_chunk()?);
@@ -264,7 +265,7 @@ fn text(bytes: &[u8]) -> Option<String> {
 }
 
 /// A row of `pg_class`. Its columns up to `relkind` have fixed places, the same in versions 13 to 17 (`catalog/pg_class.h`).
-fn class_row(catalog: RelFile, row: &Row) -> Option<ClassRow> {
+fn class_row(catalog: RelFile, row: &[u8]) -> Option<ClassRow> {
     let number = |at: usize| Some(u32::from_le_bytes(*row.get(at..)?.first_chunk()?));
     let letter = |at: usize| row.get(at).map(|b| char::from(*b));
     let space = number(92)?;

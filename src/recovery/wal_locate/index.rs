@@ -170,3 +170,65 @@ impl SegmentIndex {
         Ok(index)
     }
 }
+
+/// A stretch of the log by its indexes alone: what the time axis shows, without a segment being read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Overview {
+    /// First record.
+    pub first_lsn: Option<Lsn>,
+    /// Where the last record ends.
+    pub end_lsn: Option<Lsn>,
+    /// First commit in log order.
+    pub first_commit: Option<Time>,
+    /// Latest commit time.
+    pub last_commit: Option<Time>,
+    /// Commits.
+    pub commits: u64,
+    /// Commits per interval.
+    pub activity: Activity,
+    /// Suspects with what restoring to each loses, as far as indexes tell: time and transactions, not rows.
+    pub suspects: Vec<Suspect>,
+    /// Named restore points.
+    pub restore_points: Vec<RestorePoint>,
+    /// Segments of the stretch that have no index yet, first and last: there the times are not known.
+    pub unknown: Vec<(Lsn, Lsn)>,
+}
+
+/// Joins the indexes of consecutive segments, given in the order of the log. Segments without an index show as unknown.
+pub fn overview(indexes: &[SegmentIndex], segment_bytes: u64) -> Overview {
+    let mut all = Overview::default();
+    let mut next: Option<u64> = None;
+    let mut before = Vec::new();
+    for index in indexes {
+        let start = Lsn::of_segment(index.segment.trim_end_matches(".partial"), segment_bytes).map(|(_, l)| l.0);
+        if let (Some(start), Some(next)) = (start, next)
+            && start > next
+        {
+            all.unknown.push((Lsn(next), Lsn(start)));
+        }
+        next = start.map(|s| s + segment_bytes).or(next);
+        for suspect in &index.suspects {
+            before.push(all.commits + suspect.commits_before);
+            all.suspects.push(suspect.clone());
+        }
+        if index.records > 0 {
+            all.first_lsn.get_or_insert(index.first_lsn);
+            all.end_lsn = Some(index.end_lsn);
+        }
+        if all.first_commit.is_none() {
+            all.first_commit = index.first_commit;
+        }
+        all.last_commit = all.last_commit.max(index.latest_commit);
+        all.commits += index.commits;
+        all.activity.merge(&index.activity);
+        all.restore_points.extend(index.restore_points.iter().cloned());
+    }
+    let total = all.suspects.len() as u64;
+    for (i, (suspect, before)) in all.suspects.iter_mut().zip(before).enumerate() {
+        let window = all.last_commit.map_or(0, |t| t.since(suspect.at).as_millis());
+        suspect.loses.window_ms = u64::try_from(window).unwrap_or(u64::MAX);
+        suspect.loses.transactions = Some((all.commits - before).saturating_sub(total - i as u64));
+        suspect.loses.at_most = !all.unknown.is_empty();
+    }
+    all
+}
