@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 
 use super::target::{Follow, blocking, now, parse_args, scratch, seen, unlock};
 use super::{Action, Ctx, Done, Preview, Spec, reach};
-use crate::error::Result;
+use crate::error::{Context as _, Result};
 use crate::model::event::Event;
 use crate::model::plan::Risk;
 use crate::model::target::{Candidate, RecoveryTarget};
@@ -81,6 +81,7 @@ impl Action for Locate {
             let (_, id) = seen(ctx, &at).await?;
             let mut found = search(ctx, &args).await?;
             check_reach(ctx, &mut found, id.timeline).await;
+            remember(ctx, &found)?;
             let mut done = report(ctx, &found);
             done.facts.insert(0, Event::TargetSeen { role: "source".into(), identity: id });
             Ok(done)
@@ -127,11 +128,15 @@ pub async fn range_now(ctx: &Ctx, timeline: Option<u32>) -> Option<Reach> {
 /// Looks the candidates up in the archived log: there the order of commits is exact. The earliest suspect of the log is the
 /// target, and a candidate that cannot be reached says so.
 async fn check_reach(ctx: &Ctx, found: &mut Found, timeline: u32) {
+    let work = ctx.clone();
+    let Ok((unlocked, _)) = blocking(move || unlock(&work)).await else {
+        ctx.out.line("whether the archive reaches these moments is not known: no repository, or no passphrase");
+        return;
+    };
     for (candidate, group) in found.located.candidates.iter_mut().zip(&found.located.groups) {
         let (work, target, suspects) = (ctx.clone(), candidate.target.clone(), group.xids());
-        let follow = Follow::new(ctx);
+        let (follow, unlocked) = (Follow::new(ctx), unlocked.clone());
         let way = blocking(move || {
-            let (unlocked, _) = unlock(&work)?;
             let scratch = scratch(&work);
             let ask = Ask { target: &target, suspects: &suspects, timeline: Some(timeline), scratch: &scratch };
             route(&unlocked, &reach::programs(&work, None)?, &ask, &*follow, &work.cancel)
@@ -149,6 +154,25 @@ async fn check_reach(ctx: &Ctx, found: &mut Found, timeline: u32) {
             Err(e) => ctx.out.line(&format!("{}: {}; {}", candidate.target, e.what, e.why)),
         }
     }
+}
+
+/// Name of the file in the incident's folder that says which transactions belong to each moment offered.
+const MOMENTS: &str = "moments.json";
+
+/// Keeps the transactions of every act, so that the restore need not look for them again.
+fn remember(ctx: &Ctx, found: &Found) -> Result<()> {
+    let Some(dir) = &ctx.incident_dir else { return Ok(()) };
+    let list: Vec<(RecoveryTarget, Vec<u32>)> =
+        found.located.candidates.iter().zip(&found.located.groups).map(|(c, g)| (c.target.clone(), g.xids())).collect();
+    let text = serde_json::to_string(&list).state(|| "cannot keep the suspects".into())?;
+    crate::postgres::user::own_file(&dir.join(MOMENTS), &text, None)
+}
+
+/// The transactions of the act before which this target lies, as they were found last; none when it is another target.
+pub fn remembered(ctx: &Ctx, target: &RecoveryTarget) -> Option<Vec<u32>> {
+    let text = std::fs::read_to_string(ctx.incident_dir.as_ref()?.join(MOMENTS)).ok()?;
+    let list: Vec<(RecoveryTarget, Vec<u32>)> = serde_json::from_str(&text).ok()?;
+    list.into_iter().find(|(t, _)| t == target).map(|(_, xids)| xids)
 }
 
 fn report(ctx: &Ctx, found: &Found) -> Done {

@@ -147,16 +147,23 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
             ctx.out.line("writes resumed");
         }
     }
-    let mut healthy = None;
-    if let Some(page) = &ctx.settings.service.health_url {
-        let seen = wait_healthy(page, args.good_for, args.health_timeout, &ctx.cancel).await?;
+    // Whether the archive takes the new timeline is found out meanwhile: users do not wait for that.
+    let health = async {
+        match &ctx.settings.service.health_url {
+            Some(page) => wait_healthy(page, args.good_for, args.health_timeout, &ctx.cancel).await.map(Some),
+            None => Ok(None),
+        }
+    };
+    let (seen, archive) = tokio::join!(health, archived(ctx, &new.database));
+    let seen = seen?;
+    if let Some(seen) = &seen {
         ctx.out.line(&seen.describe());
-        facts.push(Event::HealthSeen { healthy: seen.healthy, components: seen.components });
-        healthy = Some(seen.healthy);
+        facts.push(Event::HealthSeen { healthy: seen.healthy, components: seen.components.clone() });
     }
-    if let Err(e) = archived(ctx, &new.database).await {
+    let healthy = seen.map(|s| s.healthy);
+    if let Err(e) = archive {
         ctx.out.line(&e.to_string());
-        left.push("archiving of the new timeline does not work yet".into());
+        left.push("see that the new timeline is archived: it was not yet".into());
     }
     for l in &left {
         ctx.out.line(&format!("TO DO: {l}"));
@@ -231,7 +238,7 @@ async fn archived(ctx: &Ctx, at: &Database) -> Result<()> {
     let began = Instant::now();
     let mut c = at.connect().await?;
     let follow = Follow::new(ctx);
-    let a = archive_now(&mut c, Duration::from_secs(30), &*follow, &ctx.cancel).await?;
+    let a = archive_now(&mut c, Duration::from_secs(10), &*follow, &ctx.cancel).await?;
     ctx.out.line(&format!("new timeline archived up to {} after {} ms", a.segment, began.elapsed().as_millis()));
     Ok(())
 }

@@ -6,11 +6,12 @@ use std::time::Duration;
 use clap::{Args as _, Command, ValueEnum};
 use futures::future::BoxFuture;
 
-use super::pitr_locate::{Search, search};
+use super::pitr_locate::{Search, remembered, search};
 use super::target::{
     Follow, blocking, database_name, instances_dir, now, parse_args, scratch, seen, server_user, superuser, unlock,
 };
 use super::{Action, Ctx, Done, Preview, Spec, reach, target};
+use crate::backup::repository::Unlocked;
 use crate::error::{Error, Result};
 use crate::model::event::Event;
 use crate::model::plan::Risk;
@@ -67,7 +68,9 @@ impl Action for Restore {
             let args: Args = parse_args(self.arguments(), args)?;
             let to = parse_target(&args.to)?;
             let source = source(ctx).await;
-            let way = find_way(ctx, &args, &to, Vec::new(), source.as_ref()).await?;
+            let work = ctx.clone();
+            let (unlocked, _) = blocking(move || unlock(&work)).await?;
+            let way = find_way(ctx, &unlocked, &args, &to, Vec::new(), source.as_ref()).await?;
             let bytes: u64 = way.backup.objects.iter().map(|o| o.plain_bytes).sum();
             let mut lines = vec![
                 format!(
@@ -119,16 +122,16 @@ fn root(ctx: &Ctx, args: &Args, source: Option<&Identity>) -> Result<PathBuf> {
 
 async fn find_way(
     ctx: &Ctx,
+    unlocked: &Unlocked,
     args: &Args,
     to: &RecoveryTarget,
     suspects: Vec<u32>,
     source: Option<&Identity>,
 ) -> Result<Route> {
-    let (work, to, follow) = (ctx.clone(), to.clone(), Follow::new(ctx));
+    let (work, to, follow, unlocked) = (ctx.clone(), to.clone(), Follow::new(ctx), unlocked.clone());
     // A source that was itself recovered is on a later timeline than its backups' first one.
     let timeline = args.timeline.or(source.filter(|s| !s.in_recovery).map(|s| s.timeline));
     blocking(move || {
-        let (unlocked, _) = unlock(&work)?;
         let scratch = scratch(&work);
         let ask = Ask { target: &to, suspects: &suspects, timeline, scratch: &scratch };
         route(&unlocked, &reach::programs(&work, None)?, &ask, &*follow, &work.cancel)
@@ -138,6 +141,9 @@ async fn find_way(
 
 /// All transactions of the act that the target belongs to, while the source can still tell.
 async fn suspects(ctx: &Ctx, to: &RecoveryTarget, source: Option<&Identity>) -> Vec<u32> {
+    if let Some(xids) = remembered(ctx, to) {
+        return xids;
+    }
     if source.is_none() || !matches!(to, RecoveryTarget::Xid(_)) {
         return Vec::new();
     }
@@ -170,15 +176,16 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
         None => ("postgres".to_string(), None),
     };
     let mut suspects = suspects(ctx, &to, id.as_ref()).await;
-    let way = find_way(ctx, args, &to, suspects.clone(), id.as_ref()).await?;
+    let work = ctx.clone();
+    let (unlocked, _) = blocking(move || unlock(&work)).await?;
+    let way = find_way(ctx, &unlocked, args, &to, suspects.clone(), id.as_ref()).await?;
     if suspects.is_empty()
         && let Some(c) = &way.first_lost
         && matches!(to, RecoveryTarget::Xid(_))
     {
         suspects.push(c.xid);
     }
-    let (work, follow) = (ctx.clone(), Follow::new(ctx));
-    let (unlocked, _) = blocking(move || unlock(&work)).await?;
+    let follow = Follow::new(ctx);
     let helper = match &ctx.settings.helper_exe {
         Some(exe) => exe.clone(),
         None => crate::process::detach::own_executable()?,

@@ -28,6 +28,9 @@ pub struct Later {
     pub loss: Loss,
     /// Rows that the shadow has and that were changed after the moment, per table: their keys.
     pub changed: BTreeMap<String, BTreeSet<String>>,
+    /// Rows that came after the moment and were then damaged, per table: their keys. They count as lost.
+    #[serde(default)]
+    pub damaged: BTreeMap<String, BTreeSet<String>>,
     /// Rows committed before this are in the shadow.
     pub certain: Time,
     /// So are those of these transactions.
@@ -64,10 +67,11 @@ impl Later {
     }
 }
 
-/// SQL: rows of `t` that came after the border and are no damage.
-pub fn later_condition(boundary: &Boundary, suspects: &[u32]) -> String {
+/// SQL: rows of `t` that came after the border and whose last writer is no suspect, or is one.
+fn later_condition(boundary: &Boundary, suspects: &[u32], by_suspects: bool) -> String {
     let ids: Vec<String> = suspects.iter().map(u32::to_string).collect();
-    format!("NOT {} AND xmin::text <> ALL ('{{{}}}')", boundary.sql(), ids.join(","))
+    let not = if by_suspects { "" } else { "NOT " };
+    format!("NOT {} AND {not}xmin::text = ANY ('{{{}}}')", boundary.sql(), ids.join(","))
 }
 
 /// SQL: the primary key of a row of `t` as one text; none without a key.
@@ -109,6 +113,7 @@ async fn measure_all(
     let mut out = Later {
         loss: Loss::default(),
         changed: BTreeMap::new(),
+        damaged: BTreeMap::new(),
         certain: boundary.certain,
         also: boundary.also.clone(),
         suspects: suspects.to_vec(),
@@ -125,13 +130,31 @@ async fn measure_all(
             ..Phase::default()
         });
         let known = ours.iter().find(|t| t.oid == table.oid);
-        let (new, changed) =
-            table_later(source, shadow, table, known, &boundary, suspects, &mut out.loss.at_most).await?;
-        if new > 0 {
-            *out.loss.rows.entry(table.family.clone()).or_default() += new;
-        }
+        let condition = later_condition(&boundary, suspects, false);
+        let Some(known) = known.filter(|k| !k.key.is_empty() && k.key == table.key) else {
+            let n = count(source, table, &condition).await?;
+            if n > 0 {
+                // A table that the shadow does not have at all is lost exactly.
+                out.loss.at_most |= known.is_some();
+                *out.loss.rows.entry(table.family.clone()).or_default() += n;
+            }
+            continue;
+        };
+        let (new, changed) = split(source, shadow, table, known, &condition).await?;
+        let mut lost = new.len() as u64;
         if !changed.is_empty() {
             out.changed.insert(table.name.clone(), changed);
+        }
+        // A row of good traffic that a suspect changed afterwards bears the suspect's mark. Where the suspects changed rows
+        // that the shadow has, those it does not have are such rows; where they only made new ones, these are their own.
+        let (fresh, overwritten) =
+            split(source, shadow, table, known, &later_condition(&boundary, suspects, true)).await?;
+        if !overwritten.is_empty() && !fresh.is_empty() {
+            lost += fresh.len() as u64;
+            out.damaged.insert(table.name.clone(), fresh);
+        }
+        if lost > 0 {
+            *out.loss.rows.entry(table.family.clone()).or_default() += lost;
         }
     }
     let last = last_commit(source).await?;
@@ -175,27 +198,24 @@ async fn transactions(
     Ok(u64::try_from(n).unwrap_or(0))
 }
 
-/// Later rows of one table: how many the shadow does not have, and the keys of those it has in an older form.
-async fn table_later(
+async fn count(c: &mut PgConnection, table: &Table, condition: &str) -> Result<u64> {
+    let sql = format!("SELECT count(*) FROM ONLY {} t WHERE {condition}", table.sql);
+    let n: i64 = sqlx::query_scalar(&sql).fetch_one(&mut *c).await.map_err(|e| query_error(&sql, &e))?;
+    Ok(u64::try_from(n).unwrap_or(0))
+}
+
+/// The keys of the rows that meet the condition: those the shadow does not have, and those it has.
+async fn split(
     source: &mut PgConnection,
     shadow: &mut PgConnection,
     table: &Table,
-    known: Option<&Table>,
-    boundary: &Boundary,
-    suspects: &[u32],
-    at_most: &mut bool,
-) -> Result<(u64, BTreeSet<String>)> {
-    let condition = later_condition(boundary, suspects);
-    let (Some(key), Some(known)) = (key_text(table), known.filter(|k| k.key == table.key)) else {
-        let sql = format!("SELECT count(*) FROM ONLY {} t WHERE {condition}", table.sql);
-        let n: i64 = sqlx::query_scalar(&sql).fetch_one(&mut *source).await.map_err(|e| query_error(&sql, &e))?;
-        // A table the shadow does not have at all is lost exactly.
-        *at_most |= n > 0 && known.is_some();
-        return Ok((u64::try_from(n).unwrap_or(0), BTreeSet::new()));
-    };
+    known: &Table,
+    condition: &str,
+) -> Result<(BTreeSet<String>, BTreeSet<String>)> {
+    let key = key_text(table).unwrap_or_else(|| "NULL::text[]".into());
     let sql = format!("SELECT {key} FROM ONLY {} t WHERE {condition}", table.sql);
     let mut rows = sqlx::query(&sql).fetch(&mut *source);
-    let (mut new, mut changed) = (0u64, BTreeSet::new());
+    let (mut new, mut old) = (BTreeSet::new(), BTreeSet::new());
     let mut batch: Vec<Vec<String>> = Vec::new();
     loop {
         let row = rows.try_next().await.map_err(|e| query_error(&sql, &e))?;
@@ -204,13 +224,18 @@ async fn table_later(
             batch.push(row.try_get(0).target(|| format!("cannot read the keys of {}", table.name))?);
         }
         if batch.len() >= 5000 || (end && !batch.is_empty()) {
-            let there = keys_there(shadow, known, &batch).await?;
-            new += (batch.len() - there.len()) as u64;
-            changed.extend(there.into_iter().filter_map(|i| batch.get(i).map(|k| join_key(k))));
+            let there: BTreeSet<usize> = keys_there(shadow, known, &batch).await?.into_iter().collect();
+            for (i, k) in batch.iter().enumerate() {
+                if there.contains(&i) {
+                    old.insert(join_key(k))
+                } else {
+                    new.insert(join_key(k))
+                };
+            }
             batch.clear();
         }
         if end {
-            return Ok((new, changed));
+            return Ok((new, old));
         }
     }
 }

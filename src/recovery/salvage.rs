@@ -12,7 +12,7 @@ use sqlx::Row;
 use sqlx::postgres::PgConnection;
 use tokio_util::sync::CancellationToken;
 
-use super::loss::{Later, join_key, key_text, later_condition};
+use super::loss::{Later, join_key, key_text};
 use super::tables::{Table, user_tables};
 use super::watch::{Phase, Watch, check_cancel};
 use crate::error::{Context, Error, Result};
@@ -32,8 +32,9 @@ pub struct Salvaged {
 
 /// Writes the later rows of every table as CSV and as JSON lines into `folder` (made, mode 0700), with `SHA256SUMS`.
 ///
-/// Each row says whether it is `new` or `changed`, when it was committed and by which transaction. Rows of the suspects are
-/// damage and not written.
+/// Each row says whether it is `new`, `changed`, or `new-damaged` (made by good traffic, then changed by a suspect: its values
+/// are wrong, but it was there), when it was committed and by which transaction. Other rows of the suspects are damage and
+/// not written.
 ///
 /// # Errors
 /// The folder holds something already, a query fails, the disk is full, or stopped on request.
@@ -46,7 +47,8 @@ pub async fn salvage(
 ) -> Result<Salvaged> {
     make_folder(folder)?;
     let mut out = Salvaged::default();
-    let condition = later_condition(&later.boundary(), &later.suspects);
+    let condition = format!("NOT {}", later.boundary().sql());
+    let suspects: BTreeSet<u32> = later.suspects.iter().copied().collect();
     let tables = user_tables(source).await?;
     for (i, table) in tables.iter().enumerate() {
         check_cancel(cancel, "the salvage is not complete")?;
@@ -59,8 +61,12 @@ pub async fn salvage(
             ..Phase::default()
         });
         let none = BTreeSet::new();
-        let changed = later.changed.get(&table.name).unwrap_or(&none);
-        let (new, old) = write_table(source, table, &condition, changed, folder, &mut out.files).await?;
+        let known = Known {
+            suspects: &suspects,
+            changed: later.changed.get(&table.name).unwrap_or(&none),
+            damaged: later.damaged.get(&table.name).unwrap_or(&none),
+        };
+        let (new, old) = write_table(source, table, &condition, &known, folder, &mut out.files).await?;
         if new + old > 0 {
             watch.line(&format!("{}: {new} new, {old} changed", table.name));
         }
@@ -132,11 +138,30 @@ fn csv_field(text: Option<&str>) -> String {
     }
 }
 
+/// What was measured of one table while the shadow stood at the moment.
+struct Known<'a> {
+    suspects: &'a BTreeSet<u32>,
+    changed: &'a BTreeSet<String>,
+    damaged: &'a BTreeSet<String>,
+}
+
+impl Known<'_> {
+    /// What a row is; none for one that is nothing but damage.
+    fn class(&self, xid: &str, key: Option<&[String]>) -> Option<&'static str> {
+        let key = key.map(join_key);
+        let among = |set: &BTreeSet<String>| key.as_ref().is_some_and(|k| set.contains(k));
+        if xid.parse().is_ok_and(|x| self.suspects.contains(&x)) {
+            return among(self.damaged).then_some("new-damaged");
+        }
+        Some(if among(self.changed) { "changed" } else { "new" })
+    }
+}
+
 async fn write_table(
     c: &mut PgConnection,
     table: &Table,
     condition: &str,
-    changed: &BTreeSet<String>,
+    known: &Known<'_>,
     folder: &Path,
     files: &mut BTreeMap<String, Digest>,
 ) -> Result<(u64, u64)> {
@@ -168,11 +193,11 @@ async fn write_table(
         let values: Vec<Option<String>> = row.try_get(3).target(what)?;
         let json: String = row.try_get(4).target(what)?;
         let at = at.map(|us| Time::from_micros(us).to_string()).unwrap_or_default();
-        let class = if key.is_some_and(|k| changed.contains(&join_key(&k))) { "changed" } else { "new" };
-        if class == "new" {
-            new += 1
+        let Some(class) = known.class(&xid, key.as_deref()) else { continue };
+        if class == "changed" {
+            old += 1;
         } else {
-            old += 1
+            new += 1;
         }
         if open.is_none() {
             let safe = |c: char| if c.is_alphanumeric() || "._-".contains(c) { c } else { '_' };

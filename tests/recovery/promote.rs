@@ -1,0 +1,150 @@
+//! Fence, promote, archive again, salvage: on real clusters, with everything the judge would ask.
+
+use std::path::Path;
+use std::time::Duration;
+
+use breakglass::postgres::{Stop, identity};
+use breakglass::recovery::loss::{Later, measure};
+use breakglass::recovery::promote::{fence, open_kept, promote, source_settings};
+use breakglass::recovery::range::{Ask, range, route};
+use breakglass::recovery::salvage::salvage;
+use breakglass::recovery::shadow::{Request, build};
+use breakglass::recovery::verify;
+use breakglass::recovery::watch::Unwatched;
+use tokio_util::sync::CancellationToken;
+
+use super::shop::{SCHEMA, damage, script, traffic};
+use crate::support::archived::Archived;
+use crate::support::cluster::{LIMIT, block_on, programs, psql, server_user};
+
+#[test]
+fn the_old_primary_is_down_before_the_new_one_is_up_and_nothing_good_is_forgotten() {
+    let a = Archived::start("promote");
+    let db = a.cluster.database("postgres");
+    script(&db, SCHEMA);
+    a.base_backup();
+    traffic(&db, 10);
+    a.cluster.sql("postgres", "alter system set work_mem = '7MB'");
+    a.cluster.sql("postgres", "select pg_reload_conf()");
+    let first = damage(&db, "id % 3 = 1 and id <= 1000");
+    traffic(&db, 4); // ids 1011 to 1014
+    // The release goes on and hits one of the orders made since.
+    let second = damage(&db, "id in (5, 1012)");
+    script(&db, "set application_name = 'storefront-1'; update orders set status = 'paid' where id = 3;");
+    a.archive_now();
+
+    let cancel = CancellationToken::new();
+    let suspects: Vec<u32> = [&first, &second].iter().map(|x| x.parse().unwrap()).collect();
+    let target = format!("xid:{first}").parse().unwrap();
+    let ask = Ask { target: &target, suspects: &suspects, timeline: None, scratch: &a.room.path };
+    let way = route(&a.unlocked, &programs(), &ask, &Unwatched, &cancel).unwrap();
+    let request = Request {
+        root: a.room.path.join("shadow"),
+        route: way,
+        bin_dir: None,
+        user: server_user(),
+        helper: Path::new(env!("CARGO_BIN_EXE_breakglass")).to_path_buf(),
+        superuser: "postgres".into(),
+        suspects: suspects.clone(),
+        ignore_space: false,
+    };
+    let shadow = block_on(build(&request, &a.unlocked, &Unwatched, &cancel)).unwrap();
+    let sdb = shadow.database("postgres").unwrap();
+
+    // The loss, measured while both stand: 4 orders, one of them damaged since; the changed order is not lost.
+    let later = block_on(async {
+        let mut here = verify::open(&db, LIMIT).await.unwrap();
+        let mut there = verify::open(&sdb, LIMIT).await.unwrap();
+        measure(&mut here, &mut there, &suspects, shadow.moment, &Unwatched, &cancel).await.unwrap()
+    });
+    assert_eq!(later.loss.rows["public.orders"], 4);
+    assert_eq!(later.loss.transactions, Some(5));
+    assert!(!later.loss.at_most);
+    assert_eq!(later.changed["public.orders"].len(), 1);
+    assert_eq!(later.damaged["public.orders"].len(), 1);
+    // Two good updates of the audit log: the traffic's own and order 3; the release's own lines are no loss.
+    assert_eq!(later.loss.rows["public.audit_log"], 2);
+    later.save(&shadow.root, server_user().as_ref()).unwrap();
+    assert_eq!(Later::load(&shadow.root).unwrap(), later);
+
+    let url = a.repository.display().to_string();
+    let (new, fenced) = block_on(async {
+        let mut c = db.connect().await.unwrap();
+        let seen = identity(&mut c, &db).await.unwrap();
+        let settings = source_settings(&mut c).await.unwrap();
+        drop(c);
+        let fenced = fence(&db, &seen).await.unwrap();
+        assert!(db.connect_within(Duration::from_secs(2)).await.is_err(), "the old primary still answers");
+        // At this instant nothing takes writes.
+        let mut c = sdb.connect().await.unwrap();
+        assert!(identity(&mut c, &sdb).await.unwrap().in_recovery);
+        drop(c);
+        let other = promote(&shadow, "postgres", "1", &a.unlocked, &url, &settings).await.unwrap_err();
+        assert_eq!(other.kind.exit_code(), 4, "another cluster than expected is refused: {other}");
+        (promote(&shadow, "postgres", &seen.system_identifier, &a.unlocked, &url, &settings).await.unwrap(), fenced)
+    });
+    assert!(!a.cluster.instance.is_running());
+    assert_eq!(fenced.kept, a.cluster.instance.layout.data.display().to_string());
+    assert_eq!((new.identity.timeline, new.identity.in_recovery), (2, false));
+    let ask = |sql: &str| psql(&new.database, sql).unwrap();
+    assert_eq!(
+        ask("insert into orders (customer_id, total_cents, address) values (1, 1, 'after') returning id > 1010"),
+        "t"
+    );
+    assert_eq!(ask("select count(*) from orders where address = 'see invoice'"), "0");
+    assert_eq!(ask("show work_mem"), "7MB", "the source's settings came along");
+    assert_eq!(ask("show archive_mode"), "on");
+    assert_eq!(ask("show listen_addresses"), "");
+    // The new timeline arrives in the same repository and can be recovered along.
+    let segment = ask("select pg_walfile_name(pg_switch_wal())");
+    let deadline = std::time::Instant::now() + LIMIT;
+    while ask("select coalesce(last_archived_wal, '') from pg_stat_archiver") < segment {
+        assert!(std::time::Instant::now() < deadline, "the new timeline is not archived");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let reach = range(&a.unlocked, &programs(), None, &a.room.path).unwrap();
+    assert_eq!(reach.timeline, 2);
+    assert!(reach.holes.is_empty(), "{:?}", reach.holes);
+    assert!(reach.latest.unwrap().at > shadow.moment.unwrap());
+
+    // Salvage from the kept cluster, opened for us alone.
+    let kept = open_kept(Path::new(&fenced.kept), &a.room.path.join("kept"), server_user()).unwrap();
+    let kdb = kept.database("postgres");
+    for (name, value) in [("archive_mode", "off"), ("listen_addresses", ""), ("default_transaction_read_only", "on")] {
+        assert_eq!(psql(&kdb, &format!("show {name}")).unwrap(), value);
+    }
+    let folder = a.room.path.join("salvage");
+    let out = block_on(async {
+        let mut c = verify::open(&kdb, LIMIT).await.unwrap();
+        salvage(&mut c, &later, &folder, &Unwatched, &cancel).await.unwrap()
+    });
+    kept.stop(Stop::Fast, LIMIT).unwrap();
+    assert_eq!(out.new, later.loss.rows, "what is exported is what was measured");
+    assert_eq!(out.changed["public.orders"], 1);
+    let csv = std::fs::read_to_string(folder.join("public.orders.csv")).unwrap();
+    assert!(csv.starts_with("salvage_class,salvage_committed_at,salvage_transaction,id,customer_id"), "{csv}");
+    let lines: Vec<&str> = csv.lines().skip(1).collect();
+    let ids = |class: &str| -> Vec<&str> {
+        lines.iter().filter(|l| l.starts_with(&format!("{class},"))).map(|l| l.split(',').nth(3).unwrap()).collect()
+    };
+    assert_eq!(ids("new"), ["1011", "1013", "1014"]);
+    assert_eq!(ids("new-damaged"), ["1012"]);
+    assert_eq!(ids("changed"), ["3"]);
+    for line in std::fs::read_to_string(folder.join("public.orders.jsonl")).unwrap().lines() {
+        let v: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert!(v["row"]["id"].is_number() && v["transaction"].is_string(), "{line}");
+    }
+    let sums =
+        std::process::Command::new("sha256sum").args(["-c", "--quiet", "SHA256SUMS"]).current_dir(&folder).status();
+    assert!(sums.unwrap().success());
+    let again = block_on(async {
+        let mut c = psql_free(&new.database).await;
+        salvage(&mut c, &later, &folder, &Unwatched, &cancel).await.unwrap_err()
+    });
+    assert_eq!(again.kind.exit_code(), 4, "what was salvaged before is kept: {again}");
+    shadow.instance().unwrap().stop(Stop::Immediate, LIMIT).unwrap();
+}
+
+async fn psql_free(db: &breakglass::postgres::Database) -> sqlx::postgres::PgConnection {
+    db.connect().await.unwrap()
+}
