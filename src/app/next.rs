@@ -1,6 +1,7 @@
 //! The one obvious next thing to do, on every screen: a sentence and the command that does it.
 
-use crate::incident::{RunStatus, StepStatus};
+use crate::incident::{Run, RunStatus, StepStatus};
+use crate::model::Scenario;
 use crate::model::event::Kind;
 use crate::model::plan::{Phase, Risk};
 
@@ -75,8 +76,14 @@ pub fn incident(ui: &IncidentUi) -> Next {
         );
     }
     if let Some(run) = state.open_runs().next() {
-        let verb = if run.cancel_requested { "stopping" } else { "running" };
-        return Next { cmd: None, text: format!("{verb}: {}; nothing to do but watch", short(&run.shown)) };
+        let left = data.progress.get(&run.id).and_then(|p| p.eta_ms).map(|ms| {
+            format!(", about {} left", crate::model::format_clock(std::time::Duration::from_millis(ms)))
+        });
+        let verb = if run.cancel_requested { "is stopping" } else { "is going on" };
+        return wait(format!("nothing to do but watch: run {} {verb}{}", run.id, left.unwrap_or_default()));
+    }
+    if let (Some(_), None, Some((true, _, _))) = (&state.facts.promoted, &state.restored, &state.facts.health) {
+        return next(Cmd::Restored, "promoted and healthy: say that service is back, the clock stops");
     }
     let Some(step) = state.current_step(&data.scenario) else {
         return if state.restored.is_none() {
@@ -98,8 +105,9 @@ pub fn incident(ui: &IncidentUi) -> Next {
     // Several commands of a step are often one thing by hand and by our own action: the first one that worked will do.
     let last = state.last_run_of(&step.id).filter(|r| r.status != RunStatus::Withdrawn);
     let items_left = (0..step.items.len()).filter(|i| !ticked(ui, step, *i)).count();
+    let worked = |run: &Run| run.succeeded() || looked(&data.scenario, run);
     match last {
-        Some(run) if run.succeeded() && items_left == 0 => next(Cmd::Done, format!("step {} is done", number + 1)),
+        Some(run) if worked(run) && items_left == 0 => next(Cmd::Done, format!("step {} is done", number + 1)),
         Some(run) if run.succeeded() => next(Cmd::Tick, format!("tick what is true ({items_left} left), then d: done")),
         Some(run) => next(Cmd::Run, format!("run it again (last time: {})", short(&run.summary))),
         None => match runnable::blocks(step).nth(ui.steps.block).or_else(|| runnable::blocks(step).next()) {
@@ -118,6 +126,15 @@ pub fn incident(ui: &IncidentUi) -> Next {
             None => next(Cmd::Done, format!("do it, then mark step {} as done", number + 1)),
         },
     }
+}
+
+/// Whether a run that did not succeed was a look all the same: bad health *is* the finding of a step that looks. The
+/// same rule as in `incident::decide`, which lets such a step be finished.
+pub fn looked(scenario: &Scenario, run: &Run) -> bool {
+    let step = run.step.as_ref().and_then(|id| scenario.steps.iter().find(|s| s.id == *id));
+    !run.is_mutating()
+        && matches!(run.status, RunStatus::Finished(_))
+        && !step.is_some_and(|s| matches!(s.phase, Some(Phase::Verify | Phase::Close)))
 }
 
 fn ticked(ui: &IncidentUi, step: &crate::model::Step, item: usize) -> bool {

@@ -78,11 +78,17 @@ pub fn loss(loss: &Loss) -> String {
         out.push_str("at most ");
     }
     out.push_str(&crate::model::format_clock(Duration::from_millis(loss.window_ms)));
-    match loss.transactions {
-        Some(n) => out.push_str(&format!(", {}", plural(n, "transaction"))),
-        None => out.push_str(", transactions not known"),
-    }
+    out.push_str(", ");
+    out.push_str(&transactions(loss));
     out
+}
+
+/// The second half of a loss: `4 120 transactions`.
+pub fn transactions(loss: &Loss) -> String {
+    match loss.transactions {
+        Some(n) => plural(n, "transaction"),
+        None => "transactions not known".into(),
+    }
 }
 
 /// Markdown as plain words: emphasis, code marks and links reduced to their text.

@@ -1,51 +1,359 @@
-//! Every screen and dialog as it is seen, at every size.
+//! Every screen and dialog as it is seen, at every size. A screen or dialog without a snapshot does not compile here.
+
+mod readme;
+mod sizes;
+mod styles;
 
 use crate::support::console::*;
-use breakglass::model::Kind;
+use breakglass::app::data::{Recording, Worker};
+use breakglass::app::dialog::Ask;
+use breakglass::app::{App, Effect, Msg, Preview, Screen, Tone};
+use breakglass::model::event::{Event, Kind, Outcome, Verdict};
+use breakglass::model::plan::Risk;
+use breakglass::model::{RunId, StepId};
+
+/// The sizes every screen is kept at.
+const SIZES: [(u16, u16); 4] = [(80, 24), (120, 40), (200, 60), (60, 16)];
+
+/// A screen in a state worth keeping.
+pub struct Shot {
+    /// Name of the snapshot.
+    pub name: &'static str,
+    /// Makes it at a size.
+    pub make: fn((u16, u16)) -> App,
+}
+
+fn recovering_app(size: (u16, u16)) -> App {
+    with_incident(size, 343, recovering_data(Kind::Drill))
+}
+
+fn real(size: (u16, u16)) -> App {
+    with_incident(size, 343, recovering_data(Kind::Real))
+}
+
+fn pressed(mut app: App, keys: &str) -> App {
+    press(&mut app, keys);
+    app
+}
+
+/// The story up to a verified shadow, the promotion ahead.
+fn verified(kind: Kind) -> Story {
+    let (mut s, run) = recovering(kind);
+    s.finish(run, 350, Outcome::Succeeded, "recovered to 14:01:07, 1.71 GB", vec![Event::ShadowBuilt {
+        host: "/run/drill/shadow".into(),
+        port: 5433,
+        data_directory: "/var/tmp/shadow".into(),
+        target: candidates()[0].target.clone(),
+        backup: "20261120T1330Z".into(),
+        reached_lsn: "0/5A2F0F8".into(),
+        reached_time: Some(candidates()[0].at),
+        bytes: 1_710_000_000,
+        files_ms: 62_000,
+        replay_ms: 19_000,
+    }]);
+    s.add(352, vec![Event::StepDone { step: StepId::new("s6") }]);
+    let run = s.run(7, "pitr verify", "breakglass pitr verify", Risk::Read, 353);
+    s.finish(run, 380, Outcome::Succeeded, "12 checks passed", vec![Event::ShadowVerified {
+        passed: true,
+        checks: vec![check("rows", Verdict::Passed), check("constraints", Verdict::Passed)],
+    }]);
+    s.add(381, vec![Event::TargetSeen { role: "source".into(), identity: identity() }]);
+    s.add(382, vec![Event::StepDone { step: StepId::new("s7") }]);
+    s
+}
+
+/// A mutating run whose worker vanished.
+fn lost(size: (u16, u16)) -> App {
+    let (mut s, run) = recovering(Kind::Real);
+    s.add(340, vec![Event::RunOutcomeUnknown { run }]);
+    with_incident(size, 343, s.data())
+}
+
+fn died(size: (u16, u16)) -> App {
+    let mut data = recovering_data(Kind::Real);
+    let run = *data.workers.keys().next().unwrap();
+    data.workers.insert(run, Worker::ChildrenOnly);
+    with_incident(size, 343, data)
+}
+
+fn ended(kind: Kind, closed: bool) -> Story {
+    let mut s = verified(kind);
+    let run = s.run(8, "pitr promote", "breakglass pitr promote", Risk::Destroy, 400);
+    let mut facts = vec![
+        Event::Promoted { identity: identity(), kept: "/var/lib/postgresql/damaged".into() },
+        Event::LossMeasured { loss: candidates()[0].loses.clone() },
+    ];
+    facts.push(Event::HealthSeen { healthy: true, components: [("api".to_string(), "ok".to_string())].into() });
+    s.finish(run, 412, Outcome::Succeeded, "the service runs on the recovered database", facts);
+    s.add(413, vec![Event::StepDone { step: StepId::new("s8") }]);
+    if closed {
+        s.add(415, vec![Event::ServiceRestored { at: now(412).time, how: "verified and healthy for 5 s".into() }]);
+        s.step(9, 416, 430);
+        s.add(440, vec![Event::IncidentClosed { summary: "faulty release rewrote order totals; recovered to 14:01:07".into() }]);
+    }
+    s
+}
+
+fn with_preview(mut app: App, action: &str) -> App {
+    // The look that the driver would have answered with.
+    let effects = press(&mut app, "r");
+    let request = effects.into_iter().find_map(|e| match e {
+        Effect::Preview(r) => Some(r),
+        _ => None,
+    });
+    let request = request.unwrap_or_else(|| panic!("{action} was not looked at; {:?}", app.dialogs));
+    assert_eq!(request.action, action);
+    let preview = Preview {
+        lines: vec!["switches the service to the recovered instance".into(), "stops the damaged cluster and keeps it".into()],
+        database: Some("shop".into()),
+        failed: None,
+    };
+    let now = app.now.clone();
+    breakglass::app::update::update(&mut app, Msg::Previewed(request, preview), now);
+    app
+}
+
+/// All shots.
+pub fn shots() -> Vec<Shot> {
+    let shot = |name, make| Shot { name, make };
+    vec![
+        shot("home", |size| app(size, 343)),
+        shot("home-open", |size| {
+            let mut a = app(size, 343);
+            a.home.incidents = incidents();
+            a
+        }),
+        shot("home-empty", |size| {
+            let mut a = app(size, 343);
+            a.home = Default::default();
+            a.home.problems = vec!["cannot read \"runbooks/x.md\": permission denied".into()];
+            a
+        }),
+        shot("home-loading", |size| {
+            let mut a = app(size, 343);
+            a.home = Default::default();
+            a.home_loaded = false;
+            a
+        }),
+        shot("home-filter", |size| pressed(app(size, 343), "/ \"security\"")),
+        shot("plan", |size| pressed(app(size, 343), "enter")),
+        shot("incident-new", |size| with_incident(size, 20, Story::open(Kind::Real).data())),
+        shot("incident", recovering_app),
+        shot("incident-real", real),
+        shot("incident-output", |size| {
+            let mut a = recovering_app(size);
+            press(&mut a, "3 up up");
+            a
+        }),
+        shot("incident-failed", |size| {
+            let (mut s, run) = recovering(Kind::Drill);
+            s.finish(run, 330, Outcome::Failed, "base backup 20261120T1330Z: object 17 does not authenticate", vec![]);
+            with_incident(size, 343, s.data())
+        }),
+        shot("incident-late", |size| with_incident(size, 343 + 4 * 3600, recovering_data(Kind::Real))),
+        shot("incident-verified", |size| with_incident(size, 383, verified(Kind::Drill).data())),
+        shot("incident-promoted", |size| with_incident(size, 414, ended(Kind::Drill, false).data())),
+        shot("incident-closed", |size| with_incident(size, 460, ended(Kind::Real, true).data())),
+        shot("incident-ascii", |size| {
+            let mut a = recovering_app(size);
+            a.settings.ascii = true;
+            a
+        }),
+        shot("not-recorded", |size| {
+            let mut data = recovering_data(Kind::Real);
+            data.recording = Recording::NotRecorded("the disk of /var/lib/breakglass is full".into());
+            with_incident(size, 343, data)
+        }),
+        shot("read-only", |size| {
+            let mut data = recovering_data(Kind::Real);
+            data.recording = Recording::ReadOnly("the journal holds records of a newer version".into());
+            with_incident(size, 343, data)
+        }),
+        shot("outcome-unknown", lost),
+        shot("worker-died", died),
+        shot("message-good", |size| {
+            let mut a = recovering_app(size);
+            a.say(Tone::Good, "run 19 succeeded: 2 moments found".into());
+            a
+        }),
+        shot("message-bad", |size| {
+            let mut a = recovering_app(size);
+            a.say(Tone::Bad, "the target did not answer: connection refused at /run/drill:5432".into());
+            a
+        }),
+        shot("pending-key", |size| pressed(recovering_app(size), "g")),
+        shot("search", |size| pressed(recovering_app(size), "/ \"replay\" enter")),
+        shot("timeline", |size| pressed(real(size), "t")),
+        shot("timeline-filter", |size| pressed(real(size), "t / \"run\" enter")),
+        shot("moment", |size| pressed(real(size), "m")),
+        shot("moment-other", |size| pressed(real(size), "m G")),
+        shot("messages", |size| {
+            let mut a = recovering_app(size);
+            a.say(Tone::Good, "run 19 succeeded: 2 moments found".into());
+            a.say(Tone::Bad, "the target did not answer: connection refused at /run/drill:5432".into());
+            pressed(a, "M")
+        }),
+        shot("dialog-help", |size| pressed(recovering_app(size), "?")),
+        shot("dialog-palette", |size| pressed(recovering_app(size), ": \"note\"")),
+        shot("dialog-palette-refused", |size| pressed(recovering_app(size), ": \"adopt\" enter")),
+        shot("dialog-note", |size| pressed(real(size), "n \"support has 3 tickets\" tab \"-10m\"")),
+        shot("dialog-note-wrong", |size| pressed(real(size), "n \"too late\" tab \"tomorrow\" enter")),
+        shot("dialog-skip", |size| pressed(with_incident(size, 383, verified(Kind::Real).data()), "s")),
+        shot("dialog-reopen", |size| pressed(real(size), "up u")),
+        shot("dialog-declare", |size| pressed(real(size), "D")),
+        shot("dialog-begin", |size| pressed(app(size, 343), "D")),
+        shot("dialog-drill", |size| pressed(app(size, 343), "d")),
+        shot("dialog-values", |size| {
+            let mut data = verified(Kind::Real).data();
+            let mut scenario = (*data.scenario).clone();
+            scenario.steps[7].blocks[0].placeholders = vec!["<backup-id>".into()];
+            data.scenario = scenario.into();
+            pressed(with_incident(size, 383, data), "r")
+        }),
+        shot("dialog-variable", |size| pressed(real(size), "v")),
+        shot("dialog-run", |size| {
+            let mut s = Story::open(Kind::Real);
+            s.step(1, 5, 20);
+            s.step(2, 21, 30);
+            with_preview(with_incident(size, 40, s.data()), "contain")
+        }),
+        shot("dialog-destroy", |size| with_preview(with_incident(size, 383, verified(Kind::Real).data()), "pitr promote")),
+        shot("dialog-destroy-wrong", |size| {
+            pressed(with_preview(with_incident(size, 383, verified(Kind::Real).data()), "pitr promote"), "\"shap\" enter")
+        }),
+        shot("dialog-refused", |size| pressed(with_incident(size, 20, Story::open(Kind::Real).data()), "down down down down down down r")),
+        shot("dialog-refused-gate", |size| {
+            let mut data = verified(Kind::Real).data();
+            data.state.facts.verified = None;
+            pressed(with_incident(size, 383, data), "r")
+        }),
+        shot("dialog-waive", |size| pressed(real(size), "W")),
+        shot("dialog-choose", |size| pressed(real(size), "m enter")),
+        shot("dialog-other-moment", |size| pressed(real(size), "m G enter")),
+        shot("dialog-cancel", |size| pressed(real(size), "x")),
+        shot("dialog-unknown", |size| pressed(lost(size), "o")),
+        shot("dialog-died", |size| pressed(died(size), "o")),
+        shot("dialog-restored", |size| pressed(with_incident(size, 414, ended(Kind::Real, false).data()), "R")),
+        shot("dialog-close", |size| pressed(real(size), "C")),
+        shot("dialog-adopt", |size| {
+            let mut data = recovering_data(Kind::Real);
+            data.state.plan_offered = Some(breakglass::model::Digest::new("e".repeat(64)));
+            pressed(with_incident(size, 343, data), "A")
+        }),
+        shot("dialog-quit", |size| pressed(real(size), "q")),
+    ]
+}
+
+/// The shot of a screen. No wildcard: a new screen needs one.
+fn shot_of_screen(screen: Screen) -> &'static str {
+    match screen {
+        Screen::Home => "home",
+        Screen::Plan => "plan",
+        Screen::Incident => "incident",
+        Screen::Timeline => "timeline",
+        Screen::Moment => "moment",
+        Screen::Messages => "messages",
+    }
+}
+
+/// The shot of a dialog. No wildcard: a new dialog needs one.
+fn shot_of_dialog(ask: &Ask) -> &'static str {
+    match ask {
+        Ask::Help => "dialog-help",
+        Ask::Palette => "dialog-palette",
+        Ask::Note => "dialog-note",
+        Ask::Skip(_) => "dialog-skip",
+        Ask::Reopen(_) => "dialog-reopen",
+        Ask::Declare => "dialog-declare",
+        Ask::Begin { .. } => "dialog-begin",
+        Ask::Drill { .. } => "dialog-drill",
+        Ask::Values(_) => "dialog-values",
+        Ask::Variable => "dialog-variable",
+        Ask::Run(..) => "dialog-run",
+        Ask::Destroy(..) => "dialog-destroy",
+        Ask::Refused(_) => "dialog-refused",
+        Ask::Waive => "dialog-waive",
+        Ask::Choose { .. } => "dialog-choose",
+        Ask::OtherMoment => "dialog-other-moment",
+        Ask::Cancel(_) => "dialog-cancel",
+        Ask::Unknown(_) => "dialog-unknown",
+        Ask::Died(_) => "dialog-died",
+        Ask::Restored => "dialog-restored",
+        Ask::Close => "dialog-close",
+        Ask::Adopt(_) => "dialog-adopt",
+        Ask::Quit => "dialog-quit",
+    }
+}
 
 #[test]
-fn dump() {
-    let Ok(to) = std::env::var("DUMP") else { return };
-    std::fs::create_dir_all(&to).unwrap();
-    for (w, h) in [(80, 24), (120, 40), (200, 60)] {
-        let mut app = with_incident((w, h), 343, recovering_data(Kind::Drill));
-        write(&to, &format!("incident-{w}"), &mut app);
-        let mut app = with_incident((w, h), 343, recovering_data(Kind::Real));
-        press(&mut app, "t");
-        write(&to, &format!("timeline-{w}"), &mut app);
-        let mut app2 = super::support::console::app((w, h), 343);
-        write(&to, &format!("home-{w}"), &mut app2);
-        app2.home.incidents = incidents();
-        write(&to, &format!("home-open-{w}"), &mut app2);
-        press(&mut app2, "j j enter");
-        write(&to, &format!("plan-{w}"), &mut app2);
-        let mut app = with_incident((w, h), 343, recovering_data(Kind::Real));
-        press(&mut app, "n");
-        write(&to, &format!("note-{w}"), &mut app);
-        press(&mut app, "esc m");
-        write(&to, &format!("moment-{w}"), &mut app);
-        press(&mut app, "enter");
-        write(&to, &format!("choose-{w}"), &mut app);
-        press(&mut app, "esc esc ?");
-        write(&to, &format!("help-{w}"), &mut app);
-    }
-}
-
-fn write(to: &str, name: &str, app: &mut breakglass::app::App) {
-    let buffer = render(app);
-    std::fs::write(format!("{to}/{name}.json"), cells(&buffer)).unwrap();
-    std::fs::write(format!("{to}/{name}.txt"), text(&buffer)).unwrap();
-}
-
-fn cells(buffer: &ratatui::buffer::Buffer) -> String {
-    let mut rows = vec![];
-    for y in 0..buffer.area.height {
-        let mut row = vec![];
-        for x in 0..buffer.area.width {
-            let c = &buffer[(x, y)];
-            row.push(serde_json::json!([c.symbol(), format!("{:?}", c.fg), format!("{:?}", c.bg), c.modifier.bits()]));
+fn every_shot_is_as_it_was() {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path("snapshots");
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| {
+        for shot in shots() {
+            for size in SIZES {
+                let mut app = (shot.make)(size);
+                let text = text(&render(&mut app));
+                insta::assert_snapshot!(format!("{}-{}x{}", shot.name, size.0, size.1), text);
+            }
         }
-        rows.push(row);
+    });
+}
+
+#[test]
+fn a_shot_shows_what_its_name_says() {
+    let mut screens = std::collections::BTreeSet::new();
+    let mut dialogs = std::collections::BTreeSet::new();
+    for shot in shots() {
+        let app = (shot.make)((80, 24));
+        match app.dialogs.last() {
+            Some(d) => {
+                let wanted = shot_of_dialog(&d.ask);
+                assert!(shot.name.starts_with(wanted), "{} shows {wanted}", shot.name);
+                dialogs.insert(wanted);
+            }
+            None => {
+                assert!(!shot.name.starts_with("dialog-"), "{} shows no dialog; messages: {:?}", shot.name, app.messages);
+                screens.insert(shot_of_screen(app.screen()));
+            }
+        }
     }
-    serde_json::to_string(&rows).unwrap()
+    assert_eq!(screens.len(), 6, "screens with a shot: {screens:?}");
+    assert_eq!(dialogs.len(), 23, "dialogs with a shot: {dialogs:?}");
+}
+
+#[test]
+fn every_screen_names_the_next_thing_and_how_to_leave() {
+    for shot in shots() {
+        for size in SIZES {
+            let mut app = (shot.make)(size);
+            let text = text(&render(&mut app));
+            let rows: Vec<&str> = text.lines().collect();
+            let (next, keys) = (rows[rows.len() - 2], rows[rows.len() - 1]);
+            let typing = next.contains("search the output") || next.contains("show only lines with");
+            assert!(next.contains("next ") || typing, "{} at {size:?} has no next thing: {next:?}", shot.name);
+            let leaves = ["q quit", "cancel", "close", "esc clear", "first"].iter().any(|w| keys.contains(w));
+            assert!(leaves, "{} at {size:?} does not say how to leave: {keys:?}", shot.name);
+        }
+    }
+}
+
+#[test]
+fn the_command_that_will_run_is_whole_in_its_dialog() {
+    for size in SIZES {
+        let mut app = with_preview(with_incident(size, 383, verified(Kind::Real).data()), "pitr promote");
+        let text = text(&render(&mut app));
+        assert!(text.contains("breakglass pitr promote"), "at {size:?}:\n{text}");
+        assert!(text.contains("shop @ db1.example"), "at {size:?}:\n{text}");
+    }
+}
+
+#[test]
+fn a_run_is_known_by_its_number() {
+    let data = recovering_data(Kind::Drill);
+    let run: RunId = *data.workers.keys().next().unwrap();
+    let mut app = with_incident((80, 24), 343, data);
+    assert!(text(&render(&mut app)).contains(&format!("run {run}")));
 }

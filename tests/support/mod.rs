@@ -4,3 +4,4 @@
 pub mod archived;
 pub mod cluster;
 pub mod console;
+pub mod pty;

@@ -339,6 +339,9 @@ fn announce(
             RunStatus::Finished(_) if run.succeeded() => {
                 (Tone::Good, format!("run {} succeeded: {}", run.id, run.summary))
             }
+            RunStatus::Finished(_) if super::next::looked(&new.scenario, run) => {
+                (Tone::Info, format!("run {} found: {}", run.id, run.summary))
+            }
             RunStatus::Finished(_) => (Tone::Bad, format!("run {} did not succeed: {}", run.id, run.summary)),
             RunStatus::Unknown => (Tone::Bad, format!("run {}: its worker vanished, the outcome is unknown", run.id)),
             RunStatus::Withdrawn => (Tone::Info, format!("run {} never started and was taken back", run.id)),

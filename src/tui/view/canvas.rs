@@ -64,8 +64,8 @@ pub struct Glyphs {
     pub caret: &'static str,
     /// Horizontal, vertical, and the joints: down, up, right, left, and all.
     pub lines: [&'static str; 6],
-    /// The same horizontal line, heavy: for what is real.
-    pub heavy: &'static str,
+    /// The same horizontal line, heavy: for what is real; its joints down and up.
+    pub heavy: [&'static str; 3],
     /// Corners of a box: top left, top right, bottom left, bottom right.
     pub corners: [&'static str; 4],
     /// A ticked and an open box.
@@ -91,7 +91,7 @@ pub const UNICODE: Glyphs = Glyphs {
     dash: "–",
     caret: "▏",
     lines: ["─", "│", "┬", "┴", "├", "┤"],
-    heavy: "━",
+    heavy: ["━", "┯", "┷"],
     corners: ["╭", "╮", "╰", "╯"],
     boxes: ["[✓]", "[ ]"],
 };
@@ -115,7 +115,7 @@ pub const ASCII: Glyphs = Glyphs {
     dash: "-",
     caret: "_",
     lines: ["-", "|", "+", "+", "+", "+"],
-    heavy: "=",
+    heavy: ["=", "+", "+"],
     corners: ["+", "+", "+", "+"],
     boxes: ["[x]", "[ ]"],
 };
@@ -123,6 +123,10 @@ pub const ASCII: Glyphs = Glyphs {
 /// A buffer and how it is written on.
 pub struct Canvas<'a> {
     buf: &'a mut Buffer,
+    /// Walls drawn: column, first row, row after the last.
+    walls: Vec<(u16, u16, u16)>,
+    /// Rules drawn: first column, column after the last, row, role, heavy.
+    rules: Vec<(u16, u16, u16, Role, bool)>,
     /// Theme, keys, glyphs.
     pub look: &'a Look<'a>,
 }
@@ -130,7 +134,7 @@ pub struct Canvas<'a> {
 impl<'a> Canvas<'a> {
     /// A canvas on a buffer.
     pub fn new(buf: &'a mut Buffer, look: &'a Look<'a>) -> Self {
-        Self { buf, look }
+        Self { buf, walls: Vec::new(), rules: Vec::new(), look }
     }
 
     /// The whole screen.
@@ -225,7 +229,8 @@ impl<'a> Canvas<'a> {
             return;
         }
         let g = self.glyphs();
-        let dash = if heavy { g.heavy } else { g.lines[0] };
+        let dash = if heavy { g.heavy[0] } else { g.lines[0] };
+        self.rules.push((area.x, area.right(), area.y + row, role, heavy));
         self.line(area, row, &[p(role, dash.repeat(area.width as usize))]);
         let inner = Rect { x: area.x + 1, width: area.width.saturating_sub(2), ..area };
         let mut used = 0;
@@ -252,13 +257,32 @@ impl<'a> Canvas<'a> {
         for y in top..bottom {
             self.put(x, y, x + 1, g.lines[1], style);
         }
+        self.walls.push((x, top, bottom));
     }
 
-    /// A joint of lines at a place of the screen: 2 down, 3 up, 4 right, 5 left.
-    pub fn joint(&mut self, x: u16, y: u16, kind: usize, role: Role) {
-        let (g, style) = (self.glyphs(), self.look.theme.style(role));
-        if let Some(symbol) = g.lines.get(kind) {
-            self.put(x, y, x + 1, symbol, style);
+    /// Joins walls and rules where they meet.
+    pub fn weld(&mut self) {
+        let g = self.glyphs();
+        let (walls, rules) = (std::mem::take(&mut self.walls), std::mem::take(&mut self.rules));
+        for (x, top, bottom) in walls {
+            for &(from, to, y, role, heavy) in &rules {
+                let over = from <= x && x < to;
+                let symbol = match (over, heavy) {
+                    (true, false) if y + 1 == top => g.lines[2],
+                    (true, true) if y + 1 == top => g.heavy[1],
+                    (true, false) if y == bottom => g.lines[3],
+                    (true, true) if y == bottom => g.heavy[2],
+                    (false, _) if (top..bottom).contains(&y) && from == x + 1 => g.lines[4],
+                    (false, _) if (top..bottom).contains(&y) && to == x => g.lines[5],
+                    _ => continue,
+                };
+                // A rule's title may stand where the wall meets it: words stay.
+                let there = self.buf.cell((x, y)).map_or("", |c| c.symbol());
+                if there == g.lines[0] || there == g.lines[1] || there == g.heavy[0] {
+                    let style = self.look.theme.style(role);
+                    self.put(x, y, x + 1, symbol, style);
+                }
+            }
         }
     }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use ratatui::layout::Rect;
 
 use crate::app::data::{Incident, Recording, Worker};
+use crate::app::next::looked;
 use crate::app::{App, IncidentUi, Screen, words};
 use crate::incident::forecast::{Course, Forecast, forecast};
 use crate::incident::{RunStatus, StepStatus};
@@ -187,19 +188,22 @@ fn rpo(canvas: &Canvas<'_>, app: &App, data: &Incident, room: usize) -> Vec<Piec
     if let Some(loss) = &facts.loss {
         let role = within(loss.window_ms);
         let word = if role == Role::Danger { "missed" } else { "met" };
-        parts.push((
-            9,
-            vec![p(Role::Muted, "RPO  "), p(role, format!("lost {}", words::loss(loss))), p(Role::Text, objective)],
-        ));
+        let (window, most) = (Duration::from_millis(loss.window_ms), if loss.at_most { g.at_most } else { "" });
+        let lost = format!("lost {most}{}", format_clock(window));
+        parts.push((9, vec![p(Role::Muted, "RPO  "), p(role, lost), p(Role::Text, objective)]));
+        parts.push((7, vec![p(Role::Text, words::transactions(loss))]));
         if state.rpo.is_some() {
             parts.push((8, vec![p(role, word)]));
         }
         parts.push((6, vec![p(Role::Muted, "measured")]));
     } else if let Some((target, _, loss)) = chosen {
-        let text =
-            loss.as_ref().map_or_else(|| format!("back to before {target}"), |l| format!("loses {}", words::loss(l)));
+        let text = loss.as_ref().map_or_else(
+            || format!("back to before {target}"),
+            |l| format!("loses {}{}", if l.at_most { g.at_most } else { "" }, format_clock(Duration::from_millis(l.window_ms))),
+        );
         let role = loss.as_ref().map_or(Role::Text, |l| within(l.window_ms));
         parts.push((9, vec![p(Role::Muted, "RPO  "), p(role, text), p(Role::Text, objective)]));
+        parts.extend(loss.as_ref().map(|l| (7, vec![p(Role::Text, words::transactions(l))])));
     } else if let Some(e) = &facts.exposure {
         let role = within(u64::try_from(e.exposure.as_millis()).unwrap_or(u64::MAX));
         let most = if e.at_most { g.at_most } else { "" };
@@ -266,6 +270,9 @@ pub fn step_state(canvas: &Canvas<'_>, data: &Incident, id: &StepId) -> (&'stati
             RunStatus::Running if run.cancel_requested => return (g.active, "stopping", Role::Warning),
             RunStatus::Running => return (g.active, "running", Role::Info),
             RunStatus::Unknown => return (g.unknown, "unknown", Role::Danger),
+            RunStatus::Finished(Outcome::Failed) if looked(&data.scenario, run) => {
+                return (g.active, "looked", Role::Warning);
+            }
             RunStatus::Finished(Outcome::Failed) => return (g.failed, "failed", Role::Danger),
             RunStatus::Finished(Outcome::Refused) => return (g.failed, "refused", Role::Danger),
             RunStatus::Finished(Outcome::Cancelled) => return (g.stopped, "stopped", Role::Warning),

@@ -4,7 +4,8 @@ use ratatui::layout::Rect;
 
 use crate::app::allowed::why_not;
 use crate::app::command::{Cmd, Context};
-use crate::app::dialog::Ask;
+use crate::app::dialog::{Ask, Dialog};
+use crate::app::next::Next;
 use crate::app::update::back_word;
 use crate::app::{App, Screen, Tone, next};
 use crate::model::event::Kind;
@@ -49,7 +50,10 @@ fn obvious(canvas: &mut Canvas<'_>, area: Rect, app: &App) {
         );
         return;
     }
-    let next = next::obvious(app);
+    let next = match app.dialogs.last() {
+        Some(dialog) => in_dialog(dialog),
+        None => next::obvious(app),
+    };
     let mut pieces = vec![p(Role::Accent, format!(" {} next ", g.arrow))];
     if let Some(cmd) = next.cmd {
         let key = canvas.look.keymap.shown(cmd, canvas.look.ascii);
@@ -57,6 +61,19 @@ fn obvious(canvas: &mut Canvas<'_>, area: Rect, app: &App) {
     }
     pieces.push(p(Role::Text, next.text));
     canvas.line(area, 1, &pieces);
+}
+
+/// The next thing in a dialog: what answers it, and that leaving it changes nothing.
+fn in_dialog(dialog: &Dialog) -> Next {
+    let does = super::dialog::yes_word(&dialog.ask);
+    let (cmd, text) = match (dialog.context(), &dialog.ask) {
+        (Context::Palette, _) => (Cmd::Accept, "does the selected one; type to search".to_string()),
+        (_, Ask::Refused(refusal)) if refusal.gate.is_none() => (Cmd::Dismiss, "closes this".to_string()),
+        (Context::Confirm, _) => (Cmd::Yes, format!("{does}; enter leaves everything as it is")),
+        (_, Ask::Destroy(..)) => (Cmd::Accept, "runs it, once the name is typed".to_string()),
+        (_, _) => (Cmd::Accept, format!("{does}; esc leaves everything as it is")),
+    };
+    Next { cmd: Some(cmd), text }
 }
 
 /// Commands worth a hint on this screen, the most useful first.

@@ -32,7 +32,6 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, shown: &mut S
         let left = (area.width * 6 / 10).min(110);
         let list = Rect { width: left, ..body };
         canvas.wall(body.x + left, body.y, body.bottom(), Role::Border);
-        canvas.joint(body.x + left, body.y - 1, 2, Role::Border);
         (list, Rect { x: body.x + left + 1, width: body.width - left - 1, ..body })
     } else {
         let about = body.height.saturating_sub(needed).clamp(5, body.height.saturating_sub(5).max(5));

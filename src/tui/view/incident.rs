@@ -14,6 +14,7 @@ use std::time::Duration;
 use ratatui::layout::Rect;
 
 use crate::app::data::Incident;
+use crate::app::next::looked;
 use crate::app::{App, Hit, IncidentUi, Pane, Shown, words};
 use crate::incident::forecast::step_estimate;
 use crate::incident::{RunStatus, StepStatus};
@@ -35,7 +36,6 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, shown: &mut S
     let body = Rect { y: area.y + used, height: area.height.saturating_sub(used), ..area };
     let (left, right, third) = columns(body);
     canvas.wall(left.right(), body.y, body.bottom(), role);
-    canvas.joint(left.right(), body.y - 1, 2, role);
     let list_rows = (app.scenario().map_or(0, |s| s.steps.len()) as u16 + 1).min(left.height);
     let list = Rect { height: if left.height - list_rows >= 3 { list_rows } else { left.height }, ..left };
     steps(canvas, list, app, Some(ui), shown);
@@ -45,7 +45,6 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, shown: &mut S
     }
     if let Some(third) = third {
         canvas.wall(right.right(), body.y, body.bottom(), role);
-        canvas.joint(right.right(), body.y - 1, 2, role);
         timeline::pane(canvas, third, app, ui);
     }
     let run = ui.output.run.and_then(|r| ui.data.state.runs.get(&r));
@@ -55,10 +54,6 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, shown: &mut S
             let height = output_height(right.height, parts, ui.steps.pane == Pane::Output);
             let at = Rect { y: right.bottom() - height, height, ..right };
             output::draw(canvas, at, app, ui, run, shown);
-            canvas.joint(right.x - 1, at.y, 4, role);
-            if third.is_some() {
-                canvas.joint(right.right(), at.y, 5, role);
-            }
             shown.hits.push((at.x, at.y, at.width, at.height, Hit::Pane(Pane::Output)));
             Rect { height: right.height - height, ..right }
         }
@@ -98,7 +93,6 @@ pub(super) fn draw_plan(canvas: &mut Canvas<'_>, area: Rect, app: &App, shown: &
         right.width += third.width + 1;
     }
     canvas.wall(left.right(), body.y, body.bottom(), Role::Border);
-    canvas.joint(left.right(), body.y - 1, 2, Role::Border);
     steps(canvas, left, app, None, shown);
     shown.hits.push((right.x, right.y, right.width, right.height, Hit::Pane(Pane::Text)));
     detail::draw(canvas, right, app, None, shown);
@@ -164,7 +158,7 @@ fn steps(canvas: &mut Canvas<'_>, area: Rect, app: &App, ui: Option<&IncidentUi>
             Some(StepStatus::Done | StepStatus::Skipped) => Role::Muted,
             _ => Role::Text,
         };
-        let room = line.width.saturating_sub(used + 2);
+        let room = line.width.saturating_sub(used + 3);
         canvas.line(
             Rect { x: line.x + 1, width: room, ..line },
             0,
@@ -210,7 +204,7 @@ fn time_of(app: &App, data: Option<&Incident>, step: &Step) -> Vec<Piece> {
         StepStatus::Active => {
             if let Some(word) = run.and_then(|r| match r.status {
                 RunStatus::Unknown => Some("unknown"),
-                RunStatus::Finished(_) if !r.succeeded() => Some("failed"),
+                RunStatus::Finished(_) if !r.succeeded() && !looked(&data.scenario, r) => Some("failed"),
                 _ => None,
             }) {
                 return vec![p(Role::Danger, word)];

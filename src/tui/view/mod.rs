@@ -69,6 +69,7 @@ pub fn draw(buf: &mut Buffer, app: &App, look: &Look<'_>) -> Shown {
         Screen::Messages => messages::draw(&mut canvas, body, app, &mut shown),
     }
     hints::draw(&mut canvas, Rect { y: area.bottom() - foot, height: foot, ..area }, app);
+    canvas.weld();
     if let Some(open) = app.dialogs.last() {
         dialog::draw(&mut canvas, Rect { height: area.height - 1, ..area }, app, open, &mut shown);
     }

@@ -40,7 +40,7 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, shown: &mut S
                     (9, vec![p(Role::Good, mark), p(Role::Text, c.at.hms())]),
                     (5, c.xid.iter().map(|x| p(Role::Muted, format!("transaction {x}"))).collect()),
                     (8, vec![p(Role::Warning, words::plural(c.rows, "row"))]),
-                    (7, vec![p(Role::Text, c.tables.join(", "))]),
+                    (7, vec![p(Role::Text, tables(&c.tables))]),
                 ];
                 canvas.line(Rect { width: room, ..row }, 0, &fit(parts, "  ", room as usize));
             }
@@ -79,6 +79,11 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, shown: &mut S
     for (i, line) in lines.iter().take(detail.saturating_sub(1) as usize).enumerate() {
         canvas.line(Rect { x: inner.x, y: below.y, width: inner.width, height: detail }, i as u16 + 1, line);
     }
+}
+
+/// Tables as people call them: the schema everybody uses is left out.
+fn tables(names: &[String]) -> String {
+    names.iter().map(|t| t.strip_prefix("public.").unwrap_or(t)).collect::<Vec<_>>().join(", ")
 }
 
 fn loss_role(app: &App, c: &Candidate) -> Role {
