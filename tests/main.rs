@@ -34,3 +34,9 @@ mod screens;
 mod wal;
 // Reading plans.
 mod plan;
+
+// The console without a terminal: keys, dialogs, what they ask of the world.
+mod console;
+
+// The console in a real terminal: start, resize, suspend, signals, panic, colours.
+mod terminal;

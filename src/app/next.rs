@@ -146,7 +146,7 @@ fn short(text: &str) -> String {
     let line = text.lines().next().unwrap_or("");
     let mut out: String = line.chars().take(44).collect();
     if out.len() < line.len() || text.lines().count() > 1 {
-        out.push('…');
+        out.push_str("...");
     }
     out
 }

@@ -4,6 +4,7 @@ use ratatui::layout::Rect;
 
 use crate::action::runnable;
 use crate::action::{Progress, ProgressPhase};
+use crate::app::data::Worker;
 use crate::app::{App, IncidentUi, Pane, Shown, next, words};
 use crate::incident::{Run, RunStatus};
 use crate::model::event::Outcome;
@@ -175,13 +176,22 @@ fn command(canvas: &Canvas<'_>, app: &App, ui: Option<&IncidentUi>, step: &Step,
         lines.push(vec![p(Role::Warning, format!("{names} has no value yet"))]);
     }
     if let Some(run) = ui.and_then(|u| u.data.state.last_run_of(&step.id)) {
-        lines.extend(status(canvas, app, ui.and_then(|u| u.data.progress.get(&run.id)), run, columns));
+        let died = ui.is_some_and(|u| u.data.workers.get(&run.id) == Some(&Worker::ChildrenOnly));
+        let progress = ui.and_then(|u| u.data.progress.get(&run.id));
+        lines.extend(status(canvas, app, progress, run, died, columns));
     }
     lines
 }
 
 /// How a run is going or went.
-fn status(canvas: &Canvas<'_>, app: &App, progress: Option<&Progress>, run: &Run, columns: usize) -> Vec<Vec<Piece>> {
+fn status(
+    canvas: &Canvas<'_>,
+    app: &App,
+    progress: Option<&Progress>,
+    run: &Run,
+    died: bool,
+    columns: usize,
+) -> Vec<Vec<Piece>> {
     let g = canvas.glyphs();
     let mut lines = Vec::new();
     let one = |role: Role, text: String| -> Vec<Vec<Piece>> {
@@ -198,6 +208,11 @@ fn status(canvas: &Canvas<'_>, app: &App, progress: Option<&Progress>, run: &Run
                 lines.push(phase_line(canvas, phase, columns));
             }
             let since = run.started.as_ref().unwrap_or(&run.requested).elapsed(&app.now);
+            if died {
+                let text = format!("{} its worker died, its processes go on: never run it a second time", g.unknown);
+                lines.extend(one(Role::Danger, text));
+                return lines;
+            }
             let mut text = if run.cancel_requested {
                 format!("{} stopping: asked politely, KILL follows after 5 s", g.active)
             } else {
@@ -237,6 +252,7 @@ fn phase_line(canvas: &Canvas<'_>, phase: &ProgressPhase, columns: usize) -> Vec
     let amount = |n: u64| if phase.unit == "bytes" { words::bytes(n) } else { words::count(n) };
     let text = match (&phase.text, phase.total) {
         (t, _) if !t.is_empty() => t.clone(),
+        (_, Some(total)) if total == phase.done => amount(total),
         (_, Some(total)) => format!("{} of {}", amount(phase.done), amount(total)),
         (_, None) => format!("{} {}", amount(phase.done), if phase.unit == "bytes" { "" } else { &phase.unit }),
     };

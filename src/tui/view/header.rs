@@ -237,7 +237,7 @@ fn banners(ui: &IncidentUi) -> Vec<(Role, String)> {
     match &ui.data.recording {
         Recording::On => {}
         Recording::NotRecorded(why) => {
-            out.push((Role::Real, format!("NOT RECORDED: {why}. Steps can be worked; write times down by hand.")));
+            out.push((Role::Real, format!("NOT RECORDED, write times down by hand: {why}")));
         }
         Recording::ReadOnly(why) => out.push((Role::Real, format!("READ ONLY: {why}"))),
     }
