@@ -48,6 +48,17 @@ pub struct Screen<W: Write> {
     inner: ratatui::Terminal<CrosstermBackend<FrameBuffer>>,
     buffer: FrameBuffer,
     sink: W,
+    size: (u16, u16),
+}
+
+/// A screen on which nothing was drawn yet.
+fn blank(buffer: &FrameBuffer, width: u16, height: u16) -> Result<ratatui::Terminal<CrosstermBackend<FrameBuffer>>> {
+    let area = ratatui::layout::Rect::new(0, 0, width, height);
+    ratatui::Terminal::with_options(
+        CrosstermBackend::new(buffer.clone()),
+        ratatui::TerminalOptions { viewport: ratatui::Viewport::Fixed(area) },
+    )
+    .state(|| "cannot prepare the screen".into())
 }
 
 impl<W: Write> Screen<W> {
@@ -57,13 +68,8 @@ impl<W: Write> Screen<W> {
     pub fn new(sink: W, width: u16, height: u16) -> Result<Self> {
         crossterm::style::force_color_output(true);
         let buffer = FrameBuffer::default();
-        let area = ratatui::layout::Rect::new(0, 0, width, height);
-        let inner = ratatui::Terminal::with_options(
-            CrosstermBackend::new(buffer.clone()),
-            ratatui::TerminalOptions { viewport: ratatui::Viewport::Fixed(area) },
-        )
-        .state(|| "cannot prepare the screen".into())?;
-        Ok(Self { inner, buffer, sink })
+        let inner = blank(&buffer, width, height)?;
+        Ok(Self { inner, buffer, sink, size: (width, height) })
     }
 
     /// Draws one frame and sends it in one write. Returns how long that took.
@@ -79,14 +85,16 @@ impl<W: Write> Screen<W> {
 
     /// Takes another size; the next frame is drawn whole.
     pub fn resize(&mut self, width: u16, height: u16) -> Result<()> {
-        let area = ratatui::layout::Rect::new(0, 0, width, height);
-        self.inner.resize(area).state(|| "cannot resize the screen".into())?;
+        self.size = (width, height);
         self.redraw()
     }
 
-    /// Forgets what is on the terminal: the next frame is drawn whole.
+    /// Forgets what is on the terminal: the next frame is drawn whole. The library's own way would ask the terminal
+    /// where its cursor is and wait for the answer, which not every terminal gives.
     pub fn redraw(&mut self) -> Result<()> {
-        self.inner.clear().state(|| "cannot clear the screen".into())
+        self.inner = blank(&self.buffer, self.size.0, self.size.1)?;
+        queue!(self.buffer, crossterm::terminal::Clear(crossterm::terminal::ClearType::All))
+            .state(|| "cannot clear the screen".into())
     }
 
     /// Writes a sequence that is not part of a frame (clipboard, bell).

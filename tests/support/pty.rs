@@ -15,7 +15,7 @@ use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 use breakglass::app::key::{Code, parse_keys};
 
 /// How long something may take that a loaded machine has to do.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The end of a synchronized update: one for each frame.
 const FRAME_END: &[u8] = b"\x1b[?2026l";
@@ -63,7 +63,7 @@ impl Pty {
             let mut buffer = [0u8; 65536];
             loop {
                 let n = reader.read(&mut buffer).unwrap_or(0);
-                let mut s = shared.0.lock().unwrap();
+                let Ok(mut s) = shared.0.lock() else { return };
                 if n == 0 {
                     s.ended = true;
                     shared.1.notify_all();

@@ -49,7 +49,6 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, ui: &Incident
             p(if new > 0 { Role::Warning } else { Role::Muted }, what),
             p(Role::Muted, " · ".replace('·', canvas.glyphs().dot)),
             p(Role::Code, key),
-            p(Role::Muted, " follows"),
         ]
     };
     canvas.rule(area, 0, Role::Border, false, &title, &right);
