@@ -133,8 +133,7 @@ fn no_terminal_is_said() {
 #[test]
 fn a_dumb_terminal_is_said() {
     let home = Home::new();
-    let mut pty =
-        Pty::breakglass((80, 24), &[], &[("BREAKGLASS_HOME", home.path()), ("TERM", "dumb")]);
+    let mut pty = Pty::breakglass((80, 24), &[], &[("BREAKGLASS_HOME", home.path()), ("TERM", "dumb")]);
     assert_eq!(pty.wait_exit().code(), Some(2));
     pty.wait_text("TERM=dumb");
 }
@@ -195,8 +194,7 @@ fn in_mono_the_selected_row_is_reversed_on_a_real_terminal() {
     let mut second = first.clone();
     desk::press(&mut second, "k k");
     let (_, parser) = stream(&theme, &mut [first.clone(), second.clone()]);
-    let reversed: Vec<u16> =
-        (0..24).filter(|y| parser.screen().cell(*y, 3).is_some_and(|c| c.inverse())).collect();
+    let reversed: Vec<u16> = (0..24).filter(|y| parser.screen().cell(*y, 3).is_some_and(|c| c.inverse())).collect();
     let row = desk::text(&desk::render(&mut second)).lines().position(|l| l.starts_with('▶')).unwrap() as u16;
     assert!(reversed.contains(&row), "row {row} is not among the reversed rows {reversed:?}");
     desk::render(&mut first);
@@ -248,7 +246,10 @@ fn panics_when_asked() {
     PANICS.fetch_add(1, Ordering::SeqCst);
     let mut terminal = breakglass::tui::terminal::Terminal::enter(false).unwrap();
     breakglass::tui::terminal::set_farewell("Come back with: breakglass resume x");
-    terminal.screen().draw(|frame| frame.buffer_mut().set_string(0, 0, "before the fault", ratatui::style::Style::new())).unwrap();
+    terminal
+        .screen()
+        .draw(|frame| frame.buffer_mut().set_string(0, 0, "before the fault", ratatui::style::Style::new()))
+        .unwrap();
     panic!("a fault of its own");
 }
 

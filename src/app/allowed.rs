@@ -49,7 +49,9 @@ fn home(cmd: Cmd, app: &App) -> Option<String> {
         },
     };
     match cmd {
-        Cmd::Open if app.screen() == Screen::Home && app.home_selected().is_none() => Some("nothing is selected".into()),
+        Cmd::Open if app.screen() == Screen::Home && app.home_selected().is_none() => {
+            Some("nothing is selected".into())
+        }
         Cmd::Drill | Cmd::Declare if selected.is_none() => Some("select a scenario first".into()),
         Cmd::Drill if selected.is_some_and(|s| !s.rehearsable) => {
             Some("there is no sandbox for this scenario yet; it can be read and declared".into())

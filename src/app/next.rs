@@ -76,9 +76,11 @@ pub fn incident(ui: &IncidentUi) -> Next {
         );
     }
     if let Some(run) = state.open_runs().next() {
-        let left = data.progress.get(&run.id).and_then(|p| p.eta_ms).map(|ms| {
-            format!(", about {} left", crate::model::format_clock(std::time::Duration::from_millis(ms)))
-        });
+        let left = data
+            .progress
+            .get(&run.id)
+            .and_then(|p| p.eta_ms)
+            .map(|ms| format!(", about {} left", crate::model::format_clock(std::time::Duration::from_millis(ms))));
         let verb = if run.cancel_requested { "is stopping" } else { "is going on" };
         return wait(format!("nothing to do but watch: run {} {verb}{}", run.id, left.unwrap_or_default()));
     }

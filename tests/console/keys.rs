@@ -29,14 +29,17 @@ fn a_screen_hides_no_general_key_by_accident() {
     let map = Keymap::default();
     // What a search hides on purpose.
     let meant = [(Cmd::NextMatch, Cmd::Note)];
-    for screen in [Context::Home, Context::Plan, Context::Incident, Context::Timeline, Context::Moment, Context::Search] {
+    for screen in [Context::Home, Context::Plan, Context::Incident, Context::Timeline, Context::Moment, Context::Search]
+    {
         for c in COMMANDS.iter().filter(|c| c.contexts.contains(&screen)) {
             for sequence in map.keys(c.id) {
                 let below = [Context::Incident, Context::Motion, Context::Screen];
-                for general in below.iter().filter(|g| **g != screen && (**g != Context::Incident || screen == Context::Search)) {
-                    let hidden = COMMANDS.iter().find(|o| {
-                        o.id != c.id && o.contexts.contains(general) && map.keys(o.id).contains(sequence)
-                    });
+                for general in
+                    below.iter().filter(|g| **g != screen && (**g != Context::Incident || screen == Context::Search))
+                {
+                    let hidden = COMMANDS
+                        .iter()
+                        .find(|o| o.id != c.id && o.contexts.contains(general) && map.keys(o.id).contains(sequence));
                     if let Some(hidden) = hidden {
                         assert!(meant.contains(&(c.id, hidden.id)), "{} hides {} in {screen:?}", c.name, hidden.name);
                     }
@@ -56,7 +59,9 @@ fn nothing_dangerous_is_on_a_movement_key() {
 
 #[test]
 fn keys_are_read_back_as_they_are_written() {
-    for text in ["j", "G", "?", ":", "ctrl-d", "alt-x", "enter", "space", "shift-tab", "pageup", "f2", "<esc>", "-", "<"] {
+    for text in
+        ["j", "G", "?", ":", "ctrl-d", "alt-x", "enter", "space", "shift-tab", "pageup", "f2", "<esc>", "-", "<"]
+    {
         let key: Key = text.parse().unwrap();
         assert_eq!(key.to_string().parse::<Key>().unwrap(), key, "{text}");
     }

@@ -3,12 +3,12 @@
 mod keys;
 
 use crate::support::console::*;
+use breakglass::app::command::Cmd;
 use breakglass::app::data::{Recording, Worker};
 use breakglass::app::dialog::Ask;
 use breakglass::app::next::obvious;
 use breakglass::app::update::update;
 use breakglass::app::{App, Effect, Msg, Pane, Preview, Screen, Tone};
-use breakglass::app::command::Cmd;
 use breakglass::incident::Command;
 use breakglass::model::event::{Event, Kind, Outcome};
 use breakglass::model::plan::Risk;
@@ -54,7 +54,9 @@ fn enter_never_runs_anything() {
         for _ in 0..12 {
             let effects = press(&mut app, "enter down");
             assert_eq!(runs(&effects), 0);
-            assert!(!effects.iter().any(|e| matches!(e, Effect::Submit(..) | Effect::Begin { .. } | Effect::Drill { .. })));
+            assert!(
+                !effects.iter().any(|e| matches!(e, Effect::Submit(..) | Effect::Begin { .. } | Effect::Drill { .. }))
+            );
         }
     }
 }
@@ -110,21 +112,33 @@ fn the_button_that_has_the_focus_is_pressed() {
 /// The story up to the promotion, which destroys.
 fn at_promotion() -> App {
     let (mut s, run) = recovering(Kind::Real);
-    s.finish(run, 350, Outcome::Succeeded, "recovered", vec![Event::ShadowBuilt {
-        host: "/run/drill/shadow".into(),
-        port: 5433,
-        data_directory: "/var/tmp/shadow".into(),
-        target: candidates()[0].target.clone(),
-        backup: "b".into(),
-        reached_lsn: "0/5A2F0F8".into(),
-        reached_time: None,
-        bytes: 1,
-        files_ms: 1,
-        replay_ms: 1,
-    }]);
+    s.finish(
+        run,
+        350,
+        Outcome::Succeeded,
+        "recovered",
+        vec![Event::ShadowBuilt {
+            host: "/run/drill/shadow".into(),
+            port: 5433,
+            data_directory: "/var/tmp/shadow".into(),
+            target: candidates()[0].target.clone(),
+            backup: "b".into(),
+            reached_lsn: "0/5A2F0F8".into(),
+            reached_time: None,
+            bytes: 1,
+            files_ms: 1,
+            replay_ms: 1,
+        }],
+    );
     s.add(352, vec![Event::StepDone { step: StepId::new("s6") }]);
     let run = s.run(7, "pitr verify", "breakglass pitr verify", Risk::Read, 353);
-    s.finish(run, 380, Outcome::Succeeded, "all checks passed", vec![Event::ShadowVerified { passed: true, checks: vec![] }]);
+    s.finish(
+        run,
+        380,
+        Outcome::Succeeded,
+        "all checks passed",
+        vec![Event::ShadowVerified { passed: true, checks: vec![] }],
+    );
     s.add(381, vec![Event::TargetSeen { role: "source".into(), identity: identity() }]);
     s.add(382, vec![Event::StepDone { step: StepId::new("s7") }]);
     with_incident(SIZE, 383, s.data())
@@ -363,7 +377,10 @@ fn lines_that_are_gone_are_counted_and_named() {
 fn a_command_that_is_not_possible_says_why() {
     let mut app = with_incident(SIZE, 20, Story::open(Kind::Real).data());
     press(&mut app, "x");
-    assert_eq!(app.messages.last().map(|m| (m.tone, m.text.as_str())), Some((Tone::Bad, "cancel-run: nothing is running")));
+    assert_eq!(
+        app.messages.last().map(|m| (m.tone, m.text.as_str())),
+        Some((Tone::Bad, "cancel-run: nothing is running"))
+    );
     // In the palette it is there all the same, with the reason.
     press(&mut app, ": \"cancel-run\" enter");
     assert_eq!(app.dialogs.last().unwrap().problem.as_deref(), Some("nothing is running"));
@@ -396,7 +413,10 @@ fn reading_a_plan_starts_nothing() {
     assert_eq!(press(&mut app, "enter j j enter tab"), vec![]);
     assert_eq!(app.screen(), Screen::Plan);
     let effects = press(&mut app, "d y");
-    assert_eq!(effects, vec![Effect::Drill { file: "database-corruption.md".into(), scenario: "database-corruption".into() }]);
+    assert_eq!(
+        effects,
+        vec![Effect::Drill { file: "database-corruption.md".into(), scenario: "database-corruption".into() }]
+    );
 }
 
 #[test]

@@ -39,24 +39,36 @@ fn pressed(mut app: App, keys: &str) -> App {
 /// The story up to a verified shadow, the promotion ahead.
 fn verified(kind: Kind) -> Story {
     let (mut s, run) = recovering(kind);
-    s.finish(run, 350, Outcome::Succeeded, "recovered to 14:01:07, 1.71 GB", vec![Event::ShadowBuilt {
-        host: "/run/drill/shadow".into(),
-        port: 5433,
-        data_directory: "/var/tmp/shadow".into(),
-        target: candidates()[0].target.clone(),
-        backup: "20261120T1330Z".into(),
-        reached_lsn: "0/5A2F0F8".into(),
-        reached_time: Some(candidates()[0].at),
-        bytes: 1_710_000_000,
-        files_ms: 62_000,
-        replay_ms: 19_000,
-    }]);
+    s.finish(
+        run,
+        350,
+        Outcome::Succeeded,
+        "recovered to 14:01:07, 1.71 GB",
+        vec![Event::ShadowBuilt {
+            host: "/run/drill/shadow".into(),
+            port: 5433,
+            data_directory: "/var/tmp/shadow".into(),
+            target: candidates()[0].target.clone(),
+            backup: "20261120T1330Z".into(),
+            reached_lsn: "0/5A2F0F8".into(),
+            reached_time: Some(candidates()[0].at),
+            bytes: 1_710_000_000,
+            files_ms: 62_000,
+            replay_ms: 19_000,
+        }],
+    );
     s.add(352, vec![Event::StepDone { step: StepId::new("s6") }]);
     let run = s.run(7, "pitr verify", "breakglass pitr verify", Risk::Read, 353);
-    s.finish(run, 380, Outcome::Succeeded, "12 checks passed", vec![Event::ShadowVerified {
-        passed: true,
-        checks: vec![check("rows", Verdict::Passed), check("constraints", Verdict::Passed)],
-    }]);
+    s.finish(
+        run,
+        380,
+        Outcome::Succeeded,
+        "12 checks passed",
+        vec![Event::ShadowVerified {
+            passed: true,
+            checks: vec![check("rows", Verdict::Passed), check("constraints", Verdict::Passed)],
+        }],
+    );
     s.add(381, vec![Event::TargetSeen { role: "source".into(), identity: identity() }]);
     s.add(382, vec![Event::StepDone { step: StepId::new("s7") }]);
     s
@@ -89,7 +101,12 @@ fn ended(kind: Kind, closed: bool) -> Story {
     if closed {
         s.add(415, vec![Event::ServiceRestored { at: now(412).time, how: "verified and healthy for 5 s".into() }]);
         s.step(9, 416, 430);
-        s.add(440, vec![Event::IncidentClosed { summary: "faulty release rewrote order totals; recovered to 14:01:07".into() }]);
+        s.add(
+            440,
+            vec![Event::IncidentClosed {
+                summary: "faulty release rewrote order totals; recovered to 14:01:07".into(),
+            }],
+        );
     }
     s
 }
@@ -104,7 +121,10 @@ fn with_preview(mut app: App, action: &str) -> App {
     let request = request.unwrap_or_else(|| panic!("{action} was not looked at; {:?}", app.dialogs));
     assert_eq!(request.action, action);
     let preview = Preview {
-        lines: vec!["switches the service to the recovered instance".into(), "stops the damaged cluster and keeps it".into()],
+        lines: vec![
+            "switches the service to the recovered instance".into(),
+            "stops the damaged cluster and keeps it".into(),
+        ],
         database: Some("shop".into()),
         failed: None,
     };
@@ -217,11 +237,18 @@ pub fn shots() -> Vec<Shot> {
             s.step(2, 21, 30);
             with_preview(with_incident(size, 40, s.data()), "contain")
         }),
-        shot("dialog-destroy", |size| with_preview(with_incident(size, 383, verified(Kind::Real).data()), "pitr promote")),
-        shot("dialog-destroy-wrong", |size| {
-            pressed(with_preview(with_incident(size, 383, verified(Kind::Real).data()), "pitr promote"), "\"shap\" enter")
+        shot("dialog-destroy", |size| {
+            with_preview(with_incident(size, 383, verified(Kind::Real).data()), "pitr promote")
         }),
-        shot("dialog-refused", |size| pressed(with_incident(size, 20, Story::open(Kind::Real).data()), "down down down down down down r")),
+        shot("dialog-destroy-wrong", |size| {
+            pressed(
+                with_preview(with_incident(size, 383, verified(Kind::Real).data()), "pitr promote"),
+                "\"shap\" enter",
+            )
+        }),
+        shot("dialog-refused", |size| {
+            pressed(with_incident(size, 20, Story::open(Kind::Real).data()), "down down down down down down r")
+        }),
         shot("dialog-refused-gate", |size| {
             let mut data = verified(Kind::Real).data();
             data.state.facts.verified = None;
@@ -315,7 +342,12 @@ fn a_shot_shows_what_its_name_says() {
                 dialogs.insert(wanted);
             }
             None => {
-                assert!(!shot.name.starts_with("dialog-"), "{} shows no dialog; messages: {:?}", shot.name, app.messages);
+                assert!(
+                    !shot.name.starts_with("dialog-"),
+                    "{} shows no dialog; messages: {:?}",
+                    shot.name,
+                    app.messages
+                );
                 screens.insert(shot_of_screen(app.screen()));
             }
         }

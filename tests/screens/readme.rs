@@ -20,7 +20,10 @@ fn svg(buffer: &Buffer) -> String {
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"-12 -12 {:.0} {:.0}\" role=\"img\" aria-label=\"The console during a drill\">\n\
          <rect x=\"-12\" y=\"-12\" width=\"{:.0}\" height=\"{:.0}\" rx=\"8\" fill=\"#12151c\"/>\n\
          <g font-family=\"ui-monospace, 'DejaVu Sans Mono', 'Liberation Mono', Menlo, Consolas, monospace\" font-size=\"14\" xml:space=\"preserve\">\n",
-        width + 24.0, height + 24.0, width + 24.0, height + 24.0
+        width + 24.0,
+        height + 24.0,
+        width + 24.0,
+        height + 24.0
     );
     for y in 0..h {
         let mut x = 0;
@@ -40,7 +43,8 @@ fn svg(buffer: &Buffer) -> String {
             if ground != "#12151c" {
                 out.push_str(&format!(
                     "<rect x=\"{left:.1}\" y=\"{top:.1}\" width=\"{:.1}\" height=\"{:.1}\" fill=\"{ground}\"/>\n",
-                    f64::from(end - x) * CELL.0, CELL.1
+                    f64::from(end - x) * CELL.0,
+                    CELL.1
                 ));
             }
             if !text.trim().is_empty() {

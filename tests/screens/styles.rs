@@ -67,9 +67,9 @@ fn the_selected_row_differs_by_more_than_colour() {
             let mut app = (shot.make)((80, 24));
             let buffer = render_with(&mut app, &theme);
             assert!(!marked(&buffer).is_empty(), "{name} in {}: no row is marked", theme.name);
-            let strong = marked(&buffer).iter().any(|y| {
-                (0..80).any(|x| buffer[(x, *y)].modifier.intersects(Modifier::BOLD | Modifier::REVERSED))
-            });
+            let strong = marked(&buffer)
+                .iter()
+                .any(|y| (0..80).any(|x| buffer[(x, *y)].modifier.intersects(Modifier::BOLD | Modifier::REVERSED)));
             assert!(strong, "{name} in {}: the marked row is neither bold nor reversed", theme.name);
         }
     }

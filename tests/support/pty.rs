@@ -42,8 +42,7 @@ impl Pty {
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
         let name = ptsname(&master, Vec::new()).unwrap();
-        let slave: OwnedFd =
-            File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap().into();
+        let slave: OwnedFd = File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap().into();
         let mut command = Command::new("setsid");
         command.arg("--ctty").arg(program).args(args).env_clear();
         command.env("PATH", std::env::var_os("PATH").unwrap()).env("TERM", "xterm-256color");

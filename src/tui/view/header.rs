@@ -199,7 +199,13 @@ fn rpo(canvas: &Canvas<'_>, app: &App, data: &Incident, room: usize) -> Vec<Piec
     } else if let Some((target, _, loss)) = chosen {
         let text = loss.as_ref().map_or_else(
             || format!("back to before {target}"),
-            |l| format!("loses {}{}", if l.at_most { g.at_most } else { "" }, format_clock(Duration::from_millis(l.window_ms))),
+            |l| {
+                format!(
+                    "loses {}{}",
+                    if l.at_most { g.at_most } else { "" },
+                    format_clock(Duration::from_millis(l.window_ms))
+                )
+            },
         );
         let role = loss.as_ref().map_or(Role::Text, |l| within(l.window_ms));
         parts.push((9, vec![p(Role::Muted, "RPO  "), p(role, text), p(Role::Text, objective)]));
