@@ -40,3 +40,8 @@ mod console;
 
 // The console in a real terminal: start, resize, suspend, signals, panic, colours.
 mod terminal;
+// Documents are true: README commands, links, help.
+mod docs;
+
+// The whole drill through the real program, unattended.
+mod story;

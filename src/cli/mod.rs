@@ -17,6 +17,7 @@ pub mod drill;
 pub mod export;
 pub mod incident;
 pub mod journal;
+pub mod keys;
 pub mod plan;
 pub mod sandbox;
 pub mod wal;
@@ -50,6 +51,8 @@ fn subcommands() -> Vec<Subcommand> {
         Subcommand { command: export::command, run: export::run },
         Subcommand { command: journal::command, run: journal::run },
         Subcommand { command: plan::command, run: plan::run },
+        Subcommand { command: keys::command, run: keys::run },
+        Subcommand { command: keys::themes_command, run: keys::themes },
         Subcommand { command: completions::command, run: completions::run },
         Subcommand { command: completions::man_command, run: completions::man },
     ]
