@@ -178,7 +178,7 @@ fn play(
         &|| stopped.load(Ordering::Relaxed),
     )?;
     if let Some(dir) = report {
-        write_report(&incident, dir, sandbox.settings().project_size_bytes)?;
+        write_report(&incident, dir, invocation.config.settings.project_size_bytes)?;
     }
     let state = incident.state()?;
     let verdict = Verdicts::of(state);
