@@ -276,13 +276,17 @@ impl Store for DirStore {
         let mut unique = [0u8; 8];
         seal::random(&mut unique)?;
         let file_name = path.file_name().unwrap_or_default().to_string_lossy();
-        let temporary = dir.join(format!("{TEMPORARY}{file_name}-{}-{}", std::process::id(), hex(&unique)));
+        let prefix = format!("{TEMPORARY}{file_name}-");
+        sweep(dir, &prefix);
+        let temporary = dir.join(format!("{prefix}{}-{}", std::process::id(), hex(&unique)));
         let file = OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(file_mode)
             .open(&temporary)
             .map_err(|e| hint_access(Error::target(format!("writing in {:?}", dir.display())).why(&e), &e))?;
+        // Held until the file is closed: it says that somebody is still writing.
+        let _ = file.try_lock();
         if access != Access::Private {
             adopt(&temporary)?;
         }
@@ -358,6 +362,23 @@ fn walk(dir: &Path, prefix: &str, found: &mut Vec<Entry>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// How long an unfinished file is left alone even when nobody holds it: its writer may not have got to locking it.
+const SWEEP_AFTER: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// Removes what killed writers of the same object left. Failing to is no error: it only takes space.
+fn sweep(dir: &Path, prefix: &str) {
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    for entry in entries.flatten() {
+        if !entry.file_name().to_string_lossy().starts_with(prefix) {
+            continue;
+        }
+        let old = entry.metadata().and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
+        if old.is_some_and(|age| age > SWEEP_AFTER) && File::open(entry.path()).is_ok_and(|f| f.try_lock().is_ok()) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 fn hint_access(error: Error, e: &io::Error) -> Error {

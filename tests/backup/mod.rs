@@ -6,6 +6,7 @@ pub mod cli;
 pub mod cluster;
 pub mod container;
 pub mod crash;
+pub mod hostile;
 pub mod keys;
 pub mod mutations;
 pub mod range;

@@ -165,3 +165,32 @@ fn a_wrong_passphrase_says_so() {
     assert_eq!(error.kind, ErrorKind::Usage);
     assert_eq!(Repository::init(&url, &super::passphrase(), &Default::default()).unwrap_err().kind, ErrorKind::Refused);
 }
+
+#[test]
+fn what_a_killed_writer_left_is_swept_and_what_is_being_written_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, _, url) = repository(dir.path());
+    let s = segment(1, 5);
+    let object = object_path(dir.path(), s);
+    let folder = object.parent().unwrap();
+    std::fs::create_dir_all(folder).unwrap();
+    let file_name = object.file_name().unwrap().to_str().unwrap();
+    let old = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+    let make = |name: String| {
+        let file = std::fs::File::create(folder.join(&name)).unwrap();
+        file.set_modified(old).unwrap();
+        (folder.join(name), file)
+    };
+    let (left, closed) = make(format!(".tmp-{file_name}-1-aa"));
+    drop(closed);
+    let (written, held) = make(format!(".tmp-{file_name}-2-bb"));
+    held.lock().unwrap();
+    let (foreign, closed) = make(".tmp-000000010000000000000006.bgo-3-cc".into());
+    drop(closed);
+    let (young, file) = make(format!(".tmp-{file_name}-4-dd"));
+    file.set_modified(std::time::SystemTime::now()).unwrap();
+    drop(file);
+    archive(&url, &write_segment(dir.path(), s, SYSTEM, 1), None).unwrap();
+    assert!(!left.exists(), "nobody writes it any more");
+    assert!(written.exists() && foreign.exists() && young.exists());
+}

@@ -25,7 +25,7 @@ impl Segment {
         if name.len() != 24 {
             return None;
         }
-        Some(Self { timeline: hex8(&name[..8])?, log: hex8(&name[8..16])?, seg: hex8(&name[16..])? })
+        Some(Self { timeline: hex8(name.get(..8)?)?, log: hex8(name.get(8..16)?)?, seg: hex8(name.get(16..)?)? })
     }
     /// The segment of `timeline` that holds `lsn`.
     pub fn at(timeline: u32, lsn: u64, segment_size: u32) -> Self {
@@ -134,7 +134,9 @@ fn hex8(text: &str) -> Option<u32> {
 /// `0/5A2F118` as a number.
 pub fn parse_lsn(text: &str) -> Option<u64> {
     let (high, low) = text.trim().split_once('/')?;
-    let part = |t: &str| (1..=8).contains(&t.len()).then(|| u64::from_str_radix(t, 16).ok()).flatten();
+    // `from_str_radix` alone would take a sign.
+    let ok = |t: &str| (1..=8).contains(&t.len()) && t.bytes().all(|b| b.is_ascii_hexdigit());
+    let part = |t: &str| ok(t).then(|| u64::from_str_radix(t, 16).ok()).flatten();
     Some(part(high)? << 32 | part(low)?)
 }
 
