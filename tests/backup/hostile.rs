@@ -82,7 +82,8 @@ proptest! {
 
 #[test]
 fn names_that_are_not_ascii_are_no_segments() {
-    for text in ["éééééééééééé", "0000000é000000000000000", "00000001000000000000000+", "0000000100000000000000ff"] {
+    for text in ["éééééééééééé", "0000000é000000000000000", "00000001000000000000000+", "0000000100000000000000ff"]
+    {
         assert!(WalName::parse(text).is_err(), "{text}");
         assert!(Segment::parse(text).is_none(), "{text}");
     }
