@@ -17,7 +17,9 @@ use crate::model::target::Identity;
 use crate::postgres::{Database, identity};
 use crate::recovery::archived::archive_now;
 use crate::recovery::health::wait_healthy;
-use crate::recovery::promote::{Fenced, collation_mismatches, fence, local_instance, promote, source_settings};
+use crate::recovery::promote::{
+    Fenced, already_fenced, collation_mismatches, fence, local_instance, prepared, promote, source_settings,
+};
 use crate::recovery::shadow::Shadow;
 
 /// How long a command that switches the service may take.
@@ -165,6 +167,14 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
         ctx.out.line(&e.to_string());
         left.push("see that the new timeline is archived: it was not yet".into());
     }
+    if let Ok(mut c) = new.database.connect().await
+        && let Ok(list) = prepared(&mut c).await
+    {
+        left.extend(
+            list.into_iter()
+                .map(|p| format!("decide on the prepared transaction {p}: COMMIT PREPARED or ROLLBACK PREPARED")),
+        );
+    }
     for l in &left {
         ctx.out.line(&format!("TO DO: {l}"));
     }
@@ -203,21 +213,35 @@ async fn fence_source(ctx: &Ctx, args: &Args, there: &Identity, s: &Shadow) -> R
             Ok((fence(&source, &id).await?, settings))
         }
         Err(e) if e.kind == crate::error::ErrorKind::Refused => Err(e),
-        Err(e) => match &args.source_is_fenced {
-            Some(reason) => Ok((
-                Fenced {
-                    how: format!("said by a person: {reason}"),
-                    kept: format!("{}:{}", source.host(), source.port()),
-                },
-                Vec::new(),
-            )),
-            None => Err(Error::refused(
-                "the damaged server does not answer, so it cannot be proved that it takes no writes",
-            )
-            .why(e.why)
-            .hint("make sure that it is down and stays down, then promote with --source-is-fenced REASON")),
-        },
+        Err(e) => {
+            if let Some(fenced) = fenced_before(ctx, &source, there).await {
+                return Ok((fenced, s.source_settings.clone()));
+            }
+            match &args.source_is_fenced {
+                Some(reason) => Ok((
+                    Fenced {
+                        how: format!("said by a person: {reason}"),
+                        kept: format!("{}:{}", source.host(), source.port()),
+                    },
+                    s.source_settings.clone(),
+                )),
+                None => Err(Error::refused(
+                    "the damaged server does not answer, so it cannot be proved that it takes no writes",
+                )
+                .why(e.why)
+                .hint("make sure that it is down and stays down, then promote with --source-is-fenced REASON")),
+            }
+        }
     }
+}
+
+/// A promotion that was broken off after the fence finds the source down: proved by where it was last seen.
+async fn fenced_before(ctx: &Ctx, source: &Database, there: &Identity) -> Option<Fenced> {
+    let (last, _) = ctx.incident.as_ref()?.facts.source.as_ref()?;
+    if last.system_identifier != there.system_identifier {
+        return None;
+    }
+    already_fenced(source, last).await
 }
 
 fn still_promoted(e: Error, at: &Database) -> Error {

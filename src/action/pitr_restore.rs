@@ -18,6 +18,7 @@ use crate::model::plan::Risk;
 use crate::model::target::{Identity, RecoveryTarget};
 use crate::postgres::identity;
 use crate::recovery::locate::group_of;
+use crate::recovery::promote::source_settings as settings_of;
 use crate::recovery::range::{Ask, Route, route};
 use crate::recovery::shadow::{Request, build};
 
@@ -171,9 +172,10 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
         },
         Err(_) => None,
     };
-    let (role, id) = match live {
-        Some((mut c, id)) => (superuser(&mut c).await?, Some(id)),
-        None => ("postgres".to_string(), None),
+    let (role, id, source_settings) = match live {
+        // A role that may not read all settings can recover all the same.
+        Some((mut c, id)) => (superuser(&mut c).await?, Some(id), settings_of(&mut c).await.unwrap_or_default()),
+        None => ("postgres".to_string(), None, Vec::new()),
     };
     let mut suspects = suspects(ctx, &to, id.as_ref()).await;
     let work = ctx.clone();
@@ -199,6 +201,7 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
         superuser: role,
         suspects,
         ignore_space: args.ignore_space,
+        source_settings,
     };
     let shadow = build(&request, &unlocked, &*follow, &ctx.cancel).await?;
     let instance = shadow.instance()?;

@@ -161,6 +161,26 @@ pub async fn fence(source: &Database, seen: &Identity) -> Result<Fenced> {
     fence_remote(source).await
 }
 
+/// A source that was fenced before, by us or by a person: on this machine, not running, its address refused. None when that
+/// cannot be proved.
+pub async fn already_fenced(source: &Database, seen: &Identity) -> Option<Fenced> {
+    let i = local_instance(seen)?;
+    if i.is_running() || prove_refused(source).await.is_err() {
+        return None;
+    }
+    let kept = i.layout.data.display().to_string();
+    Some(Fenced { how: format!("server on {kept} is down already, its socket refuses connections"), kept })
+}
+
+/// Prepared transactions that the recovered instance still holds, with their locks: a person must decide on each.
+///
+/// # Errors
+/// The query fails.
+pub async fn prepared(c: &mut PgConnection) -> Result<Vec<String>> {
+    let sql = "SELECT pg_catalog.format('%L in %I, prepared %s', gid, database, prepared) FROM pg_catalog.pg_prepared_xacts ORDER BY 1";
+    sqlx::query_scalar(sql).fetch_all(&mut *c).await.map_err(|e| query_error(sql, &e))
+}
+
 /// A connection must be refused by the system, not by the server: a server that says no still runs.
 async fn prove_refused(source: &Database) -> Result<()> {
     let options = source.options()?;

@@ -43,6 +43,8 @@ pub struct Request {
     pub suspects: Vec<u32>,
     /// Build although the disk may be too small.
     pub ignore_space: bool,
+    /// Settings of the source, for the day it is gone when the shadow takes its place.
+    pub source_settings: Vec<(String, String)>,
 }
 
 /// A shadow as it was built; kept as `shadow.json` in its folder, so that later steps find it.
@@ -71,6 +73,9 @@ pub struct Shadow {
     pub superuser: String,
     /// Our executable in its commands.
     pub helper: PathBuf,
+    /// Settings of the source as it was when this was built.
+    #[serde(default)]
+    pub source_settings: Vec<(String, String)>,
     /// Position reached.
     pub reached_lsn: String,
     /// Time of the last replayed commit.
@@ -196,6 +201,7 @@ pub async fn build(
         run_as: request.user.as_ref().map(|u| u.name.clone()),
         superuser: request.superuser.clone(),
         helper,
+        source_settings: request.source_settings.clone(),
         reached_lsn: reached.lsn.to_string(),
         reached_time: reached.time,
         bytes,

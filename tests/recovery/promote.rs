@@ -47,6 +47,7 @@ fn the_old_primary_is_down_before_the_new_one_is_up_and_nothing_good_is_forgotte
         superuser: "postgres".into(),
         suspects: suspects.clone(),
         ignore_space: false,
+        source_settings: vec![],
     };
     let shadow = block_on(build(&request, &a.unlocked, &Unwatched, &cancel)).unwrap();
     let sdb = shadow.database("postgres").unwrap();

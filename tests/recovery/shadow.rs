@@ -43,6 +43,7 @@ fn request(a: &Archived, name: &str, route: Route, suspects: Vec<u32>) -> Reques
         superuser: "postgres".into(),
         suspects,
         ignore_space: false,
+        source_settings: vec![],
     }
 }
 
