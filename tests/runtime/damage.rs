@@ -71,7 +71,10 @@ fn a_job_left_in_the_background_is_reported_and_holds_the_lock() {
     let job: u32 = output.lines().find_map(|l| l.strip_prefix("pid ")).unwrap().parse().unwrap();
     assert_eq!(run.status, RunStatus::Finished(Outcome::Succeeded));
     assert!(output.contains("goes on"), "{output}");
-    assert_eq!(holders(&d.incident.run_dir(run.id).join("children.lock")).first(), Some(&job));
+    let dir = d.incident.run_dir(run.id);
+    until("the worker is gone", || (probe(&dir).unwrap() != RunLiveness::Running).then_some(()));
+    assert_eq!(probe(&dir).unwrap(), RunLiveness::WorkerDied);
+    assert!(holders(&dir.join("children.lock")).contains(&job));
     kill_9(job);
 }
 
