@@ -3,6 +3,7 @@
 mod classify;
 mod damage;
 mod fixture;
+mod logical;
 mod names;
 mod records;
 mod targets;

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use super::names::{NameMap, Relation};
 use crate::postgres::Lsn;
 use crate::postgres::wal::heap::{self, Row};
-use crate::postgres::wal::{Layout, Record, RelFile, Version};
+use crate::postgres::wal::{FIRST_USER_OID, Layout, Record, RelFile, Version};
 
 /// A catalog that is followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub enum Catalog {
     Database,
 }
 
+/// OID of the tablespace of shared catalogs.
+const PG_GLOBAL: u32 = 1664;
 const PG_CLASS: u32 = 1259;
 const PG_NAMESPACE: u32 = 2615;
 const PG_DATABASE: u32 = 1262;
@@ -68,7 +70,7 @@ pub struct Mirror {
 impl Mirror {
     /// Which catalog `rel` is the storage of.
     pub fn catalog(&self, rel: RelFile) -> Option<Catalog> {
-        let oid = if rel.file < crate::postgres::wal::FIRST_USER_OID {
+        let oid = if rel.file < FIRST_USER_OID {
             rel.file
         } else if self.moved.is_empty() {
             return None;
@@ -82,15 +84,25 @@ impl Mirror {
             _ => None,
         }
     }
-    /// Whether `rel` is known to be PostgreSQL's own although its number is not.
-    pub fn is_moved_catalog(&self, rel: RelFile) -> bool {
-        self.moved.contains_key(&rel)
-    }
     /// Notes that catalog `oid` stands in `rel`.
     pub fn moved(&mut self, rel: RelFile, oid: u32) {
         if rel.file != oid {
             self.moved.insert(rel, oid);
         }
+    }
+    /// A catalog is about to be rewritten (VACUUM FULL): from now on its rows also appear in the storage of the table built
+    /// beside it, which is `pg_temp_` and the catalog's OID. That storage is nobody else's even if the rewrite fails.
+    pub fn note_rewrite(&mut self, beside: &ClassRow) {
+        let oid = beside.relation.name.strip_prefix("pg_temp_").and_then(|o| o.parse::<u32>().ok());
+        let Some(oid) = oid.filter(|o| *o < FIRST_USER_OID) else { return };
+        let mut file = beside.file;
+        if file.file == 0 {
+            file.file = beside.relation.oid; // mapped: its number is not in pg_class, and at first it is the OID
+        }
+        if file.tablespace == PG_GLOBAL {
+            file.database = 0;
+        }
+        self.moved(file, oid);
     }
     /// Takes over from a name map which catalogs have moved.
     pub fn take_moves(&mut self, map: &NameMap) {

@@ -38,6 +38,19 @@ pub struct Relation {
 }
 
 impl Relation {
+    /// A catalog of PostgreSQL's own whose storage only the relation map knows.
+    pub fn mapped_catalog(oid: u32) -> Self {
+        Self {
+            oid,
+            schema_oid: 11,
+            schema: Some("pg_catalog".into()),
+            name: format!("catalog with OID {oid}"),
+            kind: 'r',
+            persistence: 'p',
+            root: None,
+            rows: None,
+        }
+    }
     /// PostgreSQL's own.
     pub fn is_system(&self) -> bool {
         self.oid < FIRST_USER_OID

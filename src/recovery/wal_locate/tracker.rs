@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::catalog::{Change, Mirror};
 use super::classify::{Taken, judge};
 use super::index::{RestorePoint, SegmentIndex};
-use super::names::NameMap;
+use super::names::{NameMap, Relation};
 use super::suspect::{Outcome, Suspect};
 use super::xact::{Counts, DropDatabase, Xact};
 use super::{Report, Rules};
@@ -184,8 +184,12 @@ impl Tracker {
                 self.xact(xid, lsn).drop_databases.push(DropDatabase { database, lsn });
             }
             Content::Map { database, tablespace, files } => {
-                for (oid, file) in files {
-                    self.mirror.moved(RelFile { tablespace, database, file }, oid);
+                for (oid, file) in files.into_iter().filter(|(oid, file)| oid != file) {
+                    let file = RelFile { tablespace, database, file };
+                    self.mirror.moved(file, oid);
+                    if self.names.relation(file, lsn).is_none_or(|r| r.oid != oid) {
+                        self.names.learn(lsn, file, Relation::mapped_catalog(oid));
+                    }
                 }
             }
             Content::Assignment { top, subs } => {
@@ -229,6 +233,10 @@ impl Tracker {
             Change::Invalid(database) => {
                 self.invalid.entry(*database).or_insert((record.lsn, self.commits));
                 false
+            }
+            Change::Appeared(row) => {
+                self.mirror.note_rewrite(row);
+                true
             }
             Change::Estimated(row) => {
                 if self.names.relation(row.file, record.lsn).is_some_and(|r| r.oid == row.relation.oid) {
