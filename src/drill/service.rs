@@ -267,13 +267,18 @@ impl Service {
         match &placed {
             Placed::Committed(_) => {
                 self.orders.fetch_add(1, Ordering::Relaxed);
-                let ms = i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX);
-                self.last_order_ms.store(ms, Ordering::Relaxed);
+                self.hear();
             }
             Placed::Closed => {}
             Placed::Failed(_) | Placed::Unknown(..) => link.conn = None,
         }
         placed
+    }
+
+    /// Silence is counted from now on.
+    pub fn hear(&self) {
+        let ms = i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX);
+        self.last_order_ms.store(ms, Ordering::Relaxed);
     }
 
     async fn place_in(&self, link: &mut Link, server: &Server, generation: u32, order: &NewOrder) -> Placed {
@@ -371,6 +376,8 @@ impl Service {
     /// Refuses orders from now on (or takes them again); returns when no order is in flight.
     pub async fn maintenance(&self, on: bool) {
         self.open.write().await.maintenance = on;
+        // Nobody could order meanwhile: that silence is no symptom.
+        self.hear();
         self.forget_health().await;
     }
 

@@ -265,6 +265,7 @@ impl Umpire {
                 Ok(Value::Bool(self.traffic.ledger().drain(PATIENCE).await))
             }
             Ask::Resume => {
+                self.service.hear();
                 self.traffic.ledger().resume();
                 self.service.held.store(false, Ordering::Relaxed);
                 Ok(Value::Null)

@@ -210,27 +210,17 @@ fn right_recoveries_pass_and_wrong_ones_are_named() {
     let InjectorLine::Damage { rows, .. } = &damage[1] else { panic!() };
     let ids: Vec<String> = rows.iter().map(|(id, _, _)| id.to_string()).collect();
     for (sql, name, both) in wrongs {
-        // A copy of the database for each, made and dropped by the server.
-        on(
-            &sandbox,
-            &right.with_database("postgres"),
-            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = 'shop'",
-        );
+        // A copy of the database for each, made and dropped by the server. The service's health check is in it once a second.
+        let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'shop'";
+        let copy = ["-c", end, "-c", "DROP DATABASE IF EXISTS wrong", "-c", "CREATE DATABASE wrong TEMPLATE shop"];
         until("the copy", || {
-            let copy = Command::new(sandbox.facts().bin_dir.join("psql"))
+            let out = Command::new(sandbox.facts().bin_dir.join("psql"))
                 .env_clear()
-                .args([
-                    "-Xq",
-                    "-d",
-                    &right.with_database("postgres").conninfo(),
-                    "-c",
-                    "DROP DATABASE IF EXISTS wrong",
-                    "-c",
-                    "CREATE DATABASE wrong TEMPLATE shop",
-                ])
+                .args(["-Xq", "-v", "ON_ERROR_STOP=1", "-d", &right.with_database("postgres").conninfo()])
+                .args(copy)
                 .output()
                 .unwrap();
-            copy.status.success()
+            out.status.success()
         });
         let wrong = right.with_database("wrong");
         on(&sandbox, &wrong, &sql.replace("{damaged}", &ids.join(", ")));
