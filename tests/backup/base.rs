@@ -337,3 +337,38 @@ fn a_source_that_fails_in_the_middle_leaves_nothing() {
     assert!(error.to_string().contains("the connection was lost"), "{error}");
     assert!(repository.store().list("backups/").unwrap().is_empty());
 }
+
+#[test]
+fn what_a_killed_restore_left_goes_and_a_running_one_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, unlocked, _) = repository(dir.path());
+    let manifest = store(&unlocked, &stream(&files(1))).unwrap();
+    let places = dir.path().join("places");
+    let make = |name: &str| {
+        std::fs::create_dir_all(places.join(name).join("base/1")).unwrap();
+        std::fs::File::open(places.join(name)).unwrap()
+    };
+    drop(make(".data.restoring-0000"));
+    let running = make(".data.restoring-1111");
+    running.lock().unwrap();
+    drop(make(".other.restoring-2222"));
+    // While a restore runs, its folder is held.
+    let mut seen = false;
+    restore_base(&unlocked, &manifest.id, &places.join("data"), &RestoreOptions::default(), &mut |_| {
+        for entry in std::fs::read_dir(&places).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if name.starts_with(".data.restoring-") && !name.ends_with("1111") {
+                assert!(std::fs::File::open(&path).unwrap().try_lock().is_err(), "{name} is not held");
+                seen = true;
+            }
+        }
+        Ok(())
+    })
+    .unwrap();
+    assert!(seen);
+    let mut names: Vec<String> =
+        std::fs::read_dir(&places).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    assert_eq!(names, [".data.restoring-1111", ".other.restoring-2222", "data"]);
+}

@@ -55,14 +55,33 @@ pub fn restore_base(
     let mut unique = [0u8; 4];
     seal::random(&mut unique)?;
     let name = dest.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = Temporary(parent.join(format!(".{name}.restoring-{}", hex(&unique))));
+    sweep(parent, &format!(".{name}{RESTORING}"));
+    let temporary = Temporary(parent.join(format!(".{name}{RESTORING}{}", hex(&unique))));
     let mut folder = Folder { root: temporary.0.clone(), owner: options.owner };
-    folder.make(&temporary.0)?;
+    // Locked before it gets its name: one of that name that nobody holds was left by a restore that was killed.
+    let unnamed = Temporary(parent.join(format!(".{name}.new-{}", hex(&unique))));
+    folder.make(&unnamed.0)?;
+    let held = File::open(&unnamed.0).target(|| format!("opening {:?}", unnamed.0.display()))?;
+    let _ = held.try_lock();
+    fs::rename(&unnamed.0, &temporary.0).target(|| format!("naming {:?}", temporary.0.display()))?;
     read_base(unlocked, &manifest, &mut folder, options.threads, progress)?;
     make_durable(&temporary.0)?;
     fs::rename(&temporary.0, dest).target(|| format!("moving the restored files to {shown:?}"))?;
     sync_dir(parent)?;
     Ok(manifest)
+}
+
+const RESTORING: &str = ".restoring-";
+
+/// Removes what killed restores to the same place left; it can be as large as a cluster.
+fn sweep(parent: &Path, prefix: &str) {
+    let Ok(entries) = fs::read_dir(parent) else { return };
+    for entry in entries.flatten() {
+        let left = entry.file_name().to_string_lossy().starts_with(prefix);
+        if left && File::open(entry.path()).is_ok_and(|dir| dir.try_lock().is_ok()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 /// Removes a half-restored folder.
