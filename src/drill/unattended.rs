@@ -61,9 +61,11 @@ pub fn play(
         Err(error) => format!("unattended drill, stopped early: {}", error.what),
     };
     // Nothing that is still open is hidden by closing: decide refuses while a run is.
-    operator.submit(Command::Close { summary, force: true })?;
+    let closed = operator.submit(Command::Close { summary, force: true });
     match played {
         Err(error) if error.kind == crate::error::ErrorKind::Interrupted => Err(error),
-        _ => Ok(incident),
+        // A run whose outcome is unknown keeps the incident open. The drill has failed all the same, and its report says why.
+        Err(_) => Ok(incident),
+        Ok(()) => closed.map(|_| incident),
     }
 }
