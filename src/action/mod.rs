@@ -9,6 +9,7 @@ pub mod backup_create;
 pub mod carried;
 pub mod contain;
 pub mod health;
+pub mod log_suspects;
 pub mod output;
 pub mod pitr_locate;
 pub mod pitr_promote;

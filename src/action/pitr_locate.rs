@@ -6,7 +6,7 @@ use clap::{Args as _, Command};
 use futures::future::BoxFuture;
 
 use super::target::{Follow, blocking, now, parse_args, scratch, seen, unlock};
-use super::{Action, Ctx, Done, Preview, Spec, reach};
+use super::{Action, Ctx, Done, Preview, Spec, log_suspects, reach};
 use crate::error::{Context as _, Result};
 use crate::model::event::Event;
 use crate::model::plan::Risk;
@@ -82,6 +82,12 @@ impl Action for Locate {
             let mut found = search(ctx, &args).await?;
             check_reach(ctx, &mut found, id.timeline).await;
             remember(ctx, &found)?;
+            let known: Vec<u32> = found.located.groups.iter().flat_map(|g| g.xids()).collect();
+            let from_log = log_suspects::look(ctx, &args, found.since, found.reach.as_ref(), id.timeline, &known).await;
+            found.located.candidates.extend(from_log.candidates);
+            for note in &from_log.notes {
+                ctx.out.line(note);
+            }
             let mut done = report(ctx, &found);
             done.facts.insert(0, Event::TargetSeen { role: "source".into(), identity: id });
             Ok(done)
@@ -200,8 +206,7 @@ fn report(ctx: &Ctx, found: &Found) -> Done {
     let mut done = match located.candidates.first() {
         Some(c) => Done::ok(format!("before {} at {}: {}", c.target, c.at.hms(), c.what)),
         None => {
-            ctx.out
-                .line("deleted rows leave no mark to find here; widen the search with --since, --min-rows or --table");
+            ctx.out.line("nothing in the rows and nothing in the archived log; widen the search with --since, --min-rows or --table");
             Done::check_failed("no suspect transaction was found")
         }
     };

@@ -39,8 +39,8 @@ pub struct Rules {
     pub since: Option<Time>,
     /// Only ends at or before this time.
     pub until: Option<Time>,
-    /// Only those that touch this table, `schema.table` or `table`.
-    pub table: Option<String>,
+    /// Only those that touch one of these tables, `schema.table` or `table`; all when empty.
+    pub tables: Vec<String>,
     /// Only those in this database.
     pub database: Option<String>,
     /// Also count rows changed per minute and table.
@@ -56,7 +56,7 @@ impl Default for Rules {
             rolled_back: false,
             since: None,
             until: None,
-            table: None,
+            tables: Vec::new(),
             database: None,
             per_minute: false,
         }
@@ -76,11 +76,12 @@ impl Rules {
         {
             return false;
         }
-        let Some(wanted) = &self.table else { return true };
+        if self.tables.is_empty() {
+            return true;
+        }
         s.acts.iter().any(|a| {
-            a.deed == Deed::DropDatabase
-                || a.table == *wanted
-                || a.table.split_once('.').is_some_and(|(_, t)| t == wanted)
+            let bare = a.table.split_once('.').map_or(a.table.as_str(), |(_, t)| t);
+            a.deed == Deed::DropDatabase || self.tables.iter().any(|wanted| *wanted == a.table || wanted == bare)
         })
     }
 }

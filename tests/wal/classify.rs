@@ -158,7 +158,7 @@ fn a_window_a_table_and_a_database_narrow_it() {
     for name in ["tru2", "public.tru2"] {
         let one = found(
             f.names.clone(),
-            Rules { table: Some(name.into()), database: Some("shop".into()), ..Rules::default() },
+            Rules { tables: vec![name.into()], database: Some("shop".into()), ..Rules::default() },
         );
         assert_eq!(xids(&one), [f.xid("truncate2")]);
     }

@@ -3,6 +3,7 @@
 mod classify;
 mod damage;
 mod fixture;
+mod join;
 mod logical;
 mod names;
 mod records;

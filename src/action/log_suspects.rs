@@ -1,0 +1,97 @@
+//! Suspects out of the archived log, beside those that rows still show: rows deleted, tables emptied, tables and databases
+//! dropped leave no row that could tell.
+
+use std::collections::HashSet;
+
+use super::pitr_locate::Search;
+use super::target::{blocking, unlock};
+use super::{Ctx, reach};
+use crate::error::Result;
+use crate::model::Time;
+use crate::model::target::Candidate;
+use crate::postgres::Lsn;
+use crate::recovery::range::Reach;
+use crate::recovery::wal_locate::{self, Deed, NameMap, Report, Rules, Suspect, archive, snapshot};
+use crate::recovery::watch::check_cancel;
+
+/// What the log said.
+#[derive(Debug, Default)]
+pub struct FromLog {
+    /// The worst first.
+    pub candidates: Vec<Candidate>,
+    /// What is to be said beside them.
+    pub notes: Vec<String>,
+}
+
+/// Looks in the archived log for what took something away since `since`. `known` are transactions found elsewhere. Never
+/// fails: why it could not look is a note.
+pub async fn look(
+    ctx: &Ctx,
+    args: &Search,
+    since: Time,
+    reach: Option<&Reach>,
+    timeline: u32,
+    known: &[u32],
+) -> FromLog {
+    let Some(reach) = reach else { return FromLog::default() };
+    match read(ctx, args, since, reach, timeline).await {
+        Ok((report, mut notes)) => {
+            let known: HashSet<u32> = known.iter().copied().collect();
+            let mut suspects: Vec<&Suspect> = report.suspects.iter().filter(|s| !known.contains(&s.xid)).collect();
+            suspects.sort_by_key(|s| std::cmp::Reverse((weight(s), s.end)));
+            notes.extend(report.open.iter().map(|s| format!("not over yet: transaction {}, {}", s.xid, s.what())));
+            FromLog { candidates: suspects.into_iter().map(Suspect::candidate).collect(), notes }
+        }
+        Err(e) => FromLog {
+            notes: vec![format!("the archived log was not searched: {}; {}", e.what, e.why)],
+            ..FromLog::default()
+        },
+    }
+}
+
+/// What takes most comes first; among equals what touched most rows.
+fn weight(s: &Suspect) -> (u8, u64) {
+    let worst = s.acts.iter().map(|a| match a.deed {
+        Deed::DropDatabase => 3,
+        Deed::DropTable => 2,
+        Deed::Truncate | Deed::Replaced => 1,
+        Deed::Rows => 0,
+    });
+    (worst.max().unwrap_or(0), s.rows())
+}
+
+async fn read(ctx: &Ctx, args: &Search, since: Time, reach: &Reach, timeline: u32) -> Result<(Report, Vec<String>)> {
+    let mut notes = Vec::new();
+    let mut names = NameMap::new();
+    // The log itself tells the names of what it saw made; the server those of what was there before.
+    if let Err(e) = snapshot::update(&mut names, &reach::source(ctx)?).await {
+        notes.push(format!("some tables may show as numbers: {}; {}", e.what, e.why));
+    }
+    // From a base backup on, so that transactions that began before the window are counted in full.
+    let before = reach.backups.iter().rev().find(|m| m.finished_at <= since).or(reach.backups.first());
+    let from: Option<Lsn> = before.and_then(|m| m.start_lsn.as_ref()?.parse().ok());
+    let rules = Rules {
+        since: Some(since),
+        until: args.until,
+        tables: args.tables.clone(),
+        min_rows: args.min_rows.unwrap_or(Rules::default().min_rows),
+        ..Rules::default()
+    };
+    let work = ctx.clone();
+    let (report, _) = blocking(move || {
+        let (unlocked, _) = unlock(&work)?;
+        let segments = archive::in_repository(&unlocked, timeline, from)?.map(|s| {
+            check_cancel(&work.cancel, "the log was not read to its end")?;
+            s
+        });
+        wal_locate::locate(segments, names, rules)
+    })
+    .await?;
+    match (report.last_lsn, report.last_commit) {
+        (Some(lsn), Some(at)) => notes.push(format!(
+            "the archived log was read up to {lsn}, last commit {at}; what was deleted or dropped later is not in the archive yet"
+        )),
+        _ => notes.push("the archive holds no log to search".into()),
+    }
+    Ok((report, notes))
+}
