@@ -8,9 +8,13 @@ use crate::error::{Context, Error, Result};
 
 /// The definition of `completions`.
 pub fn command() -> Command {
-    Command::new("completions")
-        .about("Print completions for a shell")
-        .arg(Arg::new("shell").value_name("SHELL").required(true).value_parser(value_parser!(Shell)))
+    Command::new("completions").about("Print completions for a shell").arg(
+        Arg::new("shell")
+            .value_name("SHELL")
+            .required(true)
+            .value_parser(value_parser!(Shell))
+            .help("bash, zsh, fish, elvish or powershell"),
+    )
 }
 
 /// Runs `completions`.
