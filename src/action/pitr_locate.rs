@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 
 use super::target::{Follow, blocking, now, parse_args, scratch, seen, unlock};
 use super::{Action, Ctx, Done, Preview, Spec, log_suspects, reach};
-use crate::error::{Context as _, Result};
+use crate::error::{Context as _, ErrorKind, Result};
 use crate::model::event::Event;
 use crate::model::plan::Risk;
 use crate::model::target::{Candidate, RecoveryTarget};
@@ -79,12 +79,24 @@ impl Action for Locate {
             let args: Search = parse_args(self.arguments(), args)?;
             let at = reach::source(ctx)?;
             let (_, id) = seen(ctx, &at).await?;
-            let mut found = search(ctx, &args).await?;
+            let (mut found, unknown) = match search(ctx, &args).await {
+                // A dropped table is in no catalog; the log may still know it.
+                Err(e) if e.kind == ErrorKind::Usage && !args.tables.is_empty() => {
+                    let mut found = search(ctx, &Search { tables: Vec::new(), ..args.clone() }).await?;
+                    found.located.candidates.clear();
+                    found.located.groups.clear();
+                    (found, Some(e))
+                }
+                other => (other?, None),
+            };
             check_reach(ctx, &mut found, id.timeline).await;
             remember(ctx, &found)?;
             let known: Vec<u32> = found.located.groups.iter().flat_map(|g| g.xids()).collect();
             let from_log = log_suspects::look(ctx, &args, found.since, found.reach.as_ref(), id.timeline, &known).await;
             found.located.candidates.extend(from_log.candidates);
+            if let Some(e) = unknown.filter(|_| found.located.candidates.is_empty()) {
+                return Err(e);
+            }
             for note in &from_log.notes {
                 ctx.out.line(note);
             }

@@ -36,8 +36,8 @@ fn pitr_locate_offers_what_only_the_log_remembers() {
     for name in &segments {
         archive(&url, &pg_wal.join(name), None).unwrap();
     }
-    let run = |more: &[&str]| {
-        let out = Command::new(env!("CARGO_BIN_EXE_breakglass"))
+    let command = |more: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_breakglass"))
             .args(["pitr", "locate", "--json", "--since", "2h"])
             .args(more)
             .env("DATABASE_URL", c.database("postgres").url())
@@ -46,7 +46,10 @@ fn pitr_locate_offers_what_only_the_log_remembers() {
             .env("BREAKGLASS_HOME", dir.path().join("state"))
             .current_dir(dir.path())
             .output()
-            .unwrap();
+            .unwrap()
+    };
+    let run = |more: &[&str]| {
+        let out = command(more);
         let said = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
         let json: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{e}: {said}"));
         (json["candidates"].as_array().unwrap_or_else(|| panic!("{said}")).clone(), said)
@@ -65,4 +68,9 @@ fn pitr_locate_offers_what_only_the_log_remembers() {
     // Narrowed to a table, what was done to others is left out.
     let (only, _) = run(&["--table", "public.orders"]);
     assert!(only.iter().any(|c| c["xid"] == xids[0]) && only.iter().all(|c| c["xid"] != xids[1]));
+    // A table that is in no catalog any more is still found; one that never was is said to be unknown.
+    let (gone, _) = run(&["--table", "gone"]);
+    assert_eq!(gone.iter().map(|c| c["xid"].as_str().unwrap()).collect::<Vec<_>>(), [xids[1]]);
+    let out = command(&["--table", "no_such"]);
+    assert_eq!(out.status.code(), Some(2), "{}", String::from_utf8_lossy(&out.stderr));
 }
