@@ -89,6 +89,8 @@ async fn contain(ctx: &Ctx) -> Result<Done> {
     }
     check_cancel(&ctx.cancel, "the release is stopped, writes are still on")?;
     let database = quote_ident(&identity.database);
+    // A second containment finds itself read-only by the first.
+    run(&mut c, "SET default_transaction_read_only = off").await?;
     run(&mut c, &format!("ALTER DATABASE {database} SET default_transaction_read_only = on")).await?;
     let ended = end_sessions(&mut c, &ctx.settings.service.roles).await?;
     say(format!("writes off: new transactions of {:?} are read-only, {ended} sessions ended", identity.database));

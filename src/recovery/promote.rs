@@ -200,6 +200,8 @@ async fn fence_remote(source: &Database) -> Result<Fenced> {
     let name = quote_ident(source.name());
     // Through another database, because the fenced one takes no connections afterwards.
     let mut c = source.with_name("postgres").connect().await?;
+    // The fence must not shut out the one who builds it.
+    run(&mut c, "SET default_transaction_read_only = off").await?;
     run(&mut c, "ALTER SYSTEM SET default_transaction_read_only = on").await?;
     run(&mut c, "SELECT pg_catalog.pg_reload_conf()").await?;
     run(&mut c, &format!("ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false")).await?;

@@ -1,5 +1,6 @@
 //! Recovery: finding the moment, the reachable range, the shadow, verification, promotion, salvage.
 
+mod commits;
 mod locate;
 mod promote;
 mod shadow;

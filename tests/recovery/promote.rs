@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
+use breakglass::postgres::connect::run;
 use breakglass::postgres::{Stop, identity};
 use breakglass::recovery::loss::{Later, measure};
-use breakglass::recovery::promote::{fence, open_kept, promote, source_settings};
+use breakglass::recovery::promote::{already_fenced, fence, open_kept, promote, source_settings};
 use breakglass::recovery::range::{Ask, range, route};
 use breakglass::recovery::salvage::salvage;
 use breakglass::recovery::shadow::{Request, build};
@@ -15,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::shop::{SCHEMA, damage, script, traffic};
 use crate::support::archived::Archived;
-use crate::support::cluster::{LIMIT, block_on, programs, psql, server_user};
+use crate::support::cluster::{Cluster, LIMIT, block_on, programs, psql, server_user};
 
 #[test]
 fn the_old_primary_is_down_before_the_new_one_is_up_and_nothing_good_is_forgotten() {
@@ -148,4 +149,41 @@ fn the_old_primary_is_down_before_the_new_one_is_up_and_nothing_good_is_forgotte
 
 async fn psql_free(db: &breakglass::postgres::Database) -> sqlx::postgres::PgConnection {
     db.connect().await.unwrap()
+}
+
+#[test]
+fn a_source_we_cannot_stop_is_closed_emptied_and_proved_read_only() {
+    let c = Cluster::start("remote", &[]);
+    c.sql("postgres", "create database shop");
+    let db = c.database("shop");
+    script(&db, "create table t (n int)");
+    block_on(async {
+        let mut writer = db.connect().await.unwrap();
+        let mut seen = identity(&mut writer, &db).await.unwrap();
+        // What a server on another machine looks like: its data directory means nothing here.
+        seen.data_directory = None;
+        assert!(already_fenced(&db, &seen).await.is_none());
+        let fenced = fence(&db, &seen).await.unwrap();
+        assert!(fenced.how.contains("takes no connections"), "{}", fenced.how);
+        assert!(run(&mut writer, "insert into t values (1)").await.is_err(), "an old session still writes");
+        assert!(db.connect().await.is_err(), "the database still takes connections");
+        let other = db.with_name("postgres");
+        let mut late = other.connect().await.unwrap();
+        let e = run(&mut late, "create table u ()").await.unwrap_err();
+        assert!(e.why.contains("read-only"), "{e}");
+    });
+}
+
+#[test]
+fn a_local_source_that_is_down_already_is_proved_to_be_fenced() {
+    let c = Cluster::start("down", &[]);
+    let db = c.database("postgres");
+    let seen = block_on(async { identity(&mut db.connect().await.unwrap(), &db).await.unwrap() });
+    assert!(block_on(already_fenced(&db, &seen)).is_none(), "it runs");
+    c.instance.stop(Stop::Fast, LIMIT).unwrap();
+    let fenced = block_on(already_fenced(&db, &seen)).unwrap();
+    assert_eq!(fenced.kept, c.instance.layout.data.display().to_string());
+    let mut other = seen.clone();
+    other.system_identifier = "1".into();
+    assert!(block_on(already_fenced(&db, &other)).is_none(), "another cluster's files prove nothing");
 }

@@ -3,19 +3,22 @@
 use std::path::Path;
 use std::sync::Mutex;
 
+use breakglass::model::Time;
 use breakglass::model::event::Verdict;
 use breakglass::model::target::RecoveryTarget;
 use breakglass::postgres::instance::State;
 use breakglass::recovery::range::{Ask, Route, Stop, range, route};
 use breakglass::recovery::shadow::{Request, Shadow, build};
-use breakglass::recovery::verify::{VerifyOptions, verify};
+use breakglass::recovery::tables::user_tables;
+use breakglass::recovery::verify::fingerprint::{Side, compare_table};
+use breakglass::recovery::verify::{Boundary, VerifyOptions, verify};
 use breakglass::recovery::watch::{Phase, Unwatched, Watch};
 use breakglass::recovery::{locate, locate::LocateOptions, locate::group_of};
 use tokio_util::sync::CancellationToken;
 
 use super::shop::{SCHEMA, damage, now, script, traffic};
 use crate::support::archived::Archived;
-use crate::support::cluster::{block_on, programs, psql, server_user};
+use crate::support::cluster::{LIMIT, block_on, programs, psql, server_user};
 
 /// Keeps what it is told.
 #[derive(Default)]
@@ -140,14 +143,34 @@ fn a_shadow_stands_before_the_damage_and_is_verified_against_the_source() {
     assert!(detail("fingerprint public.orders").contains("667 changed"), "{}", detail("fingerprint public.orders"));
     assert!(detail("damage gone").contains("none of 2"), "{}", detail("damage gone"));
 
-    // A shadow that lacks a good row is found out: the source gets one that claims to be old.
-    let forged = "set session_replication_role = replica; create table if not exists dummy (); \
-                  alter table prices alter price type text using price::text;";
-    script(&db, forged);
+    // Were all rows of the source from before the moment, the shadow would have to hold them: it does not, and that is seen.
+    block_on(async {
+        let mut here = breakglass::recovery::verify::open(&db, LIMIT).await.unwrap();
+        let mut there = breakglass::recovery::verify::open(&sdb, LIMIT).await.unwrap();
+        let all = Boundary { certain: Time::parse("2099-01-01T00:00:00Z").unwrap(), also: vec![] };
+        let tables = user_tables(&mut here).await.unwrap();
+        for (name, wanted) in
+            [("public.prices", "1 rows from before the moment differ"), ("public.orders", "only 1030 in the shadow")]
+        {
+            let table = tables.iter().find(|t| t.name == name).unwrap();
+            let result = compare_table(Side { c: &mut here, table }, Side { c: &mut there, table }, &all, &cancel)
+                .await
+                .unwrap();
+            assert_eq!(result.check.verdict, Verdict::Failed, "{:?}", result.check);
+            assert!(result.check.detail.contains(wanted), "{:?}", result.check);
+        }
+    });
+    // A table rewritten since is paired by its key.
+    script(&db, "vacuum full customers");
+    let checks = block_on(verify(&options, &Unwatched, &cancel)).unwrap();
+    let customers = checks.iter().find(|c| c.name == "fingerprint public.customers").unwrap();
+    assert_eq!(customers.verdict, Verdict::Passed, "{customers:?}");
+    // A table whose shape was changed since cannot be compared, and is not called equal.
+    script(&db, "alter table prices alter price type text using price::text");
     let checks = block_on(verify(&options, &Unwatched, &cancel)).unwrap();
     let prices = checks.iter().find(|c| c.name == "fingerprint public.prices").unwrap();
     assert_eq!(prices.verdict, Verdict::NotAvailable, "a changed shape is not called equal: {prices:?}");
-    it.stop(breakglass::postgres::Stop::Immediate, crate::support::cluster::LIMIT).unwrap();
+    it.stop(breakglass::postgres::Stop::Immediate, LIMIT).unwrap();
 }
 
 #[test]
@@ -225,7 +248,7 @@ fn a_time_target_and_a_cancelled_build() {
         "2|t"
     );
     for s in [shadow, latest] {
-        s.instance().unwrap().stop(breakglass::postgres::Stop::Immediate, crate::support::cluster::LIMIT).unwrap();
+        s.instance().unwrap().stop(breakglass::postgres::Stop::Immediate, LIMIT).unwrap();
     }
 
     cancel.cancel();
