@@ -103,7 +103,13 @@ pub fn run(invocation: &Invocation, matches: &ArgMatches, start: Start) -> Resul
     match &start {
         Start::Home => {}
         Start::Open(_) => drop(plans.read()?),
-        Start::Resume(name) => first.push(Effect::Open(store.find(name.as_deref())?)),
+        Start::Resume(name) => {
+            let id = store.find(name.as_deref())?;
+            store.state(&id).map_err(|e| {
+                e.hint("to go on working, open the plan and declare the incident anew: breakglass open PLAN")
+            })?;
+            first.push(Effect::Open(id));
+        }
         Start::Drill { scenario, .. } => {
             let library = plans.read()?;
             let (document, scenario) = library.find(scenario.as_deref().unwrap_or("database-corruption"))?;

@@ -68,8 +68,10 @@ pub fn run(invocation: &Invocation, m: &ArgMatches) -> Result<u8> {
     };
     let store = Store::open(&invocation.config)?;
     store.check_writable()?;
-    programs(invocation)?;
     let config = &invocation.config;
+    let attended =
+        !m.get_flag("unattended") && std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    programs(config.settings.bin_dir.as_deref(), attended)?;
     let pick = |flag: &str, configured: Option<u64>, default_ms: u64| {
         let given = m.get_one::<Duration>(flag).map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
         given.or(configured.map(|s| s.saturating_mul(1000))).unwrap_or(default_ms)
@@ -87,8 +89,8 @@ pub fn run(invocation: &Invocation, m: &ArgMatches) -> Result<u8> {
     let report = m.get_one::<PathBuf>("report").map(|p| invocation.env.cwd.join(p));
     let size = m.get_one::<u32>("size").copied().or(config.drill.size);
     let keep = m.get_flag("keep");
-    if !m.get_flag("unattended") && std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
-        return attended(invocation, m, &store, &exercise, size, keep, report.as_deref());
+    if attended {
+        return work_through(invocation, m, &store, &exercise, size, keep, report.as_deref());
     }
     let mut options = Options::new()?;
     options.size = size.unwrap_or(options.size);
@@ -113,7 +115,7 @@ pub fn run(invocation: &Invocation, m: &ArgMatches) -> Result<u8> {
 }
 
 /// The console makes the sandbox itself and removes it when the incident is closed.
-fn attended(
+fn work_through(
     invocation: &Invocation,
     m: &ArgMatches,
     store: &Store,
@@ -316,16 +318,16 @@ impl Verdicts {
     }
 }
 
-/// Server programs are needed. When there are none, says how to install them, and on a terminal offers to do it.
-fn programs(invocation: &Invocation) -> Result<()> {
-    let missing = match Programs::find(invocation.config.settings.bin_dir.as_deref(), None) {
+/// Server programs are needed. When there are none, the error says how to install them; with a person at the terminal the
+/// command is offered first. Not when a configured folder is at fault: installing would not put that right.
+fn programs(configured: Option<&Path>, attended: bool) -> Result<()> {
+    let missing = match Programs::find(configured, None) {
         Ok(_) => return Ok(()),
         Err(e) => e,
     };
     let Some(install) = install::install_command() else { return Err(missing) };
-    let error = || missing.clone().hint(format!("install them with: {}", install.text));
-    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
-        return Err(error());
+    if !attended || configured.is_some() || !std::io::stderr().is_terminal() {
+        return Err(missing);
     }
     let mut err = std::io::stderr();
     let _ = write!(err, "{}\n\n  {}\n\nRun this now? [y/N] ", missing.what, install.text);
@@ -333,7 +335,7 @@ fn programs(invocation: &Invocation) -> Result<()> {
     let mut answer = String::new();
     let _ = std::io::stdin().read_line(&mut answer);
     if !matches!(answer.trim(), "y" | "Y" | "yes") {
-        return Err(error());
+        return Err(missing);
     }
     for step in &install.argv {
         let mut words: Vec<&str> = step.iter().map(String::as_str).collect();
@@ -349,7 +351,7 @@ fn programs(invocation: &Invocation) -> Result<()> {
             return Err(Error::target(format!("{:?} failed", words.join(" "))).why(status));
         }
     }
-    Programs::find(invocation.config.settings.bin_dir.as_deref(), None).map(|_| ())
+    Programs::find(None, None).map(|_| ())
 }
 
 /// Set when somebody wants the drill to stop; the sandbox is then removed in order.

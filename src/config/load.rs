@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use toml::Spanned;
 
 use super::settings::{DATABASE_PASSWORD, REPOSITORY_KEY};
 use super::{Connection, Policies, Secrets, ServiceSettings, Settings};
@@ -83,7 +84,7 @@ struct File {
 #[serde(default, deny_unknown_fields)]
 struct FileTarget {
     name: Option<String>,
-    url: Option<String>,
+    url: Option<Spanned<String>>,
     expect: BTreeMap<String, String>,
 }
 
@@ -104,8 +105,8 @@ struct FilePostgres {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct FilePolicy {
-    backup_max_age: Option<String>,
-    preview_max_age: Option<String>,
+    backup_max_age: Option<Spanned<String>>,
+    preview_max_age: Option<Spanned<String>>,
     second_person: bool,
 }
 
@@ -113,9 +114,9 @@ struct FilePolicy {
 #[serde(default, deny_unknown_fields)]
 struct FileDrill {
     size: Option<u32>,
-    rto: Option<String>,
-    rpo: Option<String>,
-    project_size: Option<String>,
+    rto: Option<Spanned<String>>,
+    rpo: Option<Spanned<String>>,
+    project_size: Option<Spanned<String>>,
 }
 
 impl Config {
@@ -154,15 +155,19 @@ impl Config {
     }
 
     fn read_file(&mut self, text: &str, path: &Path) -> Result<()> {
-        let bad = |what: String| Error::config(format!("{}: {what}", path.display()));
+        // `file:line: what`, as compilers say it. The line itself is not quoted: it may hold a password.
+        let bad = |at: usize, what: String| Error::config(format!("{}:{}: {what}", path.display(), line_at(text, at)));
         let file: File = toml::from_str(text).map_err(|e| {
-            bad("the file cannot be used".into()).why(e.to_string().trim_end()).hint("docs/formats.md lists every key")
+            bad(e.span().map_or(0, |s| s.start), without_password(&e.message().trim().replace('\n', ", ")))
+                .hint("docs/formats.md lists every key")
         })?;
         let dir = path.parent().unwrap_or(Path::new("."));
-        let duration = |key: &str, value: &Option<String>| -> Result<Option<u64>> {
+        let duration = |key: &str, value: &Option<Spanned<String>>| -> Result<Option<u64>> {
             match value {
                 None => Ok(None),
-                Some(v) => parse_duration(v).map(|d| Some(d.as_secs())).map_err(|e| bad(format!("{key}: {e}"))),
+                Some(v) => parse_duration(v.as_ref())
+                    .map(|d| Some(d.as_secs()))
+                    .map_err(|e| bad(v.span().start, format!("{key}: {e}"))),
             }
         };
         self.state_dir = file.state_dir.map(|p| dir.join(p));
@@ -173,9 +178,11 @@ impl Config {
         s.target = file.target.name;
         s.expect = file.target.expect;
         if let Some(url) = &file.target.url {
-            let (connection, password) = parse_database_url(url).map_err(|e| bad(format!("target.url: {e}")))?;
+            let at = url.span().start;
+            let (connection, password) =
+                parse_database_url(url.as_ref()).map_err(|e| bad(at, format!("target.url: {e}")))?;
             if password.is_some() {
-                return Err(bad("target.url holds a password".into())
+                return Err(bad(at, "target.url holds a password".into())
                     .hint("leave it out and set PGPASSWORD, or put the whole URL into DATABASE_URL"));
             }
             s.database = Some(connection);
@@ -196,7 +203,9 @@ impl Config {
         };
         s.project_size_bytes = match &file.drill.project_size {
             None => None,
-            Some(v) => Some(parse_size(v).map_err(|e| bad(format!("drill.project_size: {e}")))?),
+            Some(v) => Some(
+                parse_size(v.as_ref()).map_err(|e| bad(v.span().start, format!("drill.project_size: {e}")))?,
+            ),
         };
         self.drill = DrillConfig {
             size: file.drill.size,
@@ -260,7 +269,8 @@ pub fn parse_database_url(url: &str) -> std::result::Result<(Connection, Option<
         Some((h, p)) if !h.ends_with(':') && !p.contains(']') => (h, p),
         _ => (address, ""),
     };
-    let port_of = |p: &str| p.parse::<u16>().map_err(|_| format!("{p:?} is not a port"));
+    // Not quoted: in `user:password` without a host, this is the password.
+    let port_of = |p: &str| p.parse::<u16>().map_err(|_| "what follows the last : is not a port".to_string());
     let mut connection = Connection {
         host: percent_decode(host.trim_start_matches('[').trim_end_matches(']'))?,
         port: if port.is_empty() { 5432 } else { port_of(port)? },
@@ -292,6 +302,30 @@ pub fn parse_database_url(url: &str) -> std::result::Result<(Connection, Option<
         connection.database.clone_from(&connection.user);
     }
     Ok((connection, secret))
+}
+
+/// Number of the line, from 1, that a byte of the text is on.
+fn line_at(text: &str, at: usize) -> usize {
+    text.bytes().take(at).filter(|b| *b == b'\n').count() + 1
+}
+
+/// A message about a configuration without what may be the login of a URL in it.
+fn without_password(message: &str) -> String {
+    let mut out = String::new();
+    let mut rest = message;
+    while let Some((before, url)) = rest.split_once("://") {
+        let end = url.find(|c: char| c.is_whitespace() || "\"'`".contains(c)).unwrap_or(url.len());
+        out.push_str(before);
+        out.push_str("://");
+        match url[..end].rsplit_once('@') {
+            Some((_, host)) => out.push_str(&format!("…@{host}")),
+            None if url[..end].contains(':') => out.push('…'),
+            None => out.push_str(&url[..end]),
+        }
+        rest = &url[end..];
+    }
+    out.push_str(rest);
+    out
 }
 
 fn percent_decode(text: &str) -> std::result::Result<String, String> {

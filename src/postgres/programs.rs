@@ -27,12 +27,14 @@ impl Programs {
     /// newest first. With `major`, only that major version (a data directory can be served by no other).
     ///
     /// # Errors
-    /// None found; the error says what was found instead, where was looked, and how to install on this system.
+    /// Target (3) when none is found; the error says what was found instead, where was looked, and how to install on this
+    /// system.
     pub fn find(configured: Option<&Path>, major: Option<u32>) -> Result<Self> {
         if let Some(dir) = configured {
             let found = Self::at(dir).ok_or_else(|| {
-                Error::config(format!("{:?} is not a folder of PostgreSQL server programs", dir.display()))
-                    .why(format!("it must hold {}", NEEDED.join(", ")))
+                let error = Error::target(format!("no PostgreSQL server programs in {:?}", dir.display()))
+                    .why(format!("postgres.bin_dir names this folder, and it does not hold {}", NEEDED.join(", ")));
+                with_install_command(error).hint("put postgres.bin_dir right in breakglass.toml, or leave it out")
             })?;
             return match major {
                 Some(m) if m != found.major => Err(Error::config(format!(
@@ -79,10 +81,7 @@ impl Programs {
             let have: Vec<String> = all.iter().map(|p| format!("{} in {}", p.version(), p.bin_dir.display())).collect();
             error.why(format!("found {}", have.join(", ")))
         };
-        if let Some(i) = super::install::install_command() {
-            error = error.hint(format!("install it on {}: {}", i.system, i.text));
-        }
-        Err(error.hint("or name its folder in breakglass.toml (pg_bin_dir)"))
+        Err(with_install_command(error).hint("if it is installed, name its folder in breakglass.toml (postgres.bin_dir)"))
     }
 
     /// The programs in this folder (links followed), when it is complete and its `postgres` says a version.
@@ -133,6 +132,14 @@ impl Programs {
         clean(&mut c, &self.bin_dir);
         user::apply(&mut c, user);
         c
+    }
+}
+
+/// Says how to install what is missing. Said everywhere; only `drill` ever offers to run it.
+fn with_install_command(error: Error) -> Error {
+    match super::install::install_command() {
+        Some(i) => error.hint(format!("install it on {}: {}", i.system, i.text)),
+        None => error,
     }
 }
 

@@ -167,12 +167,22 @@ impl Store {
     /// that is open.
     ///
     /// # Errors
-    /// Usage when there is none or more than one.
+    /// Usage when there is none or more than one; state when no open one can be read and some other cannot be read at all.
     pub fn find(&self, name: Option<&str>) -> Result<IncidentId> {
         let ids = self.ids()?;
         let Some(name) = name else {
-            return ids.into_iter().find(|id| self.state(id).is_ok_and(|s| s.closed.is_none())).ok_or_else(|| {
-                Error::usage("there is no open incident").hint("`breakglass incident list` shows all of them.")
+            let mut unreadable = None;
+            for id in ids {
+                match self.state(&id) {
+                    Ok(state) if state.closed.is_none() => return Ok(id),
+                    Ok(_) => {}
+                    Err(e) => unreadable = unreadable.or(Some(e)),
+                }
+            }
+            // One that cannot be read may well be the one that is meant: never "there is none".
+            return Err(match unreadable {
+                Some(e) => e.hint("No other incident is open; `breakglass incident list` shows all of them."),
+                None => Error::usage("there is no open incident").hint("`breakglass incident list` shows all of them."),
             });
         };
         if let Some(id) = ids.iter().find(|id| id.as_str() == name) {

@@ -70,7 +70,7 @@ fn none_found_says_how_to_install_here() {
     let e = Programs::find_in(&[PathBuf::from("/nonexistent")], None).unwrap_err();
     assert_eq!(e.kind.exit_code(), 3);
     let hints = e.hints.join("\n");
-    assert!(hints.contains("install") && hints.contains("pg_bin_dir"), "{hints}");
+    assert!(hints.contains("install") && hints.contains("postgres.bin_dir"), "{hints}");
 }
 
 #[test]
