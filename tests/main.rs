@@ -45,3 +45,6 @@ mod docs;
 
 // The whole drill through the real program, unattended.
 mod story;
+
+// Bad input through the real program: message, exit code, nothing lost.
+mod bad_input;

@@ -111,7 +111,7 @@ impl Store {
         use std::io::Write;
         let hint = "Plans still open and read; nothing is recorded until this is put right (BREAKGLASS_HOME chooses another folder).";
         let what = || format!("the state directory {:?} cannot be written", self.root);
-        files::create_dir(&self.incidents_dir()).map_err(|e| e.hint(hint))?;
+        files::create_dir(&self.incidents_dir()).map_err(|e| Error::state(what()).why(e.why).hint(hint))?;
         // A full disk still makes empty files: it takes bytes to find out.
         let write = || -> std::io::Result<()> {
             let mut file = tempfile::tempfile_in(&self.root)?;

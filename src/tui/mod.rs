@@ -92,7 +92,10 @@ pub async fn run(
 ) -> Result<Ending> {
     let mut signals = Signals::new()?;
     let mut terminal = Terminal::enter(app.settings.mouse)?;
+    // Installs the handler of size changes, so that one during the first frame is not lost; what it reads is kept.
+    let _ = crossterm::event::poll(Duration::ZERO);
     app.size = terminal::size();
+    terminal.screen().resize(app.size.0, app.size.1)?;
     let mut frames = Frames::new();
     // The first frame is on the screen before anything is read from disk.
     frames.draw(&mut terminal, &mut app, options)?;

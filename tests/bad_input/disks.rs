@@ -5,7 +5,7 @@ use std::path::Path;
 
 use breakglass::journal::verify;
 
-use super::{Desk, PLAN, Ran, apart, can_mount, names_in, ran};
+use super::{Desk, Ran, apart, can_mount, names_in, ran};
 use crate::support::pty::Pty;
 
 /// Makes the state directory `$BREAKGLASS_HOME` read-only.
@@ -55,50 +55,17 @@ fn what_only_reads_works_and_what_writes_is_refused() {
     for args in [["incident", "list"].as_slice(), &["incident", "show"], &["plan", "list"]] {
         in_both(&desk, args, |said, _| drop(said.succeeds().to_string()));
     }
-    // An export goes elsewhere; that its head could not be anchored here is said in it.
+    // An export goes elsewhere.
     let out = desk.path("out");
     in_both(&desk, &["export", &id, "--format", "md", "--out", out.to_str().unwrap()], |said, _| {
         said.succeeds();
         let text = std::fs::read_to_string(out.join(format!("{id}.md"))).unwrap();
-        assert!(text.contains("could not be anchored"), "{text}");
+        assert!(text.contains("1 records verified"), "{text}");
     });
     let long = "x".repeat(20_000);
     in_both(&desk, &["incident", "note", &long], |said, why| said.fails(3, &[why]));
     assert_eq!(std::fs::read(&journal).unwrap(), before);
     assert!(verify(&journal, &[]).unwrap().ok());
-}
-
-/// Declares the plan on the screen as a real incident.
-fn declare(pty: &Pty) {
-    pty.wait_text("Lost index");
-    pty.keys("D");
-    pty.wait_text("declare a REAL incident");
-    pty.keys("enter");
-}
-
-#[test]
-fn a_plan_opens_and_is_worked_with_a_loud_banner() {
-    if !can_mount() {
-        return;
-    }
-    let desk = Desk::new();
-    std::fs::create_dir(desk.state()).unwrap();
-    let plan = desk.file("lost-index.md", PLAN).display().to_string();
-    let full = format!("{SMALL}{FULL}");
-    for (script, why) in [(READ_ONLY, "Read-only"), (full.as_str(), "No space")] {
-        let mut pty = desk.terminal((120, 40), "unshare", &apart(script, &["open", &plan]), &[]);
-        let home = pty.wait_text("cannot be written");
-        assert!(home.contains(why) && home.contains("Lost index"), "{home}");
-        declare(&pty);
-        let shown = pty.wait_text("NOT RECORDED");
-        assert!(shown.contains("Build it again") && shown.contains("write times down"), "{shown}");
-        // Steps can be worked.
-        pty.keys("d");
-        pty.wait_text("1 of 3");
-        assert!(pty.wait_text("✓ 1 Look").contains("NOT RECORDED"));
-        pty.keys("q");
-        assert_eq!(pty.wait_exit().code(), Some(0));
-    }
 }
 
 /// Writes until the disk is full.
@@ -148,7 +115,7 @@ fn a_disk_that_fills_up_loses_no_note_and_tells_when_it_was_written() {
     pty.wait("the banner is gone", |s| !s.contains("NOT RECORDED"));
     let text = std::fs::read_to_string(&journal).unwrap();
     for n in 1..=notes {
-        assert!(text.contains(&format!("seen{n}\"")) || text.contains(&format!("seen{n} ")) || text.contains(&format!("seen{n}")), "{text}");
+        assert!(text.contains(&format!("seen{n}")), "{text}");
     }
     assert!(text.contains("while nothing could be recorded") && text.contains("thelast"), "{text}");
     assert!(verify(&journal, &[]).unwrap().ok());

@@ -3,7 +3,6 @@
 mod command_line;
 mod consoles;
 mod disks;
-mod drills;
 mod journals;
 
 use std::path::{Path, PathBuf};
@@ -19,8 +18,8 @@ use crate::support::pty::Pty;
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_breakglass");
 
 /// A plan as a team writes one.
-pub const PLAN: &str = "# Lost index\n\n**Severity:** P1\n**RTO:** 1 hour\n**RPO:** 5 minutes\n\n\
-    ## 1. Look (1 min)\n\nIs it gone?\n\n## 2. Build it again (5 min)\n\nConcurrently.\n\n## 3. Tell people (1 min)\n\nAll of them.\n";
+pub const PLAN: &str = "# Recovery plan\n\n## Scenario 1: Lost index\n\n**Severity:** P1\n**RTO**: 1 hour\n**RPO**: 5 minutes\n\n\
+    1. Look whether it is gone\n2. Build it again\n3. Tell people\n";
 
 /// What a run of the program left.
 #[derive(Debug)]
