@@ -69,8 +69,7 @@ pub fn run(invocation: &Invocation, m: &ArgMatches) -> Result<u8> {
     let store = Store::open(&invocation.config)?;
     store.check_writable()?;
     let config = &invocation.config;
-    let attended =
-        !m.get_flag("unattended") && std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    let attended = !m.get_flag("unattended") && std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     programs(config.settings.bin_dir.as_deref(), attended)?;
     let pick = |flag: &str, configured: Option<u64>, default_ms: u64| {
         let given = m.get_one::<Duration>(flag).map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));

@@ -203,9 +203,9 @@ impl Config {
         };
         s.project_size_bytes = match &file.drill.project_size {
             None => None,
-            Some(v) => Some(
-                parse_size(v.as_ref()).map_err(|e| bad(v.span().start, format!("drill.project_size: {e}")))?,
-            ),
+            Some(v) => {
+                Some(parse_size(v.as_ref()).map_err(|e| bad(v.span().start, format!("drill.project_size: {e}")))?)
+            }
         };
         self.drill = DrillConfig {
             size: file.drill.size,

@@ -81,7 +81,8 @@ impl Programs {
             let have: Vec<String> = all.iter().map(|p| format!("{} in {}", p.version(), p.bin_dir.display())).collect();
             error.why(format!("found {}", have.join(", ")))
         };
-        Err(with_install_command(error).hint("if it is installed, name its folder in breakglass.toml (postgres.bin_dir)"))
+        Err(with_install_command(error)
+            .hint("if it is installed, name its folder in breakglass.toml (postgres.bin_dir)"))
     }
 
     /// The programs in this folder (links followed), when it is complete and its `postgres` says a version.

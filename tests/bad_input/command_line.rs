@@ -207,7 +207,10 @@ fn without_postgresql_the_command_is_printed_and_offered_to_a_person_in_a_drill_
     assert_eq!(pty.wait_exit().code(), Some(3));
     assert!(!pty.wait_text("no PostgreSQL server programs found").contains("[y/N]"));
     // An incident's own actions never offer to install anything.
-    desk.file("breakglass.toml", "[target]\nurl = \"postgres://shop@/shop?host=/nowhere\"\n[repository]\nurl = \"repo\"\n");
+    desk.file(
+        "breakglass.toml",
+        "[target]\nurl = \"postgres://shop@/shop?host=/nowhere\"\n[repository]\nurl = \"repo\"\n",
+    );
     let mut pty = desk.terminal((100, 30), "unshare", &apart(HIDE, &["backup", "create"]), &[]);
     assert_ne!(pty.wait_exit().code(), Some(0));
     assert!(!pty.screen().contains("[y/N]"), "{}", pty.screen());
