@@ -44,8 +44,15 @@ pub fn apply(command: &mut Command, user: Option<&UnixUser>) {
 pub fn own_dir(dir: &Path, user: Option<&UnixUser>) -> Result<()> {
     use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
     let what = || format!("cannot make the directory {:?}", dir.display());
-    if let Some(parent) = dir.parent() {
-        std::fs::create_dir_all(parent).target(what)?;
+    // Whatever the umask: parents that we make must let the server's user pass.
+    let missing: Vec<&Path> = dir.ancestors().skip(1).take_while(|p| !p.as_os_str().is_empty() && !p.exists()).collect();
+    for parent in missing.into_iter().rev() {
+        match std::fs::create_dir(parent) {
+            Ok(()) => std::fs::set_permissions(parent, std::fs::Permissions::from_mode(0o755)).target(what)?,
+            // Somebody else was quicker.
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(Error::target(what()).why(e)),
+        }
     }
     let uid = user.map_or_else(current_uid, |u| u.uid);
     match std::fs::DirBuilder::new().mode(0o700).create(dir) {

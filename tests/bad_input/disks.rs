@@ -5,11 +5,12 @@ use std::path::Path;
 
 use breakglass::journal::verify;
 
-use super::{Desk, Ran, apart, can_mount, names_in, ran};
+use super::{Desk, PLAN, Ran, apart, can_mount, names_in, ran};
 use crate::support::pty::Pty;
 
 /// Makes the state directory `$BREAKGLASS_HOME` read-only.
-const READ_ONLY: &str = "mount --bind \"$BREAKGLASS_HOME\" \"$BREAKGLASS_HOME\" && mount -o remount,bind,ro \"$BREAKGLASS_HOME\" && exec \"$@\"";
+const READ_ONLY: &str =
+    "mount --bind \"$BREAKGLASS_HOME\" \"$BREAKGLASS_HOME\" && mount -o remount,bind,ro \"$BREAKGLASS_HOME\" && exec \"$@\"";
 /// Puts it on a small disk of its own, with what it holds.
 const SMALL: &str = "set -e; cp -a \"$BREAKGLASS_HOME\" \"$TMPDIR/seed\"; \
     mount -t tmpfs -o size=256k tmpfs \"$BREAKGLASS_HOME\"; cp -a \"$TMPDIR/seed/.\" \"$BREAKGLASS_HOME\"; rm -r \"$TMPDIR/seed\"; ";
@@ -65,6 +66,38 @@ fn what_only_reads_works_and_what_writes_is_refused() {
     in_both(&desk, &["incident", "note", &long], |said, why| said.fails(3, &[why]));
     assert_eq!(std::fs::read(&journal).unwrap(), before);
     assert!(verify(&journal, &[]).unwrap().ok());
+}
+
+/// Declares the plan on the screen as a real incident.
+fn declare(pty: &Pty) {
+    pty.wait_text("Lost index");
+    pty.keys("D");
+    pty.wait_text("declare a REAL incident");
+    pty.keys("enter");
+}
+
+#[test]
+fn a_plan_opens_and_is_worked_with_a_loud_banner() {
+    if !can_mount() {
+        return;
+    }
+    let desk = Desk::new();
+    std::fs::create_dir(desk.state()).unwrap();
+    let plan = desk.file("lost-index.md", PLAN).display().to_string();
+    let full = format!("{SMALL}{FULL}");
+    for script in [READ_ONLY, full.as_str()] {
+        let mut pty = desk.terminal((120, 40), "unshare", &apart(script, &["open", &plan]), &[]);
+        pty.wait_text("state directory");
+        declare(&pty);
+        let shown = pty.wait_text("NOT RECORDED");
+        assert!(shown.contains("Build it again"), "{shown}");
+        // Steps can be worked.
+        pty.keys("d");
+        pty.wait_text("1 of 3");
+        assert!(pty.wait_text("✓ 1 Look").contains("NOT RECORDED"));
+        pty.keys("q");
+        assert_eq!(pty.wait_exit().code(), Some(0));
+    }
 }
 
 /// Writes until the disk is full.

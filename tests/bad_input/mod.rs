@@ -3,6 +3,7 @@
 mod command_line;
 mod consoles;
 mod disks;
+mod drills;
 mod journals;
 
 use std::path::{Path, PathBuf};
