@@ -45,7 +45,8 @@ pub fn own_dir(dir: &Path, user: Option<&UnixUser>) -> Result<()> {
     use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
     let what = || format!("cannot make the directory {:?}", dir.display());
     // Whatever the umask: parents that we make must let the server's user pass.
-    let missing: Vec<&Path> = dir.ancestors().skip(1).take_while(|p| !p.as_os_str().is_empty() && !p.exists()).collect();
+    let missing: Vec<&Path> =
+        dir.ancestors().skip(1).take_while(|p| !p.as_os_str().is_empty() && !p.exists()).collect();
     for parent in missing.into_iter().rev() {
         match std::fs::create_dir(parent) {
             Ok(()) => std::fs::set_permissions(parent, std::fs::Permissions::from_mode(0o755)).target(what)?,

@@ -9,8 +9,7 @@ use super::{Desk, PLAN, Ran, apart, can_mount, names_in, ran};
 use crate::support::pty::Pty;
 
 /// Makes the state directory `$BREAKGLASS_HOME` read-only.
-const READ_ONLY: &str =
-    "mount --bind \"$BREAKGLASS_HOME\" \"$BREAKGLASS_HOME\" && mount -o remount,bind,ro \"$BREAKGLASS_HOME\" && exec \"$@\"";
+const READ_ONLY: &str = "mount --bind \"$BREAKGLASS_HOME\" \"$BREAKGLASS_HOME\" && mount -o remount,bind,ro \"$BREAKGLASS_HOME\" && exec \"$@\"";
 /// Puts it on a small disk of its own, with what it holds.
 const SMALL: &str = "set -e; cp -a \"$BREAKGLASS_HOME\" \"$TMPDIR/seed\"; \
     mount -t tmpfs -o size=256k tmpfs \"$BREAKGLASS_HOME\"; cp -a \"$TMPDIR/seed/.\" \"$BREAKGLASS_HOME\"; rm -r \"$TMPDIR/seed\"; ";
