@@ -260,6 +260,8 @@ fn a_panic_leaves_a_sane_terminal() {
     let mut pty = Pty::spawn((80, 24), &me, &args, &[("BREAKGLASS_TEST_PANIC", "1")]);
     pty.wait_exit();
     pty.wait_sane();
+    // The last thing it says: what comes before it has been read then.
+    pty.wait_text("breakglass resume x");
     let bytes = pty.bytes();
     let text = String::from_utf8_lossy(&bytes);
     assert!(text.contains("before") && text.contains("a fault of its own"), "{text}");
