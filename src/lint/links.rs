@@ -14,7 +14,8 @@ pub fn check(sheet: &mut Sheet<'_>, library: &Library) {
         || links
             .iter()
             .any(|l| target(&l.target).is_some_and(|(p, _)| folder.as_ref().is_some_and(|f| f.join(p).exists())));
-    for link in &links {
+    let mut said = std::collections::BTreeSet::new();
+    for link in links.iter().filter(|l| said.insert(l.target.clone())) {
         if let Some(anchor) = link.target.strip_prefix('#') {
             if !anchor.is_empty() && !anchors.iter().any(|a| a.eq_ignore_ascii_case(anchor)) {
                 let near = nearest(anchor, &anchors).map(|a| format!("Did you mean `#{a}`?")).unwrap_or_default();

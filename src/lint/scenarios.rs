@@ -100,7 +100,8 @@ fn verification(sheet: &mut Sheet<'_>, scenario: &Scenario) {
     );
     if recovers && !verifies && !mentions && scenario.after.is_empty() {
         sheet.say(
-            Level::Warning,
+            // One step alone is often only a part of something that is verified elsewhere.
+            if scenario.steps.len() > 1 { Level::Warning } else { Level::Note },
             "no-verification",
             scenario.line,
             "",
@@ -122,7 +123,12 @@ fn destructive(sheet: &mut Sheet<'_>, scenario: &Scenario) {
                     &["check", "verif", "confirm", "stop", "backup", "snapshot", "list", "find", "review"],
                 );
         for block in &step.blocks {
-            if block.risk == Some(Risk::Destroy) && block.own.is_none() && block.runnable() && !looked {
+            if block.risk == Some(Risk::Destroy)
+                && block.own.is_none()
+                && block.runnable()
+                && !looked
+                && !looks_first(&block.code)
+            {
                 sheet.say(
                     Level::Warning,
                     "destroys-first",
@@ -233,4 +239,11 @@ fn blocks(sheet: &mut Sheet<'_>) {
             );
         }
     }
+}
+
+/// Whether a block begins with a command that destroys nothing.
+fn looks_first(code: &str) -> bool {
+    use crate::plan::commands::{ChunkKind, chunks};
+    let first = chunks(code).into_iter().find(|c| c.kind == ChunkKind::Command);
+    first.is_some_and(|c| crate::plan::risk::shell(&c.text).is_none())
 }

@@ -321,6 +321,11 @@ fn extend(step: &mut Step, block: &Block, stanza: &Stanza) {
 fn part(block: &Block, code: String) -> Block {
     let mut out = Block { code, raw: None, ..block.clone() };
     super::blocks::regate(&mut out);
+    // Lines meant for a session that an earlier part opens are no commands of this machine.
+    if let Some(why) = super::gates::session(&block.code) {
+        out.blocked = Some(why);
+        out.own = None;
+    }
     out
 }
 

@@ -70,10 +70,7 @@ fn is_measured(doc: &Doc, section: usize) -> bool {
     std::iter::once(section).chain(doc.ancestors(section)).any(|s| {
         let title = &doc.sections[s].title.norm;
         doc.roles[s].kind == Role::Drill
-            || words::any(
-                title,
-                &["metric", "kpi", "achievement", "history$", "results", "test result", "glossary", "definition"],
-            )
+            || words::any(title, &["metric", "kpi", "achievement", "history$", "results", "test result", "glossary"])
     })
 }
 

@@ -177,5 +177,7 @@ fn is_descriptive(norm: &str) -> bool {
         "quick reference",
         "backup strateg",
     ];
-    words::any(norm, words::DESCRIPTIVE) && (words::any(norm, ALWAYS) || !words::any(norm, words::RECOVERING))
+    // "Audit log restore" restores, whatever it restores.
+    let ends = norm.rsplit(' ').next().is_some_and(|last| words::any(last, words::RECOVERING));
+    words::any(norm, words::DESCRIPTIVE) && !ends && (words::any(norm, ALWAYS) || !words::any(norm, words::RECOVERING))
 }

@@ -172,7 +172,7 @@ fn children_of_parents(doc: &Doc) -> Vec<usize> {
                     !excluded(doc, *c) && !is_step_heading(doc, *c) && !is_alternative(doc, *c) && owns_steps(doc, *c)
                 })
                 .collect();
-            if below.len() >= 2 && !has_steps(doc, &doc.sections[child].nodes) {
+            if below.len() >= 2 && doc.sections[parent].level > 1 && !has_steps(doc, &doc.sections[child].nodes) {
                 some.extend(below);
             } else {
                 some.push(child);

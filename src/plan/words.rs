@@ -73,6 +73,7 @@ pub const FILLERS: &[&str] = &[
 /// Sections that describe and do not recover (S2).
 #[rustfmt::skip]
 pub const DESCRIPTIVE: &[&str] = &[
+    "setup$", "installation", "getting started", "quick start", "configuração inicial", "configuración inicial",
     "overview", "architecture", "component", "backup strateg", "backup schedule", "backup inventory",
     "backup polic", "backup type", "backup storage", "backup location", "backup configuration", "backup retention",
     "backup procedure", "backup script", "backup system", "backup plan", "backup method", "backup process",
@@ -152,7 +153,7 @@ pub const AFTERWARDS: &[&str] = &[
 #[rustfmt::skip]
 pub const INFORMING: &[&str] = &[
     "symptom", "impact", "meaning", "cause", "causes", "trigger", "prevention", "preventive", "preventative",
-    "prevent", "context", "prerequisite", "requirements", "when to use", "when to ", "why this", "when this", "expected", "automatic recovery", "automatically",
+    "prevent", "context", "prerequisite", "precondition", "requirements", "when to use", "when to ", "why this", "when this", "expected", "automatic recovery", "automatically",
     "automatic mitigation", "automatic failover", "auto recovery", "auto healing", "description", "indicator",
     "signs$", "note$", "notes", "limitation", "background", "example$", "examples", "definition", "severity",
     "what happens", "what it means", "affected", "related", "see also", "references", "false positive", "risks$",

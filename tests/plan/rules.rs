@@ -369,6 +369,16 @@ fn numbered_comments_share_the_fence_and_carry_their_own_commands() {
 }
 
 #[test]
+fn steps_of_a_session_are_never_run_one_by_one() {
+    let scenario = only(
+        "# P\n\n## Scenario 1: X\n\n```bash\n# 1. Connect\nmysql -h db -u admin -p\n\n# 2. Look\nSELECT COUNT(*) FROM users;\n```\n",
+    );
+    let blocks: Vec<_> = scenario.steps.iter().flat_map(|s| &s.blocks).collect();
+    assert_eq!(blocks.len(), 2);
+    assert!(blocks.iter().all(|b| !b.runnable()), "{blocks:?}");
+}
+
+#[test]
 fn details_of_a_step() {
     let scenario = only(
         "# P\n\n## Scenario 1: X\n\n1. **Restore** (5 minutes): run it, then see Scenario B\n   - first\n     - nested\n   - second\n\n   ```bash\n   # Stop\n   a\n\n   # Start\n   b\n   ```\n\n   Expected: it says ok\n2. If the database is down, restart it\n3. Read [the other](other.md#x)\n",
