@@ -92,8 +92,6 @@ pub async fn run(
 ) -> Result<Ending> {
     let mut signals = Signals::new()?;
     let mut terminal = Terminal::enter(app.settings.mouse)?;
-    // Installs the handler of size changes, so that one during the first frame is not lost; what it reads is kept.
-    let _ = crossterm::event::poll(Duration::ZERO);
     app.size = terminal::size();
     terminal.screen().resize(app.size.0, app.size.1)?;
     let mut frames = Frames::new();
@@ -113,6 +111,14 @@ pub async fn run(
             _ = signals.term.recv() => return Ok(Ending::Signal("SIGTERM")),
             _ = signals.hup.recv() => return Ok(Ending::Signal("SIGHUP")),
             _ = signals.int.recv() => return Ok(Ending::Signal("SIGINT")),
+            _ = signals.size.recv() => {
+                let (w, h) = terminal::size();
+                if (w, h) != app.size {
+                    terminal.screen().resize(w, h)?;
+                    effects.extend(update(&mut app, Msg::Resize(w, h), clock()));
+                    frames.want(&mut app, KEY_FRAME);
+                }
+            }
             _ = signals.stop.recv() => effects.push(Effect::Suspend),
             _ = signals.go_on.recv() => effects.push(Effect::Redraw),
             _ = terminal::PANIC.notified() => return Ok(Ending::Gone),
@@ -127,10 +133,8 @@ pub async fn run(
                     let msg = match event {
                         TermEvent::Key(k) => keymap::from_terminal(k).and_then(|k| translate(&app, &options.keymap, k)),
                         TermEvent::Paste(text) => Some(Msg::Paste(text)),
-                        TermEvent::Resize(w, h) => {
-                            terminal.screen().resize(w, h)?;
-                            Some(Msg::Resize(w, h))
-                        }
+                        // Seen by its signal, above: crossterm (0.29) drops a change of size that comes with a key.
+                        TermEvent::Resize(..) => None,
                         TermEvent::Mouse(m) => match m.kind {
                             MouseEventKind::Down(MouseButton::Left) => Some(Msg::Click(m.column, m.row)),
                             MouseEventKind::ScrollUp => Some(Msg::Wheel(-3, m.column, m.row)),
@@ -305,6 +309,7 @@ struct Signals {
     int: Signal,
     stop: Signal,
     go_on: Signal,
+    size: Signal,
 }
 
 impl Signals {
@@ -317,6 +322,7 @@ impl Signals {
             int: on(SignalKind::interrupt())?,
             stop: on(raw(rustix::process::Signal::TSTP))?,
             go_on: on(raw(rustix::process::Signal::CONT))?,
+            size: on(SignalKind::window_change())?,
         })
     }
     fn forget_continue(&mut self) {
