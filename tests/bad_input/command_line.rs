@@ -4,7 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 
-use super::{Desk, PLAN, PROGRAM, apart, can_mount, is_root, names_in, ran};
+use super::{Desk, PLAN, PROGRAM, apart, can_mount, copy_program, is_root, names_in, ran};
 
 #[test]
 fn a_plan_that_is_not_there_or_no_text_is_named() {
@@ -36,7 +36,7 @@ fn a_plan_without_permission_says_so() {
     if is_root() {
         // root reads everything: somebody else must ask. The program itself may be where only root can go.
         let copy = desk.path("breakglass");
-        std::fs::copy(PROGRAM, &copy).unwrap();
+        copy_program(&copy);
         std::fs::set_permissions(desk.dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         command = desk.other(&copy, &["open", "secret.md"]);
         command.uid(65_534).gid(65_534);
@@ -154,7 +154,7 @@ fn without_any_home_it_says_what_to_set() {
     }
     let desk = Desk::new();
     let copy = desk.path("breakglass");
-    std::fs::copy(PROGRAM, &copy).unwrap();
+    copy_program(&copy);
     std::fs::set_permissions(desk.dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     desk.file("plan.md", PLAN);
     for args in [["incident", "list"].as_slice(), &["open", "plan.md"], &["drill", "--unattended"], &[]] {

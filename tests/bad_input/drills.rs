@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use super::{Desk, PROGRAM, names_in, ran};
+use super::{Desk, copy_program, names_in, ran};
 
 /// The program where only its owner may go, no HOME, paths too long for a socket, a strict umask, no terminal, no colour.
 #[test]
@@ -11,7 +11,7 @@ fn a_drill_works_from_a_closed_folder_without_home_and_with_paths_too_long_for_s
     let closed = desk.path("closed");
     std::fs::create_dir(&closed).unwrap();
     let copy = closed.join("breakglass");
-    std::fs::copy(PROGRAM, &copy).unwrap();
+    copy_program(&copy);
     std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o700)).unwrap();
     std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o700)).unwrap();
     let long = desk.path("tmp").join("x".repeat(120));

@@ -137,6 +137,12 @@ pub fn ran(command: &mut Command) -> Ran {
     }
 }
 
+/// A copy of the program elsewhere. Written by a process of its own: were the file open for writing here, a child that
+/// another test starts at that moment would hold it open, and it could not be executed.
+pub fn copy_program(to: &Path) {
+    assert!(Command::new("cp").arg(PROGRAM).arg(to).status().unwrap().success());
+}
+
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
