@@ -36,7 +36,7 @@ fn shell(sheet: &mut Sheet<'_>, block: &Block, options: &Options<'_>) {
                 from,
                 from + u32::try_from(chunk.text.lines().count()).unwrap_or(1) - 1,
             );
-            sheet.say(Level::Error, "broken-command", line, &broken.needle, broken.message, broken.why, broken.hint);
+            sheet.say(Level::Error, "broken-command", (line, &broken.needle), broken.message, broken.why, broken.hint);
         }
     }
     own(sheet, block, options);
@@ -51,8 +51,7 @@ fn own(sheet: &mut Sheet<'_>, block: &Block, options: &Options<'_>) {
             sheet.say(
                 Level::Note,
                 "own-command-in-shell",
-                line,
-                "breakglass",
+                (line, "breakglass"),
                 "run as shell, without preview, progress and cancel",
                 "only a block that is exactly one simple `breakglass …` command becomes a step's own action",
                 "Give the command a fence of its own.",
@@ -71,8 +70,7 @@ fn own(sheet: &mut Sheet<'_>, block: &Block, options: &Options<'_>) {
         sheet.say(
             level,
             "own-command",
-            block.line + 1,
-            "breakglass",
+            (block.line + 1, "breakglass"),
             "this command line is not understood",
             &why,
             "`breakglass help` lists the commands.",
@@ -197,8 +195,7 @@ fn sql(sheet: &mut Sheet<'_>, block: &Block) {
         sheet.say(
             Level::Error,
             "broken-command",
-            line,
-            "pg_create_restore_point",
+            (line, "pg_create_restore_point"),
             "this restores nothing",
             "pg_create_restore_point() only writes a named mark into the log, to be recovered to later",
             "Recover with the provider's point-in-time restore, or `breakglass pitr restore --to TIME --into beside`.",

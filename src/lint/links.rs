@@ -22,8 +22,7 @@ pub fn check(sheet: &mut Sheet<'_>, library: &Library) {
                 sheet.say(
                     Level::Warning,
                     "dead-link",
-                    link.line,
-                    &link.target,
+                    (link.line, &link.target),
                     format!("no heading {:?} in this document", link.target),
                     "",
                     near,
@@ -37,8 +36,7 @@ pub fn check(sheet: &mut Sheet<'_>, library: &Library) {
             sheet.say(
                 level,
                 "dead-link",
-                link.line,
-                path,
+                (link.line, path),
                 format!("no file {path:?} beside this document"),
                 "",
                 "Correct the path, or name where the document is kept.",

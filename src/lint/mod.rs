@@ -76,13 +76,12 @@ pub struct Sheet<'d> {
 }
 
 impl Sheet<'_> {
-    /// Notes a finding at a line; `needle` places column and width when it stands there.
+    /// Notes a finding at a line; the words beside it place column and width when they stand there.
     pub fn say(
         &mut self,
         level: Level,
         rule: &'static str,
-        line: u32,
-        needle: &str,
+        (line, needle): (u32, &str),
         message: impl Into<String>,
         why: &str,
         hint: impl Into<String>,

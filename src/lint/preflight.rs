@@ -41,8 +41,7 @@ pub fn check(sheet: &mut Sheet<'_>) {
                     sheet.say(
                         Level::Warning,
                         "missing-tool",
-                        line,
-                        program,
+                        (line, program),
                         format!("`{program}` is not on this machine's PATH"),
                         "",
                         "Install it before it is needed, or run this step where it is.",
@@ -56,8 +55,7 @@ pub fn check(sheet: &mut Sheet<'_>) {
                 sheet.say(
                     Level::Note,
                     "unset-variable",
-                    line,
-                    variable,
+                    (line, variable),
                     format!("${variable} is not set here"),
                     "it will be asked for",
                     "",

@@ -15,8 +15,7 @@ pub fn check(sheet: &mut Sheet<'_>) {
         sheet.say(
             Level::Note,
             "no-objective",
-            line,
-            "",
+            (line, ""),
             "no recovery time objective anywhere in this plan",
             "without one nobody can say whether a recovery is on course",
             "Write `**RTO:** 4 hours` and `**RPO:** 1 hour` below the heading.",
@@ -27,8 +26,7 @@ pub fn check(sheet: &mut Sheet<'_>) {
             sheet.say(
                 Level::Warning,
                 "stub",
-                scenario.line,
-                "",
+                (scenario.line, ""),
                 "this scenario has no steps",
                 "",
                 "Add numbered steps, or remove the heading.",
@@ -46,8 +44,7 @@ pub fn check(sheet: &mut Sheet<'_>) {
         sheet.say(
             Level::Warning,
             "blank-contact",
-            first.line,
-            &needle,
+            (first.line, &needle),
             format!("{} of {} contacts are still blank", blank.len(), plan.contacts.len()),
             "",
             "Fill them in, or name the rota where they are kept up to date.",
@@ -103,8 +100,7 @@ fn verification(sheet: &mut Sheet<'_>, scenario: &Scenario) {
             // One step alone is often only a part of something that is verified elsewhere.
             if scenario.steps.len() > 1 { Level::Warning } else { Level::Note },
             "no-verification",
-            scenario.line,
-            "",
+            (scenario.line, ""),
             format!("{:?} recovers but never verifies", scenario.title),
             "a restore that nobody has looked at is not known to have worked",
             "Add a step that says what must be true afterwards and how to see it.",
@@ -132,8 +128,7 @@ fn destructive(sheet: &mut Sheet<'_>, scenario: &Scenario) {
                 sheet.say(
                     Level::Warning,
                     "destroys-first",
-                    block.line + 1,
-                    "",
+                    (block.line + 1, ""),
                     "this destroys before anything has been checked",
                     "at 3 a.m. the first command is run on the wrong machine",
                     "Put a step before it that shows the target and what would be lost.",
@@ -185,7 +180,7 @@ fn backup_after(sheet: &mut Sheet<'_>, scenario: &Scenario) {
             || s.blocks.iter().any(|b| mentions(&b.code))
     });
     if !after && let Some(step) = scenario.steps.get(last) {
-        sheet.say(Level::Note, "no-backup-after-restore", step.line, "", "no new backup after the restore", "a recovered database starts a timeline without a base backup: a second incident could not be recovered from", "Add a step that takes and verifies a new backup.");
+        sheet.say(Level::Note, "no-backup-after-restore", (step.line, ""), "no new backup after the restore", "a recovered database starts a timeline without a base backup: a second incident could not be recovered from", "Add a step that takes and verifies a new backup.");
     }
 }
 
@@ -196,8 +191,7 @@ fn blocks(sheet: &mut Sheet<'_>) {
             sheet.say(
                 Level::Note,
                 "comments-only",
-                block.line,
-                "",
+                (block.line, ""),
                 "nothing to run in this block",
                 "it holds only comments",
                 "Write them as steps, so that each can be ticked off.",
@@ -207,8 +201,7 @@ fn blocks(sheet: &mut Sheet<'_>) {
             sheet.say(
                 Level::Warning,
                 "wrong-tag",
-                block.line,
-                &block.lang,
+                (block.line, &block.lang),
                 "shell commands under an SQL tag",
                 "",
                 "Tag the block `bash`.",
@@ -218,8 +211,7 @@ fn blocks(sheet: &mut Sheet<'_>) {
             sheet.say(
                 Level::Warning,
                 "wrong-tag",
-                block.line,
-                &block.lang,
+                (block.line, &block.lang),
                 "SQL under a shell tag",
                 "",
                 "Tag the block `sql`, or wrap it in `psql -c`.",
@@ -231,8 +223,7 @@ fn blocks(sheet: &mut Sheet<'_>) {
             sheet.say(
                 Level::Note,
                 "not-run",
-                block.line,
-                "",
+                (block.line, ""),
                 "this block is shown but never run",
                 why,
                 "Split it, or mark it `{ run=never }` when that is meant.",

@@ -20,8 +20,7 @@ pub fn check(sheet: &mut Sheet<'_>) {
             sheet.say(
                 Level::Error,
                 "secret",
-                number,
-                &needle,
+                (number, &needle),
                 format!("this looks like {what}"),
                 "everybody who can read the plan can use it, and it stays in the history of the repository",
                 "Revoke it, and name the variable or vault entry instead.",
@@ -30,8 +29,7 @@ pub fn check(sheet: &mut Sheet<'_>) {
             sheet.say(
                 Level::Error,
                 "secret",
-                number,
-                "-----BEGIN",
+                (number, "-----BEGIN"),
                 "a private key in a plan",
                 "everybody who can read the plan can use it",
                 "Revoke it, and name the vault entry instead.",
@@ -40,8 +38,7 @@ pub fn check(sheet: &mut Sheet<'_>) {
             sheet.say(
                 Level::Warning,
                 "secret",
-                number,
-                &needle,
+                (number, &needle),
                 "a password in a URL",
                 "on a command line it also shows in the process list and in shell histories",
                 "Take it from the environment: `$DATABASE_URL`.",

@@ -32,8 +32,7 @@ pub fn check(sheet: &mut Sheet<'_>) {
         sheet.say(
             Level::Error,
             "shell-syntax",
-            at,
-            "",
+            (at, ""),
             "bash cannot read this block",
             &message,
             "Run it through `bash -n`; tag it `text` when it is not meant to run.",

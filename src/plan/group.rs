@@ -268,10 +268,11 @@ impl Walker<'_, '_> {
             }
         }
         let norm = words::norm(&flat);
-        if expects(&norm) && self.open != Open::No {
-            if let Some(step) = self.out.steps.last_mut() {
-                step.expected = Some(flat.clone());
-            }
+        if expects(&norm)
+            && self.open != Open::No
+            && let Some(step) = self.out.steps.last_mut()
+        {
+            step.expected = Some(flat.clone());
         }
         self.above = Some((flat, node.line));
         self.prose(node);

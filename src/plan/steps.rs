@@ -127,9 +127,8 @@ fn step_headings(doc: &Doc, children: &[usize]) -> Vec<usize> {
         let s = &doc.sections[**c];
         let role = doc.roles[**c].kind;
         s.level == level
-            && !matches!(role, Role::Ignored | Role::Contents)
-            && !(is_info(&s.title.norm) && !s.title.step)
-            && !matches!(role, Role::Info)
+            && !matches!(role, Role::Ignored | Role::Contents | Role::Info)
+            && (s.title.step || !is_info(&s.title.norm))
     };
     let marked: Vec<usize> = children.iter().filter(fits).filter(|c| doc.sections[**c].title.step).copied().collect();
     if !marked.is_empty() {

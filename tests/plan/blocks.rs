@@ -209,7 +209,8 @@ fn our_own_command_is_recognised_in_a_block() {
 
 #[test]
 fn attributes_are_read_in_all_their_spellings() {
-    let cases: &[(&str, &str, &[(&str, &str)])] = &[
+    type Case = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+    let cases: &[Case] = &[
         ("bash", "bash", &[]),
         (
             "bash { run=confirm risk=destroy timeout=20m }",
