@@ -494,7 +494,7 @@ fn the_forecast_sums_what_is_left_up_to_promotion() {
 fn a_step_without_any_basis_is_counted_not_guessed() {
     let mut s = scenario();
     s.steps[1].estimate_s = None;
-    assert_eq!(step_estimate(&s.steps[1], &StepTimes::new()), None);
+    assert_eq!(step_estimate(&s.steps[1], &StepTimes::new(), 1.0), None);
     let mut d = Desk::new();
     d.scenario = s;
     let f = forecast(&d.state(), &d.scenario, &StepTimes::new(), None, &d.now);
@@ -538,4 +538,22 @@ fn the_projection_scales_files_and_keeps_the_log() {
     let shadow = d.state().facts.shadow.unwrap();
     let big = breakglass::incident::forecast::projected(&shadow, 500_000_000_000);
     assert_eq!(big, Some(Duration::from_millis(4_000_000 + 1500)));
+}
+
+#[test]
+fn a_drill_without_history_scales_the_authors_estimates_to_its_own_objective() {
+    let mut d = Desk::new();
+    d.scenario.rto_s = Some(14_400);
+    // The drill was opened with 600 s against 4 hours in the plan: each step becomes the 10 s a person needs to read it.
+    let f = forecast(&d.state(), &d.scenario, &StepTimes::new(), None, &d.now);
+    assert_eq!(f.p50.unwrap().since(d.now.time), Duration::from_secs(30));
+    // What was measured is not scaled.
+    let measured = StepTimes::from([(StepId::new("s2"), vec![Duration::from_secs(60); 3])]);
+    let f = forecast(&d.state(), &d.scenario, &measured, None, &d.now);
+    assert_eq!(f.p50.unwrap().since(d.now.time), Duration::from_secs(80));
+    // In a real incident the author's word stands.
+    let Event::IncidentOpened { kind, .. } = &mut d.records[0].events[0] else { panic!() };
+    *kind = Kind::Real;
+    let f = forecast(&d.state(), &d.scenario, &StepTimes::new(), None, &d.now);
+    assert_eq!(f.p50.unwrap().since(d.now.time), Duration::from_secs(240));
 }

@@ -110,7 +110,7 @@ pub fn incident(ui: &IncidentUi) -> Next {
     let worked = |run: &Run| run.succeeded() || looked(&data.scenario, run);
     match last {
         Some(run) if worked(run) && items_left == 0 => next(Cmd::Done, format!("step {} is done", number + 1)),
-        Some(run) if run.succeeded() => next(Cmd::Tick, format!("tick what is true ({items_left} left), then d: done")),
+        Some(run) if worked(run) => next(Cmd::Tick, format!("tick what is true ({items_left} left), then d: done")),
         Some(run) => next(Cmd::Run, format!("run it again (last time: {})", short(&run.summary))),
         None => match runnable::blocks(step).nth(ui.steps.block).or_else(|| runnable::blocks(step).next()) {
             Some(block) => {

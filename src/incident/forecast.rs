@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::model::{Phase, Scenario, Step, StepId, Time};
+use crate::model::{Kind, Phase, Scenario, Step, StepId, Time};
 
 use super::{Now, State, StepStatus};
 
@@ -68,8 +68,16 @@ pub fn restoring_steps(scenario: &Scenario) -> impl Iterator<Item = &Step> {
         .map(|(_, s)| s)
 }
 
-/// P50 and P90 of one step: measured, else from the author's estimate (P90 half as long again).
-pub fn step_estimate(step: &Step, history: &StepTimes) -> Option<(Duration, Duration)> {
+/// By how much the author's estimates shrink: a drill's sandbox has minutes where the plan has hours, and is as much smaller.
+pub fn pace(state: &State, scenario: &Scenario) -> f64 {
+    match (state.kind, state.rto, scenario.rto_s) {
+        (Kind::Drill, Some(rto), Some(planned)) if planned > 0 => (rto.as_secs_f64() / planned as f64).min(1.0),
+        _ => 1.0,
+    }
+}
+
+/// P50 and P90 of one step: measured, else from the author's estimate at this [`pace`] (P90 half as long again).
+pub fn step_estimate(step: &Step, history: &StepTimes, pace: f64) -> Option<(Duration, Duration)> {
     if let Some(times) = history.get(&step.id)
         && !times.is_empty()
     {
@@ -80,7 +88,10 @@ pub fn step_estimate(step: &Step, history: &StepTimes) -> Option<(Duration, Dura
         let p90 = if sorted.len() < 3 { at(100).mul_f64(1.3) } else { at(90) };
         return Some((at(50), p90));
     }
-    step.estimate_s.map(|s| (Duration::from_secs(s), Duration::from_secs(s).mul_f64(1.5)))
+    let written = Duration::from_secs(step.estimate_s?);
+    // However small the data, a person still reads the step.
+    let estimate = written.mul_f64(pace).max(written.min(Duration::from_secs(10)));
+    Some((estimate, estimate.mul_f64(1.5)))
 }
 
 /// The forecast. `running_eta` is the running action's own estimate of the time left, for its step.
@@ -101,6 +112,7 @@ pub fn forecast(
         let at = state.restored.as_ref().map(|r| r.at);
         return Forecast { course, p50: at, p90: at, unknown_steps: 0 };
     }
+    let pace = pace(state, scenario);
     let (mut p50, mut variance, mut unknown) = (0f64, 0f64, 0usize);
     for step in restoring_steps(scenario) {
         let s = state.step(&step.id);
@@ -110,7 +122,7 @@ pub fn forecast(
         let elapsed = s.started.as_ref().map_or(Duration::ZERO, |i| i.elapsed(now));
         let left = match running_eta {
             Some((id, eta)) if *id == step.id => Some((eta, eta.mul_f64(1.3))),
-            _ => step_estimate(step, history).map(|(a, b)| {
+            _ => step_estimate(step, history, pace).map(|(a, b)| {
                 // An overdue step is not about to end: expect a quarter of the estimate more.
                 (a.saturating_sub(elapsed).max(a / 4), b.saturating_sub(elapsed).max(b / 4))
             }),

@@ -16,7 +16,7 @@ use ratatui::layout::Rect;
 use crate::app::data::Incident;
 use crate::app::next::looked;
 use crate::app::{App, Hit, IncidentUi, Pane, Shown, words};
-use crate::incident::forecast::step_estimate;
+use crate::incident::forecast::{pace, step_estimate};
 use crate::incident::{RunStatus, StepStatus};
 use crate::model::event::Verdict;
 use crate::model::format_clock;
@@ -195,7 +195,7 @@ fn time_of(app: &App, data: Option<&Incident>, step: &Step) -> Vec<Piece> {
             .map(|s| vec![p(Role::Muted, format!("~{}", clock(Duration::from_secs(s))))])
             .unwrap_or_default();
     };
-    let planned = step_estimate(step, &data.times);
+    let planned = step_estimate(step, &data.times, pace(&data.state, &data.scenario));
     let s = data.state.step(&step.id);
     let run = data.state.last_run_of(&step.id);
     match s.status {
