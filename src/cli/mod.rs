@@ -152,7 +152,7 @@ fn dispatch(matches: &ArgMatches, json: bool) -> Result<u8> {
     let config = Config::load(&env, matches.get_one::<PathBuf>("config").map(PathBuf::as_path))?;
     let invocation = Invocation { env, config, json };
     let Some((name, sub)) = matches.subcommand() else {
-        return console::run(&invocation, &matches, console::Start::Home);
+        return console::run(&invocation, matches, console::Start::Home);
     };
     if name == backup::NAME && backup::is_mine(sub) {
         return backup::run(&invocation, sub);
