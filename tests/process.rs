@@ -87,7 +87,8 @@ fn cancel_ends_the_whole_group_with_term() {
     let cancel = options.cancel.clone();
     let mut seen = Vec::new();
     let end = runtime()
-        .block_on(run(&sh("trap 'echo bye; exit 7' TERM; sleep 600 & echo $!; wait"), &options, |s, b| {
+        // The sleeper tells its own id: what a shell has forked and not yet executed would swallow the TERM in its parent's trap.
+        .block_on(run(&sh("trap 'echo bye; exit 7' TERM; sh -c 'echo $$; exec sleep 600' & wait"), &options, |s, b| {
             assert_eq!(s, Stream::Out);
             seen.extend_from_slice(b);
             cancel.cancel();
@@ -98,6 +99,29 @@ fn cancel_ends_the_whole_group_with_term() {
     assert!(text.ends_with("bye\n"), "{text:?}");
     let pid: u32 = text.lines().next().unwrap().parse().unwrap();
     until("the sleeper is gone", || !running(pid));
+}
+
+/// In a container the first process often reaps nobody: what is dead must not be taken for alive.
+#[test]
+#[cfg(target_os = "linux")]
+fn the_dead_that_nobody_reaps_are_not_left_behind() {
+    // Its child dies in our group and stays a zombie; it leaves the group itself and lives on.
+    let orphaner = "import os, time
+if os.fork() == 0: os._exit(0)
+os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+os.setsid(); print(os.getpid(), flush=True); os.close(1); os.close(2); time.sleep(600)";
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let file = file.path().display();
+    let script = format!("python3 -c '{orphaner}' >{file} 2>&1 & until [ -s {file} ]; do sleep 0.02; done; cat {file}");
+    let options = RunOptions { timeout: Some(Duration::from_secs(60)), ..RunOptions::default() };
+    let out = runtime().block_on(capture(&sh(&script), &options)).unwrap();
+    let pid: u32 = out.text().trim().parse().unwrap();
+    let dead = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let left = out.end.left_behind;
+    group::kill(pid);
+    until("the parent is gone", || !running(pid));
+    assert!(!dead.trim().is_empty(), "its child is there as a zombie");
+    assert!(!left, "a zombie was taken for a process");
 }
 
 #[test]
