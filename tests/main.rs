@@ -48,3 +48,6 @@ mod story;
 
 // Bad input through the real program: message, exit code, nothing lost.
 mod bad_input;
+
+// The whole drill by keys, in a real terminal.
+mod by_hand;

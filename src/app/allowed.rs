@@ -68,6 +68,7 @@ fn incident(cmd: Cmd, app: &App) -> Option<String> {
     let over = matches!(status, Some(StepStatus::Done | StepStatus::Skipped));
     let running = step.is_some_and(|s| state.open_runs().any(|r| r.step.as_ref() == Some(&s.id)));
     match cmd {
+        Cmd::Run if app.busy.is_some() => app.busy.as_ref().map(|what| format!("still busy: {what}")),
         Cmd::Run | Cmd::Done | Cmd::Skip if running => Some("a run of this step is still open".into()),
         Cmd::Run if step.is_none_or(|s| runnable::blocks(s).next().is_none()) => {
             Some("this step has nothing to run".into())

@@ -463,3 +463,35 @@ fn an_unread_error_stays() {
     assert!(app.toast().is_none());
     assert_eq!(app.messages.len(), 2, "all are kept");
 }
+
+#[test]
+fn pressing_space_twice_ticks_two_items() {
+    let mut app = with_incident(SIZE, 20, Story::open(Kind::Real).data());
+    let ticked = |effects: &[Effect]| {
+        effects.iter().find_map(|e| match e {
+            Effect::Submit(Command::Tick { item, done, .. }, _) => Some((*item, *done)),
+            _ => None,
+        })
+    };
+    assert_eq!(ticked(&press(&mut app, "2 space")), Some((0, true)));
+    let mut s = Story::open(Kind::Real);
+    s.add(21, vec![Event::ItemTicked { step: StepId::new("s1"), item: 0, done: true }]);
+    update(&mut app, Msg::Changed(Box::new(s.data())), now(21));
+    assert_eq!(ticked(&press(&mut app, "space")), Some((1, true)));
+    // Unticking is to go to an item and press again.
+    assert_eq!(ticked(&press(&mut app, "up space")), Some((0, false)));
+}
+
+#[test]
+fn a_second_press_asks_for_no_second_run() {
+    let mut app = with_incident(SIZE, 20, Story::open(Kind::Real).data());
+    assert_eq!(runs(&press(&mut app, "r r r")), 1);
+    assert_eq!(obvious(&app).cmd, None, "nothing to do until it runs");
+    let mut s = Story::open(Kind::Real);
+    let run = s.run(1, "health", "breakglass health", Risk::Read, 21);
+    update(&mut app, Msg::Changed(Box::new(s.data())), now(21));
+    assert_eq!(app.busy, None);
+    s.finish(run, 22, Outcome::Succeeded, "healthy", vec![]);
+    update(&mut app, Msg::Changed(Box::new(s.data())), now(22));
+    assert_eq!(runs(&press(&mut app, "r")), 1);
+}

@@ -174,10 +174,15 @@ fn tick(app: &mut App, out: &mut Vec<Effect>) {
         Pane::Text => Some(ui.steps.item),
         Pane::Steps | Pane::Output => (0..step.items.len()).find(|i| !is(*i)),
     };
+    // The next press ticks the next one: who presses space twice does not take the first tick back.
+    let after = (0..step.items.len()).find(|i| Some(*i) != item && !is(*i));
     match item.and_then(|i| u32::try_from(i).ok()) {
         Some(item) => {
             let done = !ticked.contains_key(&item);
             out.push(Effect::Submit(Command::Tick { step: step.id.clone(), item, done }, None));
+            if let (true, Some(after), Some(ui)) = (done, after, &mut app.incident) {
+                ui.steps.item = after;
+            }
         }
         None => app.say(Tone::Info, "everything is ticked; enter, then space, unticks an item".into()),
     }
@@ -258,6 +263,8 @@ pub(super) fn start(app: &mut App, request: RunRequest, out: &mut Vec<Effect>) {
         ui.output.follow = true;
         ui.output.column = 0;
     }
+    // Until it stands in the journal a second press must not ask for it again.
+    app.busy = Some(super::STARTING.into());
     out.push(Effect::Run(Box::new(request), code));
 }
 

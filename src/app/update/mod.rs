@@ -20,6 +20,9 @@ use super::{App, Effect, Hit, IncidentUi, Message, Msg, Pane, Screen, Shown, Ton
 /// A second Ctrl-C within this time leaves the console.
 const TWICE: Duration = Duration::from_secs(2);
 
+/// What is said between the yes to a run and its request standing in the journal.
+pub(super) const STARTING: &str = "starting it";
+
 /// Takes one message in. What it asks of the world is returned; whether anything visible changed is in `app.dirty`.
 pub fn update(app: &mut App, msg: Msg, now: Now) -> Vec<Effect> {
     app.now = now;
@@ -47,6 +50,9 @@ pub fn update(app: &mut App, msg: Msg, now: Now) -> Vec<Effect> {
         }
         Msg::Changed(data) => {
             if let Some(ui) = app.incident.as_mut().filter(|ui| ui.data.state.id == data.state.id) {
+                if data.state.runs.len() > ui.data.state.runs.len() && app.busy.as_deref() == Some(STARTING) {
+                    app.busy = None;
+                }
                 announce(&ui.data, &data, &mut app.messages, &mut app.message_read, app.now.time);
                 ui.data = *data;
                 app.dirty = true;

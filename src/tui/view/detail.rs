@@ -226,6 +226,11 @@ fn status(
         RunStatus::Finished(Outcome::Succeeded) => {
             lines.extend(one(Role::Good, format!("{} {} in {took}", g.done, run.summary)));
         }
+        RunStatus::Finished(Outcome::Failed)
+            if app.incident.as_ref().is_some_and(|i| next::looked(&i.data.scenario, run)) =>
+        {
+            lines.extend(one(Role::Warning, format!("{} found: {}", g.active, run.summary)));
+        }
         RunStatus::Finished(outcome) => {
             let word = match outcome {
                 Outcome::Cancelled => "stopped",
@@ -256,7 +261,7 @@ fn phase_line(canvas: &Canvas<'_>, phase: &ProgressPhase, columns: usize) -> Vec
         (_, Some(total)) => format!("{} of {}", amount(phase.done), amount(total)),
         (_, None) => format!("{} {}", amount(phase.done), if phase.unit == "bytes" { "" } else { &phase.unit }),
     };
-    let name = format!("{:<8}", phase.name);
+    let name = format!("{:<7} ", phase.name);
     let tail = match permille {
         Some(1000) => " done".to_string(),
         Some(n) => format!(" {:>3} %", n / 10),

@@ -264,7 +264,7 @@ fn facts(canvas: &mut Canvas<'_>, area: Rect, app: &App, data: &Incident) {
         }
         (None, None) => {}
     }
-    if let Some((done, ..)) = &f.contained {
+    if let Some((done, ..)) = f.contained.as_ref().filter(|_| f.promoted.is_none()) {
         fact("writes", Role::Good, format!("{} off ({})", g.done, words::plural(done.len() as u64, "measure")));
     }
     if let Some((_, rows)) = &f.damage {
