@@ -74,7 +74,11 @@ fn main() {
     let took = begun.elapsed();
     times.sort();
     let at = |percent: usize| times[(times.len() - 1) * percent / 100];
-    println!("{lines} lines in {took:.1?}; {} frames ({:.0}/s)", pty.frames() - frames, (pty.frames() - frames) as f64 / took.as_secs_f64());
+    println!(
+        "{lines} lines in {took:.1?}; {} frames ({:.0}/s)",
+        pty.frames() - frames,
+        (pty.frames() - frames) as f64 / took.as_secs_f64()
+    );
     println!("key to frame, {} keys: p50 {:?}, p99 {:?}, slowest {:?}", times.len(), at(50), at(99), at(100));
     let status = std::fs::read_to_string(format!("/proc/{}/status", pty.pid())).unwrap_or_default();
     if let Some(peak) = status.lines().find(|l| l.starts_with("VmHWM")) {
