@@ -235,10 +235,21 @@ impl Instance {
     /// # Errors
     /// It does not start within `limit`; the last lines of its log are the reason.
     pub fn start(&self, limit: Duration) -> Result<()> {
-        let begun = self.begin_start()?;
+        self.ready(&self.begin_start()?, limit)
+    }
+
+    /// As [`Instance::start`], for a server that belongs to the run of this worker: see [`Instance::begin_start_of_run`].
+    ///
+    /// # Errors
+    /// As [`Instance::start`].
+    pub fn start_of_run(&self, limit: Duration) -> Result<()> {
+        self.ready(&self.begin_start_of_run()?, limit)
+    }
+
+    fn ready(&self, begun: &Starting, limit: Duration) -> Result<()> {
         let deadline = Instant::now() + limit;
         loop {
-            match self.poll_start(&begun)? {
+            match self.poll_start(begun)? {
                 State::Ready | State::Standby => return Ok(()),
                 _ if Instant::now() >= deadline => {
                     return Err(Error::target(format!("{} is not ready after {} s", self.place(), limit.as_secs()))
@@ -250,11 +261,25 @@ impl Instance {
         }
     }
 
-    /// Starts the server and returns at once; follow it with [`Instance::poll_start`].
+    /// Starts the server and returns at once; follow it with [`Instance::poll_start`]. It belongs to nobody: when a worker
+    /// that started it dies, nothing tells that it goes on.
     ///
     /// # Errors
     /// Wrong version for the data directory, the log cannot be opened, or `pg_ctl` cannot be run.
     pub fn begin_start(&self) -> Result<Starting> {
+        self.launch(false)
+    }
+
+    /// As [`Instance::begin_start`], for a server that belongs to the run of this worker until that run's end is recorded:
+    /// when the worker dies before, its incident shows that the server goes on. In other processes there is no difference.
+    ///
+    /// # Errors
+    /// As [`Instance::begin_start`].
+    pub fn begin_start_of_run(&self) -> Result<Starting> {
+        self.launch(true)
+    }
+
+    fn launch(&self, of_run: bool) -> Result<Starting> {
         let major = data_version(&self.layout.data)?;
         if major != self.programs.major {
             return Err(Error::target(format!(
@@ -273,7 +298,7 @@ impl Instance {
         }
         // What earlier runs wrote must not be taken for this one's.
         let log_from = std::fs::metadata(&self.layout.log).map_or(0, |m| m.len());
-        let mut pg_ctl = self.programs.detached("pg_ctl", self.user.as_ref());
+        let mut pg_ctl = self.programs.detached("pg_ctl", self.user.as_ref(), of_run)?;
         // -W returns at once. The server would keep any pipe of ours open for its whole life, so it gets none.
         let status = pg_ctl
             .args(["start", "-s", "-W", "-D"])

@@ -121,18 +121,24 @@ impl Programs {
     }
 
     /// As [`Programs::command`], for what starts a server: it also inherits no file of ours above 2, whatever their
-    /// close-on-exec flags say. A server would hold our locks for as long as it lives.
-    pub fn detached(&self, program: &str, user: Option<&UnixUser>) -> Command {
+    /// close-on-exec flags say. A server would hold our locks for as long as it lives. One that belongs to a worker's run
+    /// (`of_run`) holds that run's `servers.lock`, which is let go when the run's end is recorded.
+    ///
+    /// # Errors
+    /// The run's lock is held by somebody else.
+    pub fn detached(&self, program: &str, user: Option<&UnixUser>, of_run: bool) -> Result<Command> {
         // bash, because dash cannot name a file above 9; without bash at least those up to 9 are closed.
         let bash = ["/bin/bash", "/usr/bin/bash", "/usr/local/bin/bash"].iter().find(|p| Path::new(p).is_file());
-        let all = "for f in /proc/self/fd/* /dev/fd/*; do n=${f##*/}; case $n in 0|1|2|*[!0-9]*) ;; \
+        let all = "k=$1; shift; for f in /proc/self/fd/* /dev/fd/*; do n=${f##*/}; case $n in 0|1|2|\"$k\"|*[!0-9]*) ;; \
                    *) eval \"exec $n>&-\" 2>/dev/null ;; esac; done; exec \"$@\"";
-        let some = "exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-; exec \"$@\"";
+        let some = "k=$1; shift; for n in 3 4 5 6 7 8 9; do [ \"$n\" = \"$k\" ] || eval \"exec $n>&-\"; done; exec \"$@\"";
         let mut c = Command::new(bash.copied().unwrap_or("/bin/sh"));
-        c.arg("-c").arg(if bash.is_some() { all } else { some }).arg("breakglass").arg(self.path(program));
+        let kept = if of_run { crate::process::spawn::hold_servers_lock(&mut c)? } else { None };
+        c.arg("-c").arg(if bash.is_some() { all } else { some }).arg("breakglass");
+        c.arg(kept.map(|fd| fd.to_string()).unwrap_or_default()).arg(self.path(program));
         clean(&mut c, &self.bin_dir);
         user::apply(&mut c, user);
-        c
+        Ok(c)
     }
 }
 

@@ -1,8 +1,11 @@
-//! The two locks of a run: `worker.lock` says the worker lives, `children.lock` says something it started lives.
+//! The locks of a run: `worker.lock` says the worker lives, `children.lock` says a child of it lives, `servers.lock` says a
+//! server it started lives and still belongs to the run.
 //!
-//! Both are `flock` locks (what `File::lock` takes on Linux and macOS): they belong to the open file, not to the process, so a
+//! All are `flock` locks (what `File::lock` takes on Linux and macOS): they belong to the open file, not to the process, so a
 //! child that inherits the file holds the lock, also after the worker was killed. `worker.lock` is close-on-exec;
-//! `children.lock` is inherited on purpose by every child except servers meant to stay.
+//! `children.lock` is inherited on purpose by every child except servers. A server that a run starts inherits `servers.lock`
+//! instead: nobody can make it close the file later, but unlocking frees the lock for all who have it open, so the worker
+//! lets the server go with one call when the run's end is recorded.
 
 use std::fs::{File, TryLockError};
 use std::os::fd::{AsRawFd, RawFd};
@@ -17,6 +20,8 @@ use crate::error::{Context, Error, Result};
 pub const WORKER_LOCK: &str = "worker.lock";
 /// Name of the children's lock in a run's folder.
 pub const CHILDREN_LOCK: &str = "children.lock";
+/// Name of the servers' lock in a run's folder.
+pub const SERVERS_LOCK: &str = "servers.lock";
 
 /// How long a worker waits for its locks: a console that probes holds one for an instant.
 const TAKE_DEADLINE: Duration = Duration::from_secs(5);
@@ -28,9 +33,9 @@ pub enum RunLiveness {
     NeverStarted,
     /// The worker holds its lock.
     Running,
-    /// The worker is gone but something it started still runs: watch or stop it, never retry.
+    /// The worker is gone but a child or server of the run still runs: watch or stop it, never retry.
     WorkerDied,
-    /// Nobody holds either lock.
+    /// Nobody holds any of them.
     Gone,
 }
 
@@ -42,13 +47,26 @@ pub(super) fn children_lock_fd() -> Option<RawFd> {
     CHILDREN.get().map(|f| f.as_raw_fd())
 }
 
+/// The servers' lock of this process, once it is a worker. Locked when the first server of the run starts.
+static SERVERS: OnceLock<(Arc<File>, PathBuf)> = OnceLock::new();
+
+/// The descriptor a server shall inherit that belongs to this process's run, locked; none when this process is no worker.
+///
+/// # Errors
+/// Refused when somebody else holds it, which nobody should.
+pub(super) fn servers_lock_fd() -> Result<Option<RawFd>> {
+    let Some((file, path)) = SERVERS.get() else { return Ok(None) };
+    lock_until(file, path)?;
+    Ok(Some(file.as_raw_fd()))
+}
+
 /// The open `children.lock` of this process, when it is a worker. Children started through [`super::ChildSpec`] inherit it by
 /// themselves; this is for whoever starts one in another way.
 pub fn children_lock() -> Option<Arc<File>> {
     CHILDREN.get().cloned()
 }
 
-/// The locks a worker holds. Dropping releases `worker.lock`; `children.lock` is released by [`RunLocks::release`].
+/// The locks a worker holds. Dropping releases `worker.lock`; servers are let go by [`RunLocks::release`].
 #[derive(Debug)]
 pub struct RunLocks {
     worker: File,
@@ -67,12 +85,18 @@ impl RunLocks {
         CHILDREN
             .set(Arc::new(children))
             .map_err(|_| Error::state("this process already holds the locks of a run; a worker works on one"))?;
+        let servers = folder.join(SERVERS_LOCK);
+        let _ = SERVERS.set((Arc::new(open(&servers)?), servers));
         Ok(Self { worker })
     }
 
-    /// Lets both locks go, after the finish was recorded. Children that still run keep `children.lock` held: it is not
-    /// unlocked here, only no longer ours to hold once we exit.
+    /// Lets the locks go, after the finish was recorded. Servers of the run belong to nobody from here on. Children that
+    /// still run keep `children.lock` held: it is not unlocked here, only no longer ours to hold once we exit.
     pub fn release(self) {
+        if let Some((servers, _)) = SERVERS.get() {
+            // For every process that has the file open, the server's among them.
+            let _ = servers.unlock();
+        }
         // Unlock rather than close: a child being forked right now holds a copy of the file for an instant.
         let _ = self.worker.unlock();
     }
@@ -109,7 +133,19 @@ pub fn probe(folder: &Path) -> Result<RunLiveness> {
         Some(true) => return Ok(RunLiveness::Running),
         Some(false) => {}
     }
-    Ok(if held(&folder.join(CHILDREN_LOCK))? == Some(true) { RunLiveness::WorkerDied } else { RunLiveness::Gone })
+    Ok(if left(folder)?.is_empty() { RunLiveness::Gone } else { RunLiveness::WorkerDied })
+}
+
+/// The locks of the run that something holds, the worker's own excepted.
+fn left(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut locks = Vec::new();
+    for name in [CHILDREN_LOCK, SERVERS_LOCK] {
+        let lock = folder.join(name);
+        if held(&lock)? == Some(true) {
+            locks.push(lock);
+        }
+    }
+    Ok(locks)
 }
 
 /// Whether somebody holds an exclusive lock on the file; none when there is no such file.
@@ -161,9 +197,14 @@ pub struct Orphan {
     pub command: String,
 }
 
-/// What of the run in `folder` still runs after its worker died.
+/// What of the run in `folder` still runs after its worker died, without what those started in their turn.
 pub fn orphans(folder: &Path) -> Vec<Orphan> {
-    holders(&folder.join(CHILDREN_LOCK))
+    let all: Vec<u32> = left(folder).unwrap_or_default().iter().flat_map(|lock| holders(lock)).collect();
+    let first = |pid: &u32| parent_of(*pid).is_none_or(|parent| !all.contains(&parent));
+    let mut found: Vec<u32> = all.iter().copied().filter(first).collect();
+    found.sort_unstable();
+    found.dedup();
+    found
         .into_iter()
         .map(|pid| {
             let raw = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -171,6 +212,12 @@ pub fn orphans(folder: &Path) -> Vec<Orphan> {
             Orphan { pid, command: text.trim().chars().take(200).collect() }
         })
         .collect()
+}
+
+/// Field 4 of /proc/PID/stat (proc(5)); the command name before it may hold spaces and parentheses.
+fn parent_of(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
 }
 
 /// Ends what a dead worker left behind: TERM to each process group, up to [`super::group::GRACE`], then KILL. Returns whether the
@@ -183,15 +230,13 @@ pub fn stop_orphans(folder: &Path) -> Result<bool> {
         return Err(Error::refused("the worker of this run is alive")
             .hint("Cancel the run instead: the worker ends its processes in order."));
     }
-    let lock: PathBuf = folder.join(CHILDREN_LOCK);
+    let everybody = || left(folder).map(|locks| locks.iter().flat_map(|lock| holders(lock)).collect::<Vec<u32>>());
     let mut deadline = Instant::now() + super::group::GRACE;
     let mut signal = super::group::terminate as fn(u32);
-    for pid in holders(&lock) {
-        signal(group_of(pid));
-    }
+    everybody()?.into_iter().for_each(|pid| signal(group_of(pid)));
     let mut killed = false;
     loop {
-        if held(&lock)? != Some(true) {
+        if left(folder)?.is_empty() {
             return Ok(true);
         }
         if Instant::now() >= deadline {
@@ -200,9 +245,7 @@ pub fn stop_orphans(folder: &Path) -> Result<bool> {
             }
             killed = true;
             signal = super::group::kill;
-            for pid in holders(&lock) {
-                signal(group_of(pid));
-            }
+            everybody()?.into_iter().for_each(|pid| signal(group_of(pid)));
             deadline = Instant::now() + super::group::GRACE;
         }
         std::thread::sleep(Duration::from_millis(20));

@@ -125,7 +125,7 @@ impl ChildSpec {
         self.stdin = Stdin::Bytes(Zeroizing::new(bytes.into()));
         self
     }
-    /// The child starts something that is meant to stay (a server): it does not hold the run's `children.lock`.
+    /// The child starts something that is meant to stay: it does not hold the run's `children.lock`.
     #[must_use]
     pub fn stays(mut self) -> Self {
         self.stays = true;
@@ -250,6 +250,23 @@ pub fn hold_children_lock(c: &mut Command) {
             c.pre_exec(move || keep_open(fd));
         }
     }
+}
+
+/// Lets a command that starts a server hold the run's `servers.lock`, when this process is a worker: until the run's end is
+/// recorded the server belongs to the run. Returns the number the file has in the child, which must be left open there.
+///
+/// # Errors
+/// Refused when the lock is held by somebody else.
+#[allow(unsafe_code)]
+pub fn hold_servers_lock(c: &mut Command) -> crate::error::Result<Option<i32>> {
+    let held = super::locks::servers_lock_fd()?;
+    if let Some(fd) = held {
+        // SAFETY: as in `ChildSpec::in_child`: one fcntl on a descriptor that a static keeps open.
+        unsafe {
+            c.pre_exec(move || keep_open(fd));
+        }
+    }
+    Ok(held)
 }
 
 /// Clears close-on-exec of an open descriptor. Used in the child only.

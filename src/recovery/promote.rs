@@ -375,6 +375,6 @@ pub fn open_kept(data: &Path, room: &Path, owner: Option<UnixUser>) -> Result<In
         .chain([("port".to_string(), i.port.to_string())])
         .collect();
     i.configure(&settings, None)?;
-    i.start(LIMIT)?;
+    i.start_of_run(LIMIT)?;
     Ok(i)
 }

@@ -445,7 +445,7 @@ async fn replay(
         StopAt::Lsn(lsn) => *lsn,
         _ => request.route.first_lost.as_ref().map_or(request.route.log_end, |c| c.lsn),
     };
-    let begun = instance.begin_start()?;
+    let begun = instance.begin_start_of_run()?;
     let began = Instant::now();
     let at = instance.database("postgres");
     let mut still: Option<(Lsn, Instant)> = None;
