@@ -116,7 +116,10 @@ fn root(ctx: &Ctx, args: &Args, source: Option<&Identity>) -> Result<PathBuf> {
         }
         None => {
             let stamp = now().date_hms().replace([' ', ':', '-'], "");
-            Ok(instances_dir(ctx, source)?.join(format!("shadow-{stamp}")))
+            let first = instances_dir(ctx, source)?.join(format!("shadow-{stamp}"));
+            // What a recovery that died this very second left behind is in the way of its repetition, and never overwritten.
+            let others = (2..).map(|n| PathBuf::from(format!("{}-{n}", first.display())));
+            Ok(std::iter::once(first.clone()).chain(others.take(1000)).find(|d| !d.exists()).unwrap_or(first))
         }
     }
 }

@@ -4,5 +4,5 @@ mod commits;
 mod locate;
 mod promote;
 mod shadow;
-mod shop;
+pub mod shop;
 mod verify;

@@ -5,6 +5,7 @@ mod console;
 mod damage;
 mod flood;
 mod output;
+mod restore;
 mod sql;
 mod store;
 mod worker;
