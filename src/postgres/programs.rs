@@ -131,7 +131,8 @@ impl Programs {
         let bash = ["/bin/bash", "/usr/bin/bash", "/usr/local/bin/bash"].iter().find(|p| Path::new(p).is_file());
         let all = "k=$1; shift; for f in /proc/self/fd/* /dev/fd/*; do n=${f##*/}; case $n in 0|1|2|\"$k\"|*[!0-9]*) ;; \
                    *) eval \"exec $n>&-\" 2>/dev/null ;; esac; done; exec \"$@\"";
-        let some = "k=$1; shift; for n in 3 4 5 6 7 8 9; do [ \"$n\" = \"$k\" ] || eval \"exec $n>&-\"; done; exec \"$@\"";
+        let some =
+            "k=$1; shift; for n in 3 4 5 6 7 8 9; do [ \"$n\" = \"$k\" ] || eval \"exec $n>&-\"; done; exec \"$@\"";
         let mut c = Command::new(bash.copied().unwrap_or("/bin/sh"));
         let kept = if of_run { crate::process::spawn::hold_servers_lock(&mut c)? } else { None };
         c.arg("-c").arg(if bash.is_some() { all } else { some }).arg("breakglass");
