@@ -1,4 +1,4 @@
-//! `breakglass backup create --physical`: a base backup into the repository, read back whole before it counts.
+//! `breakglass backup create`: a dump or a base backup into the repository, read back whole before it counts.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use serde_json::json;
 
 use super::reach::{self, Reporter};
-use super::{Action, Ctx, Done, Preview, Spec};
+use super::{Action, Ctx, Done, Preview, Spec, backup_dump};
 use crate::backup::base::{store_base, verify_backup};
 use crate::error::{Context, Error, Result};
 use crate::model::event::Event;
@@ -25,7 +25,8 @@ impl Action for BackupCreate {
             name: "backup create",
             about: "Take a backup into the repository and read every byte of it back",
             risk: Risk::Change,
-            fallback: "pg_basebackup -D DIR -Ft -X none -c fast on the database host, then copy DIR to a safe place.",
+            fallback: "pg_basebackup -D DIR -Ft -X none -c fast on the database host (or pg_dump -Fc -f FILE, and pg_dumpall \
+                       --globals-only), then copy it to a safe place.",
         }
     }
     fn arguments(&self) -> Command {
@@ -34,18 +35,44 @@ impl Action for BackupCreate {
                 Arg::new("physical")
                     .long("physical")
                     .action(ArgAction::SetTrue)
-                    .help("A base backup of the whole cluster (the only kind so far)"),
+                    .help("A base backup of the whole cluster, for point-in-time recovery; its log must be archived (default)"),
+            )
+            .arg(
+                Arg::new("logical")
+                    .long("logical")
+                    .action(ArgAction::SetTrue)
+                    .conflicts_with("physical")
+                    .help("A dump of the database, with the roles of its server"),
+            )
+            .arg(
+                Arg::new("schema-only")
+                    .long("schema-only")
+                    .action(ArgAction::SetTrue)
+                    .conflicts_with_all(["physical", "logical"])
+                    .help("A dump of the database's definitions, without rows"),
+            )
+            .arg(
+                Arg::new("table")
+                    .long("table")
+                    .value_name("PATTERN")
+                    .action(ArgAction::Append)
+                    .conflicts_with("physical")
+                    .help("Only these tables, as pg_dump's --table reads it; may be repeated"),
             )
             .arg(Arg::new("label").long("label").value_name("TEXT").help("A label to find it by"))
     }
-    fn preview<'a>(&'a self, ctx: &'a Ctx, _: &'a [String]) -> BoxFuture<'a, Result<Preview>> {
+    fn preview<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Preview>> {
         Box::pin(async move {
+            let dump = backup_dump::wanted(&super::parse_matches(self.arguments(), args)?).is_some();
             let at = reach::database(ctx)?;
             let mut c = at.connect_read_only(Duration::from_secs(2), Duration::from_secs(30)).await?;
             let identity = crate::postgres::identity(&mut c, &at).await?;
             let bytes = cluster_bytes(&mut c).await?;
             let lines = vec![
-                format!("reads all of {at} with pg_basebackup, about {} MB", bytes / 1_000_000),
+                match dump {
+                    true => format!("reads {at} with pg_dump"),
+                    false => format!("reads all of {at} with pg_basebackup, about {} MB", bytes / 1_000_000),
+                },
                 format!("writes it, encrypted, to {}", ctx.settings.repository.as_deref().unwrap_or("(no repository)")),
                 "reads it back and checks every byte".into(),
             ];
@@ -54,7 +81,13 @@ impl Action for BackupCreate {
         })
     }
     fn run<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Done>> {
-        Box::pin(create(ctx, self.arguments(), args))
+        Box::pin(async move {
+            let m = super::parse_matches(self.arguments(), args)?;
+            match backup_dump::wanted(&m) {
+                Some(wanted) => backup_dump::create(ctx, wanted).await,
+                None => create(ctx, m.get_one::<String>("label").cloned()).await,
+            }
+        })
     }
 }
 
@@ -65,16 +98,14 @@ async fn cluster_bytes(c: &mut sqlx::PgConnection) -> Result<u64> {
     Ok(u64::try_from(bytes).unwrap_or(0))
 }
 
-async fn create(ctx: &Ctx, arguments: Command, args: &[String]) -> Result<Done> {
-    let m = super::parse_matches(arguments, args)?;
-    let label = m.get_one::<String>("label").cloned();
+async fn create(ctx: &Ctx, label: Option<String>) -> Result<Done> {
     let at = reach::database(ctx)?;
     let mut c = at.connect_read_only(Duration::from_secs(2), Duration::from_secs(30)).await?;
     let identity = crate::postgres::identity(&mut c, &at).await?;
     super::contain::expected(&identity, ctx)?;
     let expected = cluster_bytes(&mut c).await?;
     drop(c);
-    let unlocked = reach::unlocked(ctx)?;
+    let unlocked = reach::unlocked_or_new(ctx).await?;
     let programs = reach::programs(ctx, Some(identity.version_num / 10_000))?;
     // Over a socket with peer authentication only the server's own user may connect.
     let run_as = if at.is_socket() { user::for_server(ctx.settings.run_as.as_deref())? } else { None };
@@ -132,7 +163,7 @@ async fn create(ctx: &Ctx, arguments: Command, args: &[String]) -> Result<Done> 
 }
 
 /// A phase measured in bytes, with its rate and the time left.
-fn measured(name: &'static str, done: u64, total: Option<u64>, begun: Instant) -> Phase {
+pub(super) fn measured(name: &'static str, done: u64, total: Option<u64>, begun: Instant) -> Phase {
     let seconds = begun.elapsed().as_secs_f64();
     let rate = if seconds > 0.2 { Some((done as f64 / seconds) as u64) } else { None };
     let eta_ms = match (rate, total) {

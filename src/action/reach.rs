@@ -1,6 +1,6 @@
 //! From settings and secrets to what actions touch: the database, the repository, the server programs.
 
-use crate::backup::repository::{Repository, Unlocked};
+use crate::backup::repository::{InitOptions, Repository, Unlocked};
 use crate::config::settings::{DATABASE_PASSWORD, REPOSITORY_KEY};
 use crate::error::{Error, Result};
 use crate::postgres::{Database, Programs};
@@ -38,10 +38,40 @@ pub fn source(ctx: &Ctx) -> Result<Database> {
 /// Config when it or its key is not set; refused when the key is not its key; target when it cannot be read.
 pub fn unlocked(ctx: &Ctx) -> Result<Unlocked> {
     let repository = repository(ctx)?;
-    let key = ctx.secrets.get(REPOSITORY_KEY).ok_or_else(|| {
+    repository.unlock(key(ctx)?)
+}
+
+/// As [`unlocked`], and makes the repository when there is none: the first backup needs no other command before it.
+///
+/// # Errors
+/// As [`unlocked`]; when it cannot be made.
+pub async fn unlocked_or_new(ctx: &Ctx) -> Result<Unlocked> {
+    let ctx = ctx.clone();
+    // Deriving the key and, elsewhere, the network take their time: off the loop.
+    super::target::blocking(move || {
+        let key = key(&ctx)?;
+        let url = repository_url(&ctx)?;
+        if Repository::exists(&url)? {
+            return unlocked(&ctx);
+        }
+        let repository = Repository::init(&url, key, &InitOptions::default())?;
+        ctx.out.line(&format!("made a new repository in {}", repository.store().url()));
+        ctx.out.line("keep BACKUP_ENCRYPTION_KEY and a copy of its folder `keys` elsewhere: without both nothing can be read");
+        repository.unlock(key)
+    })
+    .await
+}
+
+fn key(ctx: &Ctx) -> Result<&crate::model::Secret> {
+    ctx.secrets.get(REPOSITORY_KEY).ok_or_else(|| {
         Error::config("the repository's key is not set").hint("set BACKUP_ENCRYPTION_KEY, at least 32 characters")
-    })?;
-    repository.unlock(key)
+    })
+}
+
+fn repository_url(ctx: &Ctx) -> Result<String> {
+    ctx.settings.repository.clone().ok_or_else(|| {
+        Error::config("no repository is configured").hint("set BACKUP_DIR, or repository.url in breakglass.toml")
+    })
 }
 
 /// The repository of the settings.
@@ -49,10 +79,7 @@ pub fn unlocked(ctx: &Ctx) -> Result<Unlocked> {
 /// # Errors
 /// Config when none is set; target when it cannot be read.
 pub fn repository(ctx: &Ctx) -> Result<Repository> {
-    let url = ctx.settings.repository.as_deref().ok_or_else(|| {
-        Error::config("no repository is configured").hint("set BACKUP_DIR, or repository.url in breakglass.toml")
-    })?;
-    Repository::open(url)
+    Repository::open(&repository_url(ctx)?)
 }
 
 /// The server programs of the settings, of this major version if one is given.

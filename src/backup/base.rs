@@ -91,6 +91,8 @@ pub fn store_base<'a>(
         start_lsn: Some(range.start),
         stop_lsn: Some(range.end),
         wal_segment_size: repository.cluster()?.and_then(|c| c.wal_segment_size),
+        database: None,
+        dump_version: None,
         started_at,
         finished_at: now(),
         objects: vec![ObjectRecord::new(&name, &summary)],

@@ -44,6 +44,47 @@ pub struct ObjectRecord {
     pub stored_sha256: String,
 }
 
+impl Manifest {
+    /// The record of one of its objects.
+    ///
+    /// # Errors
+    /// A check failure when it has none of that name.
+    pub fn object(&self, name: &str) -> Result<&ObjectRecord> {
+        self.objects
+            .iter()
+            .find(|o| o.name == name)
+            .ok_or_else(|| Error::check(format!("backup {:?} has no object {name:?}", self.id)))
+    }
+    /// Plain bytes of all its objects.
+    pub fn plain_bytes(&self) -> u64 {
+        self.objects.iter().map(|o| o.plain_bytes).sum()
+    }
+    /// Bytes of all its objects as stored.
+    pub fn stored_bytes(&self) -> u64 {
+        self.objects.iter().map(|o| o.stored_bytes).sum()
+    }
+}
+
+impl BackupKind {
+    /// The word for it in ids and messages.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Physical => "physical",
+            Self::Logical => "logical",
+            Self::SchemaOnly => "schema",
+            Self::Files => "files",
+        }
+    }
+    /// What its objects are.
+    pub fn object_type(self) -> ObjectType {
+        match self {
+            Self::Physical => ObjectType::BaseBackup,
+            Self::Logical | Self::SchemaOnly => ObjectType::LogicalDump,
+            Self::Files => ObjectType::Files,
+        }
+    }
+}
+
 impl ObjectRecord {
     /// The record of an object just written.
     pub fn new(name: &str, summary: &Summary) -> Self {
@@ -97,6 +138,12 @@ pub struct Manifest {
     /// Bytes per WAL segment of the cluster.
     #[serde(default)]
     pub wal_segment_size: Option<u32>,
+    /// Name of the database, of a dump.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
+    /// Version of the `pg_dump` that made it: `pg_restore` must not be older.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dump_version: Option<String>,
     /// When it was begun.
     pub started_at: Time,
     /// When its last byte was stored.

@@ -7,6 +7,7 @@ pub mod base;
 pub mod catalog;
 pub mod container;
 pub mod keys;
+pub mod logical;
 pub mod repository;
 pub mod store;
 pub mod wal;

@@ -133,6 +133,14 @@ impl Repository {
         Ok(repository)
     }
 
+    /// Whether there is a repository at this URL.
+    ///
+    /// # Errors
+    /// The URL cannot be used, or the place cannot be looked at.
+    pub fn exists(url: &str) -> Result<bool> {
+        Ok(DirStore::new(directory_of(url, false)?).size(INFO)?.is_some())
+    }
+
     /// Opens a repository. Needs no secret.
     pub fn open(url: &str) -> Result<Self> {
         Self::open_dir(&directory_of(url, false)?)

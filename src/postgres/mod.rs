@@ -1,20 +1,25 @@
-//! Server programs, live identity, instances, base backup.
+//! Server programs, live identity, instances, base backup, what a dump needs.
 
 pub mod base_backup;
+pub mod client;
 pub mod connect;
 pub mod control;
 pub mod identity;
 pub mod install;
 pub mod instance;
+pub mod inventory;
 pub mod lsn;
 pub mod programs;
+pub mod tool_stream;
 pub mod user;
 pub mod wal;
 
 pub use base_backup::BaseBackup;
+pub use client::Client;
 pub use connect::Database;
 pub use control::Control;
 pub use identity::identity;
 pub use instance::{Instance, Layout, Stop};
 pub use lsn::Lsn;
 pub use programs::Programs;
+pub use tool_stream::ToolStream;

@@ -20,6 +20,8 @@ fn manifest(id: &str) -> Manifest {
         start_lsn: None,
         stop_lsn: None,
         wal_segment_size: None,
+        database: None,
+        dump_version: None,
         started_at: Time::from_micros(1),
         finished_at: Time::from_micros(2),
         objects: Vec::new(),

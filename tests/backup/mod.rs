@@ -8,6 +8,7 @@ pub mod container;
 pub mod crash;
 pub mod hostile;
 pub mod keys;
+pub mod logical;
 pub mod mutations;
 pub mod range;
 pub mod service;

@@ -8,8 +8,9 @@ use std::sync::mpsc::{Receiver, sync_channel};
 
 use serde::Serialize;
 
-use super::super::catalog::{self, Catalog, Change, Manifest, ObjectRecord};
+use super::super::catalog::{self, Catalog, Change, Manifest};
 use super::super::container::{ObjectType, Reader, Summary, from_io, hex, seal, to_io};
+use super::super::logical;
 use super::super::repository::{Unlocked, of_object};
 use super::super::store::sync_dir;
 use super::super::wal::{Continuity, DEFAULT_SEGMENT_SIZE, Depth, Segment, check_continuity, parse_lsn};
@@ -165,14 +166,6 @@ fn make_durable(root: &Path) -> Result<()> {
     }
 }
 
-fn record<'a>(manifest: &'a Manifest, name: &str) -> Result<&'a ObjectRecord> {
-    manifest
-        .objects
-        .iter()
-        .find(|o| o.name == name)
-        .ok_or_else(|| Error::check(format!("backup {:?} has no object {name:?}", manifest.id)))
-}
-
 /// Reads a whole base backup into a sink: authenticated, compared with the catalog's manifest and with PostgreSQL's.
 fn read_base(
     unlocked: &Unlocked,
@@ -184,10 +177,10 @@ fn read_base(
     let name = pg_manifest_name(&manifest.id);
     let missing = |name: &str| Error::check(format!("object {name:?} of backup {:?} is missing", manifest.id));
     let (bytes, summary) = unlocked.read_own(ObjectType::BaseBackup, &name, 1 << 30)?.ok_or_else(|| missing(&name))?;
-    record(manifest, &name)?.check(&summary)?;
+    manifest.object(&name)?.check(&summary)?;
     let pg = PgManifest::parse(&bytes)?;
     let name = tar_name(&manifest.id);
-    let expected = record(manifest, &name)?;
+    let expected = manifest.object(&name)?;
     let reader = unlocked.open_object(ObjectType::BaseBackup, &name)?.ok_or_else(|| missing(&name))?;
     if !reader.written_by_holder() {
         return Err(Error::check(format!("{name:?} was not written by a holder of the repository's key")));
@@ -308,16 +301,18 @@ pub struct Verified {
     pub wal: Option<Continuity>,
 }
 
-/// Reads every byte of a backup and of the log it needs to become consistent; says so in the catalog when all is right.
+/// Reads every byte of a backup, of a base backup also of the log it needs to become consistent; says so in the catalog when all is right.
 ///
 /// # Errors
 /// A check failure that names what is damaged, missing or of another backup.
 pub fn verify_backup(unlocked: &Unlocked, id: &str, progress: Progress<'_>) -> Result<Verified> {
     let manifest = Catalog::load(unlocked)?.find(id)?.manifest.clone();
-    if manifest.kind != catalog::BackupKind::Physical {
-        return Err(Error::usage(format!("backup {id:?} is not a base backup")));
-    }
     let mut done = 0;
+    if manifest.kind != catalog::BackupKind::Physical {
+        let plain_bytes = logical::read_objects(unlocked, &manifest, progress)?;
+        catalog::append(unlocked, &Change::Verified { backup: id.into(), how: "read".into() })?;
+        return Ok(Verified { backup: id.into(), plain_bytes, wal: None });
+    }
     read_base(unlocked, &manifest, &mut Nowhere, 2, &mut |n| {
         done = n;
         progress(n)

@@ -1,0 +1,244 @@
+//! `breakglass backup create --logical|--schema-only`: a dump at one snapshot, with roles and an inventory, into the
+//! repository and read back.
+
+use std::io::Read;
+use std::time::Instant;
+
+use clap::ArgMatches;
+use serde_json::json;
+
+use super::backup_create::measured;
+use super::reach::{self, Reporter};
+use super::{Ctx, Done};
+use crate::backup::base::verify_backup;
+use crate::backup::catalog::{BackupKind, Manifest};
+use crate::backup::logical::{Source, store_dump};
+use crate::backup::repository::Unlocked;
+use crate::error::{Context, Error, Result};
+use crate::model::event::Event;
+use crate::postgres::connect::query_error;
+use crate::postgres::inventory::{Inventory, begin_snapshot, count_rows, inventory};
+use crate::postgres::{Client, Database, ToolStream, user};
+use crate::process::UnixUser;
+use crate::recovery::watch::check_cancel;
+use crate::recovery::{Phase, Watch};
+
+/// What was asked for.
+pub struct Wanted {
+    kind: BackupKind,
+    label: Option<String>,
+    tables: Vec<String>,
+}
+
+/// What was asked for, when it is a dump.
+pub fn wanted(m: &ArgMatches) -> Option<Wanted> {
+    let tables: Vec<String> = m.get_many::<String>("table").map(|t| t.cloned().collect()).unwrap_or_default();
+    let kind = match (m.get_flag("logical"), m.get_flag("schema-only")) {
+        (_, true) => BackupKind::SchemaOnly,
+        (false, false) if tables.is_empty() => return None,
+        _ => BackupKind::Logical,
+    };
+    Some(Wanted { kind, label: m.get_one::<String>("label").cloned(), tables })
+}
+
+/// The programs and the user that make a dump.
+struct Tools {
+    client: Client,
+    run_as: Option<UnixUser>,
+    at: Database,
+}
+
+impl Tools {
+    fn stream(&self, program: &'static str, args: &[String]) -> Result<ToolStream> {
+        let mut c = self.client.command(program, self.run_as.as_ref());
+        c.args(args);
+        for (name, value) in self.at.tool_env() {
+            c.env(name, value.expose());
+        }
+        ToolStream::start(program, c)
+    }
+}
+
+/// Takes the dump.
+///
+/// # Errors
+/// Nothing suitable to dump with, not reachable, not allowed, or it cannot be stored; the catalog is then as before.
+pub async fn create(ctx: &Ctx, wanted: Wanted) -> Result<Done> {
+    let at = reach::database(ctx)?;
+    let (mut c, snapshot) = begin_snapshot(&at).await?;
+    let identity = crate::postgres::identity(&mut c, &at).await?;
+    super::contain::expected(&identity, ctx)?;
+    let client = Client::find(ctx.settings.bin_dir.as_deref(), identity.version_num / 10_000)?;
+    let unlocked = reach::unlocked_or_new(ctx).await?;
+    let system_identifier = identity
+        .system_identifier
+        .parse()
+        .map_err(|e| Error::target(format!("the server says it is {:?}", identity.system_identifier)).why(e))?;
+    let mut contents = inventory(&mut c).await?;
+    let superuser = is_superuser(&mut c).await?;
+    let expected = size_of(&mut c).await?;
+    let source = Source {
+        kind: wanted.kind,
+        label: wanted.label,
+        system_identifier,
+        postgres_version: format!("{}.{}", identity.version_num / 10_000, identity.version_num % 10_000),
+        database: identity.database.clone(),
+        dump_version: client.version(),
+    };
+    // Over a socket with peer authentication only the server's own user may connect.
+    let run_as = if at.is_socket() { user::for_server(ctx.settings.run_as.as_deref())? } else { None };
+    ctx.out.line(&format!("{} dump of {at} with pg_dump {}", source.kind.word(), client.version()));
+    let tools = Tools { client, run_as, at };
+    let mut args: Vec<String> = ["-Fc", "-Z0", "--no-password", "--lock-wait-timeout=60s", "--quote-all-identifiers"]
+        .map(String::from)
+        .to_vec();
+    args.push(format!("--snapshot={snapshot}"));
+    if source.kind == BackupKind::SchemaOnly {
+        args.push("--schema-only".into());
+    }
+    args.extend(wanted.tables.iter().map(|t| format!("--table={t}")));
+    if !wanted.tables.is_empty() {
+        // Which tables a pattern meant only pg_dump knows; counting others would make every restore look wrong.
+        contents.tables.clear();
+    }
+    let (out, cancel) = (ctx.out.clone(), ctx.cancel.clone());
+    let total = if source.kind == BackupKind::SchemaOnly { None } else { Some(expected) };
+    let (send, counted) = tokio::sync::oneshot::channel::<Result<Inventory>>();
+    let work = tokio::task::spawn_blocking(move || -> Result<(Manifest, u64)> {
+        let reporter = Reporter::new(&*out);
+        take(&tools, &args, superuser, &unlocked, &source, total, &reporter, &cancel, counted)
+    });
+    // Rows are counted in the snapshot's own transaction, which pg_dump needs open to its end anyway.
+    let count = async {
+        if wanted.kind == BackupKind::Logical {
+            count_rows(&mut c, &mut contents.tables, |_, _| check_cancel(&ctx.cancel, "the dump was not taken")).await?;
+        }
+        Ok(contents)
+    };
+    let (_, done) = tokio::join!(async { send.send(count.await) }, work);
+    drop(c);
+    let (manifest, plain) = done.state(|| "the backup's thread ended early".into())??;
+    let bytes = manifest.stored_bytes();
+    let summary = format!(
+        "backup {} of database {:?}: {} MB in {} MB stored, every byte verified",
+        manifest.id,
+        identity.database,
+        plain / 1_000_000,
+        bytes / 1_000_000
+    );
+    let document = json!({
+        "id": manifest.id, "kind": manifest.kind, "database": identity.database, "bytes": bytes, "plain_bytes": plain,
+        "verified": true,
+    });
+    let timeline = identity.timeline;
+    Ok(Done::ok(summary)
+        .json(document)
+        .fact(Event::TargetSeen { role: "source".into(), identity })
+        .fact(Event::BackupTaken { id: manifest.id.clone(), bytes, timeline, verified: true }))
+}
+
+/// Runs `pg_dump` and `pg_dumpall`, stores what they write, and reads it back.
+fn take(
+    tools: &Tools,
+    args: &[String],
+    superuser: bool,
+    unlocked: &Unlocked,
+    source: &Source,
+    total: Option<u64>,
+    reporter: &Reporter<'_>,
+    cancel: &tokio_util::sync::CancellationToken,
+    mut counted: tokio::sync::oneshot::Receiver<Result<Inventory>>,
+) -> Result<(Manifest, u64)> {
+    const NOT_TAKEN: &str = "the dump was not taken";
+    // First, because it is small: what a role may not read should be known before an hour of rows.
+    let mut globals_args = vec!["--globals-only".to_string(), "--no-password".into(), "--quote-all-identifiers".into()];
+    globals_args.push(format!("--database={}", as_conninfo(&source.database)));
+    if !superuser {
+        reporter.line("roles are kept without their passwords: only a superuser may read those");
+        globals_args.push("--no-role-passwords".into());
+    }
+    let mut stream = tools.stream("pg_dumpall", &globals_args)?;
+    let mut globals = Vec::new();
+    stream.read_to_end(&mut globals).target(|| "reading the roles".into())?;
+    stream.finish()?;
+    check_cancel(cancel, NOT_TAKEN)?;
+
+    let begun = Instant::now();
+    let mut dump = tools.stream("pg_dump", args)?;
+    let stop = dump.canceller();
+    let stored = {
+        let mut progress = |bytes: u64| {
+            if cancel.is_cancelled() {
+                stop();
+            }
+            reporter.phase(&measured("dump", bytes, total.map(|t| t.max(bytes)), begun));
+            check_cancel(cancel, NOT_TAKEN)
+        };
+        store_dump(unlocked, source, &mut dump, &mut progress)
+    };
+    // What pg_dump says explains an archive that broke off better than the break itself; what the repository says of a
+    // full disk explains better than pg_dump, whose reader went away.
+    let (stored, finished) = (stored, dump.finish());
+    // A count that failed ended the transaction, and with it the snapshot that pg_dump then misses.
+    if (stored.is_err() || finished.is_err())
+        && let Ok(Err(e)) = counted.try_recv()
+    {
+        return Err(explained(e));
+    }
+    let pending = match (stored, finished) {
+        (Ok(pending), Ok(_)) => pending,
+        (Err(e), Err(_)) if e.kind == crate::error::ErrorKind::Target || e.kind == crate::error::ErrorKind::Refused => {
+            check_cancel(cancel, NOT_TAKEN)?;
+            return Err(e);
+        }
+        (_, Err(e)) | (Err(e), Ok(_)) => {
+            check_cancel(cancel, NOT_TAKEN)?;
+            return Err(explained(e));
+        }
+    };
+    reporter.phase(&Phase { name: "count", unit: "tables", text: "counting rows".into(), ..Phase::default() });
+    let contents = counted.blocking_recv().state(|| "nobody counted the rows".into())??;
+    check_cancel(cancel, NOT_TAKEN)?;
+    let manifest = pending.commit(&globals, &contents)?;
+    let plain = manifest.plain_bytes();
+    reporter.line(&format!("stored {} in {:.1} s, reading it back", manifest.id, begun.elapsed().as_secs_f64()));
+    let begun = Instant::now();
+    verify_backup(unlocked, &manifest.id, &mut |bytes| {
+        reporter.phase(&measured("verify", bytes, Some(plain), begun));
+        check_cancel(cancel, "the backup is stored but was not read back")
+    })?;
+    Ok((manifest, plain))
+}
+
+/// A database's name as pg_dumpall takes it: it reads anything with `=` in it as connection parameters.
+fn as_conninfo(name: &str) -> String {
+    if name.contains('=') || name.contains("://") {
+        return format!("dbname='{}'", name.replace('\\', "\\\\").replace('\'', "\\'"));
+    }
+    name.to_string()
+}
+
+/// Adds what to do to what `pg_dump` said.
+fn explained(mut error: Error) -> Error {
+    for (words, hint) in [
+        ("permission denied", "dump as the owner, a superuser, or a role with pg_read_all_data"),
+        ("row-level security", "dump as a role with BYPASSRLS: a dump of some rows is not a backup"),
+        ("lock", "something holds a lock that conflicts with reading; look at pg_stat_activity"),
+    ] {
+        if error.why.contains(words) {
+            error = error.hint(hint);
+        }
+    }
+    error
+}
+
+async fn is_superuser(c: &mut sqlx::PgConnection) -> Result<bool> {
+    let sql = "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user";
+    sqlx::query_scalar(sql).fetch_one(c).await.map_err(|e| query_error(sql, &e))
+}
+
+async fn size_of(c: &mut sqlx::PgConnection) -> Result<u64> {
+    let sql = "SELECT pg_catalog.pg_database_size(current_database())";
+    let bytes: i64 = sqlx::query_scalar(sql).fetch_one(c).await.map_err(|e| query_error(sql, &e))?;
+    Ok(u64::try_from(bytes).unwrap_or(0))
+}

@@ -1,0 +1,100 @@
+//! A PostgreSQL tool whose output is read as a stream: what it says on stderr is kept, and only its end says that the
+//! stream was whole.
+
+use std::io::{self, Read};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::thread::JoinHandle;
+
+use crate::error::{Context, Error, Result};
+use crate::model::CleanText;
+
+/// A tool that is being read. Read it to its end, then call [`ToolStream::finish`]. Dropping it early ends the tool.
+#[derive(Debug)]
+pub struct ToolStream {
+    name: &'static str,
+    child: Child,
+    out: ChildStdout,
+    errors: Option<JoinHandle<String>>,
+    read: u64,
+}
+
+impl ToolStream {
+    /// Starts the command with its output piped. `name` is for messages.
+    ///
+    /// # Errors
+    /// It cannot be run.
+    pub fn start(name: &'static str, mut command: Command) -> Result<Self> {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().target(|| format!("cannot run {name}"))?;
+        let pipe = || Error::state(format!("{name} has no pipe"));
+        let out = child.stdout.take().ok_or_else(pipe)?;
+        let mut err = child.stderr.take().ok_or_else(pipe)?;
+        let errors = std::thread::spawn(move || {
+            // Kept: the last 8 KiB. A reader that stopped would block the program.
+            let mut kept: Vec<u8> = Vec::new();
+            let mut buf = [0u8; 4096];
+            while let Ok(n) = err.read(&mut buf) {
+                if n == 0 {
+                    break;
+                }
+                kept.extend_from_slice(&buf[..n]);
+                let over = kept.len().saturating_sub(8192);
+                kept.drain(..over);
+            }
+            String::from_utf8_lossy(&kept).into_owned()
+        });
+        Ok(Self { name, child, out, errors: Some(errors), read: 0 })
+    }
+
+    /// Bytes read so far.
+    pub fn so_far(&self) -> u64 {
+        self.read
+    }
+
+    /// What ends the tool from another thread, while this one waits in a read. Valid until [`ToolStream::finish`] returns.
+    pub fn canceller(&self) -> impl Fn() + Send + Sync + 'static {
+        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
+        move || {
+            if let Some(pid) = pid {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+            }
+        }
+    }
+
+    /// Waits for the tool's end and says whether what was read is whole. Returns the bytes read.
+    ///
+    /// # Errors
+    /// The tool failed; its words, cleaned and on one line, are the reason.
+    pub fn finish(mut self) -> Result<u64> {
+        // Whoever stops reading early must not wait for a tool that waits for them.
+        let mut rest = [0u8; 4096];
+        let unread = self.out.read(&mut rest).unwrap_or(0);
+        if unread > 0 {
+            return Err(Error::state(format!("the output of {} was not read to its end", self.name)));
+        }
+        let status = self.child.wait().target(|| format!("cannot wait for {}", self.name))?;
+        let words = self.errors.take().and_then(|h| h.join().ok()).unwrap_or_default();
+        if status.success() {
+            return Ok(self.read);
+        }
+        let words = CleanText::text(words.trim()).to_string().replace('\n', " | ");
+        Err(Error::target(format!("{} failed", self.name)).why(words))
+    }
+}
+
+impl Read for ToolStream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.out.read(buf)?;
+        self.read += n as u64;
+        Ok(n)
+    }
+}
+
+impl Drop for ToolStream {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
