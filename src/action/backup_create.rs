@@ -31,12 +31,9 @@ impl Action for BackupCreate {
     }
     fn arguments(&self) -> Command {
         Command::new("create")
-            .arg(
-                Arg::new("physical")
-                    .long("physical")
-                    .action(ArgAction::SetTrue)
-                    .help("A base backup of the whole cluster, for point-in-time recovery; its log must be archived (default)"),
-            )
+            .arg(Arg::new("physical").long("physical").action(ArgAction::SetTrue).help(
+                "A base backup of the whole cluster, for point-in-time recovery; its log must be archived (default)",
+            ))
             .arg(
                 Arg::new("logical")
                     .long("logical")

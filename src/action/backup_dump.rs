@@ -111,7 +111,8 @@ pub async fn create(ctx: &Ctx, wanted: Wanted) -> Result<Done> {
     // Rows are counted in the snapshot's own transaction, which pg_dump needs open to its end anyway.
     let count = async {
         if wanted.kind == BackupKind::Logical {
-            count_rows(&mut c, &mut contents.tables, |_, _| check_cancel(&ctx.cancel, "the dump was not taken")).await?;
+            count_rows(&mut c, &mut contents.tables, |_, _| check_cancel(&ctx.cancel, "the dump was not taken"))
+                .await?;
         }
         Ok(contents)
     };

@@ -56,7 +56,9 @@ pub async fn unlocked_or_new(ctx: &Ctx) -> Result<Unlocked> {
         }
         let repository = Repository::init(&url, key, &InitOptions::default())?;
         ctx.out.line(&format!("made a new repository in {}", repository.store().url()));
-        ctx.out.line("keep BACKUP_ENCRYPTION_KEY and a copy of its folder `keys` elsewhere: without both nothing can be read");
+        ctx.out.line(
+            "keep BACKUP_ENCRYPTION_KEY and a copy of its folder `keys` elsewhere: without both nothing can be read",
+        );
         repository.unlock(key)
     })
     .await

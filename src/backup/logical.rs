@@ -129,8 +129,7 @@ impl PendingDump<'_> {
         if dump.commit(Existing::Keep)? == Committed::Kept {
             return Err(taken(&dump_name(&manifest.id)));
         }
-        let inventory =
-            serde_json::to_vec(inventory).map_err(|e| Error::state("writing the inventory").why(e))?;
+        let inventory = serde_json::to_vec(inventory).map_err(|e| Error::state("writing the inventory").why(e))?;
         for (name, bytes) in
             [(globals_name(&manifest.id), globals), (inventory_name(&manifest.id), inventory.as_slice())]
         {
