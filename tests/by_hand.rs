@@ -1,12 +1,20 @@
 //! The whole drill by keys in a terminal of 80×24: whoever does what the console says is next gets to the end. Its console
 //! is killed in the middle of the restore and resumed.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
+
+use breakglass::incident::{Run, RunStatus};
+use breakglass::runtime::Incident;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::pty::Pty;
 
-/// How long a drill by hand may take on a loaded machine.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// How long a part of the drill may take on a loaded machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How long a key may take to show before it counts as one that changes nothing.
+const UNSEEN: Duration = Duration::from_secs(10);
 
 /// The key the screen says is next, and what it does; the key is empty when there is nothing to do but wait.
 fn next(screen: &str) -> (String, String) {
@@ -21,6 +29,7 @@ fn next(screen: &str) -> (String, String) {
 /// Does what the screen says is next, once.
 fn obey(pty: &Pty, screen: &str) {
     let (key, _) = next(screen);
+    assert!(!screen.contains("refused, nothing was touched"), "what was next is refused:\n{screen}");
     // Questions first: what is asked is answered as a responder would who has read it.
     if screen.contains("run something that destroys") {
         pty.send(b"shop\r");
@@ -28,21 +37,24 @@ fn obey(pty: &Pty, screen: &str) {
         pty.send(b"drill by hand\r");
     } else if screen.contains("╭─ declare") {
         pty.keys("enter");
-    } else if screen.contains("refused, nothing was touched") {
-        panic!("what was next is refused:\n{screen}");
     } else if !key.is_empty() {
         pty.keys(&key);
     }
-    // The next look is taken when the key has shown, or a little later when it changes nothing that is seen.
+    // The next look is taken when the key has shown, or a good while later when it changes nothing that is seen: a key
+    // pressed a second time must not answer a question that comes up late.
     let begun = Instant::now();
-    while begun.elapsed() < Duration::from_secs(3) {
+    while begun.elapsed() < UNSEEN {
         let now = pty.screen();
-        let settled = now.lines().last().is_some_and(|l| !l.trim().is_empty());
-        if settled && next(&now) != next(screen) {
+        if whole(&now) && next(&now) != next(screen) {
             return;
         }
         std::thread::yield_now();
     }
+}
+
+/// Whether the screen is one that was drawn to its end.
+fn whole(screen: &str) -> bool {
+    screen.lines().last().is_some_and(|l| !l.trim().is_empty())
 }
 
 /// Goes on until the screen holds a text.
@@ -58,6 +70,62 @@ fn until(pty: &Pty, what: &str) -> String {
     }
 }
 
+/// The only incident there is.
+fn incident(home: &Path) -> Incident {
+    let dir = std::fs::read_dir(home.join("incidents")).unwrap().next().unwrap().unwrap().path();
+    Incident::open(&dir, Default::default()).unwrap()
+}
+
+/// Every restore that was started in it.
+fn restores(incident: &Incident) -> Vec<Run> {
+    let all = incident.state().unwrap().runs.values();
+    all.filter(|r| r.action == "pitr restore" && r.status != RunStatus::Withdrawn).cloned().collect()
+}
+
+/// The worker of the restore, held up once it has printed something. Let go when dropped, so that nothing stays behind.
+struct Held(Pid);
+
+impl Held {
+    fn restore(home: &Path) -> (Self, Run) {
+        let begun = Instant::now();
+        loop {
+            let incident = incident(home);
+            let printed = |run: &Run| std::fs::metadata(incident.run_dir(run.id).join("output.log"));
+            if let Some(run) = restores(&incident).first()
+                && let Some((pid, _)) = run.worker
+                && printed(run).is_ok_and(|m| m.len() > 0)
+            {
+                let held = Self(Pid::from_raw(pid as i32).unwrap());
+                kill_process(held.0, Signal::STOP).unwrap();
+                let run = restores(&self::incident(home)).remove(0);
+                assert_eq!(run.status, RunStatus::Running, "held up in the middle");
+                return (held, run);
+            }
+            assert!(begun.elapsed() < PATIENCE, "the restore does not begin");
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = kill_process(self.0, Signal::CONT);
+    }
+}
+
+/// The seconds of the clock that follows a word on the screen: `RTO  12:43`.
+fn clock(screen: &str, word: &str) -> u64 {
+    let (_, rest) = screen.split_once(word).unwrap_or_else(|| panic!("no {word:?}:\n{screen}"));
+    let digits = rest.trim_start().split(|c: char| c != ':' && !c.is_ascii_digit()).next().unwrap_or_default();
+    digits.split(':').fold(0, |all, part| all * 60 + part.parse::<u64>().unwrap())
+}
+
+/// The rows of the output's pane.
+fn output(screen: &str) -> Vec<String> {
+    let all = screen.lines().skip_while(|l| !l.contains("output of run")).skip(1);
+    all.filter_map(|l| l.split_once(['│', '┤'])).map(|(_, right)| right.trim().to_string()).filter(|r| !r.is_empty()).collect()
+}
+
 #[test]
 fn the_obvious_next_thing_leads_through_the_whole_drill() {
     let home = tempfile::tempdir().unwrap();
@@ -67,24 +135,44 @@ fn the_obvious_next_thing_leads_through_the_whole_drill() {
 
     // Up to the restore, which is left running by a console that dies.
     until(&first, "pitr restore --to");
-    first.wait("the step of the restore", |s| s.contains("▶●  6") || s.contains("▶·  6"));
+    first.wait_long("the step of the restore", PATIENCE, |s| s.contains("▶●  6") || s.contains("▶·  6"));
     first.keys("r");
-    first.wait_text("will run, exactly");
+    first.wait_long("the question", PATIENCE, |s| s.contains("will run, exactly"));
     first.keys("y");
-    first.wait("it runs", |s| s.contains("nothing to do but watch") || s.contains("✓ stands before"));
-    first.signal(rustix::process::Signal::KILL);
+    let (held, run) = Held::restore(home.path());
+    let going = |s: &str| whole(s) && s.contains(&format!("output of run {}", run.id)) && !output(s).is_empty();
+    let before = first.wait_long("it runs and prints", PATIENCE, |s| going(s) && s.contains("running for"));
+    first.signal(Signal::KILL);
     drop(first);
 
+    // The same step, the same clock, the same action still running, with its output.
     let mut second = Pty::breakglass((80, 24), &["resume"], &envs);
-    let screen = second.wait("the same step", |s| s.contains("▶●  6 Recover") || s.contains("▶✓  6 Recover"));
-    assert!(screen.contains("DRILL") && screen.contains("STEPS                  5 of 12"), "{screen}");
+    let after = second.wait_long("the same", PATIENCE, |s| going(s) && s.contains("running for"));
+    assert!(after.contains("DRILL") && after.contains("▶●  6 Recover"), "{after}");
+    assert!(after.contains("STEPS                  5 of 12"), "{after}");
+    for word in ["RTO ", "running for "] {
+        assert!(clock(&after, word) >= clock(&before, word), "{word}goes on:\n{before}\n{after}");
+    }
+    assert_eq!(clock(&after, "RPO  loses "), clock(&before, "RPO  loses "), "what is lost is the same");
+    let seen = output(&before);
+    assert!(seen.iter().all(|line| output(&after).contains(line)), "{seen:?}\n{after}");
+    assert!(next(&after).0.is_empty(), "nothing to do but watch:\n{after}");
+    drop(held);
+
     let screen = until(&second, "closed: drill by hand");
     assert!(screen.contains(" met "), "the objectives are met:\n{screen}");
     second.keys("t");
-    let screen = second.wait_text("The umpire judged");
+    let screen = second.wait_long("the judgement", PATIENCE, |s| s.contains("The umpire judged"));
     assert!(screen.contains("judged: passed"), "{screen}");
-    // The sandbox is cleared away before the console is left.
+    let ran: Vec<_> = restores(&incident(home.path())).iter().map(|r| (r.id, r.started.clone())).collect();
+    assert_eq!(ran, [(run.id, run.started)], "it ran once, and it is the one that was going on");
+
+    // The timeline leaves the program, in every format.
+    second.keys("E");
+    second.wait_long("the export", PATIENCE, |s| s.contains("4 files of the timeline in"));
+    let exports = std::fs::read_dir(home.path().join("exports")).unwrap().next().unwrap().unwrap().path();
+    assert_eq!(std::fs::read_dir(&exports).unwrap().count(), 4, "{}", exports.display());
     second.keys("q");
-    assert_eq!(second.wait_exit().code(), Some(0));
     second.wait_sane();
+    assert_eq!(second.wait_exit().code(), Some(0));
 }

@@ -87,7 +87,8 @@ fn incident(cmd: Cmd, app: &App) -> Option<String> {
         }
         Cmd::Resolve
             if !state.open_runs().any(|r| {
-                r.status == RunStatus::Unknown || ui.data.workers.get(&r.id) == Some(&Worker::ChildrenOnly)
+                let asks = matches!(ui.data.workers.get(&r.id), Some(Worker::ChildrenOnly(_) | Worker::Elsewhere(_)));
+                r.status == RunStatus::Unknown || asks
             }) =>
         {
             Some("no outcome is in question".into())

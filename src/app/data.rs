@@ -108,14 +108,51 @@ pub enum Recording {
 }
 
 /// A run's worker, as its locks tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Worker {
     /// Its lock is held.
     Alive,
-    /// Its lock is free, its children's is held: the worker died, its processes go on.
-    ChildrenOnly,
+    /// It runs on this other host, whose locks cannot be seen from here.
+    Elsewhere(CleanText),
+    /// Its lock is free, its children's is held: the worker died, its processes go on. None are listed when this account
+    /// may not see them.
+    ChildrenOnly(Vec<Process>),
     /// Both are free.
     Gone,
+}
+
+/// A process that a dead worker left behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// Its id.
+    pub pid: u32,
+    /// Its command line.
+    pub command: CleanText,
+}
+
+impl Process {
+    /// Its id and the name of its program.
+    pub fn short(&self) -> String {
+        let program = self.command.as_str().split(' ').next().unwrap_or("");
+        format!("{} {}", self.pid, program.rsplit('/').next().unwrap_or("")).trim_end().to_string()
+    }
+}
+
+impl Incident {
+    /// What the worker of a run left behind when it died; none when it did not die or nothing is left.
+    pub fn left_behind(&self, run: RunId) -> Option<&[Process]> {
+        match self.workers.get(&run) {
+            Some(Worker::ChildrenOnly(processes)) => Some(processes),
+            _ => None,
+        }
+    }
+    /// The other host that a run's worker is on.
+    pub fn elsewhere(&self, run: RunId) -> Option<&CleanText> {
+        match self.workers.get(&run) {
+            Some(Worker::Elsewhere(host)) => Some(host),
+            _ => None,
+        }
+    }
 }
 
 /// Lines that grow while they are looked at. Lines are numbered from 0; the oldest may be gone from memory.

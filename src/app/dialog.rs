@@ -72,6 +72,8 @@ pub enum Ask {
     Unknown(RunId),
     /// The worker died, its processes go on.
     Died(RunId),
+    /// The worker is on another host, which may be gone.
+    Elsewhere(RunId),
     /// Service is back.
     Restored,
     /// Close the incident.
@@ -191,6 +193,14 @@ impl Dialog {
                 &[
                     ("watch", "let its processes go on and look at them"),
                     ("stop them", "TERM to its processes, KILL after 5 s"),
+                ],
+                0,
+            )],
+            Ask::Elsewhere(_) => vec![Field::choice(
+                "",
+                &[
+                    ("watch", "its host lives: wait for what it records"),
+                    ("it is gone", "the host is gone for good: then its outcome is unknown"),
                 ],
                 0,
             )],

@@ -6,7 +6,7 @@ use crate::model::event::Kind;
 use crate::model::plan::{Phase, Risk};
 
 use super::command::Cmd;
-use super::data::{Recording, Worker};
+use super::data::Recording;
 use super::{App, HomeRow, IncidentUi, Screen};
 use crate::action::runnable;
 
@@ -72,7 +72,7 @@ pub fn incident(ui: &IncidentUi) -> Next {
     if let Some(run) = state.open_runs().find(|r| r.status == RunStatus::Unknown) {
         return next(Cmd::Resolve, format!("say what became of run {}: {}", run.id, short(&run.shown)));
     }
-    if let Some(run) = state.open_runs().find(|r| data.workers.get(&r.id) == Some(&Worker::ChildrenOnly)) {
+    if let Some(run) = state.open_runs().find(|r| data.left_behind(r.id).is_some()) {
         return next(
             Cmd::Resolve,
             format!("the worker of run {} died, its processes go on: watch or stop them", run.id),
@@ -85,6 +85,9 @@ pub fn incident(ui: &IncidentUi) -> Next {
             .and_then(|p| p.eta_ms)
             .map(|ms| format!(", about {} left", crate::model::format_clock(std::time::Duration::from_millis(ms))));
         let verb = if run.cancel_requested { "is stopping" } else { "is going on" };
+        if let Some(host) = data.elsewhere(run.id) {
+            return next(Cmd::Resolve, format!("only if {host} is gone; else watch: run {} {verb} there", run.id));
+        }
         return wait(format!("nothing to do but watch: run {} {verb}{}", run.id, left.unwrap_or_default()));
     }
     if let (Some(_), None, Some((true, _, _))) = (&state.facts.promoted, &state.restored, &state.facts.health) {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::data::Process;
 use crate::model::Time;
 use crate::model::target::Loss;
 
@@ -35,6 +36,16 @@ pub fn about(d: Duration) -> String {
 pub fn ago(then: Time, now: Time) -> String {
     let d = now.since(then);
     if d.as_secs() < 5 { "just now".into() } else { format!("{} ago", about(d)) }
+}
+
+/// `4711 pg_basebackup, 4712 tar and 3 more`; `its processes` when none can be seen.
+pub fn processes(left: &[Process]) -> String {
+    if left.is_empty() {
+        return "its processes".into();
+    }
+    let named: Vec<String> = left.iter().take(2).map(Process::short).collect();
+    let more = if left.len() > 2 { format!(" and {} more", left.len() - 2) } else { String::new() };
+    format!("{}{more}", named.join(", "))
 }
 
 /// `1.71 GB`, `212 MB`, `830 B` (powers of 1000).

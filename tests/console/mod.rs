@@ -4,7 +4,7 @@ mod keys;
 
 use crate::support::console::*;
 use breakglass::app::command::Cmd;
-use breakglass::app::data::{Recording, Worker};
+use breakglass::app::data::{Process, Recording, Worker};
 use breakglass::app::dialog::Ask;
 use breakglass::app::next::obvious;
 use breakglass::app::update::update;
@@ -12,7 +12,7 @@ use breakglass::app::{App, Effect, Msg, Pane, Preview, Screen, Tone};
 use breakglass::incident::Command;
 use breakglass::model::event::{Event, Kind, Outcome};
 use breakglass::model::plan::Risk;
-use breakglass::model::{StepId, Time};
+use breakglass::model::{CleanText, StepId, Time};
 use std::time::Duration;
 
 const SIZE: (u16, u16) = (80, 24);
@@ -313,13 +313,29 @@ fn a_lost_run_is_never_run_again() {
 fn a_dead_worker_with_live_children_offers_watch_or_stop() {
     let mut data = recovering_data(Kind::Real);
     let run = *data.workers.keys().next().unwrap();
-    data.workers.insert(run, Worker::ChildrenOnly);
+    let left = Process { pid: 4733, command: CleanText::text("/usr/bin/tar -x") };
+    data.workers.insert(run, Worker::ChildrenOnly(vec![left]));
     let mut app = with_incident(SIZE, 343, data);
     assert_eq!(obvious(&app).cmd, Some(Cmd::Resolve));
     assert_eq!(runs(&press(&mut app, "r")), 0, "retry is never offered");
     app.dialogs.clear();
     assert_eq!(press(&mut app, "o enter"), vec![], "watch is the default");
     assert_eq!(press(&mut app, "o tab enter"), vec![Effect::StopProcesses(run)]);
+    // A dead worker obeys no cancel: x leads to the same question.
+    assert_eq!(press(&mut app, "x tab enter"), vec![Effect::StopProcesses(run)]);
+}
+
+#[test]
+fn a_run_on_another_host_is_watched_unless_its_host_is_gone() {
+    let mut data = recovering_data(Kind::Real);
+    let run = *data.workers.keys().next().unwrap();
+    data.workers.insert(run, Worker::Elsewhere(CleanText::text("bastion2")));
+    let mut app = with_incident(SIZE, 343, data);
+    assert!(obvious(&app).text.contains("bastion2"), "{:?}", obvious(&app));
+    assert_eq!(runs(&press(&mut app, "r")), 0, "retry is never offered");
+    app.dialogs.clear();
+    assert_eq!(press(&mut app, "o enter"), vec![], "watch is the default");
+    assert_eq!(press(&mut app, "o tab enter"), vec![Effect::Submit(Command::LoseRun { run }, None)]);
 }
 
 #[test]

@@ -5,12 +5,12 @@ mod sizes;
 mod styles;
 
 use crate::support::console::*;
-use breakglass::app::data::{Recording, Worker};
+use breakglass::app::data::{Process, Recording, Worker};
 use breakglass::app::dialog::Ask;
 use breakglass::app::{App, Effect, Msg, Preview, Screen, Tone};
 use breakglass::model::event::{Event, Kind, Outcome, Verdict};
 use breakglass::model::plan::Risk;
-use breakglass::model::{RunId, StepId};
+use breakglass::model::{CleanText, RunId, StepId};
 
 /// The sizes every screen is kept at.
 const SIZES: [(u16, u16); 4] = [(80, 24), (120, 40), (200, 60), (60, 16)];
@@ -84,7 +84,21 @@ fn lost(size: (u16, u16)) -> App {
 fn died(size: (u16, u16)) -> App {
     let mut data = recovering_data(Kind::Real);
     let run = *data.workers.keys().next().unwrap();
-    data.workers.insert(run, Worker::ChildrenOnly);
+    let process = |pid, command| Process { pid, command: CleanText::text(command) };
+    let left = vec![
+        process(4720, "/usr/lib/postgresql/15/bin/postgres -D /var/tmp/shadow"),
+        process(4733, "sh -c breakglass wal fetch --repository file:///backups %f %p --and a very long command line of it"),
+        process(4734, "tar -x"),
+    ];
+    data.workers.insert(run, Worker::ChildrenOnly(left));
+    with_incident(size, 343, data)
+}
+
+/// A run whose worker is on another host.
+fn elsewhere(size: (u16, u16)) -> App {
+    let mut data = recovering_data(Kind::Real);
+    let run = *data.workers.keys().next().unwrap();
+    data.workers.insert(run, Worker::Elsewhere(CleanText::text("bastion2")));
     with_incident(size, 343, data)
 }
 
@@ -149,6 +163,17 @@ pub fn shots() -> Vec<Shot> {
             a.home.problems = vec!["cannot read \"runbooks/x.md\": permission denied".into()];
             a
         }),
+        shot("home-problems", |size| {
+            let mut a = app(size, 343);
+            a.home.incidents = incidents();
+            a.home.problems = vec![
+                "the state directory /srv/shared/breakglass cannot be written: read-only file system (name another one with BREAKGLASS_HOME or state_dir)".into(),
+                "cannot read \"runbooks/payments.md\": permission denied".into(),
+                "incident 20261102T0812Z-region-outage-11aa cannot be read: record 17 does not fit the one before".into(),
+                "cannot read \"runbooks/x.md\": it is not UTF-8".into(),
+            ];
+            a
+        }),
         shot("home-loading", |size| {
             let mut a = app(size, 343);
             a.home = Default::default();
@@ -191,6 +216,7 @@ pub fn shots() -> Vec<Shot> {
         }),
         shot("outcome-unknown", lost),
         shot("worker-died", died),
+        shot("elsewhere", elsewhere),
         shot("message-good", |size| {
             let mut a = recovering_app(size);
             a.say(Tone::Good, "run 19 succeeded: 2 moments found".into());
@@ -260,6 +286,7 @@ pub fn shots() -> Vec<Shot> {
         shot("dialog-cancel", |size| pressed(real(size), "x")),
         shot("dialog-unknown", |size| pressed(lost(size), "o")),
         shot("dialog-died", |size| pressed(died(size), "o")),
+        shot("dialog-elsewhere", |size| pressed(elsewhere(size), "o")),
         shot("dialog-restored", |size| pressed(with_incident(size, 414, ended(Kind::Real, false).data()), "R")),
         shot("dialog-close", |size| pressed(real(size), "C")),
         shot("dialog-adopt", |size| {
@@ -305,6 +332,7 @@ fn shot_of_dialog(ask: &Ask) -> &'static str {
         Ask::Cancel(_) => "dialog-cancel",
         Ask::Unknown(_) => "dialog-unknown",
         Ask::Died(_) => "dialog-died",
+        Ask::Elsewhere(_) => "dialog-elsewhere",
         Ask::Restored => "dialog-restored",
         Ask::Close => "dialog-close",
         Ask::Adopt(_) => "dialog-adopt",
@@ -353,7 +381,7 @@ fn a_shot_shows_what_its_name_says() {
         }
     }
     assert_eq!(screens.len(), 6, "screens with a shot: {screens:?}");
-    assert_eq!(dialogs.len(), 23, "dialogs with a shot: {dialogs:?}");
+    assert_eq!(dialogs.len(), 24, "dialogs with a shot: {dialogs:?}");
 }
 
 #[test]

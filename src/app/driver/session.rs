@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::World;
 use super::output::Follow;
-use crate::app::data::{Incident as Data, Recording, RowKind, TimelineRow, Worker};
+use crate::app::data::{Incident as Data, Process, Recording, RowKind, TimelineRow, Worker};
 use crate::config::{Secrets, Settings};
 use crate::drill::session::settings_for;
 use crate::error::{Error, Result};
@@ -21,6 +21,7 @@ use crate::journal::clock::Clock;
 use crate::model::event::Kind;
 use crate::model::plan::Scenario;
 use crate::model::{Actor, CleanText, Digest, IncidentId, Record, RunId, Seq, Time};
+use crate::process::locks::Orphan;
 use crate::runtime::adopt::START_GRACE;
 use crate::runtime::{History, Incident, Job, Opening, RunHealth, SubmitError, actor, look, policy, start_run};
 
@@ -274,8 +275,9 @@ impl Session {
                 .into_iter()
                 .map(|(run, health)| {
                     let worker = match health {
-                        RunHealth::Starting | RunHealth::Running | RunHealth::Elsewhere(_) => Worker::Alive,
-                        RunHealth::WorkerDied(_) => Worker::ChildrenOnly,
+                        RunHealth::Starting | RunHealth::Running => Worker::Alive,
+                        RunHealth::Elsewhere(host) => Worker::Elsewhere(CleanText::text(&host)),
+                        RunHealth::WorkerDied(left) => Worker::ChildrenOnly(left.iter().map(process).collect()),
                         RunHealth::Unknown => Worker::Gone,
                     };
                     (run, worker)
@@ -360,6 +362,10 @@ impl Session {
             outputs,
         }
     }
+}
+
+fn process(left: &Orphan) -> Process {
+    Process { pid: left.pid, command: CleanText::text(&left.command) }
 }
 
 fn now(clock: &Clock) -> Now {

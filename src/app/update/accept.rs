@@ -134,6 +134,11 @@ fn act(app: &mut App, dialog: &Dialog, out: &mut Vec<Effect>) -> Result<(), Stri
                 out.push(Effect::StopProcesses(*run));
             }
         }
+        Ask::Elsewhere(run) => {
+            if dialog.value(0) == "it is gone" {
+                out.push(submit(Command::LoseRun { run: *run }));
+            }
+        }
         Ask::Restored => {
             let at = parse_when(dialog.value(1), now)?;
             out.push(submit(Command::RestoreService { at, how: say(0, "how you know")? }));

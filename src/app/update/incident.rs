@@ -5,7 +5,6 @@ use crate::model::RunId;
 use crate::model::plan::Risk;
 
 use super::super::command::Cmd;
-use super::super::data::Worker;
 use super::super::dialog::{Ask, Dialog, Field, SEVERITIES};
 use super::super::{App, Effect, IncidentUi, Pane, Preview, Screen, StepsUi, Tone};
 use super::motion;
@@ -57,14 +56,20 @@ fn steps(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
                 let shown = ui.output.run.and_then(|id| ui.data.state.runs.get(&id)).filter(going);
                 shown.or_else(|| ui.data.state.open_runs().find(going)).map(|r| r.id)
             });
-            app.dialogs.extend(running.map(|r| Dialog::new(Ask::Cancel(r))));
+            // A dead worker obeys no cancel: what it left behind is stopped in another way.
+            let died = |r: RunId| app.incident.as_ref().is_some_and(|ui| ui.data.left_behind(r).is_some());
+            let ask = running.map(|r| if died(r) { Ask::Died(r) } else { Ask::Cancel(r) });
+            app.dialogs.extend(ask.map(Dialog::new));
         }
         Cmd::Resolve => {
             let ask = app.incident.as_ref().and_then(|ui| {
                 let unknown = ui.data.state.open_runs().find(|r| r.status == RunStatus::Unknown);
-                let died =
-                    || ui.data.state.open_runs().find(|r| ui.data.workers.get(&r.id) == Some(&Worker::ChildrenOnly));
-                unknown.map(|r| Ask::Unknown(r.id)).or_else(|| died().map(|r| Ask::Died(r.id)))
+                let died = || ui.data.state.open_runs().find(|r| ui.data.left_behind(r.id).is_some());
+                let elsewhere = || ui.data.state.open_runs().find(|r| ui.data.elsewhere(r.id).is_some());
+                unknown
+                    .map(|r| Ask::Unknown(r.id))
+                    .or_else(|| died().map(|r| Ask::Died(r.id)))
+                    .or_else(|| elsewhere().map(|r| Ask::Elsewhere(r.id)))
             });
             app.dialogs.extend(ask.map(Dialog::new));
         }

@@ -3,8 +3,8 @@
 use ratatui::layout::Rect;
 
 use crate::action::runnable;
-use crate::action::{Progress, ProgressPhase};
-use crate::app::data::Worker;
+use crate::action::ProgressPhase;
+use crate::app::data::Incident;
 use crate::app::{App, IncidentUi, Pane, Shown, next, words};
 use crate::incident::{Run, RunStatus};
 use crate::model::event::Outcome;
@@ -176,9 +176,7 @@ fn command(canvas: &Canvas<'_>, app: &App, ui: Option<&IncidentUi>, step: &Step,
         lines.push(vec![p(Role::Warning, format!("{names} has no value yet"))]);
     }
     if let Some(run) = ui.and_then(|u| u.data.state.last_run_of(&step.id)) {
-        let died = ui.is_some_and(|u| u.data.workers.get(&run.id) == Some(&Worker::ChildrenOnly));
-        let progress = ui.and_then(|u| u.data.progress.get(&run.id));
-        lines.extend(status(canvas, app, progress, run, died, columns));
+        lines.extend(status(canvas, app, ui.map(|u| &u.data), run, columns));
     }
     lines
 }
@@ -187,13 +185,13 @@ fn command(canvas: &Canvas<'_>, app: &App, ui: Option<&IncidentUi>, step: &Step,
 fn status(
     canvas: &Canvas<'_>,
     app: &App,
-    progress: Option<&Progress>,
+    data: Option<&Incident>,
     run: &Run,
-    died: bool,
     columns: usize,
 ) -> Vec<Vec<Piece>> {
     let g = canvas.glyphs();
     let mut lines = Vec::new();
+    let progress = data.and_then(|d| d.progress.get(&run.id));
     let one = |role: Role, text: String| -> Vec<Vec<Piece>> {
         wrap(&text, columns, 2).into_iter().take(2).map(|l| vec![p(role, l)]).collect()
     };
@@ -208,8 +206,8 @@ fn status(
                 lines.push(phase_line(canvas, phase, columns));
             }
             let since = run.started.as_ref().unwrap_or(&run.requested).elapsed(&app.now);
-            if died {
-                let text = format!("{} its worker died, its processes go on: never run it a second time", g.unknown);
+            if let Some(left) = data.and_then(|d| d.left_behind(run.id)) {
+                let text = format!("{} worker died, {} go on: never run it twice", g.unknown, words::processes(left));
                 lines.extend(one(Role::Danger, text));
                 return lines;
             }
@@ -218,6 +216,9 @@ fn status(
             } else {
                 format!("{} running for {}", g.active, format_clock(since))
             };
+            if let Some(host) = data.and_then(|d| d.elsewhere(run.id)) {
+                text.push_str(&format!(" on {host}, known only by what it records"));
+            }
             if let Some(ms) = progress.and_then(|p| p.eta_ms) {
                 text.push_str(&format!(", about {} left", format_clock(std::time::Duration::from_millis(ms))));
             }

@@ -11,6 +11,9 @@ use crate::tui::theme::Role;
 
 use super::canvas::{Canvas, Piece, chop, p, width, wrap};
 
+/// Processes of a dead worker that are listed one by one.
+const LEFT_BEHIND: usize = 4;
+
 /// The word on the button that does it.
 pub(super) fn yes_word(ask: &Ask) -> &'static str {
     match ask {
@@ -29,7 +32,7 @@ pub(super) fn yes_word(ask: &Ask) -> &'static str {
         Ask::OtherMoment => "look at it",
         Ask::Cancel(_) => "stop it",
         Ask::Unknown(_) => "record it",
-        Ask::Died(_) | Ask::Quit => "choose",
+        Ask::Died(_) | Ask::Elsewhere(_) | Ask::Quit => "choose",
         Ask::Restored => "service is back",
         Ask::Close => "close it",
         Ask::Adopt(_) => "use the new plan",
@@ -49,6 +52,7 @@ fn content(app: &App, ask: &Ask, columns: usize) -> (&'static str, Role, Vec<Vec
             );
         }
     };
+    let ui = app.incident.as_ref();
     let run_of = |run: RunId| app.incident.as_ref().and_then(|i| i.data.state.runs.get(&run));
     let step_of = |id: &crate::model::StepId| {
         let s = app.incident.as_ref().map(|i| &i.data.scenario);
@@ -216,9 +220,33 @@ fn content(app: &App, ask: &Ask, columns: usize) -> (&'static str, Role, Vec<Vec
             if let Some(r) = run_of(*run) {
                 say(&mut lines, Role::Text, &format!("The worker of run {run} died. What it started goes on:"));
                 code(&mut lines, &r.shown);
+                let left = ui.and_then(|u| u.data.left_behind(*run)).unwrap_or_default();
+                for process in left.iter().take(LEFT_BEHIND) {
+                    let text = format!("  {}  {}", process.pid, process.command);
+                    lines.extend(chop(&text, columns).into_iter().take(1).map(|l| vec![p(Role::Info, l)]));
+                }
+                let more = left.len().saturating_sub(LEFT_BEHIND);
+                if more > 0 {
+                    say(&mut lines, Role::Muted, &format!("  and {more} more"));
+                }
+                let pids: Vec<String> = left.iter().map(|l| l.pid.to_string()).collect();
+                match pids.is_empty() {
+                    true => say(&mut lines, Role::Text, "They belong to another account, which alone can see them."),
+                    false => say(&mut lines, Role::Text, &format!("To look: ps -fp {}", pids.join(","))),
+                }
                 say(&mut lines, Role::Warning, "Do not run it a second time while they live.");
             }
             ("worker died, its processes go on", Role::Danger, lines)
+        }
+        Ask::Elsewhere(run) => {
+            if let Some(r) = run_of(*run) {
+                let host = ui.and_then(|u| u.data.elsewhere(*run)).map_or("another host", |h| h.as_str());
+                say(&mut lines, Role::Text, &format!("Run {run} was started on {host}:"));
+                code(&mut lines, &r.shown);
+                let text = "Whether it lives cannot be seen from here, only what it records. It is never run a second time.";
+                say(&mut lines, Role::Warning, text);
+            }
+            ("the run is on another host", Role::Warning, lines)
         }
         Ask::Restored => {
             say(

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ratatui::layout::Rect;
 
-use crate::app::data::{Incident, Recording, Worker};
+use crate::app::data::{Incident, Recording};
 use crate::app::next::looked;
 use crate::app::{App, IncidentUi, Screen, words};
 use crate::incident::forecast::{Course, Forecast, forecast};
@@ -253,8 +253,9 @@ fn banners(ui: &IncidentUi) -> Vec<(Role, String)> {
                 Role::Real,
                 format!("OUTCOME UNKNOWN of run {}: {}. It is never run again by itself.", run.id, run.shown),
             ));
-        } else if ui.data.workers.get(&run.id) == Some(&Worker::ChildrenOnly) {
-            out.push((Role::Real, format!("WORKER DIED, its processes go on: run {}: {}", run.id, run.shown)));
+        } else if let Some(left) = ui.data.left_behind(run.id) {
+            let which = if left.is_empty() { "seen by another account only".into() } else { words::processes(left) };
+            out.push((Role::Real, format!("WORKER DIED, its processes go on: {which} (run {}: {})", run.id, run.shown)));
         }
     }
     out.truncate(2);
@@ -270,7 +271,7 @@ pub fn step_state(canvas: &Canvas<'_>, data: &Incident, id: &StepId) -> (&'stati
         use crate::model::event::Outcome;
         match run.status {
             RunStatus::Requested => return (g.active, "starting", Role::Info),
-            RunStatus::Running if data.workers.get(&run.id) == Some(&Worker::ChildrenOnly) => {
+            RunStatus::Running if data.left_behind(run.id).is_some() => {
                 return (g.unknown, "worker died", Role::Danger);
             }
             RunStatus::Running if run.cancel_requested => return (g.active, "stopping", Role::Warning),

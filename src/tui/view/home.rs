@@ -26,10 +26,11 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, shown: &mut S
     header(canvas, area, app);
     let wide = area.width >= 120;
     let body = Rect { y: area.y + 2, height: area.height.saturating_sub(2), ..area };
-    let rows = lines(app);
+    let list_width = if wide { (area.width * 6 / 10).min(110) } else { area.width };
+    let rows = lines(app, list_width.saturating_sub(4) as usize, (body.height / 3) as usize);
     let needed = rows.len() as u16;
     let (list, detail) = if wide {
-        let left = (area.width * 6 / 10).min(110);
+        let left = list_width;
         let list = Rect { width: left, ..body };
         canvas.wall(body.x + left, body.y, body.bottom(), Role::Border);
         (list, Rect { x: body.x + left + 1, width: body.width - left - 1, ..body })
@@ -71,7 +72,9 @@ enum Line {
     Gap,
 }
 
-fn lines(app: &App) -> Vec<Line> {
+/// Everything in the list. Problems stand before the scenarios, whole, because what is missing there is missing for these
+/// reasons; they take `problem_rows` rows at most.
+fn lines(app: &App, columns: usize, problem_rows: usize) -> Vec<Line> {
     let mut out = Vec::new();
     let rows = app.home_rows();
     let mut index = 0;
@@ -81,6 +84,26 @@ fn lines(app: &App) -> Vec<Line> {
         for row in incidents {
             out.push(Line::Row(index, *row));
             index += 1;
+        }
+        out.push(Line::Gap);
+    }
+    if !app.home.problems.is_empty() {
+        out.push(Line::Heading("PROBLEMS"));
+        let wrapped: Vec<Vec<String>> = app.home.problems.iter().map(|p| wrap(p, columns, 2)).collect();
+        let all: usize = wrapped.iter().map(Vec::len).sum();
+        let room = if all <= problem_rows { all } else { problem_rows.saturating_sub(1).max(1) };
+        let (mut used, mut told) = (0, 0);
+        for rows in &wrapped {
+            // The first is shown as far as there is room, the others whole or not at all.
+            if told > 0 && used + rows.len() > room {
+                break;
+            }
+            out.extend(rows.iter().take(room).map(|r| Line::Remark(Role::Warning, r.clone())));
+            used += rows.len();
+            told += 1;
+        }
+        if told < wrapped.len() {
+            out.push(Line::Remark(Role::Muted, format!("and {} more", wrapped.len() - told)));
         }
         out.push(Line::Gap);
     }
@@ -100,9 +123,6 @@ fn lines(app: &App) -> Vec<Line> {
         let text = if app.home_loaded { "no plan was found" } else { "reading plans" };
         out.push(Line::Remark(Role::Muted, text.into()));
     }
-    for problem in &app.home.problems {
-        out.push(Line::Remark(Role::Warning, problem.clone()));
-    }
     out
 }
 
@@ -111,7 +131,8 @@ fn draw_list(canvas: &mut Canvas<'_>, area: Rect, app: &App, rows: &[Line], show
     let selected = app.home_list.selected;
     let at = rows.iter().position(|l| matches!(l, Line::Row(i, _) if *i == selected)).unwrap_or(0);
     // The headings above the first row stay in sight with it.
-    let top = if selected == 0 { 0 } else { super::scroll_to(at, area.height as usize, rows.len()) };
+    let first = selected == 0 && at < area.height as usize;
+    let top = if first { 0 } else { super::scroll_to(at, area.height as usize, rows.len()) };
     shown.list_rows = area.height as usize;
     for (row, line) in rows.iter().skip(top).take(area.height as usize).enumerate() {
         let row = row as u16;
