@@ -123,7 +123,10 @@ fn clock(screen: &str, word: &str) -> u64 {
 /// The rows of the output's pane.
 fn output(screen: &str) -> Vec<String> {
     let all = screen.lines().skip_while(|l| !l.contains("output of run")).skip(1);
-    all.filter_map(|l| l.split_once(['│', '┤'])).map(|(_, right)| right.trim().to_string()).filter(|r| !r.is_empty()).collect()
+    all.filter_map(|l| l.split_once(['│', '┤']))
+        .map(|(_, right)| right.trim().to_string())
+        .filter(|r| !r.is_empty())
+        .collect()
 }
 
 #[test]

@@ -87,7 +87,10 @@ fn died(size: (u16, u16)) -> App {
     let process = |pid, command| Process { pid, command: CleanText::text(command) };
     let left = vec![
         process(4720, "/usr/lib/postgresql/15/bin/postgres -D /var/tmp/shadow"),
-        process(4733, "sh -c breakglass wal fetch --repository file:///backups %f %p --and a very long command line of it"),
+        process(
+            4733,
+            "sh -c breakglass wal fetch --repository file:///backups %f %p --and a very long command line of it",
+        ),
         process(4734, "tar -x"),
     ];
     data.workers.insert(run, Worker::ChildrenOnly(left));

@@ -2,8 +2,8 @@
 
 use ratatui::layout::Rect;
 
-use crate::action::runnable;
 use crate::action::ProgressPhase;
+use crate::action::runnable;
 use crate::app::data::Incident;
 use crate::app::{App, IncidentUi, Pane, Shown, next, words};
 use crate::incident::{Run, RunStatus};
@@ -182,13 +182,7 @@ fn command(canvas: &Canvas<'_>, app: &App, ui: Option<&IncidentUi>, step: &Step,
 }
 
 /// How a run is going or went.
-fn status(
-    canvas: &Canvas<'_>,
-    app: &App,
-    data: Option<&Incident>,
-    run: &Run,
-    columns: usize,
-) -> Vec<Vec<Piece>> {
+fn status(canvas: &Canvas<'_>, app: &App, data: Option<&Incident>, run: &Run, columns: usize) -> Vec<Vec<Piece>> {
     let g = canvas.glyphs();
     let mut lines = Vec::new();
     let progress = data.and_then(|d| d.progress.get(&run.id));

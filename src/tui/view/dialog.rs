@@ -243,7 +243,8 @@ fn content(app: &App, ask: &Ask, columns: usize) -> (&'static str, Role, Vec<Vec
                 let host = ui.and_then(|u| u.data.elsewhere(*run)).map_or("another host", |h| h.as_str());
                 say(&mut lines, Role::Text, &format!("Run {run} was started on {host}:"));
                 code(&mut lines, &r.shown);
-                let text = "Whether it lives cannot be seen from here, only what it records. It is never run a second time.";
+                let text =
+                    "Whether it lives cannot be seen from here, only what it records. It is never run a second time.";
                 say(&mut lines, Role::Warning, text);
             }
             ("the run is on another host", Role::Warning, lines)

@@ -255,7 +255,10 @@ fn banners(ui: &IncidentUi) -> Vec<(Role, String)> {
             ));
         } else if let Some(left) = ui.data.left_behind(run.id) {
             let which = if left.is_empty() { "seen by another account only".into() } else { words::processes(left) };
-            out.push((Role::Real, format!("WORKER DIED, its processes go on: {which} (run {}: {})", run.id, run.shown)));
+            out.push((
+                Role::Real,
+                format!("WORKER DIED, its processes go on: {which} (run {}: {})", run.id, run.shown),
+            ));
         }
     }
     out.truncate(2);
