@@ -13,6 +13,7 @@ pub mod health;
 pub mod log_suspects;
 pub mod output;
 pub mod pitr_locate;
+pub mod pitr_partial;
 pub mod pitr_promote;
 pub mod pitr_range;
 pub mod pitr_restore;

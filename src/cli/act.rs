@@ -43,7 +43,7 @@ pub fn add_actions(mut root: Command, registry: &Registry) -> Command {
 
 fn family_about(family: &str) -> &'static str {
     match family {
-        "pitr" => "Point-in-time recovery: find the moment, restore beside, verify, promote, salvage",
+        "pitr" => "Point-in-time recovery: find the moment, restore beside, verify, promote, bring back, salvage",
         "backup" => "Encrypted backups of PostgreSQL",
         _ => "",
     }

@@ -246,7 +246,10 @@ pub fn join_key(parts: &[String]) -> String {
 }
 
 /// Which of these keys the table has, by their position. Uses the primary key's index.
-async fn keys_there(c: &mut PgConnection, table: &Table, keys: &[Vec<String>]) -> Result<Vec<usize>> {
+///
+/// # Errors
+/// The query fails.
+pub async fn keys_there(c: &mut PgConnection, table: &Table, keys: &[Vec<String>]) -> Result<Vec<usize>> {
     let mut arrays = Vec::new();
     let mut names = Vec::new();
     let mut equal = Vec::new();

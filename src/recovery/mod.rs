@@ -1,5 +1,5 @@
 //! Point-in-time recovery: what is reachable, finding the moment, an instance beside the damaged one, verification,
-//! promotion, and what was lost.
+//! promotion, what was lost, and rows brought back without promoting.
 
 pub mod archived;
 pub mod commits;
@@ -7,6 +7,7 @@ pub mod exposure;
 pub mod health;
 pub mod locate;
 pub mod loss;
+pub mod partial;
 pub mod promote;
 pub mod range;
 pub mod salvage;

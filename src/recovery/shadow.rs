@@ -297,22 +297,29 @@ fn bytes_phase(done: u64, total: u64, took: Duration) -> Phase {
 }
 
 /// Our executable as the server's user can run it: itself, or a copy in the shadow's folder when it lies where that user
-/// cannot go.
+/// cannot go, or was replaced since we were started.
 fn usable_helper(request: &Request) -> Result<PathBuf> {
-    let Some(u) = &request.user else { return Ok(request.helper.clone()) };
-    let mut c = std::process::Command::new(&request.helper);
+    // The server's shell is another process: there, `/proc/self/exe` is the shell.
+    let named = match std::fs::read_link(&request.helper) {
+        Ok(file) if request.helper.starts_with("/proc") => file,
+        _ => request.helper.clone(),
+    };
+    let user = request.user.as_ref();
+    let mut c = std::process::Command::new(&named);
     c.arg("--version").env_clear().current_dir("/").stdin(std::process::Stdio::null());
     c.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
-    user::apply(&mut c, Some(u));
+    user::apply(&mut c, user);
     if c.status().is_ok_and(|s| s.success()) {
-        return Ok(request.helper.clone());
+        return Ok(named);
     }
     use std::os::unix::fs::PermissionsExt;
     let copy = request.root.join("breakglass");
-    let what = || format!("cannot copy {:?} for user {:?}", request.helper.display(), u.name);
+    let what = || format!("cannot copy {:?} for the server", request.helper.display());
     std::fs::copy(&request.helper, &copy).target(what)?;
     std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o755)).target(what)?;
-    std::os::unix::fs::chown(&copy, Some(u.uid), Some(u.gid)).target(what)?;
+    if let Some(u) = user {
+        std::os::unix::fs::chown(&copy, Some(u.uid), Some(u.gid)).target(what)?;
+    }
     Ok(copy)
 }
 

@@ -2,6 +2,7 @@
 
 mod commits;
 mod locate;
+mod partial;
 mod promote;
 mod shadow;
 pub mod shop;

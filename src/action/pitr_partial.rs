@@ -1,0 +1,300 @@
+//! `pitr partial`: tables, or their lost rows, out of the recovered instance into the live database; and back out again.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args as _, Command, ValueEnum};
+use futures::future::BoxFuture;
+use sqlx::postgres::PgConnection;
+
+use super::target::{Follow, blocking, database_name, expected, now, parse_args, shadow, unlock};
+use super::{Action, Ctx, Done, Preview, Spec, reach};
+use crate::error::{Error, Result};
+use crate::model::event::Event;
+use crate::model::parse_duration;
+use crate::model::plan::Risk;
+use crate::model::target::Identity;
+use crate::postgres::connect::run as sql;
+use crate::postgres::identity;
+use crate::recovery::partial::undo::{Record, undo};
+use crate::recovery::partial::{self, Definitions, Options, Part, apply, open};
+use crate::recovery::shadow::Shadow;
+use crate::recovery::verify;
+
+/// The action `pitr partial`.
+pub struct Partial;
+
+/// Which rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Rows {
+    /// Rows that the shadow has and the live table has not
+    Lost,
+    /// Rows that the damaging transactions wrote last: their former values
+    Damaged,
+    /// Both
+    All,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+struct Args {
+    /// Table to bring back, schema.table or table; as often as needed
+    #[arg(long = "table", value_name = "TABLE")]
+    tables: Vec<String>,
+    /// Which rows
+    #[arg(long, value_enum, default_value = "lost")]
+    rows: Rows,
+    /// Only rows of the shadow that meet this SQL condition
+    #[arg(long = "where", value_name = "CONDITION")]
+    condition: Option<String>,
+    /// Damaging transaction, instead of those that the shadow was built to be rid of; as often as needed
+    #[arg(long = "damaged-by", value_name = "XID")]
+    damaged_by: Vec<u32>,
+    /// Also rows of other tables that were deleted with the returning ones (ON DELETE CASCADE)
+    #[arg(long)]
+    with_children: bool,
+    /// Let the tables' own triggers fire; they do not by default
+    #[arg(long)]
+    fire_triggers: bool,
+    /// End the isolated shadow's recovery first, when the change it stands before keeps the table locked there
+    #[arg(long)]
+    open_shadow: bool,
+    /// Say what would be done, and stop
+    #[arg(long)]
+    dry_run: bool,
+    /// Undo the partial recovery noted in this folder
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["tables", "condition", "damaged_by", "with_children"])]
+    undo: Option<PathBuf>,
+    /// Folder for the record that undo needs; a new one beside the shadow or in the incident by default
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Folder of the recovered instance; the incident's by default
+    #[arg(long, value_name = "DIR")]
+    shadow: Option<PathBuf>,
+    /// Longest wait for a lock in the live database
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "5s")]
+    lock_timeout: Duration,
+    /// Longest time for one statement
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "30m")]
+    statement_timeout: Duration,
+}
+
+impl Action for Partial {
+    fn spec(&self) -> Spec {
+        Spec {
+            name: "pitr partial",
+            about: "Bring a table or its lost rows back into the live database",
+            risk: Risk::Change,
+            fallback: "pg_dump the table from the recovered instance into a scratch schema of the live database, then \
+                       INSERT … SELECT … ON CONFLICT DO NOTHING in one transaction, referenced tables first.",
+        }
+    }
+    fn arguments(&self) -> Command {
+        Args::augment_args(Command::new("partial"))
+    }
+    fn preview<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Preview>> {
+        Box::pin(async move {
+            let args: Args = parse_args(self.arguments(), args)?;
+            let (mut live, id) = connect(ctx, &args).await?;
+            let lines = match &args.undo {
+                Some(folder) => undo_lines(&Record::load(folder)?),
+                None => {
+                    let (parts, _) = look(ctx, &args, &mut live, &id).await?;
+                    lines(&parts)
+                }
+            };
+            let facts = vec![Event::TargetSeen { role: "source".into(), identity: id.clone() }];
+            Ok(Preview { lines, target: Some(id), facts })
+        })
+    }
+    fn risk(&self, args: &[String]) -> Risk {
+        if args.iter().any(|a| a == "--dry-run") { Risk::Read } else { Risk::Change }
+    }
+    fn run<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Done>> {
+        Box::pin(async move { run(ctx, &parse_args(self.arguments(), args)?).await })
+    }
+}
+
+/// The live database, writable, everything pinned that changes how a value looks; who it is on this very connection.
+async fn connect(ctx: &Ctx, args: &Args) -> Result<(PgConnection, Identity)> {
+    let at = reach::database(ctx)?;
+    let mut c = verify::open(&at, args.statement_timeout).await?;
+    let pins = format!("SET default_transaction_read_only = off; SET lock_timeout = {}", args.lock_timeout.as_millis());
+    sql(&mut c, &pins).await?;
+    let id = identity(&mut c, &at).await?;
+    expected(ctx, &id, at.host() == id.host)?;
+    Ok((c, id))
+}
+
+/// The shadow, seen to be the same cluster as it was.
+async fn connect_shadow(ctx: &Ctx, args: &Args, live: &Identity) -> Result<(Shadow, PgConnection, Definitions)> {
+    let s = shadow(ctx, args.shadow.as_deref())?;
+    let at = s.database(&database_name(ctx))?;
+    let mut c = verify::open(&at, args.statement_timeout).await?;
+    let id = identity(&mut c, &at).await?;
+    if id.system_identifier != live.system_identifier {
+        return Err(Error::refused(format!("the recovered instance is of cluster {}", id.system_identifier))
+            .why(format!("the live database is of cluster {}", live.system_identifier))
+            .hint("name the right one with --shadow"));
+    }
+    open::untouched(&s, &mut c).await?;
+    let programs = s.instance()?.programs;
+    Ok((s, c, Definitions { programs, shadow: at }))
+}
+
+fn options(args: &Args, s: &Shadow) -> Result<Options> {
+    let damaged_by = match args.rows {
+        Rows::Lost => Vec::new(),
+        _ if args.damaged_by.is_empty() => s.suspects.clone(),
+        _ => args.damaged_by.clone(),
+    };
+    if args.rows != Rows::Lost && damaged_by.is_empty() {
+        return Err(Error::usage("which transactions did the damage is not known")
+            .hint("find them with breakglass pitr locate, then name them with --damaged-by XID"));
+    }
+    Ok(Options {
+        tables: args.tables.clone(),
+        lost: args.rows != Rows::Damaged,
+        damaged_by,
+        with_children: args.with_children,
+        condition: args.condition.clone(),
+        fire_triggers: args.fire_triggers,
+    })
+}
+
+/// Stages and rolls back.
+async fn look(ctx: &Ctx, args: &Args, live: &mut PgConnection, id: &Identity) -> Result<(Vec<Part>, Shadow)> {
+    let (s, mut there, definitions) = connect_shadow(ctx, args, id).await?;
+    let follow = Follow::new(ctx);
+    partial::begin(live, &mut there).await?;
+    let plan =
+        partial::prepare(live, &mut there, &definitions, &options(args, &s)?, &*follow, &ctx.cancel).await?;
+    sql(live, "ROLLBACK").await?;
+    Ok((plan.parts(), s))
+}
+
+/// What is to be done, for people.
+fn lines(parts: &[Part]) -> Vec<String> {
+    let mut out = Vec::new();
+    for p in parts {
+        let mut line = format!("{}: ", p.table);
+        if p.recreated {
+            line.push_str("the table is made again, with ");
+        }
+        line.push_str(&format!("{} lost rows", p.lost));
+        if p.damaged > 0 {
+            line.push_str(&format!(", {} damaged rows to their former values", p.damaged));
+        }
+        if !p.examples.is_empty() {
+            line.push_str(&format!(" (such as {})", p.examples.join("; ")));
+        }
+        out.push(line);
+        let mut more = |text: String| out.push(format!("  {text}"));
+        if let Some(why) = &p.because {
+            more(format!("because {why}"));
+        }
+        if p.newer_kept > 0 {
+            more(format!("{} left out: newer rows have their unique values", p.newer_kept));
+        }
+        if p.blocked > 0 {
+            more(format!("{} left out: what they reference is nowhere any more", p.blocked));
+        }
+        if !p.silent_triggers.is_empty() {
+            more(format!("triggers that do not fire: {}; writers wait meanwhile", p.silent_triggers.join(", ")));
+        }
+        if !p.other_columns.is_empty() {
+            more(format!("columns of one side only: {}", p.other_columns.join(", ")));
+        }
+        if !p.foreign_keys.is_empty() {
+            more(format!("foreign keys made again: {}", p.foreign_keys.join(", ")));
+        }
+    }
+    if parts.iter().any(|p| p.lost > 0 && !p.recreated) {
+        out.push("rows deleted on purpose since then come back, too: narrow with --where".into());
+    }
+    out
+}
+
+fn undo_lines(r: &Record) -> Vec<String> {
+    let each = r.tables.iter().map(|t| {
+        let what = if t.recreated { "drops the table again, " } else { "" };
+        format!("{}: {what}{} rows go again, {} get the values they had on {}", t.table, t.brought_back, t.put_back, r.at)
+    });
+    each.chain(["rows changed since stay as they are".to_string()]).collect()
+}
+
+fn folder(ctx: &Ctx, args: &Args, s: &Shadow) -> Result<PathBuf> {
+    let stamp = now().date_hms().replace([' ', ':', '-'], "");
+    let beside = |root: &Path| root.join("partial").join(&stamp);
+    let folder = match (&args.out, &ctx.incident_dir) {
+        (Some(out), Some(dir)) => dir.join(out),
+        (Some(out), None) => out.clone(),
+        (None, Some(dir)) => beside(dir),
+        (None, None) => beside(&s.root),
+    };
+    let folder = std::path::absolute(&folder)
+        .map_err(|e| Error::usage(format!("{:?} is not a folder", folder.display())).why(e))?;
+    if folder.exists() {
+        return Err(Error::refused(format!("{:?} exists already", folder.display())).hint("name a new folder with --out"));
+    }
+    Ok(folder)
+}
+
+async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
+    let (mut live, id) = connect(ctx, args).await?;
+    let fact = Event::TargetSeen { role: "source".into(), identity: id.clone() };
+    if let Some(folder) = &args.undo {
+        let record = Record::load(folder)?;
+        if args.dry_run {
+            let lines = undo_lines(&record);
+            lines.iter().for_each(|l| ctx.out.line(l));
+            return Ok(Done::ok("nothing was changed").json(serde_json::json!({"dry_run": true, "record": record})));
+        }
+        let undone = undo(&mut live, &record, folder).await?;
+        let sum = |f: fn(&partial::undo::Undone) -> u64| undone.iter().map(f).sum::<u64>();
+        let text = format!(
+            "undone: {} rows taken out again, {} put back, {} kept because they were changed or are referenced since",
+            sum(|u| u.removed),
+            sum(|u| u.restored),
+            sum(|u| u.kept)
+        );
+        return Ok(Done::ok(text).fact(fact).json(serde_json::json!({"undone": undone})));
+    }
+    if args.open_shadow && !args.dry_run {
+        let (work, s) = (ctx.clone(), shadow(ctx, args.shadow.as_deref())?);
+        let (unlocked, _) = blocking(move || unlock(&work)).await?;
+        open::open(&s, &database_name(ctx), &unlocked).await?;
+        ctx.out.line("the isolated shadow is open; it cannot be moved forward any more");
+    }
+    if args.dry_run {
+        let (parts, _) = look(ctx, args, &mut live, &id).await?;
+        lines(&parts).iter().for_each(|l| ctx.out.line(l));
+        return Ok(Done::ok("nothing was changed").json(serde_json::json!({"dry_run": true, "tables": parts})));
+    }
+    let (s, mut there, definitions) = connect_shadow(ctx, args, &id).await?;
+    let folder = folder(ctx, args, &s)?;
+    let options = options(args, &s)?;
+    let follow = Follow::new(ctx);
+    partial::begin(&mut live, &mut there).await?;
+    let plan = partial::prepare(&mut live, &mut there, &definitions, &options, &*follow, &ctx.cancel).await?;
+    lines(&plan.parts()).iter().for_each(|l| ctx.out.line(l));
+    if plan.is_empty() {
+        sql(&mut live, "ROLLBACK").await?;
+        return Ok(Done::ok("nothing is lost there: nothing was changed")
+            .json(serde_json::json!({"tables": plan.parts()})));
+    }
+    crate::recovery::watch::check_cancel(&ctx.cancel, "nothing was changed")?;
+    let (record, parts) =
+        apply::apply(&mut live, &mut there, &plan, &options.damaged_by, &folder, now()).await?;
+    let sum = |f: fn(&Part) -> u64| parts.iter().map(f).sum::<u64>();
+    let text = format!(
+        "{} rows brought back, {} put back, in transaction {}",
+        sum(|p| p.lost),
+        sum(|p| p.damaged),
+        record.transaction
+    );
+    ctx.out.line(&format!("to undo it: breakglass pitr partial --undo {}", folder.display()));
+    let json = serde_json::json!({
+        "tables": parts, "transaction": record.transaction, "undo": folder.display().to_string(),
+    });
+    Ok(Done::ok(text).fact(fact).json(json))
+}

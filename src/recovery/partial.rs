@@ -1,0 +1,498 @@
+//! Partial recovery: tables, or the lost rows of tables, out of the shadow into the live database, without touching rows
+//! written since. One transaction; what it did is noted before it commits, so that it can be undone.
+//!
+//! Rows are staged in temporary tables of the live session first. The preview ends there and rolls back.
+
+pub mod apply;
+pub mod catalog;
+pub mod open;
+pub mod recreate;
+pub mod rows;
+pub mod undo;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use sqlx::postgres::PgConnection;
+use tokio_util::sync::CancellationToken;
+
+use self::catalog::{ForeignKey, foreign_keys};
+use self::recreate::Schema;
+use self::rows::{Pair, count, equal, execute, keys, list, load, pipe, readable, rows_by, stage_lost, texts};
+use super::tables::{Table, only_named, user_tables};
+use super::watch::{Phase, Watch, check_cancel};
+use crate::error::{Error, Result};
+use crate::postgres::connect::{quote_ident, run};
+use crate::postgres::{Database, Programs};
+
+/// What to bring back.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Tables, `schema.table` or `table`.
+    pub tables: Vec<String>,
+    /// Rows that the shadow has and the live table has not.
+    pub lost: bool,
+    /// Rows that one of these transactions wrote last: their former values. Empty for none.
+    pub damaged_by: Vec<u32>,
+    /// Also lost rows of tables that reference the returning ones and would have been deleted with them.
+    pub with_children: bool,
+    /// SQL condition on the shadow's rows `t`.
+    pub condition: Option<String>,
+    /// Let the triggers of users fire.
+    pub fire_triggers: bool,
+}
+
+/// What is or was done with one table.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// `schema.table`.
+    pub table: String,
+    /// The table is gone in the live database and is made again.
+    pub recreated: bool,
+    /// Why it is here without being named: what its rows are needed for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub because: Option<String>,
+    /// Rows to bring back (preview), rows brought back (afterwards).
+    pub lost: u64,
+    /// Rows to put back to their former values, or put back.
+    pub damaged: u64,
+    /// Rows left out because a row written since has the same unique value.
+    pub newer_kept: u64,
+    /// Rows left out because a row they reference exists nowhere any more.
+    pub blocked: u64,
+    /// Triggers of users that do not fire.
+    pub silent_triggers: Vec<String>,
+    /// Columns that only one side has: left at their default, or not brought back.
+    pub other_columns: Vec<String>,
+    /// Foreign keys of other tables that went with the table and are made again.
+    pub foreign_keys: Vec<String>,
+    /// A few of the keys.
+    pub examples: Vec<String>,
+}
+
+/// A table with its staging tables.
+#[derive(Debug, Clone)]
+pub struct Staged {
+    live: Table,
+    shadow: Table,
+    /// Columns of the staging tables.
+    columns: Vec<String>,
+    /// Those that can be written.
+    writable: Vec<String>,
+    lost_stage: String,
+    old_stage: String,
+    part: Part,
+}
+
+/// Everything staged, ready to be applied in the same transaction.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    tables: Vec<Staged>,
+    keys: Vec<ForeignKey>,
+    schema: Schema,
+    /// Foreign keys of tables that stay to tables made again.
+    lost_keys: Vec<ForeignKey>,
+    fire_triggers: bool,
+}
+
+impl Plan {
+    /// What it will do, table by table.
+    pub fn parts(&self) -> Vec<Part> {
+        self.tables.iter().map(|t| t.part.clone()).collect()
+    }
+    /// Whether there is anything to do.
+    pub fn is_empty(&self) -> bool {
+        self.tables.iter().all(|t| t.part.lost + t.part.damaged == 0 && !t.part.recreated)
+    }
+}
+
+/// Where the definitions of tables that are gone come from.
+#[derive(Debug, Clone)]
+pub struct Definitions {
+    /// Programs of the shadow's version.
+    pub programs: Programs,
+    /// The shadow.
+    pub shadow: Database,
+}
+
+/// Pins what [`super::verify::open`] does not and begins the one transaction, in which everything happens.
+///
+/// # Errors
+/// The statements fail.
+pub async fn begin(live: &mut PgConnection, shadow: &mut PgConnection) -> Result<()> {
+    run(shadow, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL xmloption = content").await?;
+    run(live, "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL xmloption = content").await
+}
+
+/// Stages everything in the transaction begun. Nothing of the live database is changed but by making again, in this
+/// transaction, the tables that are gone.
+///
+/// # Errors
+/// A table is unknown, cannot be read in the shadow now, cannot be made again, or a query fails.
+pub async fn prepare(
+    live: &mut PgConnection,
+    shadow: &mut PgConnection,
+    definitions: &Definitions,
+    options: &Options,
+    watch: &dyn Watch,
+    cancel: &CancellationToken,
+) -> Result<Plan> {
+    if options.tables.is_empty() {
+        return Err(Error::usage("no table is named").hint("say which with --table, as often as needed"));
+    }
+    let there = user_tables(shadow).await?;
+    let wanted = only_named(there.clone(), &options.tables)?;
+    for t in &wanted {
+        readable(shadow, t).await?;
+    }
+    let here = user_tables(live).await?;
+    let gone: Vec<&Table> = wanted.iter().filter(|t| !here.iter().any(|h| h.name == t.name)).collect();
+    let mut plan = Plan {
+        tables: Vec::new(),
+        keys: Vec::new(),
+        schema: Schema::default(),
+        lost_keys: Vec::new(),
+        fire_triggers: options.fire_triggers,
+    };
+    let old_keys = foreign_keys(shadow).await?;
+    if !gone.is_empty() {
+        recreate::schemas(live, shadow, &gone).await?;
+        let patterns = recreate::with_ancestors(shadow, &gone).await?;
+        let work = definitions.clone();
+        plan.schema =
+            tokio::task::spawn_blocking(move || recreate::schema(&work.programs, &work.shadow, &patterns))
+                .await
+                .map_err(|e| Error::state("the work broke off").why(e))??;
+        run(live, &plan.schema.before).await.map_err(|e| {
+            e.why("a table that is gone cannot be made again as it was")
+                .hint("make what it needs first (types, functions, roles), or bring the other tables back with it")
+        })?;
+        run(live, "SET search_path = pg_catalog").await?;
+    }
+    let here = user_tables(live).await?;
+    let is_gone = |name: &str| gone.iter().any(|g| g.name == name || g.family == name);
+    plan.keys = foreign_keys(live).await?;
+    plan.keys.extend(old_keys.iter().filter(|k| is_gone(&k.child)).cloned());
+    plan.lost_keys = old_keys.iter().filter(|k| is_gone(&k.parent) && !is_gone(&k.child)).cloned().collect();
+    plan.lost_keys.retain(|k| here.iter().any(|h| h.name == k.child || h.family == k.child));
+
+    for t in &wanted {
+        check_cancel(cancel, "nothing was changed")?;
+        let at = stage(live, &mut plan, &here, t, None).await?;
+        plan.tables[at].part.recreated = is_gone(&t.name);
+        fill(live, shadow, &mut plan.tables[at], options, watch, cancel).await?;
+    }
+    close(live, shadow, &mut plan, &here, &there, options.with_children, cancel).await?;
+    settle(live, &mut plan).await?;
+    Ok(plan)
+}
+
+/// Makes the staging tables of a table; its place in the plan.
+async fn stage(
+    live: &mut PgConnection,
+    plan: &mut Plan,
+    here: &[Table],
+    shadow: &Table,
+    because: Option<String>,
+) -> Result<usize> {
+    if let Some(at) = plan.tables.iter().position(|s| s.shadow.name == shadow.name) {
+        return Ok(at);
+    }
+    let Some(table) = here.iter().find(|h| h.name == shadow.name) else {
+        return Err(Error::refused(format!("{} is needed and is gone in the live database", shadow.name))
+            .why(because.unwrap_or_default())
+            .hint(format!("bring it back in the same go: --table {}", shadow.name)));
+    };
+    let names = |t: &Table| t.columns.iter().map(|c| c.name.clone()).collect::<Vec<_>>();
+    let (ours, theirs) = (names(table), names(shadow));
+    let columns: Vec<String> = ours.iter().filter(|c| theirs.contains(c)).cloned().collect();
+    if let Some(k) = shadow.key.iter().find(|k| !columns.contains(k)) {
+        return Err(Error::refused(format!("the rows of {} cannot be paired", shadow.name))
+            .why(format!("column {k:?} of its primary key is gone in the live database"))
+            .hint("add the column again, or bring the rows back by hand from the shadow"));
+    }
+    let computed = catalog::generated(live, &table.sql).await?;
+    let n = plan.tables.len();
+    let staged = Staged {
+        writable: columns.iter().filter(|c| !computed.contains(c)).cloned().collect(),
+        lost_stage: format!("pg_temp.breakglass_lost_{n}"),
+        old_stage: format!("pg_temp.breakglass_old_{n}"),
+        part: Part {
+            table: shadow.name.clone(),
+            because,
+            other_columns: ours
+                .iter()
+                .filter(|c| !theirs.contains(c))
+                .chain(theirs.iter().filter(|c| !ours.contains(c)))
+                .cloned()
+                .collect(),
+            ..Part::default()
+        },
+        live: table.clone(),
+        shadow: shadow.clone(),
+        columns,
+    };
+    for s in [&staged.lost_stage, &staged.old_stage] {
+        let table = s.trim_start_matches("pg_temp.");
+        let sql = format!(
+            "CREATE TEMPORARY TABLE {table} ON COMMIT DROP AS SELECT {} FROM ONLY {} t WITH NO DATA",
+            list("t", &staged.columns),
+            staged.live.sql
+        );
+        run(live, &sql).await?;
+    }
+    plan.tables.push(staged);
+    Ok(n)
+}
+
+/// Fills the staging tables of a named table.
+async fn fill(
+    live: &mut PgConnection,
+    shadow: &mut PgConnection,
+    s: &mut Staged,
+    options: &Options,
+    watch: &dyn Watch,
+    cancel: &CancellationToken,
+) -> Result<()> {
+    let condition = options.condition.as_ref().map_or_else(|| "true".to_string(), |c| format!("({c}\n)"));
+    let all = format!("SELECT {} FROM ONLY {} t WHERE {condition}", list("t", &s.columns), s.shadow.sql);
+    let pair = Pair { live: &s.live, shadow: &s.shadow, columns: &s.columns };
+    let total = u64::try_from(s.shadow.estimate).ok();
+    let mut check = |n: u64| {
+        let text = s.shadow.name.clone();
+        watch.phase(&Phase { name: "compare", done: n, total, unit: "rows", text, ..Phase::default() });
+        check_cancel(cancel, "nothing was changed")
+    };
+    check(0)?;
+    if options.lost || s.part.recreated {
+        if s.part.recreated {
+            pipe(shadow, &all, live, &s.lost_stage, &s.columns).await?;
+        } else if s.shadow.key.is_empty() {
+            // Without a key, equal rows are paired off one by one; what remains is lost.
+            pipe(shadow, &all, live, &s.lost_stage, &s.columns).await?;
+            let numbered = |from: &str, place: &str| {
+                format!(
+                    "SELECT {place}ROW({0})::text AS r, row_number() OVER (PARTITION BY ROW({0})::text) AS n FROM {from} t",
+                    list("t", &s.columns)
+                )
+            };
+            let sql = format!(
+                "DELETE FROM {} WHERE ctid IN (SELECT a.place FROM ({}) a JOIN ({}) b ON a.r = b.r AND a.n = b.n)",
+                s.lost_stage,
+                numbered(&s.lost_stage, "t.ctid AS place, "),
+                numbered(&format!("ONLY {}", s.live.sql), "")
+            );
+            execute(live, &sql).await?;
+        } else {
+            stage_lost(live, shadow, &pair, &s.lost_stage, &condition, &mut check).await?;
+        }
+    }
+    if !options.damaged_by.is_empty() && !s.part.recreated {
+        if s.shadow.key.is_empty() {
+            return Err(Error::refused(format!("damaged rows of {} cannot be paired with their former values", s.shadow.name))
+                .why("the table has no primary key")
+                .hint("bring back what is lost only: --rows lost"));
+        }
+        let sql = format!(
+            "SELECT {} FROM ONLY {} t WHERE {}",
+            texts("t", &s.shadow.key),
+            s.live.sql,
+            written_by("t", &options.damaged_by)
+        );
+        let marked = keys(live, &sql).await?;
+        let rows = rows_by(shadow, &s.shadow, &s.shadow.key, &marked, &s.columns).await?;
+        load(live, &s.old_stage, &s.columns, &rows).await?;
+    }
+    Ok(())
+}
+
+/// SQL: the last writer of a row is one of these transactions.
+fn written_by(alias: &str, xids: &[u32]) -> String {
+    let ids: Vec<String> = xids.iter().map(u32::to_string).collect();
+    format!("{alias}.xmin::text = ANY ('{{{}}}')", ids.join(","))
+}
+
+/// SQL: `row` (an alias of a staging table) references a row that is neither live nor staged.
+fn orphan(plan: &Plan, k: &ForeignKey, stages: bool) -> String {
+    let set: Vec<String> = k.cols.iter().map(|c| format!("s.{} IS NOT NULL", quote_ident(c))).collect();
+    let mut sql = format!(
+        "{} AND NOT EXISTS (SELECT FROM {} p WHERE {})",
+        set.join(" AND "),
+        k.parent_sql,
+        equal("p", &k.parent_cols, "s", &k.cols)
+    );
+    if stages {
+        for p in plan.tables.iter().filter(|p| p.live.name == k.parent || p.live.family == k.parent) {
+            if k.parent_cols.iter().all(|c| p.columns.contains(c)) {
+                sql.push_str(&format!(
+                    " AND NOT EXISTS (SELECT FROM {} p WHERE {})",
+                    p.lost_stage,
+                    equal("p", &k.parent_cols, "s", &k.cols)
+                ));
+            }
+        }
+    }
+    sql
+}
+
+/// The foreign keys that the rows of a staged table must obey.
+fn keys_of(plan: &Plan, table: &Staged) -> Vec<ForeignKey> {
+    let fits = |k: &&ForeignKey| k.child == table.live.name && k.cols.iter().all(|c| table.columns.contains(c));
+    plan.keys.iter().filter(fits).cloned().collect()
+}
+
+/// Stages what the staged rows reference and what is gone, too; on request what referenced them. Until nothing is added.
+async fn close(
+    live: &mut PgConnection,
+    shadow: &mut PgConnection,
+    plan: &mut Plan,
+    here: &[Table],
+    there: &[Table],
+    with_children: bool,
+    cancel: &CancellationToken,
+) -> Result<()> {
+    let mut asked: BTreeSet<String> = BTreeSet::new();
+    loop {
+        check_cancel(cancel, "nothing was changed")?;
+        let mut added = false;
+        for at in 0..plan.tables.len() {
+            for k in keys_of(plan, &plan.tables[at]) {
+                let Some(parent) = there.iter().find(|t| t.name == k.parent) else { continue };
+                let mut missing = BTreeSet::new();
+                for stage in [&plan.tables[at].lost_stage, &plan.tables[at].old_stage] {
+                    let what = texts("s", &k.cols);
+                    let sql = format!("SELECT DISTINCT {what} FROM {stage} s WHERE {}", orphan(plan, &k, true));
+                    missing.extend(keys(live, &sql).await?);
+                }
+                // Asked once: what the shadow does not have either stays missing.
+                let new: Vec<Vec<String>> =
+                    missing.into_iter().filter(|m| asked.insert(format!("{} {} {m:?}", k.child, k.name))).collect();
+                if new.is_empty() {
+                    continue;
+                }
+                readable(shadow, parent).await?;
+                let why = format!("rows of {} reference them ({})", k.child, k.name);
+                let p = stage(live, plan, here, parent, Some(why)).await?;
+                let rows = rows_by(shadow, parent, &k.parent_cols, &new, &plan.tables[p].columns).await?;
+                added |= !rows.is_empty();
+                load(live, &plan.tables[p].lost_stage, &plan.tables[p].columns, &rows).await?;
+            }
+        }
+        if with_children {
+            added |= children(live, shadow, plan, here, there, &mut asked).await?;
+        }
+        if !added {
+            return Ok(());
+        }
+    }
+}
+
+/// Lost rows of tables whose foreign key deletes them with the staged ones.
+async fn children(
+    live: &mut PgConnection,
+    shadow: &mut PgConnection,
+    plan: &mut Plan,
+    here: &[Table],
+    there: &[Table],
+    asked: &mut BTreeSet<String>,
+) -> Result<bool> {
+    let mut added = false;
+    for k in plan.keys.clone().iter().filter(|k| k.cascades) {
+        let Some(child) = there.iter().find(|t| t.name == k.child && !t.key.is_empty()) else { continue };
+        let mut parents = BTreeSet::new();
+        for p in plan.tables.iter().filter(|p| p.live.name == k.parent || p.live.family == k.parent) {
+            let sql = format!("SELECT DISTINCT {} FROM {} s", texts("s", &k.parent_cols), p.lost_stage);
+            parents.extend(keys(live, &sql).await?);
+        }
+        let new: Vec<Vec<String>> =
+            parents.into_iter().filter(|m| asked.insert(format!("below {} {} {m:?}", k.child, k.name))).collect();
+        if new.is_empty() {
+            continue;
+        }
+        readable(shadow, child).await?;
+        let found = rows_by(shadow, child, &k.cols, &new, &child.key).await?;
+        let found: Vec<Vec<String>> = found.into_iter().map(|k| k.into_iter().flatten().collect()).collect();
+        let why = format!("they were deleted with rows of {} ({})", k.parent, k.name);
+        let at = stage(live, plan, here, child, Some(why)).await?;
+        let s = plan.tables[at].clone();
+        let mut missing = Vec::new();
+        for batch in found.chunks(rows::BATCH) {
+            let probe = Table { key: child.key.clone(), ..s.live.clone() };
+            let present: BTreeSet<usize> =
+                super::loss::keys_there(live, &probe, batch).await?.into_iter().collect();
+            missing.extend(batch.iter().enumerate().filter(|(i, _)| !present.contains(i)).map(|(_, k)| k.clone()));
+        }
+        let values = rows_by(shadow, child, &child.key, &missing, &s.columns).await?;
+        added |= !values.is_empty();
+        load(live, &s.lost_stage, &s.columns, &values).await?;
+    }
+    Ok(added)
+}
+
+/// Takes out what cannot be brought back and counts what remains.
+async fn settle(live: &mut PgConnection, plan: &mut Plan) -> Result<()> {
+    for s in &plan.tables {
+        if !s.shadow.key.is_empty() {
+            let key = &s.shadow.key;
+            let sql = format!(
+                "DELETE FROM {0} a USING {0} b WHERE a.ctid > b.ctid AND {1}",
+                s.lost_stage,
+                equal("a", key, "b", key)
+            );
+            execute(live, &sql).await?;
+        }
+    }
+    let mut newer: BTreeMap<usize, u64> = BTreeMap::new();
+    let mut blocked: BTreeMap<usize, u64> = BTreeMap::new();
+    for (at, s) in plan.tables.iter().enumerate() {
+        if s.part.recreated {
+            continue;
+        }
+        let mut taken: Vec<Vec<String>> = catalog::unique_columns(live, &s.live.sql).await?;
+        taken.push(s.live.key.clone());
+        for cols in taken.iter().filter(|c| !c.is_empty() && c.iter().all(|c| s.columns.contains(c))) {
+            let sql = format!(
+                "DELETE FROM {} s WHERE EXISTS (SELECT FROM ONLY {} t WHERE {})",
+                s.lost_stage,
+                s.live.sql,
+                equal("t", cols, "s", cols)
+            );
+            *newer.entry(at).or_default() += execute(live, &sql).await?;
+        }
+    }
+    loop {
+        let mut removed = 0;
+        for (at, s) in plan.tables.iter().enumerate() {
+            for k in keys_of(plan, s) {
+                for stage in [&s.lost_stage, &s.old_stage] {
+                    let n = execute(live, &format!("DELETE FROM {stage} s WHERE {}", orphan(plan, &k, true))).await?;
+                    *blocked.entry(at).or_default() += n;
+                    removed += n;
+                }
+            }
+        }
+        if removed == 0 {
+            break;
+        }
+    }
+    for at in 0..plan.tables.len() {
+        let s = plan.tables[at].clone();
+        let mut part = s.part.clone();
+        part.lost = count(live, &format!("SELECT count(*) FROM {}", s.lost_stage)).await?;
+        part.damaged = count(live, &format!("SELECT count(*) FROM {}", s.old_stage)).await?;
+        part.newer_kept = newer.get(&at).copied().unwrap_or(0);
+        part.blocked = blocked.get(&at).copied().unwrap_or(0);
+        if !plan.fire_triggers && !part.recreated {
+            part.silent_triggers =
+                catalog::triggers(live, &s.live.sql).await?.into_iter().map(|(name, _)| name).collect();
+        }
+        let back = plan.lost_keys.iter().filter(|k| part.recreated && k.parent == s.live.name);
+        part.foreign_keys = back.map(|k| format!("{} of {}", k.name, k.child)).collect();
+        if !s.shadow.key.is_empty() {
+            let sql = format!("SELECT {} FROM {} s ORDER BY 1 LIMIT 3", texts("s", &s.shadow.key), s.lost_stage);
+            part.examples = keys(live, &sql).await?.iter().map(|k| k.join(", ")).collect();
+        }
+        plan.tables[at].part = part;
+    }
+    Ok(())
+}

@@ -1,0 +1,115 @@
+//! What the catalog says about tables whose rows are brought back: foreign keys, triggers, unique indexes, sequences.
+
+use sqlx::Row;
+use sqlx::postgres::PgConnection;
+
+use crate::error::{Context, Result};
+use crate::postgres::connect::{query_error, quote_ident};
+
+/// A foreign key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForeignKey {
+    /// Its name.
+    pub name: String,
+    /// Referencing table, `schema.table`.
+    pub child: String,
+    /// Quoted for SQL.
+    pub child_sql: String,
+    /// Referencing columns.
+    pub cols: Vec<String>,
+    /// Referenced table, `schema.table`; may be partitioned.
+    pub parent: String,
+    /// Quoted for SQL.
+    pub parent_sql: String,
+    /// Referenced columns, in the order of `cols`.
+    pub parent_cols: Vec<String>,
+    /// Whether deleting a referenced row deletes the referencing ones.
+    pub cascades: bool,
+    /// As `pg_get_constraintdef` writes it.
+    pub definition: String,
+}
+
+/// All foreign keys between user tables. Those that a partitioned referenced table repeats for its partitions are left out:
+/// a row may be in any of them.
+///
+/// # Errors
+/// The query fails.
+pub async fn foreign_keys(c: &mut PgConnection) -> Result<Vec<ForeignKey>> {
+    let sql = "SELECT k.conname::text AS name, cn.nspname::text AS cschema, ct.relname::text AS ctab, \
+        pn.nspname::text AS pschema, pt.relname::text AS ptab, k.confdeltype::text AS del, \
+        pg_catalog.pg_get_constraintdef(k.oid) AS def, \
+        ARRAY(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY u(num, place) \
+              JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.num ORDER BY place) AS cols, \
+        ARRAY(SELECT a.attname::text FROM unnest(k.confkey) WITH ORDINALITY u(num, place) \
+              JOIN pg_catalog.pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.num ORDER BY place) AS pcols \
+        FROM pg_catalog.pg_constraint k \
+        JOIN pg_catalog.pg_class ct ON ct.oid = k.conrelid JOIN pg_catalog.pg_namespace cn ON cn.oid = ct.relnamespace \
+        JOIN pg_catalog.pg_class pt ON pt.oid = k.confrelid JOIN pg_catalog.pg_namespace pn ON pn.oid = pt.relnamespace \
+        WHERE k.contype = 'f' AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint above \
+              WHERE above.oid = k.conparentid AND above.conrelid = k.conrelid) ORDER BY 2, 3, 1";
+    let what = || "cannot read the foreign keys".to_string();
+    let mut out = Vec::new();
+    for row in sqlx::query(sql).fetch_all(&mut *c).await.map_err(|e| query_error(sql, &e))? {
+        let get = |column: &str| -> Result<String> { row.try_get(column).target(what) };
+        let (cs, ct, ps, pt) = (get("cschema")?, get("ctab")?, get("pschema")?, get("ptab")?);
+        out.push(ForeignKey {
+            name: get("name")?,
+            child: format!("{cs}.{ct}"),
+            child_sql: format!("{}.{}", quote_ident(&cs), quote_ident(&ct)),
+            cols: row.try_get("cols").target(what)?,
+            parent: format!("{ps}.{pt}"),
+            parent_sql: format!("{}.{}", quote_ident(&ps), quote_ident(&pt)),
+            parent_cols: row.try_get("pcols").target(what)?,
+            cascades: get("del")? == "c",
+            definition: get("def")?,
+        });
+    }
+    Ok(out)
+}
+
+/// Triggers of users that would fire for a new or changed row: name, and whether they fire on a replica, too.
+///
+/// # Errors
+/// The query fails.
+pub async fn triggers(c: &mut PgConnection, table_sql: &str) -> Result<Vec<(String, bool)>> {
+    let sql = "SELECT tgname::text, tgenabled = 'A' FROM pg_catalog.pg_trigger \
+               WHERE tgrelid = $1::text::regclass AND NOT tgisinternal AND tgenabled IN ('O', 'A') ORDER BY 1";
+    sqlx::query_as(sql).bind(table_sql).fetch_all(&mut *c).await.map_err(|e| query_error(sql, &e))
+}
+
+/// Columns the server computes itself.
+///
+/// # Errors
+/// The query fails.
+pub async fn generated(c: &mut PgConnection, table_sql: &str) -> Result<Vec<String>> {
+    let sql = "SELECT attname::text FROM pg_catalog.pg_attribute \
+               WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated <> ''";
+    sqlx::query_scalar(sql).bind(table_sql).fetch_all(&mut *c).await.map_err(|e| query_error(sql, &e))
+}
+
+/// Column lists of the unique indexes besides the primary key, those on plain columns of all rows.
+///
+/// # Errors
+/// The query fails.
+pub async fn unique_columns(c: &mut PgConnection, table_sql: &str) -> Result<Vec<Vec<String>>> {
+    let sql = "SELECT ARRAY(SELECT a.attname::text FROM unnest(i.indkey::int2[]) WITH ORDINALITY u(num, place) \
+        JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = u.num \
+        WHERE place <= i.indnkeyatts ORDER BY place) AS cols FROM pg_catalog.pg_index i \
+        WHERE i.indrelid = $1::text::regclass AND i.indisunique AND NOT i.indisprimary AND i.indpred IS NULL AND i.indexprs IS NULL";
+    sqlx::query_scalar(sql).bind(table_sql).fetch_all(&mut *c).await.map_err(|e| query_error(sql, &e))
+}
+
+/// Sequences that belong to columns of a table: sequence and column, both quoted.
+///
+/// # Errors
+/// The query fails.
+pub async fn sequences(c: &mut PgConnection, table_sql: &str) -> Result<Vec<(String, String)>> {
+    let sql = "SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(s.relname), \
+        pg_catalog.quote_ident(a.attname) FROM pg_catalog.pg_depend d \
+        JOIN pg_catalog.pg_class s ON s.oid = d.objid AND s.relkind = 'S' \
+        JOIN pg_catalog.pg_namespace n ON n.oid = s.relnamespace \
+        JOIN pg_catalog.pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid \
+        WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.refclassid = 'pg_catalog.pg_class'::regclass \
+          AND d.refobjid = $1::text::regclass AND d.deptype IN ('a', 'i') AND d.refobjsubid > 0";
+    sqlx::query_as(sql).bind(table_sql).fetch_all(&mut *c).await.map_err(|e| query_error(sql, &e))
+}

@@ -1,0 +1,267 @@
+//! Partial recovery: lost and damaged rows and whole tables come back, newer rows stay, and it can be undone.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use breakglass::model::Time;
+use breakglass::postgres::{Database, Stop};
+use breakglass::recovery::partial::undo::{Record, Undone, undo};
+use breakglass::recovery::partial::{Definitions, Options, Part, apply, begin, prepare};
+use breakglass::recovery::verify;
+use breakglass::recovery::watch::Unwatched;
+use tokio_util::sync::CancellationToken;
+
+use super::shop::script;
+use crate::support::archived::{Archived, PASSPHRASE};
+use crate::support::cluster::{Cluster, LIMIT, Scratch, block_on, programs, psql};
+
+const SCHEMA: &str = "
+CREATE TYPE mood AS ENUM ('calm', 'cross');
+CREATE TABLE customers (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, email text UNIQUE, mood mood DEFAULT 'calm', touched int DEFAULT 0);
+CREATE TABLE orders (id bigserial PRIMARY KEY, customer_id bigint NOT NULL REFERENCES customers ON DELETE CASCADE,
+    net numeric(10,2), gross numeric GENERATED ALWAYS AS (net * 1.2) STORED, note text);
+CREATE TABLE staff (id int PRIMARY KEY, boss int REFERENCES staff, name text);
+CREATE TABLE log (at timestamptz, text text, data json);
+CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.touched := NEW.touched + 1; RETURN NEW; END $$;
+CREATE TRIGGER touching BEFORE INSERT OR UPDATE ON customers FOR EACH ROW EXECUTE FUNCTION touch();
+INSERT INTO customers (email) SELECT 'c' || i || '@example' FROM generate_series(1, 60) i;
+INSERT INTO orders (customer_id, net, note) SELECT 1 + i % 60, i, E'tab\\t, back\\\\slash, new\\nline ' || i FROM generate_series(1, 300) i;
+INSERT INTO staff VALUES (1, NULL, 'a'), (2, 1, 'b'), (3, 2, 'c'), (4, 3, 'd');
+INSERT INTO log SELECT '2026-01-01 00:00Z'::timestamptz + (i % 10) * interval '1 s', 'line ' || i % 10, '{\"a\":  1}' FROM generate_series(1, 40) i;
+GRANT SELECT ON orders TO pg_monitor;
+";
+
+/// A live database and a copy of it as it was before the damage.
+struct Two {
+    _cluster: std::sync::Arc<Cluster>,
+    live: Database,
+    before: Database,
+    room: Scratch,
+}
+
+impl Two {
+    fn start(name: &str, schema: &str) -> Self {
+        let cluster = Cluster::start(name, &[]);
+        cluster.sql("postgres", "create database live");
+        script(&cluster.database("live"), schema);
+        cluster.sql("postgres", "create database before template live");
+        let (live, before) = (cluster.database("live"), cluster.database("before"));
+        Self { _cluster: cluster, live, before, room: Scratch::new("partial") }
+    }
+    fn ask(&self, sql: &str) -> String {
+        psql(&self.live, sql).unwrap_or_else(|e| panic!("{sql}: {e}"))
+    }
+    /// Everything in the live tables, for comparing.
+    fn picture(&self) -> String {
+        let tables = self.ask("select string_agg(relname, ',' order by relname) from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace");
+        let each = tables.split(',').map(|t| {
+            format!("{t} {}", self.ask(&format!("select md5(string_agg(t::text, '|' order by t::text)) from {t} t")))
+        });
+        each.collect::<Vec<_>>().join("\n")
+    }
+    fn preview(&self, options: &Options) -> Vec<Part> {
+        self.go(options, None).unwrap().1
+    }
+    fn go(&self, options: &Options, folder: Option<PathBuf>) -> breakglass::error::Result<(Option<Record>, Vec<Part>)> {
+        block_on(async {
+            let mut live = verify::open(&self.live, LIMIT).await?;
+            breakglass::postgres::connect::run(&mut live, "SET default_transaction_read_only = off").await?;
+            let mut before = verify::open(&self.before, LIMIT).await?;
+            let definitions = Definitions { programs: programs(), shadow: self.before.clone() };
+            begin(&mut live, &mut before).await?;
+            let cancel = CancellationToken::new();
+            let plan = prepare(&mut live, &mut before, &definitions, options, &Unwatched, &cancel).await?;
+            let Some(folder) = folder else { return Ok((None, plan.parts())) };
+            let now = Time::parse("2026-11-20T14:00:00Z").unwrap();
+            let (r, p) = apply::apply(&mut live, &mut before, &plan, &options.damaged_by, &folder, now).await?;
+            Ok((Some(r), p))
+        })
+    }
+    fn undo(&self, folder: &std::path::Path) -> breakglass::error::Result<Vec<Undone>> {
+        block_on(async {
+            let mut live = verify::open(&self.live, LIMIT).await?;
+            breakglass::postgres::connect::run(&mut live, "SET default_transaction_read_only = off").await?;
+            undo(&mut live, &Record::load(folder)?, folder).await
+        })
+    }
+}
+
+fn lost(tables: &[&str]) -> Options {
+    Options { tables: tables.iter().map(|t| (*t).to_string()).collect(), lost: true, ..Options::default() }
+}
+
+fn part<'a>(parts: &'a [Part], table: &str) -> &'a Part {
+    parts.iter().find(|p| p.table == table).unwrap_or_else(|| panic!("{table}: {parts:#?}"))
+}
+
+#[test]
+fn lost_rows_come_back_with_what_they_reference_and_newer_rows_stay() {
+    let t = Two::start("partial", SCHEMA);
+    script(
+        &t.live,
+        "delete from customers where id <= 20; update customers set mood = 'cross' where id = 30; \
+         insert into customers (email) values ('c5@example'); insert into orders (customer_id, net) values (30, 7); \
+         update staff set boss = null; delete from staff where id in (2, 3); \
+         delete from log where ctid in (select ctid from log where text = 'line 3' limit 2);",
+    );
+    let damaged = t.picture();
+
+    // The orders alone: their customers come along, but for the one whose address somebody new has.
+    let parts = t.preview(&lost(&["orders"]));
+    assert_eq!(t.picture(), damaged, "a preview changes nothing");
+    let (orders, customers) = (part(&parts, "public.orders"), part(&parts, "public.customers"));
+    assert_eq!((orders.lost, orders.blocked), (95, 5), "{orders:?}");
+    assert_eq!((customers.lost, customers.newer_kept), (19, 1), "{customers:?}");
+    assert!(customers.because.as_ref().unwrap().contains("rows of public.orders reference them"), "{customers:?}");
+    assert_eq!(customers.silent_triggers, ["touching"]);
+
+    let folder = t.room.path.join("one");
+    let (record, done) = t.go(&lost(&["orders"]), Some(folder.clone())).unwrap();
+    assert_eq!((part(&done, "public.orders").lost, part(&done, "public.customers").lost), (95, 19), "{done:#?}");
+    assert_eq!(t.ask("select count(*), count(distinct customer_id) from orders"), "296|59");
+    assert_eq!(t.ask("select count(*) from customers where id <= 20 and touched = 1"), "19", "no trigger fired");
+    assert_eq!(t.ask("select mood from customers where id = 30"), "cross", "a newer row is as it was");
+    assert_eq!(t.ask("select note from orders where id = 1"), "tab\t, back\\slash, new\nline 1");
+    assert_eq!(t.ask("select gross from orders where id = 1"), "1.200");
+    assert_eq!(t.ask("select tgenabled from pg_trigger where tgname = 'touching'"), "O", "and they fire again");
+    let again = t.preview(&lost(&["orders"]));
+    assert_eq!(again.iter().map(|p| p.lost).sum::<u64>(), 0, "a second time there is nothing to do: {again:?}");
+    assert_eq!(record.unwrap().tables.len(), 2);
+
+    // Undone, it is as before; what was written since onto returned rows stays.
+    t.ask("update orders set note = 'seen' where id = 1");
+    let undone = t.undo(&folder).unwrap();
+    let by = |name: &str| undone.iter().find(|u| u.table == name).unwrap().clone();
+    assert_eq!((by("public.orders").removed, by("public.orders").kept), (94, 1), "{undone:?}");
+    assert_eq!((by("public.customers").removed, by("public.customers").kept), (18, 1), "its customer is needed: {undone:?}");
+    t.ask("delete from orders where id = 1");
+    t.ask("delete from customers where id = 2");
+    assert_eq!(t.picture(), damaged);
+
+    // From the customers down, by request; a table that refers to itself; one without a key.
+    let options = Options { with_children: true, ..lost(&["customers", "staff", "log"]) };
+    let folder = t.room.path.join("two");
+    let (_, done) = t.go(&options, Some(folder.clone())).unwrap();
+    let counts: Vec<(&str, u64)> = done.iter().map(|p| (p.table.as_str(), p.lost)).collect();
+    for (table, n) in [("public.customers", 19), ("public.orders", 95), ("public.staff", 2), ("public.log", 2)] {
+        assert!(counts.contains(&(table, n)), "{table} {n}: {counts:?}");
+    }
+    assert_eq!(t.ask("select count(*) from log where text = 'line 3'"), "4");
+    assert_eq!(t.ask("select string_agg(id || '<' || coalesce(boss, 0), ' ' order by id) from staff"), "1<0 2<1 3<2 4<0");
+    t.undo(&folder).unwrap();
+    assert_eq!(t.picture(), damaged);
+}
+
+#[test]
+fn damaged_rows_get_their_values_back_unless_somebody_changed_them_since() {
+    let t = Two::start("partial2", SCHEMA);
+    let xid = script(
+        &t.live,
+        "begin; update orders set net = 0, note = null where id <= 50; select pg_current_xact_id(); commit;",
+    );
+    t.ask("update orders set note = 'called the customer' where id = 7");
+    let damaged = t.picture();
+    let options = Options { damaged_by: vec![xid.parse().unwrap()], lost: false, ..lost(&["orders"]) };
+    assert_eq!(part(&t.preview(&options), "public.orders").damaged, 49);
+    assert_eq!(t.picture(), damaged);
+    let folder = t.room.path.join("one");
+    let (_, done) = t.go(&options, Some(folder.clone())).unwrap();
+    assert_eq!(part(&done, "public.orders").damaged, 49);
+    assert_eq!(t.ask("select count(*), sum(net) from orders where id <= 50 and note is not null and net > 0"), format!("49|{}.00", 50 * 51 / 2 - 7));
+    assert_eq!(t.ask("select net, note from orders where id = 7"), "0.00|called the customer");
+    let undone = t.undo(&folder).unwrap();
+    assert_eq!(undone[0].restored, 49, "{undone:?}");
+    assert_eq!(t.picture(), damaged);
+    let without_key = Options { tables: vec!["log".into()], ..options };
+    assert_eq!(t.go(&without_key, None).unwrap_err().kind.exit_code(), 4, "no key, no pairs");
+}
+
+#[test]
+fn a_dropped_table_comes_back_with_all_that_belongs_to_it() {
+    let t = Two::start("partial3", SCHEMA);
+    script(&t.live, "create schema s; ");
+    script(&t.live, "drop table customers cascade; insert into orders (customer_id, net) values (3, 1);");
+    let damaged = t.picture();
+    let definition = |table: &str| {
+        t.ask(&format!(
+            "select string_agg(pg_get_constraintdef(oid), ';' order by conname) from pg_constraint where conrelid = '{table}'::regclass"
+        ))
+    };
+    let e = t.go(&lost(&["nothing"]), None).unwrap_err();
+    assert!(e.to_string().contains("there is no table \"nothing\""), "{e}");
+    let folder = t.room.path.join("one");
+    let parts = t.preview(&lost(&["customers"]));
+    let p = part(&parts, "public.customers");
+    assert!(p.recreated && p.lost == 60, "{p:?}");
+    assert_eq!(p.foreign_keys, ["orders_customer_id_fkey of public.orders"]);
+    assert_eq!(t.picture(), damaged, "a preview leaves no table behind");
+    t.go(&lost(&["customers"]), Some(folder.clone())).unwrap();
+    assert_eq!(definition("customers"), "UNIQUE (email);PRIMARY KEY (id)");
+    assert!(definition("orders").contains("FOREIGN KEY (customer_id) REFERENCES customers(id) ON DELETE CASCADE"));
+    assert_eq!(t.ask("select count(*), max(touched) from customers"), "60|1", "its trigger is back and fired for nobody");
+    assert_eq!(t.ask("insert into customers (email) values ('new') returning id, touched"), "61|1", "no id twice");
+    let e = t.undo(&folder).unwrap_err();
+    assert!(e.to_string().contains("has 1 rows written since"), "{e}");
+    t.ask("delete from customers where id = 61");
+    assert!(t.undo(&folder).unwrap()[0].dropped);
+    assert_eq!(t.picture(), damaged);
+
+    // A row that could not be referenced stops everything: nothing half done.
+    t.ask("insert into orders (customer_id, net) values (999, 1)");
+    let damaged = t.picture();
+    let e = t.go(&lost(&["customers"]), Some(t.room.path.join("two"))).unwrap_err();
+    assert!(e.to_string().contains("orders_customer_id_fkey"), "{e}");
+    assert_eq!(t.picture(), damaged);
+}
+
+#[test]
+fn a_table_dropped_at_the_moment_itself_is_read_from_the_opened_shadow() {
+    let a = Archived::start("partial4");
+    let db = a.cluster.database("postgres");
+    script(&db, SCHEMA);
+    a.base_backup();
+    script(&db, "insert into orders (customer_id, net) values (1, 1);");
+    let xid = script(&db, "begin; select pg_current_xact_id(); drop table orders; commit;");
+    script(&db, "insert into customers (email) values ('later');");
+    a.archive_now();
+    let go = |args: &[&str]| {
+        let out = Command::new(env!("CARGO_BIN_EXE_breakglass"))
+            .args(args)
+            .env("DATABASE_URL", db.url())
+            .env("BACKUP_DIR", &a.repository)
+            .env("BACKUP_ENCRYPTION_KEY", PASSPHRASE)
+            .env("BREAKGLASS_HOME", a.room.path.join("state"))
+            .current_dir(&a.room.path)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
+        (out.status.code().unwrap(), text)
+    };
+    let root = a.room.path.join("shadow");
+    let dir = root.display().to_string();
+    let (code, text) = go(&["pitr", "restore", "--to", &format!("xid:{xid}"), "--dir", &dir]);
+    assert_eq!(code, 0, "{text}");
+    let (code, text) = go(&["pitr", "partial", "--shadow", &dir, "--table", "orders", "--dry-run"]);
+    assert_eq!(code, 4, "{text}");
+    assert!(text.contains("holds that transaction's lock") && text.contains("--open-shadow"), "{text}");
+    let out = a.room.path.join("record").display().to_string();
+    let (code, text) =
+        go(&["pitr", "partial", "--shadow", &dir, "--table", "orders", "--open-shadow", "--out", &out, "--json"]);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("\"recreated\": true") && text.contains("\"lost\": 301"), "{text}");
+    assert_eq!(psql(&db, "select count(*) from orders").unwrap(), "301");
+    assert_eq!(psql(&db, "select count(*) from customers").unwrap(), "61", "newer rows stay");
+    assert_eq!(psql(&db, "select has_table_privilege('pg_monitor', 'orders', 'select')").unwrap(), "t");
+    let (code, text) = go(&["pitr", "partial", "--undo", &out]);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("undone: 301 rows taken out again"), "{text}");
+    assert_eq!(psql(&db, "select to_regclass('orders') is null").unwrap(), "t");
+
+    // Written to, it is no picture of that moment any more.
+    let shadow = breakglass::recovery::shadow::Shadow::load(&root).unwrap();
+    psql(&shadow.database("postgres").unwrap(), "delete from customers where id = 1").unwrap();
+    let (code, text) = go(&["pitr", "partial", "--shadow", &dir, "--table", "orders", "--dry-run"]);
+    assert_eq!(code, 4, "{text}");
+    assert!(text.contains("1 transactions wrote since it was opened"), "{text}");
+    shadow.instance().unwrap().stop(Stop::Immediate, LIMIT).unwrap();
+}
