@@ -166,8 +166,7 @@ async fn look(ctx: &Ctx, args: &Args, live: &mut PgConnection, id: &Identity) ->
     let (s, mut there, definitions) = connect_shadow(ctx, args, id).await?;
     let follow = Follow::new(ctx);
     partial::begin(live, &mut there).await?;
-    let plan =
-        partial::prepare(live, &mut there, &definitions, &options(args, &s)?, &*follow, &ctx.cancel).await?;
+    let plan = partial::prepare(live, &mut there, &definitions, &options(args, &s)?, &*follow, &ctx.cancel).await?;
     sql(live, "ROLLBACK").await?;
     Ok((plan.parts(), s))
 }
@@ -217,7 +216,10 @@ fn lines(parts: &[Part]) -> Vec<String> {
 fn undo_lines(r: &Record) -> Vec<String> {
     let each = r.tables.iter().map(|t| {
         let what = if t.recreated { "drops the table again, " } else { "" };
-        format!("{}: {what}{} rows go again, {} get the values they had on {}", t.table, t.brought_back, t.put_back, r.at)
+        format!(
+            "{}: {what}{} rows go again, {} get the values they had on {}",
+            t.table, t.brought_back, t.put_back, r.at
+        )
     });
     each.chain(["rows changed since stay as they are".to_string()]).collect()
 }
@@ -234,7 +236,9 @@ fn folder(ctx: &Ctx, args: &Args, s: &Shadow) -> Result<PathBuf> {
     let folder = std::path::absolute(&folder)
         .map_err(|e| Error::usage(format!("{:?} is not a folder", folder.display())).why(e))?;
     if folder.exists() {
-        return Err(Error::refused(format!("{:?} exists already", folder.display())).hint("name a new folder with --out"));
+        return Err(
+            Error::refused(format!("{:?} exists already", folder.display())).hint("name a new folder with --out")
+        );
     }
     Ok(folder)
 }
@@ -279,12 +283,12 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     lines(&plan.parts()).iter().for_each(|l| ctx.out.line(l));
     if plan.is_empty() {
         sql(&mut live, "ROLLBACK").await?;
-        return Ok(Done::ok("nothing is lost there: nothing was changed")
-            .json(serde_json::json!({"tables": plan.parts()})));
+        return Ok(
+            Done::ok("nothing is lost there: nothing was changed").json(serde_json::json!({"tables": plan.parts()}))
+        );
     }
     crate::recovery::watch::check_cancel(&ctx.cancel, "nothing was changed")?;
-    let (record, parts) =
-        apply::apply(&mut live, &mut there, &plan, &options.damaged_by, &folder, now()).await?;
+    let (record, parts) = apply::apply(&mut live, &mut there, &plan, &options.damaged_by, &folder, now()).await?;
     let sum = |f: fn(&Part) -> u64| parts.iter().map(f).sum::<u64>();
     let text = format!(
         "{} rows brought back, {} put back, in transaction {}",

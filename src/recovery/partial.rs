@@ -159,10 +159,9 @@ pub async fn prepare(
         recreate::schemas(live, shadow, &gone).await?;
         let patterns = recreate::with_ancestors(shadow, &gone).await?;
         let work = definitions.clone();
-        plan.schema =
-            tokio::task::spawn_blocking(move || recreate::schema(&work.programs, &work.shadow, &patterns))
-                .await
-                .map_err(|e| Error::state("the work broke off").why(e))??;
+        plan.schema = tokio::task::spawn_blocking(move || recreate::schema(&work.programs, &work.shadow, &patterns))
+            .await
+            .map_err(|e| Error::state("the work broke off").why(e))??;
         run(live, &plan.schema.before).await.map_err(|e| {
             e.why("a table that is gone cannot be made again as it was")
                 .hint("make what it needs first (types, functions, roles), or bring the other tables back with it")
@@ -289,9 +288,12 @@ async fn fill(
     }
     if !options.damaged_by.is_empty() && !s.part.recreated {
         if s.shadow.key.is_empty() {
-            return Err(Error::refused(format!("damaged rows of {} cannot be paired with their former values", s.shadow.name))
-                .why("the table has no primary key")
-                .hint("bring back what is lost only: --rows lost"));
+            return Err(Error::refused(format!(
+                "damaged rows of {} cannot be paired with their former values",
+                s.shadow.name
+            ))
+            .why("the table has no primary key")
+            .hint("bring back what is lost only: --rows lost"));
         }
         let sql = format!(
             "SELECT {} FROM ONLY {} t WHERE {}",
@@ -418,8 +420,7 @@ async fn children(
         let mut missing = Vec::new();
         for batch in found.chunks(rows::BATCH) {
             let probe = Table { key: child.key.clone(), ..s.live.clone() };
-            let present: BTreeSet<usize> =
-                super::loss::keys_there(live, &probe, batch).await?.into_iter().collect();
+            let present: BTreeSet<usize> = super::loss::keys_there(live, &probe, batch).await?.into_iter().collect();
             missing.extend(batch.iter().enumerate().filter(|(i, _)| !present.contains(i)).map(|(_, k)| k.clone()));
         }
         let values = rows_by(shadow, child, &child.key, &missing, &s.columns).await?;

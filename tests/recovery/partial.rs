@@ -133,7 +133,11 @@ fn lost_rows_come_back_with_what_they_reference_and_newer_rows_stay() {
     let undone = t.undo(&folder).unwrap();
     let by = |name: &str| undone.iter().find(|u| u.table == name).unwrap().clone();
     assert_eq!((by("public.orders").removed, by("public.orders").kept), (94, 1), "{undone:?}");
-    assert_eq!((by("public.customers").removed, by("public.customers").kept), (18, 1), "its customer is needed: {undone:?}");
+    assert_eq!(
+        (by("public.customers").removed, by("public.customers").kept),
+        (18, 1),
+        "its customer is needed: {undone:?}"
+    );
     t.ask("delete from orders where id = 1");
     t.ask("delete from customers where id = 2");
     assert_eq!(t.picture(), damaged);
@@ -147,7 +151,10 @@ fn lost_rows_come_back_with_what_they_reference_and_newer_rows_stay() {
         assert!(counts.contains(&(table, n)), "{table} {n}: {counts:?}");
     }
     assert_eq!(t.ask("select count(*) from log where text = 'line 3'"), "4");
-    assert_eq!(t.ask("select string_agg(id || '<' || coalesce(boss, 0), ' ' order by id) from staff"), "1<0 2<1 3<2 4<0");
+    assert_eq!(
+        t.ask("select string_agg(id || '<' || coalesce(boss, 0), ' ' order by id) from staff"),
+        "1<0 2<1 3<2 4<0"
+    );
     t.undo(&folder).unwrap();
     assert_eq!(t.picture(), damaged);
 }
@@ -167,7 +174,10 @@ fn damaged_rows_get_their_values_back_unless_somebody_changed_them_since() {
     let folder = t.room.path.join("one");
     let (_, done) = t.go(&options, Some(folder.clone())).unwrap();
     assert_eq!(part(&done, "public.orders").damaged, 49);
-    assert_eq!(t.ask("select count(*), sum(net) from orders where id <= 50 and note is not null and net > 0"), format!("49|{}.00", 50 * 51 / 2 - 7));
+    assert_eq!(
+        t.ask("select count(*), sum(net) from orders where id <= 50 and note is not null and net > 0"),
+        format!("49|{}.00", 50 * 51 / 2 - 7)
+    );
     assert_eq!(t.ask("select net, note from orders where id = 7"), "0.00|called the customer");
     let undone = t.undo(&folder).unwrap();
     assert_eq!(undone[0].restored, 49, "{undone:?}");
@@ -198,7 +208,11 @@ fn a_dropped_table_comes_back_with_all_that_belongs_to_it() {
     t.go(&lost(&["customers"]), Some(folder.clone())).unwrap();
     assert_eq!(definition("customers"), "UNIQUE (email);PRIMARY KEY (id)");
     assert!(definition("orders").contains("FOREIGN KEY (customer_id) REFERENCES customers(id) ON DELETE CASCADE"));
-    assert_eq!(t.ask("select count(*), max(touched) from customers"), "60|1", "its trigger is back and fired for nobody");
+    assert_eq!(
+        t.ask("select count(*), max(touched) from customers"),
+        "60|1",
+        "its trigger is back and fired for nobody"
+    );
     assert_eq!(t.ask("insert into customers (email) values ('new') returning id, touched"), "61|1", "no id twice");
     let e = t.undo(&folder).unwrap_err();
     assert!(e.to_string().contains("has 1 rows written since"), "{e}");

@@ -8,7 +8,7 @@ use super::catalog;
 use super::rows::{count, equal, execute, list, pipe_file};
 use super::undo::{Record, RecordedTable};
 use super::{Part, Plan, Staged, keys_of, orphan, written_by};
-use crate::error::{Result};
+use crate::error::Result;
 use crate::model::Time;
 use crate::postgres::connect::{query_error, quote_ident, run, sqlstate};
 
@@ -28,9 +28,8 @@ pub async fn apply(
 ) -> Result<(Record, Vec<Part>)> {
     let mut parts = Vec::new();
     let mut record = Record::begin(live, now).await?;
-    std::fs::create_dir_all(folder).map_err(|e| {
-        crate::error::Error::target(format!("cannot make the folder {:?}", folder.display())).why(e)
-    })?;
+    std::fs::create_dir_all(folder)
+        .map_err(|e| crate::error::Error::target(format!("cannot make the folder {:?}", folder.display())).why(e))?;
     run(live, "SET CONSTRAINTS ALL DEFERRED").await?;
     let order = order(plan);
     let mut muted = Vec::new();
@@ -47,7 +46,9 @@ pub async fn apply(
     for (n, at) in order.iter().enumerate() {
         let s = &plan.tables[*at];
         let mut part = s.part.clone();
-        let waiting = order[n..].iter().any(|a| a != at && keys_of(plan, s).iter().any(|k| k.parent == plan.tables[*a].live.name));
+        let waiting = order[n..]
+            .iter()
+            .any(|a| a != at && keys_of(plan, s).iter().any(|k| k.parent == plan.tables[*a].live.name));
         (part.lost, part.damaged) = (0, 0);
         let staged = s.part.lost;
         if staged > 0 {
@@ -117,7 +118,8 @@ pub async fn apply(
     run(live, "SET search_path = pg_catalog").await?;
     for k in &plan.lost_keys {
         let sql = format!("ALTER TABLE {} ADD CONSTRAINT {} {}", k.child_sql, quote_ident(&k.name), k.definition);
-        let there = "SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE conrelid = $1::text::regclass AND conname = $2)";
+        let there =
+            "SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE conrelid = $1::text::regclass AND conname = $2)";
         let there: bool = sqlx::query_scalar(there)
             .bind(&k.child_sql)
             .bind(&k.name)
@@ -161,9 +163,10 @@ pub(super) fn order(plan: &Plan) -> Vec<usize> {
     let mut out: Vec<usize> = Vec::new();
     let needs = |at: usize, out: &[usize]| {
         keys_of(plan, &plan.tables[at]).iter().any(|k| {
-            plan.tables.iter().enumerate().any(|(p, t)| {
-                p != at && !out.contains(&p) && (t.live.name == k.parent || t.live.family == k.parent)
-            })
+            plan.tables
+                .iter()
+                .enumerate()
+                .any(|(p, t)| p != at && !out.contains(&p) && (t.live.name == k.parent || t.live.family == k.parent))
         })
     };
     while out.len() < plan.tables.len() {

@@ -39,7 +39,10 @@ pub fn schema(programs: &Programs, shadow: &Database, tables: &[String]) -> Resu
         let text = String::from_utf8(out.stdout).target(|| "pg_dump wrote something else than text".into())?;
         // psql's own commands, and what would end the transaction's pinned settings.
         let lines = text.lines().filter(|l| !l.starts_with("\\restrict") && !l.starts_with("\\unrestrict"));
-        Ok(lines.filter(|l| !l.starts_with("SET ") && !l.contains("set_config('search_path'")).collect::<Vec<_>>().join("\n"))
+        Ok(lines
+            .filter(|l| !l.starts_with("SET ") && !l.contains("set_config('search_path'"))
+            .collect::<Vec<_>>()
+            .join("\n"))
     };
     Ok(Schema { before: dump("pre-data")?, after: dump("post-data")? })
 }

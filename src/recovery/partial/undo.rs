@@ -133,13 +133,19 @@ pub async fn undo(live: &mut PgConnection, record: &Record, folder: &Path) -> Re
 async fn undo_in(live: &mut PgConnection, record: &Record, folder: &Path) -> Result<Vec<Undone>> {
     let now = Record::begin(live, record.at).await?;
     if (&now.system_identifier, &now.database) != (&record.system_identifier, &record.database) {
-        return Err(Error::refused(format!("this is database {:?} of cluster {}", now.database, now.system_identifier))
-            .why(format!("the rows were brought back into {:?} of cluster {}", record.database, record.system_identifier))
-            .hint("set DATABASE_URL to that database"));
+        return Err(Error::refused(format!(
+            "this is database {:?} of cluster {}",
+            now.database, now.system_identifier
+        ))
+        .why(format!("the rows were brought back into {:?} of cluster {}", record.database, record.system_identifier))
+        .hint("set DATABASE_URL to that database"));
     }
     let sql = "SELECT pg_catalog.pg_xact_status($1::text::xid8)";
-    let status: Option<String> =
-        sqlx::query_scalar(sql).bind(&record.transaction).fetch_one(&mut *live).await.map_err(|e| query_error(sql, &e))?;
+    let status: Option<String> = sqlx::query_scalar(sql)
+        .bind(&record.transaction)
+        .fetch_one(&mut *live)
+        .await
+        .map_err(|e| query_error(sql, &e))?;
     if status.as_deref() == Some("aborted") {
         return Err(Error::refused("there is nothing to undo")
             .why(format!("transaction {} did not commit: nothing was brought back", record.transaction))
