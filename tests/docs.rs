@@ -95,6 +95,19 @@ fn readme_is_short_and_its_commands_exist() {
 }
 
 #[test]
+fn the_configuration_in_readme_can_be_read() {
+    let readme = read("README.md");
+    let toml =
+        readme.split("```toml\n").nth(1).and_then(|t| t.split("```").next()).expect("README shows a breakglass.toml");
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("breakglass.toml");
+    std::fs::write(&file, toml).unwrap();
+    let env = breakglass::config::Environment { vars: Default::default(), cwd: dir.path().to_path_buf() };
+    let config = breakglass::config::Config::load(&env, Some(&file)).unwrap();
+    assert!(config.settings.database.is_some() && config.settings.repository.is_some() && !config.plans.is_empty());
+}
+
+#[test]
 fn the_usage_check_can_fail() {
     assert!(check_usage("breakglass journal verify DIR").is_ok());
     assert!(check_usage("breakglass journal verfy DIR").is_err());

@@ -49,5 +49,8 @@ mod story;
 // Bad input through the real program: message, exit code, nothing lost.
 mod bad_input;
 
+// Readiness, from the shell.
+mod doctor;
+
 // The whole drill by keys, in a real terminal.
 mod by_hand;

@@ -13,6 +13,7 @@ pub mod act;
 pub mod backup;
 pub mod completions;
 pub mod console;
+pub mod doctor;
 pub mod drill;
 pub mod export;
 pub mod incident;
@@ -51,6 +52,7 @@ fn subcommands() -> Vec<Subcommand> {
         Subcommand { command: export::command, run: export::run },
         Subcommand { command: journal::command, run: journal::run },
         Subcommand { command: plan::command, run: plan::run },
+        Subcommand { command: doctor::command, run: doctor::run },
         Subcommand { command: keys::command, run: keys::run },
         Subcommand { command: keys::themes_command, run: keys::themes },
         Subcommand { command: completions::command, run: completions::run },

@@ -146,7 +146,7 @@ pub fn lint(paths: &[PathBuf], preflight: bool, json: bool) -> Result<u8> {
 }
 
 /// What is wrong with one of our own command lines, if anything.
-fn own_command(words: &[String]) -> Option<String> {
+pub(crate) fn own_command(words: &[String]) -> Option<String> {
     let line = std::iter::once("breakglass".to_string()).chain(words.iter().cloned());
     let error = super::command().try_get_matches_from(line).err()?;
     // Help and version are fine.

@@ -1,0 +1,218 @@
+//! What has to be asked: the database with its archiving, the repository, the service.
+
+use std::time::{Duration, SystemTime};
+
+use sqlx::Row;
+
+use super::{Checks, Invocation};
+use crate::backup::catalog::{BackupKind, Catalog};
+use crate::backup::repository::Repository;
+use crate::backup::wal;
+use crate::config::settings::{DATABASE_PASSWORD, REPOSITORY_KEY};
+use crate::error::Result;
+use crate::model::target::Identity;
+use crate::model::{Time, format_clock};
+use crate::postgres::connect::query_error;
+use crate::postgres::{Database, Programs};
+use crate::recovery::{exposure, health};
+
+/// Looks.
+pub async fn look(invocation: &Invocation, checks: &mut Checks) {
+    let settings = &invocation.config.settings;
+    let identity = match &settings.database {
+        None => {
+            checks.problem("database", "none is configured", "set DATABASE_URL, or target.url in breakglass.toml");
+            None
+        }
+        Some(connection) => {
+            let at = Database::of(connection, invocation.config.secrets.get(DATABASE_PASSWORD).cloned());
+            match database(invocation, &at, checks).await {
+                Ok(identity) => Some(identity),
+                Err(e) => {
+                    checks.error("database", &e);
+                    None
+                }
+            }
+        }
+    };
+    match &settings.repository {
+        None => {
+            checks.problem("repository", "none is configured", "set BACKUP_DIR, or repository.url in breakglass.toml")
+        }
+        Some(url) => {
+            if let Err(e) = repository(invocation, url, identity.as_ref(), checks) {
+                checks.error("repository", &e);
+            }
+        }
+    }
+    if let Some(url) = &settings.service.health_url {
+        match health::ask(url).await {
+            Ok(seen) if seen.healthy => checks.good("service", format!("{url} answers and is well")),
+            Ok(seen) => {
+                let bad: Vec<String> = seen.components.iter().map(|(n, s)| format!("{n} {s}")).collect();
+                checks.warning("service", format!("{url} answers: {}", bad.join(", ")), "breakglass health");
+            }
+            Err(e) => checks.error("service", &e),
+        }
+    }
+}
+
+/// Who the database is, and whether its log would let it be recovered.
+async fn database(invocation: &Invocation, at: &Database, checks: &mut Checks) -> Result<Identity> {
+    const AREA: &str = "database";
+    let settings = &invocation.config.settings;
+    let mut c = at.connect_read_only(Duration::from_secs(2), Duration::from_secs(10)).await?;
+    let id = crate::postgres::identity(&mut c, at).await?;
+    let major = id.version_num / 10_000;
+    checks.good(
+        AREA,
+        format!(
+            "{} @ {}:{}, PostgreSQL {major}, system {}, timeline {}",
+            id.database, id.host, id.port, id.system_identifier, id.timeline
+        ),
+    );
+    for (key, want) in &settings.expect {
+        let got = match key.as_str() {
+            "system_identifier" => &id.system_identifier,
+            "database" => &id.database,
+            "host" => &id.host,
+            _ => continue,
+        };
+        if got != want {
+            checks.problem(
+                AREA,
+                format!("its {key} is {got:?}, {want:?} is expected"),
+                "every action on it is refused; put target.expect or target.url right",
+            );
+        }
+    }
+    if let Err(e) = Programs::find(settings.bin_dir.as_deref(), Some(major)) {
+        checks.error("programs", &e);
+    }
+    let sql = "SELECT current_setting('wal_level') AS wal_level, current_setting('archive_mode') AS archive_mode, \
+               coalesce(current_setting('archive_command', true), '') AS archive_command, \
+               current_setting('data_checksums') AS checksums, current_setting('track_commit_timestamp') AS commit_times, \
+               pg_is_in_recovery() AS standby, \
+               (SELECT rolsuper OR rolreplication FROM pg_roles WHERE rolname = current_user) AS may_backup";
+    let row = sqlx::query(sql).fetch_one(&mut c).await.map_err(|e| query_error(sql, &e))?;
+    let text = |name: &str| row.try_get::<String, _>(name).unwrap_or_default();
+    let on = |name: &str| row.try_get::<bool, _>(name).unwrap_or_default();
+    if on("standby") {
+        checks.warning(
+            AREA,
+            "this is a standby",
+            "name the primary in target.url: a standby's archiver says nothing of exposure",
+        );
+    }
+    if text("wal_level") == "minimal" || text("archive_mode") == "off" {
+        checks.problem(
+            "archiving",
+            format!(
+                "wal_level is {:?}, archive_mode is {:?}: no point in time can be recovered",
+                text("wal_level"),
+                text("archive_mode")
+            ),
+            "ALTER SYSTEM SET wal_level = 'replica'; ALTER SYSTEM SET archive_mode = 'on'; then restart the server",
+        );
+    } else {
+        match exposure::measure(&mut c).await? {
+            Some(e) => match e.failing {
+                Some(segment) => checks.problem(
+                    "archiving",
+                    format!("failing at {segment}"),
+                    "the server's log says why; breakglass wal status shows what is there",
+                ),
+                None => checks.good(
+                    "archiving",
+                    format!("exposure {}{}", if e.at_most { "at most " } else { "" }, format_clock(e.exposure)),
+                ),
+            },
+            None => checks.warning("archiving", "exposure cannot be measured", "look at pg_stat_archiver"),
+        }
+        let command = text("archive_command");
+        if !command.contains("breakglass") && !on("standby") {
+            checks.warning(
+                "archiving",
+                "archive_command does not name breakglass: another tool holds the log",
+                "archive_command = 'breakglass wal archive --repository URL %p'",
+            );
+        }
+    }
+    if text("checksums") == "off" {
+        checks.warning(
+            AREA,
+            "data checksums are off: damaged pages are found late",
+            "pg_checksums --enable, with the server stopped",
+        );
+    }
+    if text("commit_times") == "off" {
+        checks.warning(
+            AREA,
+            "commit times are not recorded: the moment is found from the log alone",
+            "ALTER SYSTEM SET track_commit_timestamp = on; then restart the server",
+        );
+    }
+    if !on("may_backup") {
+        checks.problem(
+            AREA,
+            "this role may not take a base backup",
+            "ALTER ROLE … REPLICATION, and let it in by pg_hba.conf",
+        );
+    }
+    Ok(id)
+}
+
+/// Whether it opens, whose it is, and what could be restored from it.
+fn repository(invocation: &Invocation, url: &str, of: Option<&Identity>, checks: &mut Checks) -> Result<()> {
+    const AREA: &str = "repository";
+    let repository = Repository::open(url)?;
+    checks.good(AREA, format!("{url} opens"));
+    if let (Some(cluster), Some(id)) = (repository.cluster()?, of)
+        && cluster.system_identifier.to_string() != id.system_identifier
+    {
+        checks.problem(
+            AREA,
+            format!(
+                "holds the log of system {}, the database is system {}",
+                cluster.system_identifier, id.system_identifier
+            ),
+            "one repository holds one cluster: name the right one",
+        );
+    }
+    for t in &wal::status(&repository)?.timelines {
+        for hole in &t.holes {
+            checks.problem(
+                AREA,
+                format!("timeline {} has a hole, {} to {}: {}", t.timeline, hole.first, hole.last, hole.why),
+                "points behind it cannot be recovered: take a base backup now (breakglass backup create)",
+            );
+        }
+    }
+    if repository.key_file()?.recipients() < 2 {
+        checks.warning(
+            AREA,
+            "has one recipient: who loses BACKUP_ENCRYPTION_KEY loses every backup",
+            "keep the key in two places that no single disaster reaches",
+        );
+    }
+    let Some(key) = invocation.config.secrets.get(REPOSITORY_KEY) else { return Ok(()) };
+    let catalog = Catalog::load(&repository.unlock(key)?)?;
+    let Some(newest) = catalog.newest(BackupKind::Physical) else {
+        checks.problem(AREA, "holds no base backup", "breakglass backup create");
+        return Ok(());
+    };
+    let now = Time::from_system(SystemTime::now());
+    let age = now.since(newest.manifest.finished_at);
+    let what = format!("newest base backup {}, {} old", newest.manifest.id, format_clock(age));
+    let limit = Duration::from_secs(invocation.config.settings.policy.backup_max_age_s);
+    match newest.verified_at {
+        _ if age > limit => checks.problem(
+            AREA,
+            format!("{what}; policy.backup_max_age is {}", format_clock(limit)),
+            "breakglass backup create, and see why the scheduled one did not run",
+        ),
+        Some(at) => checks.good(AREA, format!("{what}, verified {}", at.date_hms())),
+        None => checks.problem(AREA, format!("{what}, never verified"), "breakglass backup verify"),
+    }
+    Ok(())
+}

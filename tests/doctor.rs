@@ -1,0 +1,111 @@
+//! `breakglass doctor` through the real program, against a real cluster with its repository.
+
+use serde_json::Value;
+
+use crate::bad_input::Desk;
+use crate::support::archived::{Archived, PASSPHRASE};
+
+/// The findings of one level, as `area: what`.
+fn of(report: &Value, level: &str) -> Vec<String> {
+    let all = report["checks"].as_array().unwrap();
+    all.iter()
+        .filter(|c| c["level"] == level)
+        .map(|c| format!("{}: {}", c["area"].as_str().unwrap(), c["what"].as_str().unwrap()))
+        .collect()
+}
+
+fn doctor(desk: &Desk, env: &[(&str, &str)]) -> (Option<i32>, Value, String) {
+    let out = desk.command(&["doctor", "--json"]).envs(env.iter().copied()).output().unwrap();
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    (out.status.code(), serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text:?}")), text)
+}
+
+#[test]
+fn with_nothing_configured_it_says_what_is_missing_and_how_to_set_it() {
+    let desk = Desk::new();
+    let ran = desk.run(&["doctor"]);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    for text in ["✗ database", "set DATABASE_URL", "✗ repository", "set BACKUP_DIR", "! configuration", "not ready: "]
+    {
+        assert!(ran.stdout.contains(text), "{text:?} is not in {ran:?}");
+    }
+}
+
+#[test]
+fn a_cluster_that_can_be_recovered_is_ready_and_what_is_not_is_a_problem() {
+    let a = Archived::start("doctor");
+    let at = a.cluster.database("postgres");
+    let desk = Desk::new();
+    let url = format!("postgres://{}@localhost:{}/postgres?host={}", at.user(), at.port(), at.host());
+    let repository = a.repository.display().to_string();
+    let env = |key: &'static str| {
+        vec![
+            ("DATABASE_URL", url.clone()),
+            ("BACKUP_DIR", repository.clone()),
+            ("BACKUP_ENCRYPTION_KEY", key.to_string()),
+        ]
+    };
+    let ask = |key: &'static str| {
+        let env = env(key);
+        let env: Vec<(&str, &str)> = env.iter().map(|(k, v)| (*k, v.as_str())).collect();
+        doctor(&desk, &env)
+    };
+
+    // Archiving works, and there is no backup to begin from.
+    a.archive_now();
+    let (code, report, _) = ask(PASSPHRASE);
+    assert_eq!(
+        (code, of(&report, "problem")),
+        (Some(1), vec!["repository: holds no base backup".to_string()]),
+        "{report:#}"
+    );
+
+    // A backup that nobody has verified does not count.
+    let id = a.base_backup();
+    a.archive_now();
+    let (code, report, _) = ask(PASSPHRASE);
+    let problems = of(&report, "problem");
+    assert!(code == Some(1) && problems.len() == 1 && problems[0].contains("never verified"), "{report:#}");
+
+    let env_pairs = env(PASSPHRASE);
+    let verified =
+        desk.command(&["backup", "verify", &id]).envs(env_pairs.iter().map(|(k, v)| (*k, v))).output().unwrap();
+    assert_eq!(verified.status.code(), Some(0), "{}", String::from_utf8_lossy(&verified.stderr));
+    let (code, report, text) = ask(PASSPHRASE);
+    assert_eq!((code, &report["ready"]), (Some(0), &Value::Bool(true)), "{report:#}");
+    assert!(of(&report, "warning").iter().any(|w| w.contains("one recipient")), "{report:#}");
+    assert!(!text.contains(PASSPHRASE), "the key is shown");
+
+    // The key of another repository.
+    let (code, report, _) = ask("another key that is long enough 0123456789");
+    assert_eq!(code, Some(1));
+    assert!(of(&report, "problem").iter().any(|p| p.starts_with("repository: ")), "{report:#}");
+
+    // A hole, and a database that is gone.
+    let lost = a.archive_now();
+    a.cluster.sql("postgres", "select pg_logical_emit_message(true, 'doctor', 'more log')");
+    a.archive_now();
+    let mut gone = 0;
+    for entry in walk(&a.repository) {
+        if entry.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&lost)) {
+            std::fs::remove_file(&entry).unwrap();
+            gone += 1;
+        }
+    }
+    assert!(gone > 0, "{lost} is not in the repository");
+    a.cluster.instance.stop(breakglass::postgres::Stop::Fast, crate::support::cluster::LIMIT).unwrap();
+    let (code, report, _) = ask(PASSPHRASE);
+    let problems = of(&report, "problem").join("\n");
+    assert_eq!(code, Some(1));
+    assert!(problems.contains("has a hole") && problems.contains(&lost), "{report:#}");
+    assert!(problems.contains("cannot connect"), "{report:#}");
+}
+
+fn walk(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut out = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() { out.extend(walk(&path)) } else { out.push(path) }
+    }
+    out
+}
