@@ -185,27 +185,6 @@ fn private(meta: &std::fs::Metadata, path: &Path) -> Result<()> {
         .hint("Remove the file or folder and set the variables again."))
 }
 
-/// Whether a variable of that name is likely to hold a secret: its value is then kept out of every output.
-pub fn likely_secret(name: &str) -> bool {
-    let name = name.to_uppercase();
-    [
-        "PASSWORD",
-        "PASSWD",
-        "PASSPHRASE",
-        "SECRET",
-        "TOKEN",
-        "APIKEY",
-        "API_KEY",
-        "ACCESS_KEY",
-        "PRIVATE_KEY",
-        "ENCRYPTION_KEY",
-        "CREDENTIAL",
-    ]
-    .iter()
-    .any(|part| name.contains(part))
-        && !["_FILE", "_PATH", "_DIR", "_ID"].iter().any(|end| name.ends_with(end))
-}
-
 /// An open, nameless file that a block's trap can write its report to.
 ///
 /// # Errors

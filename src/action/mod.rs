@@ -7,6 +7,7 @@
 pub mod assess;
 pub mod backup_create;
 pub mod backup_dump;
+pub mod blanks;
 pub mod carried;
 pub mod contain;
 pub mod health;

@@ -1,9 +1,26 @@
 //! From a block of a step to the request of a run: which action, what exactly, what it can do, what is missing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::blanks;
 use crate::incident::RunRequest;
-use crate::model::plan::{Block, BlockRole, Piece, Risk, Step};
+use crate::model::may_hold_secret;
+use crate::model::plan::{Block, BlockRole, Piece, Risk, Step, Word};
+
+pub use super::blanks::variable_of;
+
+/// What is known when a command is filled in.
+#[derive(Debug, Clone, Copy)]
+pub struct Known<'a> {
+    /// Values given so far in the incident.
+    pub vars: &'a BTreeMap<String, String>,
+    /// Names of secrets that were given; their values are elsewhere.
+    pub held: &'a BTreeSet<String>,
+    /// Names of variables the environment has.
+    pub environment: &'a BTreeSet<String>,
+    /// The actions of the program by name, and what each can do at worst.
+    pub actions: &'a BTreeMap<String, Risk>,
+}
 
 /// What keeps a block from being run as it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,18 +31,35 @@ pub struct Missing {
     pub placeholders: Vec<String>,
 }
 
+impl Missing {
+    /// All of it, in the order it is asked for; what becomes the same variable is asked once.
+    pub fn names(&self) -> Vec<String> {
+        let mut seen = BTreeSet::new();
+        self.variables.iter().chain(&self.placeholders).filter(|n| seen.insert(variable_of(n))).cloned().collect()
+    }
+}
+
 /// The blocks of a step that may be run, in order.
 pub fn blocks(step: &Step) -> impl Iterator<Item = &Block> {
-    step.blocks.iter().filter(|b| {
-        matches!(b.role, BlockRole::Run | BlockRole::Query)
-            && b.blocked.is_none()
-            && !b.interactive
-            && b.attrs.get("run").is_none_or(|r| r != "never")
-    })
+    step.blocks.iter().filter(|b| why_not(b).is_none())
+}
+
+/// Why the console shows a block but never runs it.
+pub fn why_not(block: &Block) -> Option<String> {
+    if !matches!(block.role, BlockRole::Run | BlockRole::Query) {
+        return Some("a sample".into());
+    }
+    if let Some(why) = &block.blocked {
+        return Some(why.clone());
+    }
+    if block.attrs.get("run").is_some_and(|r| r == "never") {
+        return Some("the plan says it is never run".into());
+    }
+    block.interactive.then(|| "it needs a terminal of its own: copy it into another one (y)".into())
 }
 
 /// The action a block is, and the words after its name. Blocks that are not our own are `shell` or `sql`.
-fn action<'b>(block: &'b Block, actions: &BTreeMap<String, Risk>) -> (String, &'b [crate::model::plan::Word]) {
+fn action<'b>(block: &'b Block, actions: &BTreeMap<String, Risk>) -> (String, &'b [Word]) {
     if let Some(words) = &block.own {
         let literal: Vec<&str> = words
             .iter()
@@ -65,38 +99,31 @@ pub fn risk(block: &Block, actions: &BTreeMap<String, Risk>) -> Risk {
 ///
 /// # Errors
 /// What has to be asked for first.
-pub fn request(
-    step: &Step,
-    block: &Block,
-    vars: &BTreeMap<String, String>,
-    actions: &BTreeMap<String, Risk>,
-) -> Result<RunRequest, Missing> {
-    let (name, words) = action(block, actions);
+pub fn request(step: &Step, block: &Block, known: &Known<'_>) -> Result<RunRequest, Missing> {
+    let (name, words) = action(block, known.actions);
     let own = name != "shell" && name != "sql";
     let mut missing = Missing { variables: Vec::new(), placeholders: Vec::new() };
     let mut args = Vec::new();
     for word in words {
-        let mut value = String::new();
-        for piece in &word.0 {
-            match piece {
-                Piece::Text(t) => value.push_str(t),
-                Piece::Var(v) | Piece::Bare(v) => match vars.get(v) {
-                    // Unquoted, bash would split or expand such a value: ask for one that is a plain word.
-                    Some(known) if !matches!(piece, Piece::Bare(_)) || is_plain(known) => value.push_str(known),
-                    Some(_) => missing.variables.push(v.clone()),
-                    None if !missing.variables.contains(v) => missing.variables.push(v.clone()),
-                    None => {}
-                },
-            }
-        }
-        args.push(value);
+        args.push(argument(word, &block.placeholders, known, &mut missing));
     }
     let mut code = block.code.clone();
-    for placeholder in &block.placeholders {
-        match vars.get(&variable_of(placeholder)) {
-            Some(value) => code = code.replace(placeholder, value),
-            None => missing.placeholders.push(placeholder.clone()),
+    if !own {
+        if name == "shell" {
+            for variable in &block.variables {
+                let there = known.vars.contains_key(variable)
+                    || known.held.contains(variable)
+                    || known.environment.contains(variable);
+                if !there {
+                    missing.variables.push(variable.clone());
+                }
+            }
         }
+        code = filled(block, known, &mut missing);
+        args = attributes(block, &name, risk(block, known.actions));
+    } else {
+        let asked = |b: &&String| !known.vars.contains_key(&variable_of(b));
+        missing.placeholders = block.placeholders.iter().filter(asked).cloned().collect();
     }
     if !missing.variables.is_empty() || !missing.placeholders.is_empty() {
         return Err(missing);
@@ -115,22 +142,76 @@ pub fn request(
         action: name,
         shown,
         args,
-        risk: risk(block, actions),
+        risk: risk(block, known.actions),
         confirmed: None,
     })
 }
 
-/// The name under which a placeholder's value is kept: `<backup-id>` is `BACKUP_ID`.
-pub fn variable_of(placeholder: &str) -> String {
-    let mut out: String = placeholder
-        .trim_matches(['<', '>', '[', ']', '{', '}', ' '])
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' })
-        .collect();
-    if out.is_empty() || out.starts_with(|c: char| c.is_ascii_digit()) {
-        out.insert(0, '_');
+/// One argument of our own command.
+fn argument(word: &Word, placeholders: &[String], known: &Known<'_>, missing: &mut Missing) -> String {
+    let mut value = String::new();
+    for piece in &word.0 {
+        match piece {
+            Piece::Text(t) => {
+                let mut text = t.clone();
+                for blank in placeholders {
+                    if let Some(v) = known.vars.get(&variable_of(blank)) {
+                        text = text.replace(blank.as_str(), v);
+                    }
+                }
+                value.push_str(&text);
+            }
+            Piece::Var(v) | Piece::Bare(v) => match known.vars.get(v) {
+                // Unquoted, bash would split or expand such a value: ask for one that is a plain word.
+                Some(known) if !matches!(piece, Piece::Bare(_)) || is_plain(known) => value.push_str(known),
+                Some(_) => missing.variables.push(v.clone()),
+                None if !missing.variables.contains(v) => missing.variables.push(v.clone()),
+                None => {}
+            },
+        }
     }
-    out
+    value
+}
+
+/// The text of a shell or SQL block with its blanks filled in, quoted where the value would mean something to the shell. A
+/// blank for a secret becomes a variable of the shell's environment: its value never stands in a text.
+fn filled(block: &Block, known: &Known<'_>, missing: &mut Missing) -> String {
+    let sql = block.role == BlockRole::Query;
+    let mut code = block.code.clone();
+    for blank in &block.placeholders {
+        let name = variable_of(blank);
+        if may_hold_secret(&name) {
+            let there = known.held.contains(&name) || (!sql && known.environment.contains(&name));
+            code = match (there, sql) {
+                (true, true) => blanks::fill_sql(&code, blank, &format!("${{{name}}}")),
+                (true, false) => blanks::fill_variable(&code, blank, &name),
+                (false, _) => {
+                    missing.placeholders.push(blank.clone());
+                    code
+                }
+            };
+            continue;
+        }
+        match known.vars.get(&name) {
+            Some(value) if sql => code = blanks::fill_sql(&code, blank, value),
+            Some(value) => code = blanks::fill_shell(&code, blank, value),
+            None => missing.placeholders.push(blank.clone()),
+        }
+    }
+    code
+}
+
+/// What the plan's attributes say, as the action's arguments.
+fn attributes(block: &Block, action: &str, risk: Risk) -> Vec<String> {
+    let mut args = vec!["--risk".to_string(), risk.word().to_string()];
+    let keys: &[&str] = if action == "shell" { &["timeout", "expect", "cwd"] } else { &["timeout"] };
+    for key in keys {
+        if let Some(value) = block.attrs.get(*key).filter(|v| !v.is_empty()) {
+            // One word, so that a value that begins with a dash is not an option.
+            args.push(format!("--{key}={value}"));
+        }
+    }
+    args
 }
 
 /// Whether bash would pass this value on as one word although the variable stands there without quotes.

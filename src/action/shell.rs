@@ -163,6 +163,7 @@ async fn execute(ctx: &Ctx, options: &Options) -> Result<Done> {
     if let Some(state) = &ctx.incident {
         env.extend(state.vars.iter().map(|(n, v)| (n.into(), v.into())));
     }
+    env.extend(ctx.secrets.held().map(|(n, v)| (n.into(), v.expose().into())));
     env.extend(options.vars.iter().map(|(n, v)| (n.into(), v.into())));
 
     let mut spec = ChildSpec::new(&shell).bare_env().pass_fd(report.as_fd());

@@ -300,7 +300,12 @@ fn block(ctx: &Ctx, risk: Risk) -> Result<Vec<String>> {
         return Err(Error::usage(format!("{:?} is a command of psql, not SQL", line.trim()))
             .hint("Write it as a bash block that calls psql."));
     }
-    let statements = split(code);
+    // What is shown and recorded names a secret, `${NEW_PASSWORD}`; only here does its value come in.
+    let mut whole = code.to_string();
+    for (name, secret) in ctx.secrets.held() {
+        whole = super::blanks::fill_sql(&whole, &format!("${{{name}}}"), secret.expose());
+    }
+    let statements = split(&whole);
     if statements.is_empty() {
         return Err(Error::usage("the block holds no statement"));
     }

@@ -20,6 +20,8 @@ pub enum Context {
     Timeline,
     /// The choice of the moment to restore to.
     Moment,
+    /// What the plan says beside the steps.
+    Reference,
     /// A search in the output is active.
     Search,
     /// A list that is narrowed by typing (`?`, `:`).
@@ -42,6 +44,7 @@ impl Context {
         Self::Incident,
         Self::Timeline,
         Self::Moment,
+        Self::Reference,
         Self::Search,
         Self::Palette,
         Self::Form,
@@ -58,6 +61,7 @@ impl Context {
             Self::Incident => "incident",
             Self::Timeline => "timeline",
             Self::Moment => "moment",
+            Self::Reference => "reference",
             Self::Search => "search",
             Self::Palette => "palette",
             Self::Form => "form",
@@ -140,7 +144,7 @@ macro_rules! commands {
 }
 
 commands! {
-    Open "open" "open" "Open what is selected; never runs anything by itself" [Home Plan Incident Timeline Moment] Looks ["enter"] essential;
+    Open "open" "open" "Open what is selected; never runs anything by itself" [Home Plan Incident Timeline Moment Reference] Looks ["enter"] essential;
     Run "run" "run" "Run the selected step's command; shows it and asks first" [Incident] Acts ["r"] essential;
     Done "done" "done" "Mark the step as done" [Incident] Records ["d"] essential;
     Skip "skip" "skip" "Leave the step out, with a reason" [Incident] Records ["s"] essential;
@@ -163,7 +167,13 @@ commands! {
     Close "close" "close" "Close the incident, with one sentence" [Incident] Records ["C"];
     Export "export" "export" "Write the timeline as Markdown, HTML, JSON and CSV" [Incident Timeline] Looks ["E"];
     AdoptPlan "adopt-plan" "adopt plan" "Work with the changed plan from here on" [Incident] Records ["A"];
-    Copy "copy" "copy" "Copy the selected command, line or step" [Plan Incident Timeline] Looks ["y"];
+    Contacts "contacts" "contacts" "Show who to reach, and everything else the plan says beside its steps" [Incident Plan Timeline Reference] Looks ["c"];
+    Matrix "severity-matrix" "matrix" "Show what each severity asks for" [Incident Plan Timeline Reference] Looks ["S"];
+    Objectives "objectives" "objectives" "Show every objective, with what it applies to" [Incident Plan Timeline Reference] Looks ["O"];
+    Templates "templates" "templates" "Show the plan's messages to send; enter fills in their blanks" [Incident Plan Timeline Reference] Looks ["T"];
+    Checklists "checklists" "checklists" "Show the plan's checklists" [Incident Plan Timeline Reference] Looks ["K"];
+    Link "follow-link" "link" "Follow a link of the step to another part of the plan or another plan" [Incident Plan] Looks ["L"];
+    Copy "copy" "copy" "Copy the selected command, line or step" [Plan Incident Timeline Reference] Looks ["y"];
     Follow "follow" "follow" "Follow the output as it comes" [Incident] Looks ["f"];
     Filter "filter" "filter" "Narrow the list, or search the output; ! inverts" [Home Incident Timeline] Looks ["/"];
     NextMatch "next-match" "next" "Go to the next match in the output" [Search] Looks ["n"];

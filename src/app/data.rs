@@ -1,6 +1,6 @@
 //! What the console shows: the read model, filled by the driver, never changed by keys.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,13 +10,15 @@ use crate::incident::forecast::StepTimes;
 use crate::incident::{Policy, State};
 use crate::model::event::Kind;
 use crate::model::plan::Risk;
-use crate::model::{Actor, CleanText, IncidentId, RunId, Scenario, Seq, Time};
+use crate::model::{Actor, CleanText, IncidentId, Plan, RunId, Scenario, Seq, Time};
 
 /// Everything on the first screen.
 #[derive(Debug, Clone, Default)]
 pub struct Home {
     /// All scenarios of the library, in its order.
     pub scenarios: Vec<ScenarioRow>,
+    /// All documents of the library, also those without a scenario: links lead to them.
+    pub plans: Vec<Arc<Plan>>,
     /// Incidents that are not closed, newest first, real ones before drills.
     pub incidents: Vec<IncidentRow>,
     /// What could not be read, one sentence each.
@@ -30,6 +32,8 @@ pub struct ScenarioRow {
     pub file: String,
     /// The scenario as understood.
     pub scenario: Arc<Scenario>,
+    /// The whole document: contacts, matrix, templates, links.
+    pub plan: Arc<Plan>,
     /// How the last drill of it went.
     pub last_drill: Option<LastDrill>,
     /// Whether there is a sandbox for it, so that it can be drilled here.
@@ -81,6 +85,12 @@ pub struct Incident {
     pub state: State,
     /// The scenario in its plan.json.
     pub scenario: Arc<Scenario>,
+    /// The whole of its plan.json: contacts, matrix, templates, links.
+    pub plan: Arc<Plan>,
+    /// Names of variables a command finds in its environment.
+    pub environment: Arc<BTreeSet<String>>,
+    /// Names of secrets that were given; they last as long as this console.
+    pub held: Arc<BTreeSet<String>>,
     /// The journal as people read it.
     pub timeline: Arc<Vec<TimelineRow>>,
     /// How long the steps took before.

@@ -1,8 +1,9 @@
 //! Dialogs: what each asks, and its fields. What an accepted one does is in [`super::update`].
 
 use crate::incident::{Refusal, RunRequest};
+use crate::model::plan::Link;
 use crate::model::target::{Loss, RecoveryTarget};
-use crate::model::{Digest, RunId, StepId, Time};
+use crate::model::{Digest, RunId, StepId, Time, may_hold_secret};
 
 use super::Preview;
 use super::command::Context;
@@ -80,6 +81,8 @@ pub enum Ask {
     Close,
     /// Work with the changed plan.
     Adopt(Digest),
+    /// Which link to follow.
+    Links(Vec<Link>),
     /// Leave although actions run.
     Quit,
 }
@@ -95,6 +98,8 @@ pub enum Field {
         hint: String,
         /// What was written.
         line: Line,
+        /// Shown as dots: a secret.
+        hidden: bool,
     },
     /// One of several: word and explanation.
     Choice {
@@ -110,7 +115,13 @@ pub enum Field {
 impl Field {
     /// A text field.
     pub fn text(label: &str, hint: &str, value: &str) -> Self {
-        Self::Text { label: label.into(), hint: hint.into(), line: Line::new(value) }
+        Self::Text { label: label.into(), hint: hint.into(), line: Line::new(value), hidden: false }
+    }
+    /// A text field for a value; hidden when its name says that it is a secret.
+    pub fn asked(name: &str) -> Self {
+        let hidden = may_hold_secret(name);
+        let hint = if hidden { "never shown or recorded" } else { "value; \"\" for an empty one" };
+        Self::Text { label: name.into(), hint: hint.into(), line: Line::new(""), hidden }
     }
     /// A choice.
     pub fn choice(label: &str, options: &[(&str, &str)], at: usize) -> Self {
@@ -166,7 +177,7 @@ impl Dialog {
                 Field::text("Impact began", WHEN, ""),
                 Field::text("Known from", "first alert, first report, log line", ""),
             ],
-            Ask::Values(names) => names.iter().map(|n| Field::text(n, "value", "")).collect(),
+            Ask::Values(names) => names.iter().map(|n| Field::asked(n)).collect(),
             Ask::Variable => vec![Field::text("Name", "TARGET", ""), Field::text("Value", "never a secret", "")],
             Ask::Destroy(_, name, _) => vec![Field::text("Type the name", name, "")],
             Ask::Refused(Refusal { gate: Some(_), .. }) => {
@@ -208,6 +219,10 @@ impl Dialog {
                 vec![Field::text("How you know", "verified and healthy", ""), Field::text("Since", WHEN, "")]
             }
             Ask::Close => vec![Field::text("Summary", "one sentence for whoever reads this first", "")],
+            Ask::Links(links) => {
+                let options: Vec<(&str, &str)> = links.iter().map(|l| (l.text.as_str(), l.target.as_str())).collect();
+                vec![Field::choice("", &options, 0)]
+            }
             Ask::Quit => vec![Field::choice(
                 "",
                 &[

@@ -10,6 +10,7 @@ pub mod driver;
 pub mod field;
 pub mod key;
 pub mod next;
+pub mod reference;
 pub mod update;
 pub mod when;
 pub mod words;
@@ -42,6 +43,8 @@ pub enum Screen {
     Timeline,
     /// Which moment to restore to.
     Moment,
+    /// What the plan says beside the steps: contacts, matrix, templates, checklists, links.
+    Reference,
     /// All messages of this session.
     Messages,
 }
@@ -111,6 +114,19 @@ pub struct PlanUi {
     pub row: ScenarioRow,
     /// Steps and text.
     pub steps: StepsUi,
+}
+
+/// Where the reader is in what the plan says beside the steps.
+#[derive(Debug, Clone)]
+pub struct ReferenceUi {
+    /// The plan.
+    pub plan: std::sync::Arc<crate::model::Plan>,
+    /// The scenario its pages begin with.
+    pub scenario: Option<std::sync::Arc<Scenario>>,
+    /// Selected page.
+    pub page: usize,
+    /// First row of its text on the screen.
+    pub scroll: usize,
 }
 
 /// Where the reader is among the steps.
@@ -224,6 +240,10 @@ pub struct App {
     pub home_list: ListUi,
     /// The scenario being read.
     pub plan: Option<PlanUi>,
+    /// Scenarios from which links were followed to it, the first one first.
+    pub trail: Vec<PlanUi>,
+    /// What plans say beside the steps, one for each such screen on the stack.
+    pub references: Vec<ReferenceUi>,
     /// The open incident.
     pub incident: Option<IncidentUi>,
     /// Screens, the one shown last.
@@ -331,6 +351,8 @@ pub enum Effect {
     Leave,
     /// Submit a command; a note may have happened earlier than now.
     Submit(Command, Option<Time>),
+    /// Keep a secret for the commands of the open incident, in memory only: variable and value.
+    Hold(String, crate::model::Secret),
     /// Look, read-only, at what an action would do; what is seen is recorded.
     Preview(Box<RunRequest>),
     /// Submit the request for a run and spawn its worker. `code` is the text of a `shell` or `sql` block.
@@ -365,6 +387,8 @@ impl App {
             home_loaded: false,
             home_list: ListUi::default(),
             plan: None,
+            trail: Vec::new(),
+            references: Vec::new(),
             incident: None,
             screens: vec![Screen::Home],
             dialogs: Vec::new(),
@@ -414,6 +438,7 @@ impl App {
             Screen::Incident => contexts.push(Context::Incident),
             Screen::Timeline => contexts.push(Context::Timeline),
             Screen::Moment => contexts.push(Context::Moment),
+            Screen::Reference => contexts.push(Context::Reference),
             Screen::Messages => {}
         }
         contexts.extend([Context::Motion, Context::Screen]);
@@ -475,6 +500,17 @@ impl App {
         match self.screen() {
             Screen::Plan => self.plan.as_ref().map(|p| &p.steps),
             _ => self.incident.as_ref().map(|i| &i.steps),
+        }
+    }
+
+    /// What commands of the open incident are filled in with.
+    pub fn known<'a>(&'a self, ui: &'a IncidentUi) -> runnable::Known<'a> {
+        let data = &ui.data;
+        runnable::Known {
+            vars: &data.state.vars,
+            held: &data.held,
+            environment: &data.environment,
+            actions: &self.env.actions,
         }
     }
 

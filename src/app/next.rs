@@ -39,6 +39,7 @@ pub fn obvious(app: &App) -> Next {
         },
         Screen::Incident => app.incident.as_ref().map_or_else(|| wait("opening"), incident),
         Screen::Timeline => next(Cmd::Back, "back to the steps"),
+        Screen::Reference => next(Cmd::Open, "fills in a message, follows a link; pgdn scrolls, y copies"),
         Screen::Moment => next(Cmd::Open, "choose the selected moment; asks first"),
         Screen::Messages => next(Cmd::Back, "back"),
     }

@@ -99,6 +99,9 @@ pub struct Settings {
 #[derive(Debug, Clone, Default)]
 pub struct Secrets(BTreeMap<String, Secret>);
 
+/// Prefix of the values that were asked for during an incident.
+const HELD: &str = "variable:";
+
 /// Name of the database password.
 pub const DATABASE_PASSWORD: &str = "database_password";
 /// Name of the repository's passphrase (`BACKUP_ENCRYPTION_KEY`).
@@ -112,6 +115,14 @@ impl Secrets {
     /// Looks one up.
     pub fn get(&self, name: &str) -> Option<&Secret> {
         self.0.get(name)
+    }
+    /// Keeps the value of a plan's variable or blank: a shell gets it in its environment, nothing else ever does.
+    pub fn hold(&mut self, variable: &str, secret: Secret) {
+        self.set(format!("{HELD}{variable}"), secret);
+    }
+    /// Values kept with [`Self::hold`], by variable.
+    pub fn held(&self) -> impl Iterator<Item = (&str, &Secret)> {
+        self.0.iter().filter_map(|(name, secret)| Some((name.strip_prefix(HELD)?, secret)))
     }
     /// All of them, for the redactor.
     pub fn values(&self) -> impl Iterator<Item = &Secret> {

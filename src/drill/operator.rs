@@ -96,9 +96,11 @@ impl Operator<'_> {
             self.registry.all().map(|a| (a.spec().name.to_string(), a.spec().risk)).collect();
         for block in runnable::blocks(step).filter(|b| b.own.is_some()) {
             let vars = self.incident.state()?.vars.clone();
-            let mut request = runnable::request(step, block, &vars, &risks).map_err(|missing| {
+            let none = Default::default();
+            let known = runnable::Known { vars: &vars, held: &none, environment: &none, actions: &risks };
+            let mut request = runnable::request(step, block, &known).map_err(|missing| {
                 Error::state(format!("step {:?} cannot be run unattended", step.title))
-                    .why(format!("nobody can say what {} is", missing.variables.join(", ")))
+                    .why(format!("nobody can say what {} is", missing.names().join(", ")))
             })?;
             if request.risk == Risk::Destroy {
                 self.look_first(&mut request)?;

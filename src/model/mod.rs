@@ -15,6 +15,6 @@ pub use event::{Event, Kind};
 pub use ids::{Actor, Digest, IncidentId, RunId, Seq, StepId};
 pub use plan::{Block, BlockRole, Phase, Plan, Risk, Scenario, Severity, Step};
 pub use record::Record;
-pub use secret::{Redactor, Secret};
+pub use secret::{Redactor, Secret, likely_secret, may_hold_secret, url_password};
 pub use text::CleanText;
 pub use time::Time;

@@ -30,6 +30,56 @@ impl fmt::Display for Secret {
     }
 }
 
+impl PartialEq for Secret {
+    /// Whether both hold the same text (for values inside the console; never an answer to somebody outside).
+    fn eq(&self, other: &Self) -> bool {
+        self.expose() == other.expose()
+    }
+}
+impl Eq for Secret {}
+
+/// Whether the name of a variable or blank says that its value is a secret: `PGPASSWORD`, `<api-key>`, `DATABASE_URL`.
+/// Names that end in `_FILE`, `_PATH`, `_DIR`, `_ID`, `_NAME`, `_ARN` or `_LENGTH` only point to one.
+pub fn likely_secret(name: &str) -> bool {
+    const PARTS: [&str; 13] = [
+        "PASSWORD",
+        "PASSWD",
+        "PASSPHRASE",
+        "SECRET",
+        "TOKEN",
+        "APIKEY",
+        "API_KEY",
+        "ACCESS_KEY",
+        "PRIVATE_KEY",
+        "ENCRYPTION_KEY",
+        "SERVICE_KEY",
+        "SERVICE_ROLE_KEY",
+        "CREDENTIAL",
+    ];
+    const POINTERS: [&str; 7] = ["_FILE", "_PATH", "_DIR", "_ID", "_NAME", "_ARN", "_LENGTH"];
+    let name: String =
+        name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect();
+    let name = name.trim_matches('_');
+    PARTS.iter().any(|part| name.contains(part)) && !POINTERS.iter().any(|end| name.ends_with(end))
+}
+
+/// Whether a value of that name is asked for hidden: a secret, or an address that usually holds a password.
+pub fn may_hold_secret(name: &str) -> bool {
+    let upper: String = name.chars().map(|c| if c == '-' || c == ' ' { '_' } else { c.to_ascii_uppercase() }).collect();
+    let upper = upper.trim_matches(['<', '>', '[', ']', '{', '}', '_']);
+    let address =
+        ["DATABASE_URL", "DB_URL", "REDIS_URL", "POSTGRES_URL", "MONGO_URL", "MONGODB_URI", "CONNECTION_STRING"];
+    likely_secret(upper) || upper.ends_with("_DSN") || upper == "DSN" || address.iter().any(|a| upper.ends_with(a))
+}
+
+/// The password in a URL such as `postgres://user:password@host/db`.
+pub fn url_password(value: &str) -> Option<&str> {
+    let (_, rest) = value.split_once("://")?;
+    let authority = &rest[..rest.find('/').unwrap_or(rest.len())];
+    let (login, _) = authority.rsplit_once('@')?;
+    login.split_once(':').map(|(_, password)| password).filter(|p| !p.is_empty())
+}
+
 /// What replaces a secret in anything shown or kept.
 pub const MASK: &str = "•••";
 

@@ -5,6 +5,7 @@
 //! finds the scenarios, [`steps`] their steps, [`objective`] and [`severity`] their figures, [`extras`] keeps the rest.
 //! Every rule is named in `docs/formats.md`, "Reading rules"; the names stand in each field's source.
 
+pub mod adopt;
 pub mod attributes;
 pub mod blocks;
 pub mod command_line;

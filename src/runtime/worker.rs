@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::request::{Job, Request, VERSION};
 use super::{Incident, SubmitError};
-use crate::action::carried::{Carried, likely_secret};
+use crate::action::carried::Carried;
 use crate::action::output::{LOG_LIMIT, OutputLog, RunStatusFile};
 use crate::action::{Action, Ctx, Done, Output, Registry};
 use crate::config::{Secrets, Settings};
@@ -25,7 +25,7 @@ use crate::incident::{Command, Policy, RunRequest, RunStatus, State};
 use crate::journal::{files, lock::host_name};
 use crate::model::event::{Event, Outcome};
 use crate::model::plan::Risk;
-use crate::model::{Actor, Redactor, RunId, Secret, parse_duration};
+use crate::model::{Actor, Redactor, RunId, Secret, likely_secret, parse_duration, url_password};
 use crate::process::detach::{self, Handshake};
 use crate::process::locks::{RunLocks, children_lock};
 use crate::process::signals::{Signals, Stop};
@@ -420,14 +420,6 @@ fn redactor(secrets: &Secrets, incident_dir: &Path) -> Redactor {
         }
     }
     redactor
-}
-
-/// The password in a URL such as `postgres://user:password@host/db`.
-fn url_password(value: &str) -> Option<&str> {
-    let (_, rest) = value.split_once("://")?;
-    let authority = &rest[..rest.find('/').unwrap_or(rest.len())];
-    let (login, _) = authority.rsplit_once('@')?;
-    login.split_once(':').map(|(_, password)| password)
 }
 
 fn write_progress(run_dir: &Path, status: &RunStatusFile) {

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 
-use breakglass::action::carried::{Carried, END_MARK, likely_secret};
+use breakglass::action::carried::{Carried, END_MARK};
 use breakglass::action::shell::known_destroy;
 use breakglass::incident::{Command, RunStatus};
 use breakglass::model::event::Outcome;
+use breakglass::model::likely_secret;
 
 use super::Desk;
 

@@ -297,6 +297,33 @@ pub fn shots() -> Vec<Shot> {
             data.state.plan_offered = Some(breakglass::model::Digest::new("e".repeat(64)));
             pressed(with_incident(size, 343, data), "A")
         }),
+        shot("dialog-links", |size| {
+            let mut data = recovering_data(Kind::Real);
+            let mut scenario = (*data.scenario).clone();
+            let link = |text: &str, target: &str| breakglass::model::plan::Link {
+                text: text.into(),
+                target: target.into(),
+                line: 50,
+            };
+            for step in &mut scenario.steps {
+                step.links =
+                    vec![link("the region plan", "region.md#region-outage"), link("Scenario 2", "#scenario-2")];
+            }
+            data.scenario = scenario.into();
+            pressed(with_incident(size, 343, data), "L")
+        }),
+        shot("dialog-values-secret", |size| {
+            let mut data = verified(Kind::Real).data();
+            let mut scenario = (*data.scenario).clone();
+            scenario.steps[7].blocks[0].own = None;
+            scenario.steps[7].blocks[0].code = "psql -h <host> -c 'select 1'".into();
+            scenario.steps[7].blocks[0].placeholders = vec!["<host>".into()];
+            scenario.steps[7].blocks[0].variables = vec!["PGPASSWORD".into()];
+            data.scenario = scenario.into();
+            pressed(with_incident(size, 383, data), "r \"hunter2\"")
+        }),
+        shot("reference", |size| pressed(real(size), "c")),
+        shot("reference-template", |size| pressed(real(size), "T")),
         shot("dialog-quit", |size| pressed(real(size), "q")),
     ]
 }
@@ -310,6 +337,7 @@ fn shot_of_screen(screen: Screen) -> &'static str {
         Screen::Timeline => "timeline",
         Screen::Moment => "moment",
         Screen::Messages => "messages",
+        Screen::Reference => "reference",
     }
 }
 
@@ -339,6 +367,7 @@ fn shot_of_dialog(ask: &Ask) -> &'static str {
         Ask::Restored => "dialog-restored",
         Ask::Close => "dialog-close",
         Ask::Adopt(_) => "dialog-adopt",
+        Ask::Links(_) => "dialog-links",
         Ask::Quit => "dialog-quit",
     }
 }
@@ -383,8 +412,8 @@ fn a_shot_shows_what_its_name_says() {
             }
         }
     }
-    assert_eq!(screens.len(), 6, "screens with a shot: {screens:?}");
-    assert_eq!(dialogs.len(), 24, "dialogs with a shot: {dialogs:?}");
+    assert_eq!(screens.len(), 7, "screens with a shot: {screens:?}");
+    assert_eq!(dialogs.len(), 25, "dialogs with a shot: {dialogs:?}");
 }
 
 #[test]

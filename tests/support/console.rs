@@ -270,6 +270,9 @@ impl Story {
         Incident {
             state,
             scenario: Arc::new(scenario()),
+            plan: Arc::new(plan()),
+            environment: Arc::default(),
+            held: Arc::default(),
             timeline: Arc::new(timeline),
             times: Arc::new(BTreeMap::from([
                 (StepId::new("s6"), vec![Duration::from_secs(180); 3]),
@@ -496,6 +499,60 @@ pub fn recovering_data(kind: Kind) -> Incident {
     data
 }
 
+/// What the plan says beside its steps.
+pub const BESIDE: &str = "# Database recovery
+
+## Recovery objectives
+
+- **RTO**: 4 hours
+- **RPO**: 1 hour
+
+## Severity levels
+
+| Level | Response time | Escalation |
+|---|---|---|
+| P0 | 15 minutes | 30 minutes |
+| P1 | 1 hour | 4 hours |
+
+## Contacts
+
+| Role | Name | Phone |
+|---|---|---|
+| Database lead | Amy | +1 555 0100 |
+| Status page | [Name] | |
+
+## Communication templates
+
+### First notice
+
+```text
+Subject: [Service Name] is down
+
+We are looking at it since [Time]. Next update in 30 minutes.
+```
+
+## Post-incident checklist
+
+- [ ] New backup taken
+- [ ] Passwords changed
+
+## Scenario 1: Database corruption
+
+See [the region plan](region.md#region-outage) and [contacts](#contacts).
+
+1. Confirm the damage
+2. Restore
+
+## Scenario 2: Lost table
+
+1. Find the moment
+";
+
+/// [`BESIDE`] as it is understood.
+pub fn plan() -> breakglass::model::Plan {
+    breakglass::plan::parse("database.md", BESIDE.as_bytes()).expect("the plan opens")
+}
+
 /// What home lists.
 pub fn home() -> Home {
     let row = |title: &str,
@@ -514,6 +571,7 @@ pub fn home() -> Home {
         s.rpo_s = Some(rpo);
         ScenarioRow {
             file: format!("{}.md", s.slug),
+            plan: Arc::default(),
             scenario: Arc::new(s),
             last_drill: drill,
             rehearsable,
@@ -553,6 +611,7 @@ pub fn home() -> Home {
                 false,
             ),
         ],
+        plans: vec![Arc::new(plan())],
         incidents: vec![],
         problems: vec![],
     }

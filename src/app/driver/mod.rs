@@ -150,12 +150,18 @@ impl Driver {
         loop {
             // While something runs its locks are looked at once a second; else there is nothing to wake up for.
             let wait = match &self.session {
-                Some(s) if s.has_open_runs() => Duration::from_secs(1),
+                Some(s) if s.has_open_runs() || s.watches_plan() => Duration::from_secs(1),
                 _ => Duration::from_secs(3600),
             };
             let job = match work.recv_timeout(wait) {
                 Ok(job) => job,
-                Err(std_mpsc::RecvTimeoutError::Timeout) => Job::Look,
+                Err(std_mpsc::RecvTimeoutError::Timeout) => {
+                    self.look_at_plan();
+                    if self.session.as_ref().is_some_and(|s| !s.has_open_runs()) {
+                        continue;
+                    }
+                    Job::Look
+                }
                 Err(std_mpsc::RecvTimeoutError::Disconnected) => return,
             };
             let done = match job {
@@ -201,6 +207,13 @@ impl Driver {
                 session.submit(command, at)?;
                 self.look()
             }
+            Effect::Hold(variable, secret) => {
+                let Some(session) = &mut self.session else { return Ok(()) };
+                session.hold(&variable, secret);
+                let data = session.data(self.follow.as_ref());
+                self.send(Msg::Changed(Box::new(data)));
+                Ok(())
+            }
             Effect::Preview(request) => slow::preview(self, request),
             Effect::Run(request, code) => {
                 let Some(session) = &mut self.session else { return Ok(()) };
@@ -233,6 +246,22 @@ impl Driver {
         self.session = Some(session);
         self.send(Msg::Opened(Box::new(data)));
         Ok(())
+    }
+
+    /// Offers the plan on disk when it is no longer the one the incident works with.
+    fn look_at_plan(&mut self) {
+        let Some(session) = &mut self.session else { return };
+        let said = session.offer_plan(&self.world);
+        match said {
+            Ok(None) => {}
+            Ok(Some(text)) => {
+                self.say(Tone::Info, text);
+                if let Err(e) = self.look() {
+                    self.complain(&e);
+                }
+            }
+            Err(e) => self.complain(&e),
+        }
     }
 
     /// Reads what is new in the journal and how the workers are.

@@ -3,12 +3,13 @@
 //! When the journal cannot be written (a full or dead disk) the steps can still be worked: the same decisions are then
 //! applied in memory only, and the screen says so loudly until writing works again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::World;
 use super::output::Follow;
+use crate::action::carried::Carried;
 use crate::app::data::{Incident as Data, Process, Recording, RowKind, TimelineRow, Worker};
 use crate::config::{Secrets, Settings};
 use crate::drill::session::settings_for;
@@ -20,9 +21,13 @@ use crate::journal::Watch;
 use crate::journal::clock::Clock;
 use crate::model::event::Kind;
 use crate::model::plan::Scenario;
-use crate::model::{Actor, CleanText, Digest, IncidentId, Record, RunId, Seq, Time};
+use crate::model::{Actor, CleanText, Digest, IncidentId, Plan, Record, RunId, Secret, Seq, Time};
+use crate::plan::adopt;
+use crate::plan::library::Origin;
+use crate::plan::watch as plan_watch;
 use crate::process::locks::Orphan;
 use crate::runtime::adopt::START_GRACE;
+use crate::runtime::store::write_plan;
 use crate::runtime::{History, Incident, Job, Opening, RunHealth, SubmitError, actor, look, policy, start_run};
 
 /// An incident that is on the screen.
@@ -45,6 +50,12 @@ pub(super) struct Session {
     /// Why nothing is recorded, and how many records of `records` are only in memory.
     unrecorded: Option<(String, usize)>,
     watch: Option<Watch>,
+    /// The documents on disk the incident's plan was read from.
+    source: Option<plan_watch::Watch>,
+    /// Names of secrets that were given here.
+    held: Arc<BTreeSet<String>>,
+    /// The whole plan, for what stands beside the steps.
+    plan: Arc<Plan>,
     /// What the screen was told last.
     shown: Option<(Seq, Digest, BTreeMap<RunId, Worker>, Recording)>,
     timeline: Arc<Vec<TimelineRow>>,
@@ -87,7 +98,7 @@ impl Session {
         let made = world.store.check_writable().and_then(|()| world.store.create(opening));
         let mut session = match made {
             Ok(incident) => Self::of(world, incident, policy)?,
-            Err(e) => Self::in_memory(world, scenario, policy, &e)?,
+            Err(e) => Self::in_memory(world, &document.plan, scenario, policy, &e)?,
         };
         session.submit(Command::Declare { severity: severity.to_string() }, None)?;
         if let Some((at, source)) = impact {
@@ -105,6 +116,8 @@ impl Session {
         };
         let (settings, secrets) = found;
         let history = History::read(&world.store).unwrap_or_default();
+        let source = if state.kind == Kind::Real { watched(world, &incident.plan().file) } else { None };
+        let plan = incident.plan().clone();
         Ok(Self {
             scenario: incident.scenario().clone(),
             records: incident.records().to_vec(),
@@ -120,12 +133,15 @@ impl Session {
             workers: BTreeMap::new(),
             unrecorded: None,
             watch: None,
+            source,
+            held: Arc::default(),
+            plan,
             shown: None,
             timeline: Arc::default(),
         })
     }
 
-    fn in_memory(world: &World, scenario: &Scenario, policy: Policy, why: &Error) -> Result<Self> {
+    fn in_memory(world: &World, plan: &Plan, scenario: &Scenario, policy: Policy, why: &Error) -> Result<Self> {
         let clock = Clock::new();
         let actor = actor();
         let now = now(&clock);
@@ -145,6 +161,7 @@ impl Session {
         let record = unwritten(1, open.name(), &now, None, &actor, events);
         let state = State::fold(std::slice::from_ref(&record))
             .ok_or_else(|| Error::state("an incident cannot be opened in memory"))?;
+        let (source, plan) = (None, Arc::new(plan.clone()));
         Ok(Self {
             incident: None,
             state,
@@ -160,6 +177,9 @@ impl Session {
             workers: BTreeMap::new(),
             unrecorded: Some((why.what.clone(), 1)),
             watch: None,
+            source,
+            held: Arc::default(),
+            plan,
             shown: None,
             timeline: Arc::default(),
         })
@@ -253,6 +273,64 @@ impl Session {
         }
     }
 
+    /// Keeps a secret for the commands of this incident, in memory only.
+    pub(super) fn hold(&mut self, variable: &str, secret: Secret) {
+        self.secrets.hold(variable, secret);
+        self.held = Arc::new(self.secrets.held().map(|(name, _)| name.to_string()).collect());
+    }
+
+    /// Names of the variables a command finds: ours, the target's, and what earlier blocks exported.
+    fn environment(&self) -> BTreeSet<String> {
+        let own = std::env::vars_os().filter(|(_, v)| !v.is_empty()).filter_map(|(n, _)| n.into_string().ok());
+        let mut names: BTreeSet<String> = own.collect();
+        if self.settings.database.is_some() {
+            names.extend(CONNECTION.iter().map(ToString::to_string));
+        }
+        if let Some(dir) = self.dir() {
+            let carried = Carried::load(&dir).unwrap_or_default();
+            names.extend(carried.set.into_keys().filter_map(|n| n.into_string().ok()));
+            for name in carried.unset.iter().filter_map(|n| n.to_str()) {
+                names.remove(name);
+            }
+        }
+        names
+    }
+
+    /// Whether documents on disk are watched.
+    pub(super) fn watches_plan(&self) -> bool {
+        self.source.is_some()
+    }
+
+    /// Offers the plan on disk when it was changed. The incident keeps its own until a person adopts the new one. Returns what
+    /// to tell the reader.
+    pub(super) fn offer_plan(&mut self, world: &World) -> Result<Option<String>> {
+        let Some(source) = &self.source else { return Ok(None) };
+        if source.try_next().is_none() {
+            return Ok(None);
+        }
+        // Several changes at once are one.
+        while source.try_next().is_some() {}
+        let Some(incident) = &self.incident else { return Ok(None) };
+        let file = incident.plan().file.clone();
+        let keeps = "the incident keeps the plan it was opened with";
+        let Ok(library) = world.plans.read() else {
+            return Ok(Some(format!("{file} cannot be read any more; {keeps}")));
+        };
+        let Some(document) = library.documents.iter().find(|d| d.plan.file == file) else {
+            return Ok(Some(format!("{file} is gone from the disk; {keeps}")));
+        };
+        if document.plan.digest == incident.plan().digest {
+            return Ok(None);
+        }
+        let Some(plan) = adopt::carry_over(incident.plan(), &document.plan, &self.state.scenario) else {
+            return Ok(Some(format!("{file} was changed and no longer has this scenario; {keeps}")));
+        };
+        let documents = [(file.clone(), document.bytes.clone())];
+        let digest = write_plan(incident.dir(), &plan, &documents)?;
+        self.submit(Command::OfferPlan { plan: digest }, None)?;
+        Ok(Some(format!("{file} was changed: A looks at the new plan; until then {keeps}")))
+    }
+
     /// Requests a run and starts its worker.
     pub(super) fn run(&mut self, world: &World, request: RunRequest, code: Option<String>) -> Result<()> {
         let Some(incident) = &mut self.incident else {
@@ -301,6 +379,7 @@ impl Session {
             self.state = incident.state()?.clone();
             self.records = incident.records().to_vec();
             self.scenario = incident.scenario().clone();
+            self.plan = incident.plan().clone();
         }
         Ok(())
     }
@@ -354,6 +433,9 @@ impl Session {
         Data {
             state: self.state.clone(),
             scenario: self.scenario.clone(),
+            plan: self.plan.clone(),
+            environment: Arc::new(self.environment()),
+            held: self.held.clone(),
             timeline: self.timeline.clone(),
             times: self.times.clone(),
             recording: self.recording(),
@@ -366,6 +448,19 @@ impl Session {
 
 fn process(left: &Orphan) -> Process {
     Process { pid: left.pid, command: CleanText::text(&left.command) }
+}
+
+/// What a shell is told of the target.
+const CONNECTION: [&str; 6] = ["PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "PGPASSWORD", "DATABASE_URL"];
+
+/// Watches the document of that name, when it is one on disk.
+fn watched(world: &World, file: &str) -> Option<plan_watch::Watch> {
+    let library = world.plans.read().ok()?;
+    let document = library.documents.into_iter().find(|d| d.plan.file == file)?;
+    match document.origin {
+        Origin::File(path) => plan_watch::Watch::new(vec![path]).ok(),
+        Origin::Embedded => None,
+    }
 }
 
 fn now(clock: &Clock) -> Now {

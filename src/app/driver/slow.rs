@@ -16,7 +16,7 @@ use crate::error::{Context, Error, Result};
 use crate::export::{self, Format};
 use crate::incident::{Command, RunRequest, RunStatus, State, StepStatus};
 use crate::model::event::Kind;
-use crate::model::{CleanText, IncidentId, RunId};
+use crate::model::{CleanText, IncidentId, Plan, RunId};
 use crate::process::locks;
 use crate::runtime::History;
 
@@ -59,6 +59,8 @@ pub(super) fn home(driver: &Driver) -> Result<()> {
         if let Err(e) = world.store.check_writable() {
             problems.push(one_line(&e));
         }
+        let plans: Vec<Arc<Plan>> = library.documents.iter().map(|d| Arc::new(d.plan.clone())).collect();
+        let plan_of = |file: &str| plans.iter().find(|p| p.file == file).cloned().unwrap_or_default();
         let scenarios = library
             .scenarios()
             .map(|(document, scenario)| {
@@ -66,6 +68,7 @@ pub(super) fn home(driver: &Driver) -> Result<()> {
                 ScenarioRow {
                     file: document.plan.file.clone(),
                     scenario: Arc::new(scenario.clone()),
+                    plan: plan_of(&document.plan.file),
                     last_drill: past.and_then(|p| p.last_drill()).map(|p| LastDrill {
                         at: p.opened,
                         took: p.rto,
@@ -86,7 +89,7 @@ pub(super) fn home(driver: &Driver) -> Result<()> {
         }
         incidents.sort_by_key(|i| i.kind == Kind::Drill);
         let problems = problems.iter().map(|p| CleanText::text(p).to_string()).collect();
-        Ok(vec![Msg::Home(Box::new(Home { scenarios, incidents, problems }))])
+        Ok(vec![Msg::Home(Box::new(Home { scenarios, plans, incidents, problems }))])
     })
 }
 

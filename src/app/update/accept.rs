@@ -3,8 +3,9 @@
 use crate::incident::Command;
 use crate::model::event::Outcome;
 use crate::model::target::RecoveryTarget;
+use crate::model::{Secret, may_hold_secret};
 
-use super::super::dialog::{Ask, Dialog};
+use super::super::dialog::{Ask, Dialog, Field};
 use super::super::when::parse_when;
 use super::super::{App, Effect, Screen};
 use super::incident;
@@ -63,15 +64,26 @@ fn act(app: &mut App, dialog: &Dialog, out: &mut Vec<Effect>) -> Result<(), Stri
         Ask::Values(names) => {
             let mut values = Vec::new();
             for (i, name) in names.iter().enumerate() {
-                values.push((runnable::variable_of(name), say(i, name)?));
+                let value = say(i, name)?;
+                values.push((runnable::variable_of(name), if value == "\"\"" { String::new() } else { value }));
             }
-            out.extend(values.into_iter().map(|(name, value)| submit(Command::SetVariable { name, value })));
+            out.extend(values.into_iter().map(|(name, value)| {
+                if may_hold_secret(&name) {
+                    Effect::Hold(name, Secret::new(value))
+                } else {
+                    submit(Command::SetVariable { name, value })
+                }
+            }));
         }
         Ask::Variable => {
             let (name, value) = (say(0, "a name")?, say(1, "a value")?);
             if name == "TARGET" {
                 let target: RecoveryTarget = value.parse()?;
                 out.push(submit(Command::ChooseMoment { target, at: None, loses: None }));
+            } else if may_hold_secret(&name) {
+                app.dialogs.pop();
+                app.dialogs.push(Dialog::new(Ask::Values(vec![name])));
+                return Ok(());
             } else {
                 out.push(submit(Command::SetVariable { name, value }));
             }
@@ -149,6 +161,17 @@ fn act(app: &mut App, dialog: &Dialog, out: &mut Vec<Effect>) -> Result<(), Stri
             out.push(submit(Command::Close { summary, force: !restored }));
         }
         Ask::Adopt(plan) => out.push(submit(Command::AdoptPlan { plan: plan.clone() })),
+        Ask::Links(links) => {
+            let at = match dialog.fields.first() {
+                Some(Field::Choice { at, .. }) => *at,
+                _ => 0,
+            };
+            app.dialogs.pop();
+            if let Some(link) = links.get(at) {
+                super::reference::follow(app, link, out);
+            }
+            return Ok(());
+        }
         Ask::Quit => {
             if dialog.value(0) == "leave" {
                 out.push(Effect::Quit);

@@ -21,6 +21,7 @@ pub(super) fn command(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
             app.dialogs.push(Dialog::new(ask));
         }
         Cmd::Copy => incident::copy(app, out),
+        Cmd::Link => super::reference::links(app, out),
         Cmd::NextBlock => incident::next_block(app, 1),
         Cmd::PrevBlock => incident::next_block(app, -1),
         Cmd::NextPane | Cmd::PrevPane => {

@@ -7,12 +7,13 @@ use crate::model::plan::Risk;
 use super::super::command::Cmd;
 use super::super::dialog::{Ask, Dialog, Field, SEVERITIES};
 use super::super::{App, Effect, IncidentUi, Pane, Preview, Screen, StepsUi, Tone};
-use super::motion;
+use super::{motion, reference};
 use crate::action::runnable;
 
 pub(super) fn command(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
     match app.screen() {
         Screen::Timeline => timeline(app, cmd, out),
+        Screen::Reference => reference::command(app, cmd, out),
         Screen::Moment => moment(app, cmd),
         _ => steps(app, cmd, out),
     }
@@ -93,6 +94,7 @@ fn steps(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
             app.dialogs.extend(offered.map(|d| Dialog::new(Ask::Adopt(d))));
         }
         Cmd::Export => export(app, out),
+        Cmd::Link => reference::links(app, out),
         Cmd::Copy => copy(app, out),
         Cmd::Current => {
             if let Some(ui) = &mut app.incident {
@@ -202,7 +204,7 @@ pub(super) fn run(app: &mut App, out: &mut Vec<Effect>) {
         return;
     };
     let state = &ui.data.state;
-    let mut request = match runnable::request(step, block, &state.vars, &app.env.actions) {
+    let mut request = match runnable::request(step, block, &app.known(ui)) {
         Ok(request) => request,
         Err(missing) => {
             let target = "TARGET".to_string();
@@ -210,9 +212,7 @@ pub(super) fn run(app: &mut App, out: &mut Vec<Effect>) {
                 app.say(Tone::Info, "TARGET has no value yet: choose the moment to restore to".into());
                 return open_moments(app);
             }
-            let mut names = missing.variables;
-            names.extend(missing.placeholders);
-            return app.dialogs.push(Dialog::new(Ask::Values(names)));
+            return app.dialogs.push(Dialog::new(Ask::Values(missing.names())));
         }
     };
     // Whether the rules allow it is asked as if the name had been typed: that comes last.
@@ -277,11 +277,11 @@ pub(super) fn start(app: &mut App, request: RunRequest, out: &mut Vec<Effect>) {
 pub(super) fn copy(app: &mut App, out: &mut Vec<Effect>) {
     let Some(step) = app.step() else { return };
     let Some(place) = app.steps_ui() else { return };
-    let vars = app.incident.as_ref().map(|i| &i.data.state.vars);
     let (text, what) = match place.pane {
         Pane::Steps => match runnable::blocks(step).nth(place.block) {
             Some(block) => {
-                let ready = vars.and_then(|v| runnable::request(step, block, v, &app.env.actions).ok());
+                let known = app.incident.as_ref().filter(|_| app.screen() == Screen::Incident).map(|i| app.known(i));
+                let ready = known.and_then(|k| runnable::request(step, block, &k).ok());
                 (ready.map_or_else(|| block.code.clone(), |r| r.shown), "command")
             }
             None => (step.title.clone(), "title"),

@@ -5,6 +5,7 @@ pub mod dialog;
 mod home;
 mod incident;
 mod motion;
+pub mod reference;
 
 use std::time::Duration;
 
@@ -43,6 +44,9 @@ pub fn update(app: &mut App, msg: Msg, now: Now) -> Vec<Effect> {
         Msg::Opened(data) => {
             app.incident = Some(IncidentUi::new(*data));
             app.screens = vec![Screen::Home, Screen::Incident];
+            app.plan = None;
+            app.trail.clear();
+            app.references.clear();
             app.dialogs.clear();
             app.typing = None;
             app.dirty = true;
@@ -166,10 +170,13 @@ pub(super) fn command(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
             let now = current_filter(app).cloned().unwrap_or_default();
             app.typing = Some(Line::new(now));
         }
+        Cmd::Contacts | Cmd::Matrix | Cmd::Objectives | Cmd::Templates | Cmd::Checklists => reference::open(app, cmd),
         _ if motion::command(app, cmd) => {}
         _ => match app.screen() {
             Screen::Home | Screen::Plan => home::command(app, cmd, out),
-            Screen::Incident | Screen::Timeline | Screen::Moment => incident::command(app, cmd, out),
+            Screen::Incident | Screen::Timeline | Screen::Moment | Screen::Reference => {
+                incident::command(app, cmd, out);
+            }
             Screen::Messages => {}
         },
     }
@@ -181,7 +188,7 @@ fn current_filter(app: &mut App) -> Option<&mut String> {
         Screen::Home => Some(&mut app.home_list.filter),
         Screen::Incident => app.incident.as_mut().map(|i| &mut i.output.search),
         Screen::Timeline => app.incident.as_mut().map(|i| &mut i.timeline.filter),
-        Screen::Plan | Screen::Moment | Screen::Messages => None,
+        Screen::Plan | Screen::Moment | Screen::Messages | Screen::Reference => None,
     }
 }
 
@@ -239,7 +246,7 @@ pub fn back_word(app: &App) -> &'static str {
         Screen::Incident | Screen::Plan => "home",
         Screen::Timeline if app.incident.as_ref().is_some_and(|i| !i.timeline.filter.is_empty()) => "clear filter",
         Screen::Timeline | Screen::Moment => "to steps",
-        Screen::Messages => "back",
+        Screen::Messages | Screen::Reference => "back",
     }
 }
 
@@ -264,7 +271,11 @@ fn back(app: &mut App, out: &mut Vec<Effect>) {
         }
         Screen::Plan => {
             app.screens.pop();
-            app.plan = None;
+            app.plan = app.trail.pop();
+        }
+        Screen::Reference => {
+            app.screens.pop();
+            app.references.pop();
         }
         Screen::Timeline | Screen::Moment | Screen::Messages => {
             app.screens.pop();

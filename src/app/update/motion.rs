@@ -3,6 +3,7 @@
 use super::super::command::Cmd;
 use super::super::{App, Pane, Screen, Tone};
 use super::incident::steps_mut;
+use super::reference;
 
 /// Handles a movement command; says whether it was one.
 pub(super) fn command(app: &mut App, cmd: Cmd) -> bool {
@@ -32,6 +33,7 @@ fn page(app: &App) -> isize {
     let rows = match (app.screen(), app.steps_ui().map(|s| s.pane)) {
         (Screen::Incident | Screen::Plan, Some(Pane::Text)) => app.shown.text.1,
         (Screen::Incident, Some(Pane::Output)) => app.shown.output_rows,
+        (Screen::Reference, _) => app.shown.text.1,
         _ => app.shown.list_rows,
     };
     (rows as isize - 1).max(1)
@@ -59,6 +61,7 @@ pub(super) fn by(app: &mut App, rows: isize) {
                 ui.timeline.selected = moved(ui.timeline.selected, rows, len);
             }
         }
+        Screen::Reference => reference::by(app, rows),
         Screen::Moment => {
             if let Some(ui) = &mut app.incident {
                 // One more than there are: another moment, by hand.
@@ -87,6 +90,7 @@ pub(super) fn selected(app: &App) -> Option<usize> {
         Screen::Timeline => app.incident.as_ref().map(|i| i.timeline.selected),
         Screen::Moment => app.incident.as_ref().map(|i| i.moment.selected),
         Screen::Messages => Some(app.messages_list.selected),
+        Screen::Reference => app.references.last().map(|r| r.page),
     }
 }
 
@@ -95,6 +99,7 @@ pub(super) fn select(app: &mut App, row: usize) {
     match app.screen() {
         Screen::Home => app.home_list.selected = row,
         Screen::Messages => app.messages_list.selected = row,
+        Screen::Reference => reference::select(app, row),
         Screen::Timeline => {
             if let Some(ui) = &mut app.incident {
                 ui.timeline.selected = row;

@@ -1,6 +1,7 @@
 //! The incident itself: open, declare, impact, notes, variables, facts, the moment, waivers, closing.
 
 use crate::model::event::Event;
+use crate::model::{likely_secret, url_password};
 
 use super::{Command, Context, Decision, Refusal, State, must_be_open, must_say};
 
@@ -59,6 +60,12 @@ pub(super) fn decide(state: &State, command: &Command, ctx: Context<'_>) -> Deci
                 .all(|(i, c)| c == '_' || c.is_ascii_alphabetic() || (i > 0 && c.is_ascii_digit()));
             if name.is_empty() || !valid {
                 return Err(Refusal::new(format!("{name:?} is not a variable name"), "use letters, digits and _"));
+            }
+            if likely_secret(name) || url_password(value).is_some() {
+                return Err(Refusal::new(
+                    format!("{name} holds a secret, and values of variables are recorded"),
+                    "run the command: it asks for the value hidden; or set it in the environment before the start",
+                ));
             }
             if state.vars.get(name) == Some(value) {
                 return Ok(vec![]);

@@ -3,7 +3,7 @@
 use ratatui::layout::Rect;
 
 use crate::action::ProgressPhase;
-use crate::action::runnable;
+use crate::action::{blanks, runnable};
 use crate::app::data::Incident;
 use crate::app::{App, IncidentUi, Pane, Shown, next, words};
 use crate::incident::{Run, RunStatus};
@@ -126,19 +126,48 @@ fn text(
         let ticked = ui.map(|u| u.data.state.step(&step.id).ticked).unwrap_or_default();
         for (i, item) in step.items.iter().enumerate() {
             item_rows.push(lines.len());
-            let done = u32::try_from(i).is_ok_and(|i| ticked.contains_key(&i));
+            let when = u32::try_from(i).ok().and_then(|i| ticked.get(&i));
+            let done = when.is_some();
             let (mark, role) = if done { (g.boxes[0], Role::Good) } else { (g.boxes[1], Role::Text) };
-            let rows = wrap(&words::plain(&item.title), columns.saturating_sub(5), 0);
+            let mut title = words::plain(&item.title);
+            if let Some(when) = when {
+                title.push_str(&format!("  {}", when.at.hms()));
+            }
+            let rows = wrap(&title, columns.saturating_sub(5), 0);
             for (n, row) in rows.into_iter().enumerate() {
                 let lead = if n == 0 { format!(" {mark} ") } else { "     ".into() };
                 lines.push(vec![p(role, lead), p(if done { Role::Muted } else { Role::Text }, row)]);
             }
         }
     }
-    for block in step.blocks.iter().filter(|b| !matches!(b.role, BlockRole::Run | BlockRole::Query)) {
+    if let Some(expected) = &step.expected {
         lines.push(vec![]);
-        let rows = block.code.lines().flat_map(|l| chop(l, columns.saturating_sub(2)));
-        lines.extend(rows.map(|l| vec![p(Role::Border, format!("{} ", g.lines[1])), p(Role::Muted, l)]));
+        lines.extend(wrap(&format!("Expected: {expected}"), columns, 2).into_iter().map(|l| vec![p(Role::Info, l)]));
+    }
+    for block in &step.blocks {
+        let Some(why) = runnable::why_not(block) else { continue };
+        lines.push(vec![]);
+        if matches!(block.role, BlockRole::Run | BlockRole::Query) {
+            lines.extend(
+                wrap(&format!("Not run from here: {why}"), columns, 2).into_iter().map(|l| vec![p(Role::Warning, l)]),
+            );
+        }
+        let vars = ui.map(|u| &u.data.state.vars);
+        let code = match block.role {
+            BlockRole::Template => blanks::fill_message(&block.code, &block.placeholders, |name| {
+                vars.and_then(|v| v.get(name)).map(String::as_str)
+            }),
+            _ => block.raw.clone().unwrap_or_else(|| block.code.clone()),
+        };
+        let rows = code.lines().flat_map(|l| chop(l, columns.saturating_sub(2))).collect::<Vec<_>>();
+        lines.extend(rows.into_iter().map(|l| vec![p(Role::Border, format!("{} ", g.lines[1])), p(Role::Muted, l)]));
+    }
+    for link in &step.links {
+        lines.push(vec![
+            p(Role::Muted, "link  "),
+            p(Role::Info, link.text.clone()),
+            p(Role::Muted, format!("  {}", link.target)),
+        ]);
     }
     let _ = app;
     (lines, item_rows)
@@ -150,7 +179,7 @@ fn command(canvas: &Canvas<'_>, app: &App, ui: Option<&IncidentUi>, step: &Step,
     let Some(block) = runnable::blocks(step).nth(place.block).or_else(|| runnable::blocks(step).next()) else {
         return vec![];
     };
-    let ready = ui.map(|u| runnable::request(step, block, &u.data.state.vars, &app.env.actions));
+    let ready = ui.map(|u| runnable::request(step, block, &app.known(u)));
     let (code, missing) = match &ready {
         Some(Ok(request)) => (request.shown.clone(), None),
         Some(Err(missing)) => (block.code.clone(), Some(missing)),
@@ -172,8 +201,8 @@ fn command(canvas: &Canvas<'_>, app: &App, ui: Option<&IncidentUi>, step: &Step,
             .push(vec![p(Role::Muted, format!("  {} {} more rows; r shows all of it", canvas.glyphs().more, cut + 1))]);
     }
     if let Some(missing) = missing {
-        let names = [missing.variables.clone(), missing.placeholders.clone()].concat().join(", ");
-        lines.push(vec![p(Role::Warning, format!("{names} has no value yet"))]);
+        let text = format!("r asks for {}", missing.names().join(", "));
+        lines.extend(wrap(&text, columns, 2).into_iter().take(2).map(|l| vec![p(Role::Warning, l)]));
     }
     if let Some(run) = ui.and_then(|u| u.data.state.last_run_of(&step.id)) {
         lines.extend(status(canvas, app, ui.map(|u| &u.data), run, columns));

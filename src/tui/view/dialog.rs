@@ -5,8 +5,8 @@ use ratatui::layout::Rect;
 use crate::app::command::Cmd;
 use crate::app::dialog::{Ask, Dialog, Field};
 use crate::app::{App, Preview, Shown, words};
-use crate::model::RunId;
 use crate::model::plan::Risk;
+use crate::model::{RunId, may_hold_secret};
 use crate::tui::theme::Role;
 
 use super::canvas::{Canvas, Piece, chop, p, width, wrap};
@@ -36,6 +36,7 @@ pub(super) fn yes_word(ask: &Ask) -> &'static str {
         Ask::Restored => "service is back",
         Ask::Close => "close it",
         Ask::Adopt(_) => "use the new plan",
+        Ask::Links(_) => "follow it",
     }
 }
 
@@ -114,12 +115,17 @@ fn content(app: &App, ask: &Ask, columns: usize) -> (&'static str, Role, Vec<Vec
             );
             ("start a drill", Role::Info, lines)
         }
-        Ask::Values(_) => {
-            say(
-                &mut lines,
-                Role::Text,
-                "The command needs these values. They are kept for the following steps and recorded.",
-            );
+        Ask::Values(names) => {
+            let secrets = names.iter().filter(|n| may_hold_secret(n)).count();
+            if secrets < names.len() {
+                let text = "These values are needed. They are kept for the rest of the incident and recorded.";
+                say(&mut lines, Role::Text, text);
+            }
+            if secrets > 0 {
+                let text = "A secret is handed to the tool through its environment. It is neither shown nor recorded, \
+                            and forgotten when this console is left.";
+                say(&mut lines, Role::Text, text);
+            }
             ("values", Role::Accent, lines)
         }
         Ask::Variable => {
@@ -290,6 +296,10 @@ fn content(app: &App, ask: &Ask, columns: usize) -> (&'static str, Role, Vec<Vec
             say(&mut lines, Role::Muted, &format!("new plan {}", &digest.as_str()[..digest.as_str().len().min(12)]));
             ("use the changed plan", Role::Warning, lines)
         }
+        Ask::Links(_) => {
+            say(&mut lines, Role::Muted, "Esc comes back to this step; nothing is started.");
+            ("follow a link", Role::Accent, lines)
+        }
         Ask::Quit => {
             let runs = app.incident.iter().flat_map(|i| i.data.state.open_runs());
             for r in runs {
@@ -389,9 +399,10 @@ fn fields(canvas: &Canvas<'_>, dialog: &Dialog, columns: usize) -> Vec<(Vec<Piec
             }
         };
         match field {
-            Field::Text { label, hint, line } => {
+            Field::Text { label, hint, line, hidden } => {
                 let room = columns.saturating_sub(label_width + 3);
-                let (before, after) = around(line.text(), line.cursor(), room);
+                let dots = hidden.then(|| if canvas.look.ascii { "*" } else { "•" }.repeat(graphemes(line.text())));
+                let (before, after) = around(dots.as_deref().unwrap_or(line.text()), line.cursor(), room);
                 let mut pieces = vec![p(role, name(label)), p(Role::Code, before)];
                 if focused {
                     pieces.push(p(Role::Accent, g.caret));
@@ -416,6 +427,11 @@ fn fields(canvas: &Canvas<'_>, dialog: &Dialog, columns: usize) -> Vec<(Vec<Piec
         }
     }
     out
+}
+
+fn graphemes(text: &str) -> usize {
+    use unicode_segmentation::UnicodeSegmentation;
+    text.graphemes(true).count()
 }
 
 /// The text around the cursor, so much of it as fits.

@@ -25,7 +25,10 @@ use super::hints::kind_word;
 
 /// The rule's role and weight: heavy and in the colour of the real thing, light for a drill.
 pub fn line_of(app: &App) -> (Role, bool) {
-    match app.incident.as_ref().filter(|_| matches!(app.screen(), Screen::Incident | Screen::Timeline | Screen::Moment))
+    match app
+        .incident
+        .as_ref()
+        .filter(|_| matches!(app.screen(), Screen::Incident | Screen::Timeline | Screen::Moment | Screen::Reference))
     {
         Some(ui) if ui.data.state.kind == Kind::Real => (Role::Danger, true),
         _ => (Role::Border, false),

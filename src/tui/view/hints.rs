@@ -90,7 +90,7 @@ fn worth(app: &App) -> &'static [Cmd] {
     }
     match app.screen() {
         Screen::Home => &[Cmd::Open, Cmd::Drill, Cmd::Declare, Cmd::Filter, Cmd::Palette],
-        Screen::Plan => &[Cmd::Drill, Cmd::Declare, Cmd::NextPane, Cmd::Copy, Cmd::Palette],
+        Screen::Plan => &[Cmd::Drill, Cmd::Declare, Cmd::Contacts, Cmd::NextPane, Cmd::Link, Cmd::Copy, Cmd::Palette],
         Screen::Incident => &[
             Cmd::Open,
             Cmd::Run,
@@ -101,6 +101,8 @@ fn worth(app: &App) -> &'static [Cmd] {
             Cmd::Note,
             Cmd::Timeline,
             Cmd::Moment,
+            Cmd::Contacts,
+            Cmd::AdoptPlan,
             Cmd::Tick,
             Cmd::Copy,
             Cmd::NextPane,
@@ -110,6 +112,9 @@ fn worth(app: &App) -> &'static [Cmd] {
         ],
         Screen::Timeline => &[Cmd::Note, Cmd::Filter, Cmd::Copy, Cmd::Export],
         Screen::Moment => &[Cmd::Open],
+        Screen::Reference => {
+            &[Cmd::Open, Cmd::Copy, Cmd::Contacts, Cmd::Matrix, Cmd::Templates, Cmd::Checklists, Cmd::Objectives]
+        }
         Screen::Messages => &[],
     }
 }

@@ -20,6 +20,7 @@ mod messages;
 mod moment;
 mod output;
 mod palette;
+mod reference;
 mod timeline;
 
 use ratatui::buffer::Buffer;
@@ -66,6 +67,7 @@ pub fn draw(buf: &mut Buffer, app: &App, look: &Look<'_>) -> Shown {
         Screen::Incident => incident::draw(&mut canvas, body, app, &mut shown),
         Screen::Timeline => timeline::draw(&mut canvas, body, app, &mut shown),
         Screen::Moment => moment::draw(&mut canvas, body, app, &mut shown),
+        Screen::Reference => reference::draw(&mut canvas, body, app, &mut shown),
         Screen::Messages => messages::draw(&mut canvas, body, app, &mut shown),
     }
     hints::draw(&mut canvas, Rect { y: area.bottom() - foot, height: foot, ..area }, app);
