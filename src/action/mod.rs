@@ -9,6 +9,7 @@ pub mod backup_create;
 pub mod backup_dump;
 pub mod blanks;
 pub mod carried;
+pub mod compare;
 pub mod contain;
 pub mod health;
 pub mod log_suspects;

@@ -102,6 +102,7 @@ pub fn registry() -> crate::action::Registry {
     all.add(crate::action::contain::Contain);
     all.add(crate::action::assess::Assess);
     all.add(crate::action::backup_create::BackupCreate);
+    all.add(crate::action::compare::Compare);
     all.add(crate::action::sql::Sql);
     all.add(crate::action::pitr_range::Range);
     all.add(crate::action::pitr_locate::Locate);

@@ -3,6 +3,7 @@
 
 pub mod archived;
 pub mod commits;
+pub mod compare;
 pub mod exposure;
 pub mod health;
 pub mod locate;

@@ -172,7 +172,7 @@ async fn write_table(
     let json = if object.len() <= 50 {
         format!("json_build_object({})::text", object.join(", "))
     } else {
-        "row_to_json(t)::text".to_string()
+        "row_to_json(t.*)::text".to_string()
     };
     let key = key_text(table).unwrap_or_else(|| "NULL::text[]".into());
     let sql = format!(

@@ -16,7 +16,7 @@ pub struct Column {
     pub name: String,
     /// Type as `format_type` writes it.
     pub ty: String,
-    /// `pg_type.typtype`: `b` base, `e` enum, `d` domain, ….
+    /// `pg_type.typtype`: `b` base, `e` enum, `d` domain, …; `n` where the collation takes different texts for equal.
     pub kind: String,
     /// May not be null.
     pub not_null: bool,
@@ -57,7 +57,9 @@ pub async fn user_tables(c: &mut PgConnection) -> Result<Vec<Table>> {
               WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum) AS names, \
         ARRAY(SELECT pg_catalog.format_type(a.atttypid, a.atttypmod) FROM pg_catalog.pg_attribute a \
               WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum) AS types, \
-        ARRAY(SELECT t.typtype::text FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
+        ARRAY(SELECT CASE WHEN l.collisdeterministic IS FALSE THEN 'n' ELSE t.typtype::text END \
+              FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
+              LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation \
               WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum) AS kinds, \
         ARRAY(SELECT a.attnotnull FROM pg_catalog.pg_attribute a \
               WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum) AS not_null, \

@@ -1,6 +1,7 @@
 //! Recovery: finding the moment, the reachable range, the shadow, verification, promotion, salvage.
 
 mod commits;
+mod compare;
 mod locate;
 mod partial;
 mod promote;

@@ -53,16 +53,16 @@ pub struct Side<'a> {
     pub table: &'a Table,
 }
 
-/// The SQL expression that hashes a row of alias `t`.
+/// The SQL expression that hashes a row of alias `t`. Written `t.*`: a table may have a column of that name.
 pub fn row_hash(table: &Table) -> &'static str {
     let quick = |ty: &str| {
         let base = ty.split('(').next().unwrap_or(ty).trim_end();
         RECORD_HASH.contains(&ty) || base == "character varying"
     };
     if table.columns.iter().all(|c| c.kind == "b" && quick(&c.ty)) {
-        "pg_catalog.hash_record_extended(t, 0)"
+        "pg_catalog.hash_record_extended(t.*, 0)"
     } else {
-        "pg_catalog.hashtextextended(t::text, 0)"
+        "pg_catalog.hashtextextended((t.*)::text, 0)"
     }
 }
 

@@ -1,0 +1,266 @@
+//! Comparing two databases: what they consist of, and every row. Each side is read in one snapshot.
+
+pub mod objects;
+pub mod ranges;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use sqlx::postgres::PgConnection;
+use tokio_util::sync::CancellationToken;
+
+use self::ranges::{Range, Terms};
+use super::tables::{Table, only_named, user_tables};
+use super::verify::fingerprint::row_hash;
+use super::watch::{Phase, Watch, check_cancel};
+use crate::error::Result;
+use crate::postgres::connect::{describe, query_error, quote_ident, run, sqlstate};
+
+/// What to compare.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Only these tables; all when empty.
+    pub tables: Vec<String>,
+    /// Categories to leave out, see [`objects::CATEGORIES`] and `rows`.
+    pub skip: Vec<String>,
+    /// Compare rows by their text, also between physical copies.
+    pub text: bool,
+}
+
+/// How rows were compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Form {
+    /// By the server's hash of the record: physical copies of types whose equal values are the same bytes.
+    Record,
+    /// By the hash of the columns' text: any two copies, also of different versions.
+    Text,
+}
+
+/// One table on both sides.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableResult {
+    /// `schema.table`.
+    pub table: String,
+    /// Whether all rows are equal; none when it could not be found out.
+    pub equal: Option<bool>,
+    /// Rows in the source.
+    pub source_rows: u64,
+    /// Rows in the shadow.
+    pub shadow_rows: u64,
+    /// Sum of the row hashes in the source, as text.
+    pub source_fingerprint: String,
+    /// Sum of the row hashes in the shadow, as text.
+    pub shadow_fingerprint: String,
+    /// How.
+    pub form: Form,
+    /// Where they differ, by primary key.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ranges: Vec<Range>,
+    /// Why nothing more is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// Something that is not the same on both sides.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Difference {
+    /// `columns`, `indexes`, `privileges`, ….
+    pub category: String,
+    /// Its name.
+    pub name: String,
+    /// As it is in the source; none when it is not there.
+    pub source: Option<String>,
+    /// As it is in the shadow; none when it is not there.
+    pub shadow: Option<String>,
+}
+
+/// The whole comparison.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compared {
+    /// Nothing differs, and everything could be compared.
+    pub equal: bool,
+    /// Rows.
+    pub tables: Vec<TableResult>,
+    /// Everything else.
+    pub differences: Vec<Difference>,
+    /// How many things of each category were compared.
+    pub compared: BTreeMap<String, u64>,
+}
+
+/// Compares two databases. `physical` says that one is a file copy of the other's cluster.
+///
+/// # Errors
+/// A connection or a query fails, a table named does not exist, or stopped on request. A difference is no error.
+pub async fn compare(
+    source: &mut PgConnection,
+    shadow: &mut PgConnection,
+    physical: bool,
+    options: &Options,
+    watch: &dyn Watch,
+    cancel: &CancellationToken,
+) -> Result<Compared> {
+    let snapshot = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL xmloption = content";
+    let (a, b) = tokio::join!(run(source, snapshot), run(shadow, snapshot));
+    a?;
+    b?;
+    let mut out = Compared { equal: true, tables: Vec::new(), differences: Vec::new(), compared: BTreeMap::new() };
+    for (category, sql) in objects::CATEGORIES {
+        if options.skip.iter().any(|s| s == category) || !options.tables.is_empty() {
+            continue;
+        }
+        check_cancel(cancel, "the comparison is not complete")?;
+        let (here, there) = tokio::join!(objects::list(source, sql), objects::list(shadow, sql));
+        let (here, there) = (here?, there?);
+        out.compared.insert((*category).to_string(), here.len().max(there.len()) as u64);
+        out.differences.extend(objects::differences(category, &here, &there));
+    }
+    if !options.skip.iter().any(|s| s == "rows") {
+        rows(source, shadow, physical, options, watch, cancel, &mut out).await?;
+    }
+    run(source, "ROLLBACK").await?;
+    run(shadow, "ROLLBACK").await?;
+    out.equal = out.differences.is_empty() && out.tables.iter().all(|t| t.equal == Some(true));
+    Ok(out)
+}
+
+async fn rows(
+    source: &mut PgConnection,
+    shadow: &mut PgConnection,
+    physical: bool,
+    options: &Options,
+    watch: &dyn Watch,
+    cancel: &CancellationToken,
+    out: &mut Compared,
+) -> Result<()> {
+    let here = user_tables(source).await?;
+    let there = user_tables(shadow).await?;
+    let mut names: Vec<&Table> = here.iter().collect();
+    names.extend(there.iter().filter(|t| !here.iter().any(|h| h.name == t.name)));
+    let wanted = only_named(names.into_iter().cloned().collect(), &options.tables)?;
+    let total: u64 = wanted.iter().filter_map(|t| u64::try_from(t.estimate).ok()).sum();
+    let mut done = 0u64;
+    for t in &wanted {
+        check_cancel(cancel, "the comparison is not complete")?;
+        let text = t.name.clone();
+        watch.phase(&Phase { name: "rows", done, total: Some(total.max(done)), unit: "rows", text, ..Phase::default() });
+        let pair = (here.iter().find(|h| h.name == t.name), there.iter().find(|s| s.name == t.name));
+        let result = match pair {
+            (Some(a), Some(b)) => {
+                let text = options.text || !physical;
+                one_table(source, shadow, a, b, text, cancel).await?
+            }
+            (a, _) => TableResult {
+                note: Some(if a.is_some() { "only in the source".into() } else { "only in the shadow".into() }),
+                equal: Some(false),
+                ..empty(&t.name, Form::Text)
+            },
+        };
+        done += u64::try_from(t.estimate).unwrap_or(0);
+        if result.equal != Some(true) {
+            watch.line(&result.line());
+        }
+        out.tables.push(result);
+    }
+    out.compared.insert("tables".into(), wanted.len() as u64);
+    Ok(())
+}
+
+fn empty(name: &str, form: Form) -> TableResult {
+    TableResult {
+        table: name.to_string(),
+        equal: None,
+        source_rows: 0,
+        shadow_rows: 0,
+        source_fingerprint: String::new(),
+        shadow_fingerprint: String::new(),
+        form,
+        ranges: Vec::new(),
+        note: None,
+    }
+}
+
+impl TableResult {
+    /// One line for people.
+    pub fn line(&self) -> String {
+        let verdict = match self.equal {
+            Some(true) => "equal",
+            Some(false) => "DIFFERS",
+            None => "not compared",
+        };
+        let mut out = format!("{verdict:<13} {}: {} rows, {} rows", self.table, self.source_rows, self.shadow_rows);
+        for r in self.ranges.iter().take(3) {
+            out.push_str(&format!("; {}", r.line()));
+        }
+        if self.ranges.len() > 3 {
+            out.push_str(&format!("; {} more ranges", self.ranges.len() - 3));
+        }
+        if let Some(n) = &self.note {
+            out.push_str(&format!("; {n}"));
+        }
+        out
+    }
+}
+
+async fn one_table(
+    source: &mut PgConnection,
+    shadow: &mut PgConnection,
+    a: &Table,
+    b: &Table,
+    text: bool,
+    cancel: &CancellationToken,
+) -> Result<TableResult> {
+    // The record hash knows nothing of names and casts: only where both sides are the same to the last column.
+    let record = !text && a.oid == b.oid && a.columns == b.columns && row_hash(a).contains("hash_record");
+    let (form, hash) = if record {
+        (Form::Record, row_hash(a).to_string())
+    } else {
+        let common: Vec<String> = a
+            .columns
+            .iter()
+            .filter(|c| b.columns.iter().any(|d| d.name == c.name))
+            .map(|c| format!("t.{}", quote_ident(&c.name)))
+            .collect();
+        (Form::Text, format!("pg_catalog.hashtextextended(ROW({})::text, 0)", common.join(", ")))
+    };
+    let mut out = empty(&a.name, form);
+    let (one, two) = tokio::join!(sum(source, a, &hash), sum(shadow, b, &hash));
+    let (one, two) = match (one?, two?) {
+        (Ok(one), Ok(two)) => (one, two),
+        (Err(why), _) => return Ok(TableResult { note: Some(format!("cannot be read in the source: {why}")), ..out }),
+        (_, Err(why)) => return Ok(TableResult { note: Some(format!("cannot be read in the shadow: {why}")), ..out }),
+    };
+    out.equal = Some(one == two);
+    (out.source_rows, out.source_fingerprint) = one;
+    (out.shadow_rows, out.shadow_fingerprint) = two;
+    if out.equal == Some(true) {
+        return Ok(out);
+    }
+    if a.key.is_empty() || a.key != b.key {
+        out.note = Some("no common primary key: the differing rows cannot be named".into());
+        return Ok(out);
+    }
+    let terms = Terms { hash: &hash, key: &a.key };
+    let rows = (out.source_rows, out.shadow_rows);
+    out.ranges = ranges::localise((source, a), (shadow, b), &terms, rows, cancel).await?;
+    Ok(out)
+}
+
+type Readable<T> = std::result::Result<T, String>;
+
+/// Rows and the sum of their hashes, as text: a sum may exceed 64 bits. The server adds them up in 128 bits.
+async fn sum(c: &mut PgConnection, table: &Table, hash: &str) -> Result<Readable<(u64, String)>> {
+    let sql = format!("SELECT count(*), coalesce(sum({hash}), 0)::text FROM ONLY {} t", table.sql);
+    run(c, "SAVEPOINT one").await?;
+    match sqlx::query_as::<_, (i64, String)>(&sql).fetch_one(&mut *c).await {
+        Ok((n, sum)) => {
+            run(c, "RELEASE SAVEPOINT one").await?;
+            Ok(Ok((u64::try_from(n).unwrap_or(0), sum)))
+        }
+        Err(e) if sqlstate(&e).is_some() => {
+            run(c, "ROLLBACK TO SAVEPOINT one").await?;
+            Ok(Err(describe(&e)))
+        }
+        Err(e) => Err(query_error(&sql, &e)),
+    }
+}
