@@ -87,7 +87,9 @@ fn side(ctx: &Ctx, word: &str) -> Result<Database> {
 async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     if let Some(s) = args.skip.iter().find(|s| *s != "rows" && !CATEGORIES.iter().any(|(c, _)| c == s)) {
         let all: Vec<&str> = CATEGORIES.iter().map(|(c, _)| *c).collect();
-        return Err(Error::usage(format!("there is no category {s:?}")).hint(format!("there are rows, {}", all.join(", "))));
+        return Err(
+            Error::usage(format!("there is no category {s:?}")).hint(format!("there are rows, {}", all.join(", ")))
+        );
     }
     let (at, beside) = (side(ctx, &args.source)?, side(ctx, &args.shadow)?);
     let mut here = verify::open(&at, args.statement_timeout).await?;

@@ -143,7 +143,14 @@ async fn rows(
     for t in &wanted {
         check_cancel(cancel, "the comparison is not complete")?;
         let text = t.name.clone();
-        watch.phase(&Phase { name: "rows", done, total: Some(total.max(done)), unit: "rows", text, ..Phase::default() });
+        watch.phase(&Phase {
+            name: "rows",
+            done,
+            total: Some(total.max(done)),
+            unit: "rows",
+            text,
+            ..Phase::default()
+        });
         let pair = (here.iter().find(|h| h.name == t.name), there.iter().find(|s| s.name == t.name));
         let result = match pair {
             (Some(a), Some(b)) => {

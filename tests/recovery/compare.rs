@@ -191,7 +191,10 @@ fn true_copies_are_equal_whatever_the_types_and_every_change_is_found() {
         ("types", "alter type mood add value 'numb'"),
         ("relations", "alter table gap set (fillfactor = 50)"),
         ("settings", "alter database live set work_mem = '9MB'"),
-        ("triggers", "create trigger tr before update on gap for each row execute function suppress_redundant_updates_trigger()"),
+        (
+            "triggers",
+            "create trigger tr before update on gap for each row execute function suppress_redundant_updates_trigger()",
+        ),
     ] {
         let before = go(&live, &files, true, &Options { skip: vec!["rows".into()], ..Options::default() });
         psql(&files, change).unwrap();

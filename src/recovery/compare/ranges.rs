@@ -44,11 +44,16 @@ impl Range {
             let text = k.as_ref().map_or("…".to_string(), |k| k.join(", "));
             CleanText::line(text.as_bytes()).to_string()
         };
-        let place = if self.from == self.to { key(&self.from) } else { format!("{} to {}", key(&self.from), key(&self.to)) };
+        let place =
+            if self.from == self.to { key(&self.from) } else { format!("{} to {}", key(&self.from), key(&self.to)) };
         if self.coarse {
             return format!("{place}: some of {} and {} rows", self.only_source, self.only_shadow);
         }
-        let parts = [(self.different, "different"), (self.only_source, "only in the source"), (self.only_shadow, "only in the shadow")];
+        let parts = [
+            (self.different, "different"),
+            (self.only_source, "only in the source"),
+            (self.only_shadow, "only in the shadow"),
+        ];
         let parts: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
         format!("{place}: {}", parts.join(", "))
     }
@@ -96,8 +101,7 @@ pub async fn localise(
         check_cancel(cancel, "the comparison is not complete")?;
         if piece.rows.0.max(piece.rows.1) <= LISTED {
             listed += 1;
-            let (one, two) =
-                tokio::join!(list(&mut *ca, a, terms, &piece), list(&mut *cb, b, terms, &piece));
+            let (one, two) = tokio::join!(list(&mut *ca, a, terms, &piece), list(&mut *cb, b, terms, &piece));
             out.add(&one?, &two?);
             continue;
         }
@@ -185,7 +189,8 @@ async fn sum(c: &mut PgConnection, table: &Table, terms: &Terms<'_>, piece: &Pie
         table.sql,
         condition(table, terms, piece)
     );
-    let (n, sum): (i64, String) = sqlx::query_as(&sql).persistent(false).fetch_one(c).await.map_err(|e| query_error(&sql, &e))?;
+    let (n, sum): (i64, String) =
+        sqlx::query_as(&sql).persistent(false).fetch_one(c).await.map_err(|e| query_error(&sql, &e))?;
     Ok((u64::try_from(n).unwrap_or(0), sum))
 }
 
