@@ -9,8 +9,13 @@ use crate::model::plan::{Notice, Scenario};
 use super::understand::parse;
 
 /// The runbooks in the binary: file name and text.
-pub const EMBEDDED: &[(&str, &str)] =
-    &[("database-corruption.md", include_str!("../../runbooks/database-corruption.md"))];
+pub const EMBEDDED: &[(&str, &str)] = &[
+    ("database-corruption.md", include_str!("../../runbooks/database-corruption.md")),
+    ("application-failure.md", include_str!("../../runbooks/application-failure.md")),
+    ("data-deletion.md", include_str!("../../runbooks/data-deletion.md")),
+    ("regional-outage.md", include_str!("../../runbooks/regional-outage.md")),
+    ("security-breach.md", include_str!("../../runbooks/security-breach.md")),
+];
 
 /// Folders nested deeper than this are not searched.
 const MAX_DEPTH: usize = 12;
