@@ -5,12 +5,13 @@
 
 use std::time::{Duration, Instant};
 
-use clap::Command;
+use clap::{Args as _, Command};
 use futures::future::BoxFuture;
 use serde_json::json;
 use sqlx::Row;
 use sqlx::postgres::PgConnection;
 
+use super::target::parse_args;
 use super::{Action, Ctx, Done, Preview, Spec, reach};
 use crate::error::{Error, Result};
 use crate::model::event::Event;
@@ -29,6 +30,13 @@ const STOP_PATIENCE: Duration = Duration::from_secs(120);
 /// The action.
 pub struct Contain;
 
+#[derive(Debug, Clone, Copy, clap::Args)]
+struct Args {
+    /// Stop what does the damage, but let everybody else go on writing
+    #[arg(long)]
+    keep_writes: bool,
+}
+
 impl Action for Contain {
     fn spec(&self) -> Spec {
         Spec {
@@ -40,37 +48,42 @@ impl Action for Contain {
         }
     }
     fn arguments(&self) -> Command {
-        Command::new("contain")
+        Args::augment_args(Command::new("contain"))
     }
-    fn preview<'a>(&'a self, ctx: &'a Ctx, _: &'a [String]) -> BoxFuture<'a, Result<Preview>> {
+    fn preview<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Preview>> {
         Box::pin(async move {
+            let args: Args = parse_args(self.arguments(), args)?;
             let at = reach::database(ctx)?;
             let mut c = at.connect_read_only(Duration::from_secs(2), Duration::from_secs(10)).await?;
             let identity = crate::postgres::identity(&mut c, &at).await?;
             let sessions = sessions(&mut c, &ctx.settings.service.roles).await?;
             let stop = &ctx.settings.service.release_stop;
-            let lines = vec![
+            let mut lines = vec![
                 match stop.is_empty() {
                     true => {
                         "no stop command is configured (service.release_stop): stop the release yourself first".into()
                     }
                     false => format!("runs {}", shown(stop)),
                 },
-                format!("makes every new transaction of {:?} read-only", identity.database),
-                format!("ends {sessions} sessions of the application"),
                 "switches the log and waits until the last segment is archived".into(),
-                "undo: ALTER DATABASE … RESET default_transaction_read_only".into(),
             ];
+            if args.keep_writes {
+                lines.push("writes stay on, no session ends".into());
+            } else {
+                lines.insert(1, format!("makes every new transaction of {:?} read-only", identity.database));
+                lines.insert(2, format!("ends {sessions} sessions of the application"));
+                lines.push("undo: ALTER DATABASE … RESET default_transaction_read_only".into());
+            }
             let facts = vec![Event::TargetSeen { role: "source".into(), identity: identity.clone() }];
             Ok(Preview { lines, target: Some(identity), facts })
         })
     }
-    fn run<'a>(&'a self, ctx: &'a Ctx, _: &'a [String]) -> BoxFuture<'a, Result<Done>> {
-        Box::pin(contain(ctx))
+    fn run<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Done>> {
+        Box::pin(async move { contain(ctx, parse_args(self.arguments(), args)?).await })
     }
 }
 
-async fn contain(ctx: &Ctx) -> Result<Done> {
+async fn contain(ctx: &Ctx, args: Args) -> Result<Done> {
     let at = reach::database(ctx)?;
     let mut c = at.connect().await?;
     let identity = crate::postgres::identity(&mut c, &at).await?;
@@ -88,12 +101,17 @@ async fn contain(ctx: &Ctx) -> Result<Done> {
         say(format!("release stopped: {}", shown(stop)));
     }
     check_cancel(&ctx.cancel, "the release is stopped, writes are still on")?;
-    let database = quote_ident(&identity.database);
-    // A second containment finds itself read-only by the first.
-    run(&mut c, "SET default_transaction_read_only = off").await?;
-    run(&mut c, &format!("ALTER DATABASE {database} SET default_transaction_read_only = on")).await?;
-    let ended = end_sessions(&mut c, &ctx.settings.service.roles).await?;
-    say(format!("writes off: new transactions of {:?} are read-only, {ended} sessions ended", identity.database));
+    if args.keep_writes {
+        say("writes stay on".into());
+    } else {
+        let database = quote_ident(&identity.database);
+        // A second containment finds itself read-only by the first.
+        run(&mut c, "SET default_transaction_read_only = off").await?;
+        run(&mut c, &format!("ALTER DATABASE {database} SET default_transaction_read_only = on")).await?;
+        let ended = end_sessions(&mut c, &ctx.settings.service.roles).await?;
+        say(format!("writes off: new transactions of {:?} are read-only, {ended} sessions ended", identity.database));
+    }
+    let writes = if args.keep_writes { "writes stay on" } else { "writes are off" };
     let lsn = switch(&mut c).await?;
     let archived = wait_archived(ctx, &mut c, &lsn).await;
     let mut facts = vec![Event::TargetSeen { role: "source".into(), identity }];
@@ -103,12 +121,12 @@ async fn contain(ctx: &Ctx) -> Result<Done> {
     let (summary, archived_lsn) = match &archived {
         Ok(segment) => {
             say(format!("log archived up to {lsn} (segment {segment})"));
-            (format!("writes are off, everything committed until {lsn} can be recovered"), Some(lsn.clone()))
+            (format!("{writes}, everything committed until {lsn} can be recovered"), Some(lsn.clone()))
         }
         Err(e) => {
             // The bleeding is stopped all the same; the responder has to know that the tail is not safe yet.
             say(format!("the log up to {lsn} is not archived: {}", e.why));
-            (format!("writes are off, but the log up to {lsn} is not archived: the loss may grow"), None)
+            (format!("{writes}, but the log up to {lsn} is not archived: the loss may grow"), None)
         }
     };
     facts.push(Event::BleedingStopped { done: done.clone(), archived_lsn });

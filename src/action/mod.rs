@@ -24,6 +24,7 @@ pub mod pitr_verify;
 pub mod reach;
 pub mod recognise;
 pub mod runnable;
+pub mod service;
 pub mod shell;
 pub mod sql;
 pub mod target;

@@ -44,6 +44,8 @@ pub fn add_actions(mut root: Command, registry: &Registry) -> Command {
 fn family_about(family: &str) -> &'static str {
     match family {
         "pitr" => "Point-in-time recovery: find the moment, restore beside, verify, promote, bring back, salvage",
+        "service" => "A bad release: compare, maintenance mode, stop deploys, roll back, flags, verify",
+        "failover" => "Another region takes over: standby, fence, promote, route, verify, rebuild",
         "backup" => "Encrypted backups of PostgreSQL",
         _ => "",
     }

@@ -23,9 +23,6 @@ use crate::plan::library::Library;
 use crate::postgres::{Programs, install};
 use crate::runtime::{Incident, Store, policy};
 
-/// Scenarios that have a drill, by slug.
-pub const DRILLS: [&str; 1] = ["database-corruption"];
-
 /// The definition.
 pub fn command() -> Command {
     let flag = |name: &'static str, help: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue).help(help);
@@ -34,8 +31,12 @@ pub fn command() -> Command {
     };
     Command::new("drill")
         .about("Work a scenario on a private PostgreSQL made on the spot")
+        .after_help(scenarios_help())
         .arg(
-            Arg::new("scenario").value_name("SCENARIO").default_value("database-corruption").help("Scenario, or `all`"),
+            Arg::new("scenario")
+                .value_name("SCENARIO")
+                .default_value(session::CORRUPTION)
+                .help("Scenario; listed below"),
         )
         .arg(flag("unattended", "Play it without a person, one line per event; exit 0 only if everything was met"))
         .arg(
@@ -58,12 +59,18 @@ pub fn command() -> Command {
         .arg(duration("delay", "The responder arrives this much after the alarm (unattended)"))
 }
 
+/// What can be drilled, for the help.
+fn scenarios_help() -> String {
+    let lines = session::DRILLS.iter().map(|(slug, what)| format!("  {slug:<20} {what}"));
+    format!("Scenarios:\n{}", lines.collect::<Vec<_>>().join("\n"))
+}
+
 /// Runs it.
 pub fn run(invocation: &Invocation, m: &ArgMatches) -> Result<u8> {
     let scenario = match m.get_one::<String>("scenario").map(String::as_str).unwrap_or_default() {
-        "all" => DRILLS[0],
-        name => DRILLS.iter().copied().find(|d| *d == name).ok_or_else(|| {
-            Error::usage(format!("there is no drill for {name:?}")).hint(format!("drills: {}", DRILLS.join(", ")))
+        name => session::DRILLS.iter().map(|(d, _)| *d).find(|d| *d == name).ok_or_else(|| {
+            let known: Vec<&str> = session::DRILLS.iter().map(|(d, _)| *d).collect();
+            Error::usage(format!("there is no drill for {name:?}")).hint(format!("drills: {}", known.join(", ")))
         })?,
     };
     let store = Store::open(&invocation.config)?;
@@ -92,6 +99,7 @@ pub fn run(invocation: &Invocation, m: &ArgMatches) -> Result<u8> {
         return work_through(invocation, m, &store, &exercise, size, keep, report.as_deref());
     }
     let mut options = Options::new()?;
+    options.scenario.clone_from(&exercise.scenario);
     options.size = size.unwrap_or(options.size);
     options.keep = keep;
     options.bin_dir.clone_from(&config.settings.bin_dir);

@@ -104,6 +104,12 @@ pub fn registry() -> crate::action::Registry {
     all.add(crate::action::backup_create::BackupCreate);
     all.add(crate::action::compare::Compare);
     all.add(crate::action::sql::Sql);
+    all.add(crate::action::service::Releases);
+    all.add(crate::action::service::Maintenance);
+    all.add(crate::action::service::Autodeploy);
+    all.add(crate::action::service::Rollback);
+    all.add(crate::action::service::Flag);
+    all.add(crate::action::service::Verify);
     all.add(crate::action::pitr_range::Range);
     all.add(crate::action::pitr_locate::Locate);
     all.add(crate::action::pitr_restore::Restore);

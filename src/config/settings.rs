@@ -45,6 +45,18 @@ pub struct ServiceSettings {
     pub resume: Vec<String>,
     /// Roles of the application: their sessions are ended at containment. Empty: all but our own.
     pub roles: Vec<String>,
+    /// URL that does what customers do, past the maintenance page; 2xx is good.
+    pub probe_url: Option<String>,
+    /// Command that prints the report of releases as JSON (docs/formats.md, "Report of releases").
+    pub releases: Vec<String>,
+    /// Command that switches maintenance mode; `{state}` becomes `on` or `off`.
+    pub maintenance: Vec<String>,
+    /// Command that lets the pipeline deploy by itself or not; `{state}` becomes `on` or `off`.
+    pub autodeploy: Vec<String>,
+    /// Command that puts a release into service; `{release}` is replaced.
+    pub rollback: Vec<String>,
+    /// Command that switches a feature flag; `{flag}` and `{state}` are replaced.
+    pub flag: Vec<String>,
 }
 
 /// Limits of the safety gates, as configured.

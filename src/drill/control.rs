@@ -49,6 +49,11 @@ pub enum Ask {
         /// Open the logs although the service never switched.
         given_up: bool,
     },
+    /// Something that only the drill of one scenario has, in the words of its command line.
+    Tell {
+        /// Words, such as `rollback 2026.11.2`.
+        words: Vec<String>,
+    },
     /// End.
     Shutdown,
 }
@@ -228,6 +233,13 @@ impl Control {
     /// As [`Control::ask`]; refused while the drill is not over.
     pub fn judge(&self, into: &Path, given_up: bool) -> Result<()> {
         self.ask(&Ask::Judge { into: into.to_path_buf(), given_up }, Duration::from_secs(60)).map(drop)
+    }
+    /// Something that only the drill of one scenario has; returns its answer.
+    ///
+    /// # Errors
+    /// As [`Control::ask`]; usage when the words are not understood.
+    pub fn tell(&self, words: &[String]) -> Result<Value> {
+        self.ask(&Ask::Tell { words: words.to_vec() }, Duration::from_secs(120))
     }
     /// Ends the umpire; returns when it no longer answers, at the latest after 10 s.
     ///

@@ -5,6 +5,7 @@
 
 pub mod control;
 pub mod judge;
+pub mod judge_release;
 pub mod leftovers;
 pub mod logs;
 pub mod operator;
@@ -16,6 +17,7 @@ pub mod server;
 pub mod service;
 pub mod session;
 pub mod shop;
+pub mod storefront;
 pub mod traffic;
 pub mod umpire;
 pub mod unattended;

@@ -58,7 +58,7 @@ impl Operator<'_> {
                 self.declare()?;
             }
             self.run_blocks(step)?;
-            if step.phase == Some(Phase::Decide) {
+            if step.phase == Some(Phase::Decide) && step.blocks.iter().any(|b| b.code.contains("pitr locate")) {
                 self.choose()?;
             }
             if step.phase == Some(Phase::Communicate) {

@@ -43,6 +43,8 @@ const NEED: (u64, u64) = (900_000_000, 400_000_000);
 /// How a sandbox is made.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// Slug of the scenario that is drilled, one of [`super::session::DRILLS`].
+    pub scenario: String,
     /// `--size`, see [`Scale::of`].
     pub size: u32,
     /// Leave everything when the drill ends.
@@ -74,6 +76,7 @@ impl Options {
     /// `State` when our own executable cannot be found.
     pub fn new() -> Result<Self> {
         Ok(Self {
+            scenario: super::session::CORRUPTION.into(),
             size: 1,
             keep: false,
             shape: Shape::default(),
@@ -199,6 +202,10 @@ pub fn settings(dir: &Path, facts: &Facts, health_url: &str) -> Settings {
         command.extend(what.iter().map(|w| (*w).to_string()));
         command
     };
+    let front = |what: &[&str]| match facts.scenario == super::session::RELEASE {
+        true => inner(&[&["tell"], what].concat()),
+        false => Vec::new(),
+    };
     Settings {
         target: Some(format!("{DATABASE} @ sandbox")),
         database: Some(Target {
@@ -223,6 +230,13 @@ pub fn settings(dir: &Path, facts: &Facts, health_url: &str) -> Settings {
             switch: inner(&["switch", "--host", "{host}", "--port", "{port}", "--database", "{database}"]),
             resume: inner(&["resume"]),
             roles: vec![APP_ROLE.into()],
+            probe_url: (facts.scenario == super::session::RELEASE)
+                .then(|| health_url.replace("/api/health", "/internal/checkout")),
+            releases: front(&["releases"]),
+            maintenance: front(&["maintenance", "{state}"]),
+            autodeploy: front(&["autodeploy", "{state}"]),
+            rollback: front(&["rollback", "{release}"]),
+            flag: front(&["flag", "{flag}", "{state}"]),
         },
         project_size_bytes: facts.project_size_bytes,
         ..Settings::default()
@@ -282,6 +296,7 @@ fn fill(
         program: env!("CARGO_PKG_VERSION").into(),
         made: now(),
         keep: options.keep,
+        scenario: options.scenario.clone(),
         size: options.size,
         scale,
         seed: options.seed,

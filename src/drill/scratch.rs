@@ -40,6 +40,9 @@ pub struct Facts {
     pub made: Time,
     /// Not removed at the end, nor as a leftover.
     pub keep: bool,
+    /// Slug of the scenario that is drilled.
+    #[serde(default = "first_scenario")]
+    pub scenario: String,
     /// `--size`.
     pub size: u32,
     /// Rows loaded.
@@ -65,6 +68,10 @@ pub struct Facts {
     pub project_size_bytes: Option<u64>,
     /// The umpire, once it runs.
     pub umpire: Option<ProcessId>,
+}
+
+fn first_scenario() -> String {
+    super::session::CORRUPTION.into()
 }
 
 /// A process that cannot be mistaken for a later one with the same number.

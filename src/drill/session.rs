@@ -1,20 +1,33 @@
 //! What every drill has, with a person or without: the alarm, the incident it opens, settings to come back to, the judgement.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::judge;
+use super::judge_release;
 use super::sandbox::Sandbox;
 use super::server::Server;
 use crate::config::{Config, Secrets, Settings};
 use crate::error::{Error, Result};
 use crate::incident::{Command, State};
 use crate::model::event::{Check, Event, Kind, Verdict};
+use crate::model::target::Loss;
 use crate::model::{Plan, Time};
 use crate::runtime::{Incident, Opening, Store, policy};
 
 /// How long the damage may take to show in the service's health after it was injected.
 const ALARM: Duration = Duration::from_secs(180);
+
+/// Slug of the first scenario: wrong rows.
+pub const CORRUPTION: &str = "database-corruption";
+/// Slug of the scenario with a bad release.
+pub const RELEASE: &str = "application-failure";
+/// Scenarios that have a drill, by slug, and what happens in each.
+pub const DRILLS: &[(&str, &str)] = &[
+    (CORRUPTION, "a faulty release rewrites rows while good orders keep coming"),
+    (RELEASE, "a bad release of the shop's web front answers 5xx, and a pipeline puts it out again"),
+];
 
 /// Objectives of a sandbox when nobody gave others: minutes, so that they can be missed.
 pub const RTO_MS: u64 = 5 * 60 * 1000;
@@ -91,20 +104,24 @@ pub fn open(store: &Store, sandbox: &Sandbox, exercise: &Exercise, alarm: &str) 
     Ok(incident)
 }
 
-/// Opens the umpire's logs and judges the recovery by them.
+/// Opens the umpire's logs and judges the recovery by them. The judgement is the last event.
 ///
 /// # Errors
 /// Only when the journal's folder cannot be written; whatever else fails is a failed check.
-pub fn judged(sandbox: &Sandbox, incident: &Incident, tokio: &tokio::runtime::Runtime) -> Result<Event> {
+pub fn judged(sandbox: &Sandbox, incident: &Incident, tokio: &tokio::runtime::Runtime) -> Result<Vec<Event>> {
     let folder = incident.dir().join("evidence").join("judge");
     crate::journal::files::create_dir(&folder)?;
     let state = incident.state()?;
-    let failed = |name: &str, why: String| Event::DrillJudged {
-        passed: false,
-        checks: vec![Check { name: name.into(), verdict: Verdict::Failed, detail: why }],
-        injected_at: None,
+    let failed = |name: &str, why: String| {
+        let checks = vec![Check { name: name.into(), verdict: Verdict::Failed, detail: why }];
+        vec![Event::DrillJudged { passed: false, checks, injected_at: None }]
     };
     let given_up = state.facts.promoted.is_none();
+    if sandbox.facts().scenario == RELEASE {
+        return Ok(
+            judged_release(sandbox, &state, &folder, tokio).unwrap_or_else(|e| failed("judgement", e.to_string()))
+        );
+    }
     if let Err(e) = sandbox.control().judge(&folder, given_up) {
         return Ok(failed("the umpire's logs", e.to_string()));
     }
@@ -120,9 +137,28 @@ pub fn judged(sandbox: &Sandbox, incident: &Incident, tokio: &tokio::runtime::Ru
         .and_then(|l| l.rows.iter().find(|(table, _)| table.ends_with("orders")).map(|(_, n)| *n));
     let claim = judge::Claim { target: target.clone(), lost_orders };
     Ok(match tokio.block_on(judge::judge(&folder, &recovered, &claim)) {
-        Ok(j) => Event::DrillJudged { passed: j.passed(), checks: j.checks.clone(), injected_at: j.injected_at },
+        Ok(j) => vec![Event::DrillJudged { passed: j.passed(), checks: j.checks.clone(), injected_at: j.injected_at }],
         Err(e) => failed("judgement", e.to_string()),
     })
+}
+
+fn judged_release(
+    sandbox: &Sandbox,
+    state: &State,
+    folder: &Path,
+    tokio: &tokio::runtime::Runtime,
+) -> Result<Vec<Event>> {
+    sandbox.control().judge(folder, true)?;
+    let server = sandbox.facts().server.with_user(super::shop::SUPERUSER);
+    let probe = sandbox.settings().service.probe_url.unwrap_or_default();
+    let restored = state.restored.as_ref().map(|r| r.at);
+    let j = tokio.block_on(judge_release::judge(folder, &server, &probe, restored))?;
+    let passed = j.checks.iter().all(|c| c.verdict == Verdict::Passed);
+    // Nothing went back in time: what is lost is what customers were promised and is not there.
+    let window_ms = if j.lost == 0 { 0 } else { j.began.zip(j.ended).map_or(0, |(a, b)| b.diff_ms(a).unsigned_abs()) };
+    let rows = if j.lost == 0 { BTreeMap::new() } else { BTreeMap::from([("public.orders".to_string(), j.lost)]) };
+    let loss = Loss { window_ms, transactions: Some(j.lost), rows, at_most: false };
+    Ok(vec![Event::LossMeasured { loss }, Event::DrillJudged { passed, checks: j.checks, injected_at: j.began }])
 }
 
 /// A small runtime for previews and judging.

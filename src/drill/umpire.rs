@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::get;
@@ -29,7 +29,9 @@ use super::release::Injector;
 use super::scratch::{self, Facts, Scratch};
 use super::server::Server;
 use super::service::{Health, Service};
+use super::session;
 use super::shop::APP_ROLE;
+use super::storefront::{self, Storefront};
 use super::traffic::Traffic;
 use crate::error::{Context, Error, Result};
 use crate::process::detach;
@@ -46,6 +48,8 @@ struct Umpire {
     service: Arc<Service>,
     traffic: Traffic,
     injector: Mutex<Injector>,
+    /// The shop's web front, in a drill of a bad release.
+    front: Option<Arc<Storefront>>,
     health_url: String,
     judged: AtomicBool,
     end: Notify,
@@ -118,8 +122,13 @@ async fn begin(dir: &Path, facts: &Facts) -> Result<Begun> {
     fs::set_permissions(&socket, fs::Permissions::from_mode(0o600))
         .state(|| "cannot close the umpire's socket".into())?;
     let traffic = Traffic::start(&service, facts.shape, facts.scale, u64::from(facts.seed));
+    let front = match facts.scenario == session::RELEASE {
+        true => Some(Storefront::new(service.clone(), facts.scale)?),
+        false => None,
+    };
     let umpire = Arc::new(Umpire {
         dir: dir.to_path_buf(),
+        front,
         service,
         traffic,
         injector: Mutex::new(Injector::new()?),
@@ -135,8 +144,17 @@ async fn begin(dir: &Path, facts: &Facts) -> Result<Begun> {
 /// Serves until the end; true when it ended because nobody asked anything any more.
 async fn run(begun: Begun, facts: &Facts) -> bool {
     let Begun { umpire, http, control } = begun;
-    let app = Router::new().route("/api/health", get(health)).with_state(umpire.clone());
+    let app = Router::new()
+        .route("/api/health", get(health))
+        .route("/api/checkout", get(checkout))
+        .route("/internal/checkout", get(checkout))
+        .with_state(umpire.clone());
     let web = tokio::spawn(async move { axum::serve(http, app).await });
+    if let Some(front) = &umpire.front
+        && let Err(e) = front.open(&umpire.health_url.replace("/api/health", "/api/checkout"))
+    {
+        tracing::error!("no customers: {e}");
+    }
     let asked = tokio::spawn(listen(umpire.clone(), control));
     // Somebody looks at the service's health all the time, as monitoring would.
     let monitor = tokio::spawn({
@@ -161,6 +179,9 @@ async fn run(begun: Begun, facts: &Facts) -> bool {
         orphaned = watch(&umpire, Duration::from_secs(facts.orphan_after_s)) => orphaned,
     };
     umpire.traffic.stop();
+    if let Some(front) = &umpire.front {
+        front.stop();
+    }
     web.abort();
     monitor.abort();
     asked.abort();
@@ -187,9 +208,21 @@ async fn watch(umpire: &Umpire, limit: Duration) -> bool {
 
 async fn health(State(umpire): State<Arc<Umpire>>) -> impl IntoResponse {
     umpire.note_asked();
-    let health: Health = umpire.service.health().await;
+    let health: Health = umpire.health().await;
     let code = if health.status != "down" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, Json(health))
+}
+
+async fn checkout(
+    State(umpire): State<Arc<Umpire>>,
+    Query(query): Query<std::collections::BTreeMap<String, u64>>,
+) -> impl IntoResponse {
+    let customer = query.get("customer").and_then(|c| u32::try_from(*c).ok()).zip(query.get("n").copied());
+    let (status, body) = match &umpire.front {
+        Some(front) => front.answer(customer).await,
+        None => (404, Value::Null),
+    };
+    (StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), Json(body))
 }
 
 async fn listen(umpire: Arc<Umpire>, control: UnixListener) {
@@ -240,7 +273,10 @@ impl Umpire {
                 serde_json::to_value(status).state(|| "cannot word the status".into())
             }
             Ask::Inject { window } => {
-                self.injector.lock().await.arm(&self.service, window);
+                match &self.front {
+                    Some(front) => front.arm(window),
+                    None => self.injector.lock().await.arm(&self.service, window),
+                }
                 Ok(Value::Null)
             }
             Ask::Contain => {
@@ -271,20 +307,32 @@ impl Umpire {
                 Ok(Value::Null)
             }
             Ask::Judge { into, given_up } => self.judge(&into, given_up).await,
+            Ask::Tell { words } => match &self.front {
+                Some(front) => front.obey(&words),
+                None => Err(Error::usage(format!("this drill does not know {:?}", words.join(" ")))),
+            },
             Ask::Shutdown => Ok(Value::Null),
         }
+    }
+
+    async fn health(&self) -> Health {
+        let mut health = self.service.health().await;
+        if let Some(front) = &self.front {
+            front.overlay(&mut health);
+        }
+        health
     }
 
     async fn status(&self) -> Status {
         Status {
             pid: std::process::id(),
             health_url: self.health_url.clone(),
-            armed: self.injector.lock().await.is_armed(),
+            armed: self.front.as_ref().map_or(self.injector.lock().await.is_armed(), |f| f.is_armed()),
             release_stopped: self.service.release.is_stopped(),
             judged: self.judged.load(Ordering::Relaxed),
             generation: self.service.generation(),
             held: self.traffic.ledger().is_paused(),
-            health: self.service.health().await,
+            health: self.health().await,
         }
     }
 
@@ -299,6 +347,14 @@ impl Umpire {
         self.service.held.store(true, Ordering::Relaxed);
         let complete = self.traffic.ledger().drain(PATIENCE).await;
         logs::write(&into.join(logs::WRITERS), &self.traffic.ledger().lines())?;
+        if let Some(front) = &self.front {
+            front.stop();
+            let (requests, releases) = front.logs();
+            logs::write(&into.join(storefront::REQUESTS), &requests)?;
+            logs::write(&into.join(storefront::RELEASES), &releases)?;
+            self.judged.store(true, Ordering::Relaxed);
+            return Ok(Value::Bool(complete));
+        }
         logs::write(&into.join(logs::INJECTOR), &self.injector.lock().await.open())?;
         self.judged.store(true, Ordering::Relaxed);
         Ok(Value::Bool(complete))
@@ -337,6 +393,14 @@ pub enum What {
         #[arg(long)]
         database: String,
     },
+    /// Something that only the drill of one scenario has; prints the answer
+    Tell {
+        /// Words
+        #[arg(required = true)]
+        words: Vec<String>,
+    },
+    /// Stop what does the damage; orders go on
+    StopRelease,
     /// Print how the umpire stands
     Status,
     /// End a kept drill: its processes and its files
@@ -358,6 +422,12 @@ pub fn umpire_main(args: &Args) -> Result<String> {
                 Server { socket: host.clone(), port: *port, user: APP_ROLE.into(), database: database.clone() };
             control.switch(&server).map(|()| format!("the service uses {database} in {host}"))
         }
+        What::Tell { words } => match control.tell(words)? {
+            Value::Null => Ok(String::new()),
+            Value::String(text) => Ok(text),
+            answer => serde_json::to_string_pretty(&answer).state(|| "cannot word the answer".into()),
+        },
+        What::StopRelease => control.stop_release().map(|()| "what did the damage is stopped".into()),
         What::Status => {
             let status = control.status()?;
             serde_json::to_string_pretty(&status).state(|| "cannot word the status".into())

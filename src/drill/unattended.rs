@@ -26,7 +26,7 @@ pub fn play(
     stopped: &dyn Fn() -> bool,
 ) -> Result<Incident> {
     sandbox.inject(release::Window::default())?;
-    say("live traffic is on; a faulty release goes out at a moment nobody knows");
+    say("live traffic is on; what is coming comes at a moment nobody knows");
     let alarm = wait_for_alarm(sandbox, stopped)?;
     say(&format!("alarm: {alarm}"));
     let mut incident = open(store, sandbox, exercise, &alarm)?;
@@ -54,7 +54,7 @@ pub fn play(
     }
     let restored = operator.incident.state()?.restored.is_some();
     let judged = judged(sandbox, operator.incident, &tokio)?;
-    operator.submit(Command::Observe { facts: vec![judged] })?;
+    operator.submit(Command::Observe { facts: judged })?;
     let summary = match &played {
         Ok(()) if restored => "unattended drill, played to its end".to_string(),
         Ok(()) => "unattended drill, played to its end, but service was not restored".to_string(),

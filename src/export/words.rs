@@ -345,6 +345,11 @@ fn recovery(event: &Event) -> Said {
             let (tone, word) = if *passed { (Tone::Good, "passed") } else { (Tone::Bad, "failed") };
             Said::new(tone, format!("Verification {word}: {}", tally(checks))).details(checks.iter().map(check_words))
         }
+        Event::ServiceVerified { passed, checks } => {
+            let (tone, word) = if *passed { (Tone::Good, "passed") } else { (Tone::Bad, "failed") };
+            Said::new(tone, format!("Verification of the service {word}: {}", tally(checks)))
+                .details(checks.iter().map(check_words))
+        }
         Event::Promoted { identity, kept } => {
             Said::new(Tone::Milestone, format!("Promoted: the service runs on {}", identity_words(identity)))
                 .details([format!("the damaged cluster is kept at {}", clean(kept))])

@@ -299,6 +299,10 @@ impl State {
                 });
             }
             Event::ShadowVerified { passed, checks } => facts.verified = Some((passed, checks)),
+            Event::ServiceVerified { passed, checks } => {
+                facts.in_service = passed;
+                facts.verified = Some((passed, checks));
+            }
             Event::Promoted { identity, kept } => facts.promoted = Some((identity, kept, when)),
             Event::BackupTaken { id, bytes, timeline, verified } => {
                 facts.backups.push(Backup { id, bytes, timeline, verified, when });

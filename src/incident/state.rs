@@ -249,6 +249,8 @@ pub struct Facts {
     pub shadow: Option<Shadow>,
     /// Verification of the shadow: passed, checks. Cleared when another shadow is built.
     pub verified: Option<(bool, Vec<Check>)>,
+    /// Whether what is in service itself was the last thing verified, and well: nothing has to be promoted then.
+    pub in_service: bool,
     /// Promotion: identity of the new primary, where the damaged cluster is kept, when.
     pub promoted: Option<(Identity, String, Instant)>,
     /// Backups taken.

@@ -351,6 +351,13 @@ pub enum Event {
         /// Each check.
         checks: Vec<Check>,
     },
+    /// What is in service was verified from outside, without another database having taken its place.
+    ServiceVerified {
+        /// No check failed.
+        passed: bool,
+        /// Each check.
+        checks: Vec<Check>,
+    },
     /// The service runs on the recovered database.
     Promoted {
         /// Identity of what is now the primary.

@@ -9,6 +9,7 @@ mod fuzz;
 mod library;
 mod lint;
 mod rules;
+mod shipped;
 mod text;
 
 use breakglass::model::Plan;

@@ -11,7 +11,7 @@ use crate::app::Preview;
 use crate::app::data::{Home, IncidentRow, LastDrill, ScenarioRow};
 use crate::drill::release;
 use crate::drill::sandbox::{Options, Sandbox};
-use crate::drill::session::{Exercise, RPO_MS, RTO_MS, judged, open, runtime, wait_for_alarm};
+use crate::drill::session::{DRILLS, Exercise, RPO_MS, RTO_MS, judged, open, runtime, wait_for_alarm};
 use crate::error::{Context, Error, Result};
 use crate::export::{self, Format};
 use crate::incident::{Command, RunRequest, RunStatus, State, StepStatus};
@@ -19,9 +19,6 @@ use crate::model::event::Kind;
 use crate::model::{CleanText, IncidentId, Plan, RunId};
 use crate::process::locks;
 use crate::runtime::History;
-
-/// The scenario that has a sandbox.
-const REHEARSABLE: &str = "database-corruption";
 
 /// How long a look at a target may take before the dialog opens without it.
 const LOOK: Duration = Duration::from_secs(20);
@@ -74,7 +71,7 @@ pub(super) fn home(driver: &Driver) -> Result<()> {
                         took: p.rto,
                         passed: p.rto.is_some().then(|| p.went_well()),
                     }),
-                    rehearsable: scenario.slug == REHEARSABLE,
+                    rehearsable: DRILLS.iter().any(|(slug, _)| *slug == scenario.slug),
                     times: Arc::new(history.step_times(&scenario.slug)),
                 }
             })
@@ -125,6 +122,7 @@ pub(super) fn drill(driver: &Driver, file: String, slug: String) -> Result<()> {
             .ok_or_else(|| Error::usage(format!("the scenario {slug:?} is no longer in {file:?}")))?;
         let config = &world.config.drill;
         let mut options = Options::new()?;
+        options.scenario.clone_from(&scenario.slug);
         options.size = config.size.unwrap_or(options.size);
         options.keep = world.keep;
         options.bin_dir = world.config.settings.bin_dir.clone();
@@ -140,7 +138,7 @@ pub(super) fn drill(driver: &Driver, file: String, slug: String) -> Result<()> {
         };
         let opened = (|| {
             sandbox.inject(release::Window::default())?;
-            busy("the shop is live; a faulty release goes out at a moment nobody knows");
+            busy("the shop is live; what is coming comes at a moment nobody knows");
             let gone = || messages.is_closed();
             let alarm = wait_for_alarm(&sandbox, &gone)?;
             let incident = open(&world.store, &sandbox, &exercise, &alarm)?;
@@ -184,8 +182,8 @@ pub(super) fn close_drill(driver: &Driver, close: Command) -> Result<()> {
             return Err(Error::refused(format!("run {} is still open", run.id)).hint("wait for it, or stop it with x"));
         }
         let verdict = judged(&sandbox, &incident, &runtime()?)?;
-        let passed = matches!(&verdict, crate::model::Event::DrillJudged { passed: true, .. });
-        let _ = jobs.send(Job::Submit(id.clone(), Command::Observe { facts: vec![verdict] }));
+        let passed = matches!(verdict.last(), Some(crate::model::Event::DrillJudged { passed: true, .. }));
+        let _ = jobs.send(Job::Submit(id.clone(), Command::Observe { facts: verdict }));
         let _ = jobs.send(Job::Submit(id, close));
         let mut said = vec![Msg::Busy(None)];
         said.push(match passed {

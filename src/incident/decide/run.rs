@@ -36,7 +36,7 @@ pub(super) fn decide(state: &State, command: &Command, ctx: Context<'_>) -> Deci
                     if service_is_back(state, facts) {
                         events.push(Event::ServiceRestored {
                             at: ctx.now.time,
-                            how: "the recovered database was verified and is in service, and health is good".into(),
+                            how: "what is in service was verified, and health is good".into(),
                         });
                     }
                     Ok(events)
@@ -264,10 +264,15 @@ fn destroy_gates(state: &State, request: &RunRequest, ctx: Context<'_>) -> Resul
 /// Service is back when what is in service was verified and health was seen good after it went into service.
 fn service_is_back(state: &State, facts: &[Event]) -> bool {
     let promoted = state.facts.promoted.is_some() || facts.iter().any(|f| matches!(f, Event::Promoted { .. }));
-    let verified = matches!(state.facts.verified, Some((true, _)));
+    let put_right = facts.iter().rev().find_map(|f| match f {
+        Event::ServiceVerified { passed, .. } => Some(*passed),
+        _ => None,
+    });
+    let put_right = put_right.unwrap_or(state.facts.in_service);
+    let verified = put_right || matches!(state.facts.verified, Some((true, _)));
     let healthy = facts.iter().rev().find_map(|f| match f {
         Event::HealthSeen { healthy, .. } => Some(*healthy),
         _ => None,
     });
-    state.restored.is_none() && promoted && verified && healthy == Some(true)
+    state.restored.is_none() && (promoted || put_right) && verified && healthy == Some(true)
 }
