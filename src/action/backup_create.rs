@@ -120,7 +120,7 @@ async fn create(ctx: &Ctx, label: Option<String>) -> Result<Done> {
                 if watched.is_cancelled() {
                     stop();
                 }
-                reporter.phase(&measured("store", bytes, Some(expected.max(bytes)), begun));
+                reporter.phase(&Phase::bytes("store", bytes, Some(expected.max(bytes)), begun));
                 check_cancel(&watched, "the backup was not taken")
             };
             store_base(&unlocked, &mut backup, label.as_deref(), &mut progress)
@@ -138,7 +138,7 @@ async fn create(ctx: &Ctx, label: Option<String>) -> Result<Done> {
         out.line(&format!("stored {} in {:.1} s, reading it back", manifest.id, begun.elapsed().as_secs_f64()));
         let begun = Instant::now();
         let verified = verify_backup(&unlocked, &manifest.id, &mut |bytes| {
-            reporter.phase(&measured("verify", bytes, None, begun));
+            reporter.phase(&Phase::bytes("verify", bytes, None, begun));
             check_cancel(&cancel, "the backup is stored but was not read back")
         })?;
         Ok((manifest, verified))
@@ -157,19 +157,4 @@ async fn create(ctx: &Ctx, label: Option<String>) -> Result<Done> {
         .json(document)
         .fact(Event::TargetSeen { role: "source".into(), identity })
         .fact(Event::BackupTaken { id: manifest.id.clone(), bytes, timeline, verified: true }))
-}
-
-/// A phase measured in bytes, with its rate and the time left.
-pub(super) fn measured(name: &'static str, done: u64, total: Option<u64>, begun: Instant) -> Phase {
-    let seconds = begun.elapsed().as_secs_f64();
-    let rate = if seconds > 0.2 { Some((done as f64 / seconds) as u64) } else { None };
-    let eta_ms = match (rate, total) {
-        (Some(r), Some(t)) if r > 0 => Some(t.saturating_sub(done).saturating_mul(1000) / r),
-        _ => None,
-    };
-    let text = match rate {
-        Some(r) => format!("{:.1} MB, {:.0} MB/s", done as f64 / 1e6, r as f64 / 1e6),
-        None => format!("{:.1} MB", done as f64 / 1e6),
-    };
-    Phase { name, done, total, unit: "bytes", text, rate, eta_ms }
 }

@@ -7,7 +7,6 @@ use std::time::Instant;
 use clap::ArgMatches;
 use serde_json::json;
 
-use super::backup_create::measured;
 use super::reach::{self, Reporter};
 use super::{Ctx, Done};
 use crate::backup::base::verify_backup;
@@ -172,7 +171,7 @@ fn take(
             if cancel.is_cancelled() {
                 stop();
             }
-            reporter.phase(&measured("dump", bytes, total.map(|t| t.max(bytes)), begun));
+            reporter.phase(&Phase::bytes("dump", bytes, total.map(|t| t.max(bytes)), begun));
             check_cancel(cancel, NOT_TAKEN)
         };
         store_dump(unlocked, source, &mut dump, &mut progress)
@@ -205,7 +204,7 @@ fn take(
     reporter.line(&format!("stored {} in {:.1} s, reading it back", manifest.id, begun.elapsed().as_secs_f64()));
     let begun = Instant::now();
     verify_backup(unlocked, &manifest.id, &mut |bytes| {
-        reporter.phase(&measured("verify", bytes, Some(plain), begun));
+        reporter.phase(&Phase::bytes("verify", bytes, Some(plain), begun));
         check_cancel(cancel, "the backup is stored but was not read back")
     })?;
     Ok((manifest, plain))

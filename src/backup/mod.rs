@@ -9,6 +9,7 @@ pub mod container;
 pub mod keys;
 pub mod logical;
 pub mod repository;
+pub mod spool;
 pub mod store;
 pub mod wal;
 pub mod wal_service;

@@ -102,7 +102,11 @@ pub fn registry() -> crate::action::Registry {
     all.add(crate::action::contain::Contain);
     all.add(crate::action::assess::Assess);
     all.add(crate::action::backup_create::BackupCreate);
+<<<<<<< HEAD
     all.add(crate::action::compare::Compare);
+=======
+    all.add(crate::action::backup_restore::BackupRestore);
+>>>>>>> d2caa8f (backup restore: a dump into a new database, verified first; over an old one by name, which is kept; a base backup with its log)
     all.add(crate::action::sql::Sql);
     all.add(crate::action::service::Releases);
     all.add(crate::action::service::Maintenance);

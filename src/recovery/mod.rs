@@ -4,6 +4,7 @@
 pub mod archived;
 pub mod commits;
 pub mod compare;
+pub mod dump;
 pub mod exposure;
 pub mod health;
 pub mod locate;

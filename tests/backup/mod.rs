@@ -1,5 +1,6 @@
 //! The repository: container, keys, store, WAL archive, base backups. Real files, real servers, generated damage.
 
+pub mod awkward;
 pub mod base;
 pub mod catalog;
 pub mod cli;
@@ -11,6 +12,7 @@ pub mod keys;
 pub mod logical;
 pub mod mutations;
 pub mod range;
+pub mod restore;
 pub mod service;
 pub mod vectors;
 pub mod wal;

@@ -1,0 +1,288 @@
+//! `breakglass backup restore ID --into TARGET`: a dump into a database, a base backup into a folder. Never over something
+//! that is there, unless asked to and then keeping it.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::{ArgAction, Args as _, Command};
+use futures::future::BoxFuture;
+use serde_json::json;
+
+use super::reach::{self, Reporter};
+use super::target::{blocking, parse_args};
+use super::{Action, Ctx, Done, Preview, Spec};
+use crate::backup::base::{RestoreOptions, restore_base, verify_backup};
+use crate::backup::catalog::{BackupKind, Catalog, Manifest};
+use crate::backup::repository::Unlocked;
+use crate::backup::spool::check_space;
+use crate::backup::wal::{DEFAULT_SEGMENT_SIZE, Fetched, Segment, fetch, parse_lsn};
+use crate::error::{Context, Error, Result};
+use crate::model::event::Event;
+use crate::model::plan::Risk;
+use crate::model::target::Identity;
+use crate::model::{CleanText, Secret};
+use crate::postgres::{Database, user};
+use crate::recovery::dump::{self, Request, Selection};
+use crate::recovery::watch::check_cancel;
+use crate::recovery::{Phase, Watch};
+
+/// The action.
+pub struct BackupRestore;
+
+#[derive(Debug, Clone, clap::Args)]
+struct Args {
+    /// The backup, as `backup list` names it; `latest` for the newest
+    #[arg(value_name = "ID")]
+    id: String,
+    /// Where to: a new database's name or postgres:// URL for a dump, a new folder for the other kinds
+    #[arg(long, value_name = "TARGET")]
+    into: String,
+    /// Replace a database that is there; the old one is kept under another name
+    #[arg(long, action = ArgAction::SetTrue)]
+    overwrite: bool,
+    /// Only the rows of this table of a dump; may be repeated
+    #[arg(long, value_name = "NAME")]
+    table: Vec<String>,
+    /// Only the rows of this schema's tables of a dump; may be repeated
+    #[arg(long, value_name = "NAME")]
+    schema: Vec<String>,
+    /// Processes that load at the same time; by default one per core, at most four
+    #[arg(long, short, value_name = "N")]
+    jobs: Option<usize>,
+    /// Everything shall belong to the role that restores
+    #[arg(long, action = ArgAction::SetTrue)]
+    no_owner: bool,
+    /// Leave privileges out
+    #[arg(long, action = ArgAction::SetTrue)]
+    no_privileges: bool,
+    /// Make roles that are missing, as the dump's server had them
+    #[arg(long, action = ArgAction::SetTrue)]
+    create_roles: bool,
+    /// Folder for the decrypted dump while it is loaded; the system's folder for temporary files by default
+    #[arg(long, value_name = "DIR")]
+    scratch: Option<PathBuf>,
+    /// Go on although the disk may be too small
+    #[arg(long, action = ArgAction::SetTrue)]
+    ignore_space: bool,
+}
+
+impl Action for BackupRestore {
+    fn spec(&self) -> Spec {
+        Spec {
+            name: "backup restore",
+            about: "Restore a backup into a new database or folder, verified before it is touched",
+            risk: Risk::Destroy,
+            fallback: "The objects open with tests/container_reader.py and the key; then pg_restore -d NEWDB for a dump, tar -x \
+                       into an empty data directory for a base backup.",
+        }
+    }
+    fn arguments(&self) -> Command {
+        Args::augment_args(Command::new("restore"))
+    }
+    fn risk(&self, args: &[String]) -> Risk {
+        // What is there is only ever touched when that is asked for.
+        if args.iter().any(|a| a == "--overwrite") { Risk::Destroy } else { Risk::Change }
+    }
+    fn preview<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Preview>> {
+        Box::pin(async move {
+            let args: Args = parse_args(self.arguments(), args)?;
+            let (_, manifest) = find(ctx, &args).await?;
+            let mut lines = vec![format!(
+                "{} backup {} of {}, {} MB",
+                manifest.kind.word(),
+                manifest.id,
+                manifest.finished_at.date_hms(),
+                manifest.plain_bytes() / 1_000_000
+            )];
+            let mut target = None;
+            if is_dump(&manifest) {
+                let at = database(ctx, &args.into)?;
+                let mut c = dump::maintenance(&at).await?;
+                let there = dump::exists(&mut c, at.name()).await?;
+                lines.push(match (there, args.overwrite) {
+                    (false, _) => format!("makes {at}"),
+                    (true, true) => format!("replaces {at}; the old one is kept under another name"),
+                    (true, false) => format!("refused: {at} is there"),
+                });
+                target = Some(match there {
+                    true => identity(&at).await?,
+                    false => Identity { database: at.name().into(), ..crate::postgres::identity(&mut c, &at).await? },
+                });
+            } else {
+                lines.push(format!("into the new folder {}", args.into));
+            }
+            lines.push("every byte of the backup is verified first".into());
+            Ok(Preview { lines, target, facts: Vec::new() })
+        })
+    }
+    fn run<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Done>> {
+        Box::pin(async move {
+            let args: Args = parse_args(self.arguments(), args)?;
+            let (unlocked, manifest) = find(ctx, &args).await?;
+            match manifest.kind {
+                BackupKind::Logical | BackupKind::SchemaOnly => restore_dump(ctx, &unlocked, &manifest, &args).await,
+                BackupKind::Physical => restore_physical(ctx, unlocked, manifest, &args).await,
+                BackupKind::Files => Err(Error::usage("files cannot be restored yet")),
+            }
+        })
+    }
+}
+
+fn is_dump(manifest: &Manifest) -> bool {
+    matches!(manifest.kind, BackupKind::Logical | BackupKind::SchemaOnly)
+}
+
+async fn find(ctx: &Ctx, args: &Args) -> Result<(Unlocked, Manifest)> {
+    let (ctx, id) = (ctx.clone(), args.id.clone());
+    blocking(move || {
+        let unlocked = reach::unlocked(&ctx)?;
+        let catalog = Catalog::load(&unlocked)?;
+        let backup = match (id.as_str(), catalog.backups.last()) {
+            ("latest", Some(newest)) => newest,
+            _ => catalog.find(&id)?,
+        };
+        let manifest = backup.manifest.clone();
+        Ok((unlocked, manifest))
+    })
+    .await
+}
+
+/// The database a name or URL means. A name is one on the server of the settings.
+fn database(ctx: &Ctx, into: &str) -> Result<Database> {
+    if !into.contains("://") {
+        if into.is_empty() || into.len() > 63 {
+            return Err(Error::usage(format!("{into:?} is not a database's name"))
+                .why("PostgreSQL takes one to 63 bytes"));
+        }
+        return Ok(reach::source(ctx)?.with_name(into));
+    }
+    let at = Database::from_url(&Secret::new(into))?;
+    if at.password().is_some() {
+        return Err(Error::usage("--into holds a password")
+            .why("everybody on this machine can read the arguments of a command")
+            .hint("Leave it out and set PGPASSWORD."));
+    }
+    Ok(at)
+}
+
+async fn identity(at: &Database) -> Result<Identity> {
+    let mut c = at.connect().await?;
+    crate::postgres::identity(&mut c, at).await
+}
+
+async fn restore_dump(ctx: &Ctx, unlocked: &Unlocked, manifest: &Manifest, args: &Args) -> Result<Done> {
+    let target = database(ctx, &args.into)?;
+    let mut facts = Vec::new();
+    if args.overwrite && dump::exists(&mut dump::maintenance(&target).await?, target.name()).await? {
+        // Seen again now: between the preview and this run it may have become another one.
+        let seen = identity(&target).await?;
+        if ctx.confirmed.as_deref() != Some(target.name()) {
+            return Err(Error::refused(format!("replacing {target}"))
+                .why("its name was not typed")
+                .hint(format!("Give --confirm {:?} once you are sure.", target.name())));
+        }
+        facts.push(Event::TargetSeen { role: "replaced".into(), identity: seen });
+    }
+    let run_as = if target.is_socket() { user::for_server(ctx.settings.run_as.as_deref())? } else { None };
+    let request = Request {
+        target: target.clone(),
+        overwrite: args.overwrite,
+        selection: Selection { tables: args.table.clone(), schemas: args.schema.clone() },
+        jobs: args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(2, |n| n.get().min(4))),
+        no_owner: args.no_owner,
+        no_privileges: args.no_privileges,
+        create_roles: args.create_roles,
+        scratch: args.scratch.clone().unwrap_or_else(|| super::target::scratch(ctx)),
+        ignore_space: args.ignore_space,
+        bin_dir: ctx.settings.bin_dir.clone(),
+        run_as,
+    };
+    let begun = Instant::now();
+    let reporter = Reporter::new(&*ctx.out);
+    let done = dump::restore(unlocked, manifest, &request, &reporter, &ctx.cancel).await?;
+    for what in &done.left_out {
+        ctx.out.line(&format!("left out: {what}"));
+    }
+    let kept = done.kept.as_ref().map_or_else(String::new, |k| format!("; the old one is kept as {k:?}"));
+    let summary = format!(
+        "restored {} into database {:?} in {:.1} s: {} rows in {} tables counted{kept}",
+        manifest.id,
+        done.database,
+        begun.elapsed().as_secs_f64(),
+        done.rows,
+        done.tables
+    );
+    let mut out = Done::ok(CleanText::text(&summary).as_str()).json(json!({"backup": manifest.id, "restored": done}));
+    out.facts = facts;
+    Ok(out)
+}
+
+/// A base backup as a data directory, with the log it needs to become consistent: it starts as it is.
+async fn restore_physical(ctx: &Ctx, unlocked: Unlocked, manifest: Manifest, args: &Args) -> Result<Done> {
+    if !args.table.is_empty() || !args.schema.is_empty() || args.overwrite {
+        return Err(Error::usage("a base backup is restored whole, into a new folder")
+            .hint("For one table: restore it, start it, and copy from there; or use a dump."));
+    }
+    let dest = std::path::absolute(&args.into).usage(|| format!("{:?} is not a folder", args.into))?;
+    let owner = user::for_server(ctx.settings.run_as.as_deref())?.map(|u| (u.uid, u.gid));
+    let (out, cancel, ignore_space, shown) = (ctx.out.clone(), ctx.cancel.clone(), args.ignore_space, dest.clone());
+    let id = manifest.id.clone();
+    let begun = Instant::now();
+    let segments = blocking(move || {
+        let reporter = Reporter::new(&*out);
+        let bytes = manifest.plain_bytes();
+        if !ignore_space {
+            check_space(dest.parent().unwrap_or(Path::new("/")), bytes, "the data directory")?;
+        }
+        let at = Instant::now();
+        verify_backup(&unlocked, &manifest.id, &mut |n| {
+            reporter.phase(&Phase::bytes("verify", n, Some(bytes), at));
+            check_cancel(&cancel, "nothing was restored")
+        })?;
+        let at = Instant::now();
+        let options = RestoreOptions { owner, threads: 2 };
+        restore_base(&unlocked, &manifest.id, &dest, &options, &mut |n| {
+            reporter.phase(&Phase::bytes("files", n, Some(bytes), at));
+            check_cancel(&cancel, "nothing was restored")
+        })?;
+        needed_log(&unlocked, &manifest, &dest, owner).inspect_err(|_| {
+            // Without its log it would not start: better nothing than something that looks restored.
+            let _ = std::fs::remove_dir_all(&dest);
+        })
+    })
+    .await?;
+    let summary = format!(
+        "restored {id} into {:?} in {:.1} s, with {segments} segments of the log; it starts as it was at the end of the backup",
+        shown.display(),
+        begun.elapsed().as_secs_f64()
+    );
+    Ok(Done::ok(summary).json(json!({"backup": id, "data_directory": shown, "segments": segments})))
+}
+
+/// Puts the log from the backup's start to its end into `pg_wal`.
+fn needed_log(unlocked: &Unlocked, manifest: &Manifest, data: &Path, owner: Option<(u32, u32)>) -> Result<usize> {
+    let lsn = |text: &Option<String>| text.as_deref().and_then(parse_lsn);
+    let (Some(start), Some(stop), Some(timeline)) = (lsn(&manifest.start_lsn), lsn(&manifest.stop_lsn), manifest.timeline)
+    else {
+        return Err(Error::check(format!("the manifest of backup {:?} names no log positions", manifest.id)));
+    };
+    let known = unlocked.repository().cluster()?.and_then(|c| c.wal_segment_size);
+    let size = known.or(manifest.wal_segment_size).unwrap_or(DEFAULT_SEGMENT_SIZE);
+    let first = Segment::at(timeline, start, size).number(size);
+    let last = Segment::at(timeline, stop.saturating_sub(1).max(start), size).number(size);
+    for number in first..=last {
+        let name = Segment::from_number(timeline, number, size).to_string();
+        let path = data.join("pg_wal").join(&name);
+        if fetch(unlocked, &name, &path)? == Fetched::NotInArchive {
+            return Err(Error::check(format!("the archive has no WAL segment {name}")));
+        }
+        if let Some((uid, gid)) = owner {
+            std::os::unix::fs::chown(&path, Some(uid), Some(gid)).target(|| format!("giving {name} to user {uid}"))?;
+        }
+        std::fs::File::open(&path).and_then(|f| f.sync_all()).target(|| format!("making {name} durable"))?;
+    }
+    std::fs::File::open(data.join("pg_wal"))
+        .and_then(|d| d.sync_all())
+        .target(|| "making the folder of the log durable".into())?;
+    usize::try_from(last - first + 1).state(|| "counting segments".into())
+}

@@ -1,0 +1,86 @@
+//! A private scratch file for what a tool must be able to seek in: nobody else can read it, and nothing of it is left when
+//! we die, where the system allows that.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use super::container::{hex, seal};
+use crate::error::{Context, Error, Result};
+
+/// The file. Removed when dropped; on Linux it has no name to begin with.
+#[derive(Debug)]
+pub struct Spool {
+    file: File,
+    named: Option<PathBuf>,
+}
+
+impl Spool {
+    /// A new file in `dir`, mode 0600, of `owner` when given (needs root).
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn new(dir: &Path, owner: Option<(u32, u32)>) -> Result<Self> {
+        let mut unique = [0u8; 12];
+        seal::random(&mut unique)?;
+        let path = dir.join(format!(".breakglass-spool-{}", hex(&unique)));
+        let what = || format!("making a scratch file in {:?}", dir.display());
+        let file =
+            OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path).map_err(|e| {
+                Error::target(what()).why(e).hint("Name another folder for scratch files with --scratch.")
+            })?;
+        if let Some((uid, gid)) = owner {
+            std::os::unix::fs::fchown(&file, Some(uid), Some(gid)).target(what)?;
+        }
+        if cfg!(target_os = "linux") {
+            std::fs::remove_file(&path).target(what)?;
+            return Ok(Self { file, named: None });
+        }
+        Ok(Self { file, named: Some(path) })
+    }
+
+    /// The path under which a child that was passed the file can open it.
+    pub fn path(&self) -> PathBuf {
+        self.named.clone().unwrap_or_else(|| PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd())))
+    }
+
+    /// The file, to be passed to a child.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl Write for Spool {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        if let Some(path) = &self.named {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Refuses when a folder's file system has less than `bytes` free for us.
+///
+/// # Errors
+/// Target, with both figures; it cannot be asked.
+pub fn check_space(dir: &Path, bytes: u64, what: &str) -> Result<()> {
+    let at = dir.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
+    let stat = rustix::fs::statvfs(at).target(|| format!("asking for the free space of {:?}", at.display()))?;
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    if free >= bytes {
+        return Ok(());
+    }
+    Err(Error::target(format!("no space for {what} in {:?}", dir.display()))
+        .why(format!("{} MB are needed, {} MB are free", bytes / 1_000_000 + 1, free / 1_000_000))
+        .hint("Free space there, or name another folder; --ignore-space goes on all the same."))
+}

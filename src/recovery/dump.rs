@@ -1,0 +1,419 @@
+//! A dump back into a database: verified whole before the server is touched, built under another name, compared with what
+//! was counted when it was taken, and only then given its name.
+
+mod needs;
+mod select;
+mod swap;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use sqlx::postgres::PgConnection;
+use tokio_util::sync::CancellationToken;
+
+use super::watch::check_cancel;
+use super::{Phase, Watch};
+use crate::backup::catalog::{BackupKind, Manifest};
+use crate::backup::logical;
+use crate::backup::repository::Unlocked;
+use crate::backup::spool::{Spool, check_space};
+use crate::error::{Context, Error, Result};
+use crate::model::CleanText;
+use crate::postgres::connect::{query_error, quote_ident, quote_literal, run};
+use crate::postgres::inventory::{Inventory, TableRecord, rows_of};
+use crate::postgres::{Client, Database};
+use crate::process::{ChildSpec, RunOptions, UnixUser};
+
+pub use needs::{Missing, missing};
+pub use select::Selection;
+
+/// What to restore and how.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The server, and the name the database shall have.
+    pub target: Database,
+    /// Replace a database of that name; it is kept under another one.
+    pub overwrite: bool,
+    /// What of the dump.
+    pub selection: Selection,
+    /// Processes that load at the same time.
+    pub jobs: usize,
+    /// Everything shall belong to the role that restores.
+    pub no_owner: bool,
+    /// Leave privileges out.
+    pub no_privileges: bool,
+    /// Make the roles that are missing, as the dump's server had them.
+    pub create_roles: bool,
+    /// Folder for the decrypted dump while it is loaded.
+    pub scratch: PathBuf,
+    /// Do not look at the free space.
+    pub ignore_space: bool,
+    /// Folder of the client programs, when configured.
+    pub bin_dir: Option<PathBuf>,
+    /// User the tools run as, when we are root and the server is reached by a socket.
+    pub run_as: Option<UnixUser>,
+}
+
+/// What a restore did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Restored {
+    /// The database.
+    pub database: String,
+    /// Name under which the one that was there before is kept.
+    pub kept: Option<String>,
+    /// Tables whose rows were counted and agree with the dump's count.
+    pub tables: usize,
+    /// Their rows.
+    pub rows: u64,
+    /// Roles that were made.
+    pub roles: Vec<String>,
+    /// What was left out, for people.
+    pub left_out: Vec<String>,
+}
+
+/// Databases under this prefix are unfinished restores.
+const UNFINISHED: &str = "breakglass_restoring_";
+
+/// Connects to a database of the server that is not the target itself.
+///
+/// # Errors
+/// Not reachable.
+pub async fn maintenance(target: &Database) -> Result<PgConnection> {
+    let name = if target.name() == "postgres" { "template1" } else { "postgres" };
+    let mut c = target.with_name(name).connect().await?;
+    run(&mut c, "SET lock_timeout = '60s'; SET statement_timeout = 0; SET search_path = pg_catalog").await?;
+    Ok(c)
+}
+
+/// Whether the server has a database of this name.
+///
+/// # Errors
+/// The query fails.
+pub async fn exists(c: &mut PgConnection, name: &str) -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = $1)";
+    sqlx::query_scalar(sql).bind(name).fetch_one(c).await.map_err(|e| query_error(sql, &e))
+}
+
+/// Restores a dump.
+///
+/// # Errors
+/// Damage is a check failure, a lack of something on the server is refused with all that lacks, both before anything is
+/// touched; whatever fails later leaves the server as it was.
+pub async fn restore(
+    unlocked: &Unlocked,
+    manifest: &Manifest,
+    request: &Request,
+    watch: &dyn Watch,
+    cancel: &CancellationToken,
+) -> Result<Restored> {
+    const NOTHING: &str = "nothing was restored";
+    let inventory = {
+        let (unlocked, manifest) = (unlocked.clone(), manifest.clone());
+        blocking(move || logical::inventory(&unlocked, &manifest)).await?
+    };
+    let client = Client::find(request.bin_dir.as_deref(), major_of(manifest.dump_version.as_deref())?)?;
+    let mut c = maintenance(&request.target).await?;
+    sweep(&mut c, watch).await?;
+    let there = exists(&mut c, request.target.name()).await?;
+    check_request(request, there)?;
+    let selected = request.selection.tables(&inventory)?;
+    let lacking = missing(&mut c, &inventory).await?;
+    for line in lacking.notes() {
+        watch.line(&line);
+    }
+    lacking.check(request)?;
+
+    let dump = spool(unlocked, manifest, request, watch, cancel).await?;
+    check_cancel(cancel, NOTHING)?;
+    let tool = Tool { client, request, dump: &dump, cancel };
+    let list = tool.list().await?;
+    let (list, left_out) = select::filter(&list, &inventory, &selected);
+
+    let mut made = Made { c: &mut c, database: None, roles: Vec::new() };
+    let outcome = build(&mut made, &tool, &inventory, &lacking, &list, &selected, unlocked, manifest, watch).await;
+    let finished = match outcome {
+        Ok((temporary, tables, rows)) => swap::name(made.c, &request.target, &temporary, there).await.map(|kept| Restored {
+            database: request.target.name().to_string(),
+            kept,
+            tables,
+            rows,
+            roles: made.roles.clone(),
+            left_out,
+        }),
+        Err(e) => Err(e),
+    };
+    match finished {
+        Ok(restored) => Ok(restored),
+        Err(e) => {
+            let e = made.undo(e).await;
+            check_cancel(cancel, NOTHING)?;
+            Err(e)
+        }
+    }
+}
+
+fn check_request(request: &Request, there: bool) -> Result<()> {
+    let name = request.target.name();
+    if there && !request.overwrite {
+        return Err(Error::refused(format!("restoring into database {name:?}"))
+            .why("there is one of that name")
+            .hint("Name a new database; it can be renamed once you have looked at it.")
+            .hint("Or give --overwrite: the old one is then kept under another name."));
+    }
+    if there && !request.selection.is_all() {
+        return Err(Error::refused(format!("replacing database {name:?} by a part of a dump"))
+            .why("everything else in it would be gone")
+            .hint("Restore the part into a new database and copy from there."));
+    }
+    Ok(())
+}
+
+fn major_of(version: Option<&str>) -> Result<u32> {
+    version
+        .and_then(|v| v.split('.').next())
+        .and_then(|v| v.parse().ok())
+        .ok_or_else(|| Error::check("the manifest does not say which pg_dump made the dump"))
+}
+
+/// What exists on the server because of us, until it is finished.
+struct Made<'a> {
+    c: &'a mut PgConnection,
+    database: Option<String>,
+    roles: Vec<String>,
+}
+
+impl Made<'_> {
+    /// Takes everything back; what cannot be is said in the error.
+    async fn undo(&mut self, mut error: Error) -> Error {
+        if let Some(name) = self.database.take() {
+            if let Err(e) = drop_database(self.c, &name).await {
+                error = error.hint(format!("The unfinished database {name:?} is still there ({}); drop it.", e.why));
+            }
+        }
+        for role in std::mem::take(&mut self.roles).iter().rev() {
+            if run(self.c, &format!("DROP ROLE IF EXISTS {}", quote_ident(role))).await.is_err() {
+                error = error.hint(format!("Role {role:?}, made for this restore, is still there."));
+            }
+        }
+        error
+    }
+}
+
+async fn drop_database(c: &mut PgConnection, name: &str) -> Result<()> {
+    let end = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE datname = ";
+    run(c, &format!("{end}{}", quote_literal(name))).await?;
+    // Sessions need a moment to go.
+    for _ in 0..50 {
+        if run(c, &format!("DROP DATABASE IF EXISTS {}", quote_ident(name))).await.is_ok() {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    run(c, &format!("DROP DATABASE IF EXISTS {}", quote_ident(name))).await
+}
+
+/// Removes what killed restores left: unfinished databases whose lock nobody holds.
+async fn sweep(c: &mut PgConnection, watch: &dyn Watch) -> Result<()> {
+    let sql = "SELECT datname::text FROM pg_catalog.pg_database WHERE datname LIKE 'breakglass\\_restoring\\_%'";
+    let names: Vec<String> = sqlx::query_scalar(sql).fetch_all(&mut *c).await.map_err(|e| query_error(sql, &e))?;
+    for name in names {
+        if lock(c, &name).await? {
+            watch.line(&format!("removing {name}, which an earlier restore left unfinished"));
+            drop_database(c, &name).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes the lock that says that somebody works on an unfinished database. Held as long as the connection.
+async fn lock(c: &mut PgConnection, name: &str) -> Result<bool> {
+    let sql = "SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended($1, 0))";
+    sqlx::query_scalar(sql).bind(name).fetch_one(c).await.map_err(|e| query_error(sql, &e))
+}
+
+/// The whole dump, authenticated to its last byte, where `pg_restore` can seek in it.
+async fn spool(
+    unlocked: &Unlocked,
+    manifest: &Manifest,
+    request: &Request,
+    watch: &dyn Watch,
+    cancel: &CancellationToken,
+) -> Result<Spool> {
+    let name = logical::dump_name(&manifest.id);
+    let bytes = manifest.object(&name)?.plain_bytes;
+    if !request.ignore_space {
+        check_space(&request.scratch, bytes, "the decrypted dump")?;
+    }
+    let owner = request.run_as.as_ref().map(|u| (u.uid, u.gid));
+    let (unlocked, manifest, dir) = (unlocked.clone(), manifest.clone(), request.scratch.clone());
+    let (send, mut progress) = tokio::sync::mpsc::channel::<u64>(1);
+    let stop = cancel.clone();
+    let work = blocking(move || {
+        let mut spool = Spool::new(&dir, owner)?;
+        logical::read_object(&unlocked, &manifest, &name, &mut spool, &mut |n| {
+            let _ = send.try_send(n);
+            check_cancel(&stop, "nothing was restored")
+        })?;
+        Ok(spool)
+    });
+    let begun = Instant::now();
+    let show = async {
+        while let Some(done) = progress.recv().await {
+            watch.phase(&Phase::bytes("verify", done, Some(bytes), begun));
+        }
+    };
+    let (spool, ()) = tokio::join!(work, show);
+    spool
+}
+
+async fn build(
+    made: &mut Made<'_>,
+    tool: &Tool<'_>,
+    inventory: &Inventory,
+    lacking: &Missing,
+    list: &str,
+    selected: &[&TableRecord],
+    unlocked: &Unlocked,
+    manifest: &Manifest,
+    watch: &dyn Watch,
+) -> Result<(String, usize, u64)> {
+    let request = tool.request;
+    if request.create_roles && !lacking.roles.is_empty() {
+        let (u, m) = (unlocked.clone(), manifest.clone());
+        let globals = blocking(move || logical::globals(&u, &m)).await?;
+        needs::create_roles(made.c, &lacking.roles, &globals, &mut made.roles, watch).await?;
+    }
+    let temporary = format!("{UNFINISHED}{}", unique()?);
+    if !lock(made.c, &temporary).await? {
+        return Err(Error::state("the name of the unfinished database is taken"));
+    }
+    swap::create(made.c, &temporary, inventory).await?;
+    made.database = Some(temporary.clone());
+    let at = request.target.with_name(&temporary);
+    tool.load(&at, list, &lacking.tablespaces, watch).await?;
+    check_cancel(tool.cancel, "nothing was restored")?;
+    let (tables, rows) = if manifest.kind == BackupKind::SchemaOnly { (0, 0) } else { compare(&at, selected, watch).await? };
+    swap::properties(made.c, &temporary, inventory, request).await?;
+    Ok((temporary, tables, rows))
+}
+
+/// Counts every table again: the rows of the dump, no fewer and no more.
+async fn compare(at: &Database, selected: &[&TableRecord], watch: &dyn Watch) -> Result<(usize, u64)> {
+    let mut c = at.connect().await?;
+    run(&mut c, "SET statement_timeout = 0; SET row_security = off").await?;
+    let (mut tables, mut rows) = (0, 0);
+    for (i, table) in selected.iter().enumerate() {
+        watch.phase(&Phase {
+            name: "count",
+            done: i as u64,
+            total: Some(selected.len() as u64),
+            unit: "tables",
+            text: CleanText::line(table.name.as_bytes()).to_string(),
+            ..Phase::default()
+        });
+        let Some(expected) = table.rows else { continue };
+        let got = rows_of(&mut c, table).await?;
+        if got != expected {
+            return Err(Error::check(format!("table {} has {got} rows after the restore", table.sql()))
+                .why(format!("{expected} were counted when the dump was taken")));
+        }
+        tables += 1;
+        rows += got;
+    }
+    // Without statistics the first queries of an application would be planned blindly.
+    run(&mut c, "ANALYZE").await?;
+    Ok((tables, rows))
+}
+
+/// `pg_restore` on the spooled dump.
+struct Tool<'a> {
+    client: Client,
+    request: &'a Request,
+    dump: &'a Spool,
+    cancel: &'a CancellationToken,
+}
+
+impl Tool<'_> {
+    fn spec(&self) -> ChildSpec {
+        ChildSpec::new(self.client.bin_dir.join("pg_restore"))
+            .bare_env()
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .env("LC_ALL", "C")
+            .cwd("/")
+            .user(self.request.run_as.clone())
+            .pass_fd(self.dump.fd())
+    }
+
+    /// The archive's list of contents.
+    async fn list(&self) -> Result<String> {
+        let spec = self.spec().arg("--list").arg(self.dump.path());
+        let options = RunOptions { cancel: self.cancel.clone(), ..RunOptions::default() };
+        Ok(crate::process::capture(&spec, &options).await?.ok(&spec)?.text())
+    }
+
+    /// Loads what the list names.
+    async fn load(&self, at: &Database, list: &str, tablespaces: &[String], watch: &dyn Watch) -> Result<()> {
+        let request = self.request;
+        let owner = request.run_as.as_ref().map(|u| (u.uid, u.gid));
+        let mut chosen = Spool::new(&request.scratch, owner)?;
+        std::io::Write::write_all(&mut chosen, list.as_bytes()).target(|| "writing the list of contents".into())?;
+        let mut spec = self
+            .spec()
+            .pass_fd(chosen.fd())
+            .args(["--verbose", "--exit-on-error", "--no-password"])
+            .arg(format!("--jobs={}", request.jobs.max(1)))
+            .arg(format!("--use-list={}", chosen.path().display()))
+            .arg(format!("--dbname={}", at.name()));
+        for (option, wanted) in [
+            ("--no-owner", request.no_owner),
+            ("--no-privileges", request.no_privileges),
+            ("--no-tablespaces", !tablespaces.is_empty()),
+        ] {
+            if wanted {
+                spec = spec.arg(option);
+            }
+        }
+        for (name, value) in at.tool_env() {
+            spec = spec.env(name, value.expose());
+        }
+        spec = spec.arg(self.dump.path());
+        let total = list.lines().filter(|l| !l.starts_with(';')).count() as u64;
+        let begun = Instant::now();
+        let (mut said, mut done, mut rest) = (Vec::<String>::new(), 0u64, Vec::<u8>::new());
+        let options = RunOptions { cancel: self.cancel.clone(), merge: true, ..RunOptions::default() };
+        let end = crate::process::run(&spec, &options, |_, bytes| {
+            rest.extend_from_slice(bytes);
+            while let Some(at) = rest.iter().position(|b| *b == b'\n') {
+                let line: Vec<u8> = rest.drain(..=at).collect();
+                let line = CleanText::line(line.trim_ascii_end()).to_string();
+                let words = line.strip_prefix("pg_restore: ").unwrap_or(&line).to_string();
+                if words.starts_with("creating ") || words.starts_with("processing data") || words.starts_with("finished item")
+                {
+                    done += u64::from(!words.starts_with("processing data"));
+                    watch.phase(&Phase::counted("load", done.min(total), total, "items", &words, begun));
+                }
+                said.push(words);
+                let over = said.len().saturating_sub(12);
+                said.drain(..over);
+            }
+        })
+        .await?;
+        if end.success() {
+            return Ok(());
+        }
+        check_cancel(self.cancel, "nothing was restored")?;
+        let about = said.iter().position(|l| l.contains("error:")).unwrap_or(said.len().saturating_sub(4));
+        Err(Error::target(format!("pg_restore failed: {}", end.describe())).why(said[about..].join(" | ")))
+    }
+}
+
+fn unique() -> Result<String> {
+    let mut bytes = [0u8; 6];
+    getrandom::fill(&mut bytes).map_err(|e| Error::state("no random numbers").why(e))?;
+    Ok(crate::backup::container::hex(&bytes))
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.state(|| "the work broke off".into())?
+}

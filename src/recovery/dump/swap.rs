@@ -1,0 +1,137 @@
+//! Making a database like the one that was dumped, and giving it its name: in one transaction when another has that name.
+
+use std::time::Duration;
+
+use sqlx::postgres::PgConnection;
+
+use super::Request;
+use crate::error::Result;
+use crate::model::Time;
+use crate::postgres::Database;
+use crate::postgres::connect::{quote_ident, quote_literal, run};
+use crate::postgres::inventory::Inventory;
+
+/// Settings whose stored value is a list of quoted names already.
+const LISTS: [&str; 6] = [
+    "local_preload_libraries",
+    "search_path",
+    "session_preload_libraries",
+    "shared_preload_libraries",
+    "temp_tablespaces",
+    "unix_socket_directories",
+];
+
+/// Creates the database with the dumped one's encoding and locale.
+///
+/// # Errors
+/// The server refuses.
+pub async fn create(c: &mut PgConnection, name: &str, inventory: &Inventory) -> Result<()> {
+    let d = &inventory.database;
+    let mut sql = format!(
+        "CREATE DATABASE {} TEMPLATE template0 ENCODING {} LC_COLLATE {} LC_CTYPE {}",
+        quote_ident(name),
+        quote_literal(&d.encoding),
+        quote_literal(&d.collate),
+        quote_literal(&d.ctype)
+    );
+    match (d.provider.as_str(), &d.locale) {
+        ("i", Some(locale)) => sql.push_str(&format!(" LOCALE_PROVIDER icu ICU_LOCALE {}", quote_literal(locale))),
+        ("b", Some(locale)) => sql.push_str(&format!(" LOCALE_PROVIDER builtin BUILTIN_LOCALE {}", quote_literal(locale))),
+        _ => {}
+    }
+    run(c, &sql).await
+}
+
+/// Owner, privileges, settings, limit and comment of the database itself, which `pg_restore` leaves out.
+///
+/// # Errors
+/// The server refuses one of them.
+pub async fn properties(c: &mut PgConnection, name: &str, inventory: &Inventory, request: &Request) -> Result<()> {
+    let d = &inventory.database;
+    let it = quote_ident(name);
+    let mut all = Vec::new();
+    if !request.no_owner {
+        all.push(format!("ALTER DATABASE {it} OWNER TO {}", quote_ident(&d.owner)));
+    }
+    if d.has_acl && !request.no_privileges {
+        all.push(format!("REVOKE ALL ON DATABASE {it} FROM PUBLIC"));
+        all.push(format!("REVOKE ALL ON DATABASE {it} FROM {}", quote_ident(&d.owner)));
+        for grant in &d.acl {
+            let to = grant.grantee.as_deref().map_or_else(|| "PUBLIC".to_string(), quote_ident);
+            let option = if grant.grantable { " WITH GRANT OPTION" } else { "" };
+            all.push(format!("GRANT {} ON DATABASE {it} TO {to}{option}", grant.privilege));
+        }
+    }
+    for s in &d.settings {
+        // Of a role that is not there when privileges are left out.
+        if s.role.is_some() && request.no_privileges {
+            continue;
+        }
+        let value = if LISTS.contains(&s.name.as_str()) { s.value.clone() } else { quote_literal(&s.value) };
+        let whose = match &s.role {
+            Some(role) => format!("ROLE {} IN DATABASE {it}", quote_ident(role)),
+            None => format!("DATABASE {it}"),
+        };
+        let setting: Vec<String> = s.name.split('.').map(quote_ident).collect();
+        all.push(format!("ALTER {whose} SET {} TO {value}", setting.join(".")));
+    }
+    if d.connection_limit >= 0 {
+        all.push(format!("ALTER DATABASE {it} CONNECTION LIMIT {}", d.connection_limit));
+    }
+    if let Some(comment) = &d.comment {
+        all.push(format!("COMMENT ON DATABASE {it} IS {}", quote_literal(comment)));
+    }
+    for sql in all {
+        run(c, &sql).await?;
+    }
+    Ok(())
+}
+
+/// Gives the finished database its name. One that has it is renamed in the same transaction; returns what it is called then.
+///
+/// # Errors
+/// The name was taken meanwhile, or sessions do not go; everything then has the name it had.
+pub async fn name(c: &mut PgConnection, target: &Database, temporary: &str, there: bool) -> Result<Option<String>> {
+    let wanted = quote_ident(target.name());
+    let finish = format!("ALTER DATABASE {} RENAME TO {wanted}", quote_ident(temporary));
+    if !there {
+        run(c, &finish).await?;
+        return Ok(None);
+    }
+    let stamp = Time::from_system(std::time::SystemTime::now()).date_hms().replace([' ', ':', '-'], "");
+    // Names have 63 bytes at most; the server would cut a longer one, and with it what tells it apart.
+    let mut short = target.name();
+    while short.len() > 63 - 8 - stamp.len() {
+        short = &short[..short.char_indices().next_back().map_or(0, |(i, _)| i)];
+    }
+    let kept = format!("{short}_before_{stamp}");
+    // The rename holds the database's lock while it waits for sessions to go, so that none can come anew; they are ended
+    // from a second connection meanwhile. Whatever happens to us, the transaction is done wholly or not at all.
+    let mut other = super::maintenance(target).await?;
+    let end = format!(
+        "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE datname = {} AND pid <> pg_catalog.pg_backend_pid()",
+        quote_literal(target.name())
+    );
+    run(c, "BEGIN").await?;
+    let rename = format!("ALTER DATABASE {wanted} RENAME TO {}", quote_ident(&kept));
+    let renamed = {
+        let renaming = run(c, &rename);
+        tokio::pin!(renaming);
+        loop {
+            tokio::select! {
+                done = &mut renaming => break done,
+                () = tokio::time::sleep(Duration::from_millis(50)) => run(&mut other, &end).await?,
+            }
+        }
+    };
+    let all = match renamed {
+        Ok(()) => run(c, &format!("{finish}; COMMIT")).await,
+        Err(e) => Err(e),
+    };
+    if let Err(e) = all {
+        // The connection may be gone; the server then rolls back by itself.
+        let _ = run(c, "ROLLBACK").await;
+        return Err(e);
+    }
+    Ok(Some(kept))
+}

@@ -1,0 +1,122 @@
+//! Restores through the real program: verified first, beside by default, the old database kept, failures without a trace.
+
+use super::logical::{cluster, json, program, text, url};
+use crate::support::cluster::{Cluster, psql};
+
+fn databases(c: &Cluster) -> String {
+    c.sql("postgres", "select string_agg(datname, ',' order by datname) from pg_database")
+}
+
+/// A database with some rows, its dump, and the folder of the repository.
+fn dumped(name: &str) -> (std::sync::Arc<Cluster>, tempfile::TempDir, String, String) {
+    let c = cluster();
+    c.sql("postgres", &format!("create database {name}"));
+    c.sql(
+        name,
+        "create table orders (id int primary key, x text); insert into orders select n, md5(n::text) from \
+         generate_series(1, 3000) n; create schema s; create table s.items (id int references orders, q int); \
+         insert into s.items select n, n from generate_series(1, 500) n; create index on s.items (q)",
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let url = url(&c, name);
+    let made = json(dir.path(), &url, 0, &["backup", "create", "--logical"]);
+    (c, dir, url, made["id"].as_str().unwrap().to_string())
+}
+
+#[test]
+fn beside_by_default_and_over_it_only_by_name() {
+    let (c, dir, url, id) = dumped("rest1");
+    let d = dir.path();
+    c.sql("rest1", "insert into orders values (0, 'after the dump')");
+    let refused = json(d, &url, 4, &["backup", "restore", &id, "--into", "rest1"]);
+    assert!(refused["error"]["hints"].to_string().contains("--overwrite"), "{refused}");
+    let refused = json(d, &url, 4, &["backup", "restore", &id, "--into", "rest1", "--overwrite"]);
+    assert!(refused["error"]["hints"].to_string().contains("--confirm"), "{refused}");
+    json(d, &url, 4, &["backup", "restore", &id, "--into", "rest1", "--overwrite", "--confirm", "rest2"]);
+    assert_eq!(c.sql("rest1", "select count(*) from orders"), "3001");
+    // A session that stays in it is ended; it comes back to the new one.
+    let mut sleeper = std::process::Command::new(crate::support::cluster::programs().path("psql"));
+    sleeper.args(["-c", "select pg_sleep(300)"]).env_clear();
+    for (k, v) in c.database("rest1").tool_env() {
+        sleeper.env(k, v.expose());
+    }
+    let mut sleeper = sleeper.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let done = json(d, &url, 0, &["backup", "restore", "latest", "--into", "rest1", "--overwrite", "--confirm", "rest1"]);
+    assert!(!sleeper.wait().unwrap().success());
+    let kept = done["restored"]["kept"].as_str().unwrap();
+    assert_eq!(c.sql("rest1", "select count(*) from orders"), "3000");
+    assert_eq!(c.sql(kept, "select count(*) from orders"), "3001", "the old one is kept whole");
+    assert_eq!(done["restored"]["rows"], 3500);
+}
+
+#[test]
+fn damage_is_found_before_the_target_is_touched() {
+    let (c, dir, url, id) = dumped("rest3");
+    let d = dir.path();
+    let path = d.join("repo/backups").join(&id).join("database.dump.bgo");
+    let good = std::fs::read(&path).unwrap();
+    let before = databases(&c);
+    for at in [good.len() / 2, good.len() - 90, good.len() - 1] {
+        let mut bad = good.clone();
+        bad[at] ^= 1;
+        std::fs::write(&path, &bad).unwrap();
+        let out = json(d, &url, 1, &["backup", "restore", &id, "--into", "rest3", "--overwrite", "--confirm", "rest3"]);
+        assert!(out["error"]["what"].as_str().unwrap().contains("database.dump"), "{out}");
+        std::fs::write(&path, &good[..at]).unwrap();
+        json(d, &url, 1, &["backup", "restore", &id, "--into", "rest4"]);
+    }
+    // Another backup's dump in its place.
+    std::fs::write(&path, &good).unwrap();
+    let other = json(d, &url, 0, &["backup", "create", "--logical"]);
+    let theirs = d.join("repo/backups").join(other["id"].as_str().unwrap()).join("database.dump.bgo");
+    std::fs::copy(&theirs, &path).unwrap();
+    json(d, &url, 1, &["backup", "restore", &id, "--into", "rest4"]);
+    let after = databases(&c);
+    assert!(!after.contains("rest4") && !after.contains("rest3_before"), "{before} then {after}");
+    assert_eq!(c.sql("rest3", "select count(*) from orders"), "3000");
+}
+
+#[test]
+fn a_part_brings_what_it_needs() {
+    let (c, dir, url, id) = dumped("rest5");
+    let d = dir.path();
+    let done = json(d, &url, 0, &["backup", "restore", &id, "--into", "part1", "--table", "s.items"]);
+    assert_eq!(c.sql("part1", "select (select count(*) from s.items), (select count(*) from orders)"), "500|0");
+    assert!(done["restored"]["left_out"].to_string().contains("1 foreign keys"), "{done}");
+    json(d, &url, 0, &["backup", "restore", &id, "--into", "part2", "--schema", "public"]);
+    assert_eq!(c.sql("part2", "select (select count(*) from s.items), (select count(*) from orders)"), "0|3000");
+    let out = json(d, &url, 2, &["backup", "restore", &id, "--into", "part3", "--table", "itemz"]);
+    assert!(out["error"]["hints"].to_string().contains("s.items"), "{out}");
+    let all = ["backup", "restore", &id, "--into", "rest5", "--overwrite", "--confirm", "rest5", "--table", "orders"];
+    assert!(json(d, &url, 4, &all)["error"]["why"].to_string().contains("everything else"));
+}
+
+#[test]
+fn a_failed_load_leaves_the_server_as_it_was() {
+    let c = cluster();
+    c.sql("postgres", "create database breaks");
+    // Loads only where the table's check holds; a function that says no after the dump makes the load fail.
+    c.sql(
+        "breaks",
+        "create table gate (open bool); insert into gate values (true); create function ok(int) returns bool language \
+         plpgsql immutable as $$ begin return coalesce((select open from public.gate), false); end $$; \
+         create table t (n int check (ok(n))); insert into t values (1), (2)",
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let url = url(&c, "breaks");
+    let made = json(d, &url, 0, &["backup", "create", "--logical"]);
+    let id = made["id"].as_str().unwrap();
+    let before = databases(&c);
+    // Only t: the gate stays empty, so that loading t fails.
+    let out = json(d, &url, 3, &["backup", "restore", id, "--into", "broken", "--table", "t"]);
+    assert!(out["error"]["why"].as_str().unwrap().contains("violates check constraint"), "{out}");
+    let after = databases(&c);
+    assert!(!after.contains("broken") && !after.contains("breakglass_restoring"), "{before} then {after}");
+    // A database that a killed restore left is removed by the next one.
+    c.sql("postgres", "create database breakglass_restoring_0123456789ab");
+    let out = program(d, &url, &[], &["backup", "restore", id, "--into", "whole", "--jobs", "1"]);
+    assert_eq!(out.status.code(), Some(0), "{}", text(&out));
+    assert!(!databases(&c).contains("breakglass_restoring"));
+    assert_eq!(psql(&c.database("whole"), "select count(*) from t").unwrap(), "2");
+}
