@@ -144,7 +144,7 @@ async fn create(ctx: &Ctx, label: Option<String>) -> Result<Done> {
         Ok((manifest, verified))
     });
     let (manifest, _) = work.await.state(|| "the backup's thread ended early".into())??;
-    let bytes: u64 = manifest.objects.iter().map(|o| o.stored_bytes).sum();
+    let bytes = manifest.stored_bytes();
     let summary = format!(
         "backup {} on timeline {}: {} MB stored, every byte verified",
         manifest.id,

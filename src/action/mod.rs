@@ -5,6 +5,7 @@
 //! checks again first. What it learned comes back as facts, which the journal keeps.
 
 pub mod assess;
+pub mod backup_cleanup;
 pub mod backup_create;
 pub mod backup_dump;
 <<<<<<< HEAD

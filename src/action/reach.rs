@@ -1,7 +1,8 @@
 //! From settings and secrets to what actions touch: the database, the repository, the server programs.
 
 use crate::backup::repository::{InitOptions, Repository, Unlocked};
-use crate::config::settings::{DATABASE_PASSWORD, REPOSITORY_KEY};
+use crate::backup::keys::{Opener, identity_from_text};
+use crate::config::settings::{DATABASE_PASSWORD, REPOSITORY_IDENTITY, REPOSITORY_KEY};
 use crate::error::{Error, Result};
 use crate::postgres::{Database, Programs};
 
@@ -38,7 +39,10 @@ pub fn source(ctx: &Ctx) -> Result<Database> {
 /// Config when it or its key is not set; refused when the key is not its key; target when it cannot be read.
 pub fn unlocked(ctx: &Ctx) -> Result<Unlocked> {
     let repository = repository(ctx)?;
-    repository.unlock(key(ctx)?)
+    match (ctx.secrets.get(REPOSITORY_KEY), ctx.secrets.get(REPOSITORY_IDENTITY)) {
+        (None, Some(text)) => repository.unlock_by(Opener::Identity(&identity_from_text(text)?)),
+        _ => repository.unlock(key(ctx)?),
+    }
 }
 
 /// As [`unlocked`], and makes the repository when there is none: the first backup needs no other command before it.
@@ -49,11 +53,11 @@ pub async fn unlocked_or_new(ctx: &Ctx) -> Result<Unlocked> {
     let ctx = ctx.clone();
     // Deriving the key and, elsewhere, the network take their time: off the loop.
     super::target::blocking(move || {
-        let key = key(&ctx)?;
         let url = repository_url(&ctx)?;
         if Repository::exists(&url)? {
             return unlocked(&ctx);
         }
+        let key = key(&ctx)?;
         let repository = Repository::init(&url, key, &InitOptions::default())?;
         ctx.out.line(&format!("made a new repository in {}", repository.store().url()));
         ctx.out.line(

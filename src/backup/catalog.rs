@@ -5,7 +5,7 @@
 //! An entry is stored under the next number only if nobody else took that number; that one step is what makes a backup
 //! exist. A crash before it leaves objects that no entry names, and the catalog as it was.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -218,6 +218,8 @@ pub struct Catalog {
     pub backups: Vec<Backup>,
     /// Where the chain ends.
     pub head: Head,
+    /// Ids of backups that were given up.
+    pub removed: BTreeSet<String>,
     chain: Vec<String>,
 }
 
@@ -246,6 +248,7 @@ impl Catalog {
         let names: Vec<String> = unlocked.repository().store().list(FOLDER)?.into_iter().map(|e| e.name).collect();
         let mut chain = Vec::new();
         let mut live: BTreeMap<String, Live> = BTreeMap::new();
+        let mut removed = BTreeSet::new();
         for (i, name) in names.iter().enumerate() {
             let seq = i as u64 + 1;
             if *name != entry_name(seq) {
@@ -272,6 +275,7 @@ impl Catalog {
                 }
                 Change::Removed { backup, .. } => {
                     live.remove(&backup);
+                    removed.insert(backup);
                 }
             }
             chain.push(hex(&summary.stored_sha256));
@@ -284,7 +288,7 @@ impl Catalog {
         }
         backups.sort_by_key(|(seq, _)| *seq);
         let head = Head { seq: chain.len() as u64, sha256: chain.last().cloned().unwrap_or_else(|| NONE.to_string()) };
-        Ok(Self { backups: backups.into_iter().map(|(_, b)| b).collect(), head, chain })
+        Ok(Self { backups: backups.into_iter().map(|(_, b)| b).collect(), head, removed, chain })
     }
 
     /// The backup of this id.

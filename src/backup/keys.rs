@@ -78,6 +78,15 @@ pub struct KeyFile {
 
 const FORMAT: &str = "breakglass keys";
 
+/// What opens a key file.
+#[derive(Clone, Copy)]
+pub enum Opener<'a> {
+    /// The passphrase.
+    Passphrase(&'a Secret),
+    /// The key of an extra recipient.
+    Identity(&'a Identity),
+}
+
 impl KeyFile {
     /// A new key file with one new identity.
     ///
@@ -134,19 +143,23 @@ impl KeyFile {
     /// # Errors
     /// A usage failure when the passphrase is not the right one.
     pub fn unlock(&self, passphrase: &Secret) -> Result<Vec<Identity>> {
-        let key = self.open_by_passphrase(passphrase)?;
+        self.unlock_by(Opener::Passphrase(passphrase))
+    }
+
+    /// The identities, oldest first, by either way.
+    pub fn unlock_by(&self, opener: Opener<'_>) -> Result<Vec<Identity>> {
+        let key = self.open_by(opener)?;
         self.identities(&key)
     }
 
     /// The identities, oldest first, by an extra recipient's key.
     pub fn unlock_with(&self, identity: &Identity) -> Result<Vec<Identity>> {
-        let key = self.open_by_recipient(identity)?;
-        self.identities(&key)
+        self.unlock_by(Opener::Identity(identity))
     }
 
     /// Wraps the keyring key for another public key as well, so that it too opens the repository.
-    pub fn add_recipient(&mut self, passphrase: &Secret, public: [u8; 32]) -> Result<()> {
-        let key = self.open_by_passphrase(passphrase)?;
+    pub fn add_recipient(&mut self, opener: Opener<'_>, public: [u8; 32]) -> Result<()> {
+        let key = self.open_by(opener)?;
         let mut ephemeral = Zeroizing::new([0u8; 32]);
         seal::random(ephemeral.as_mut())?;
         let stanza = wrap_public(*ephemeral, &public, &key, &self.context()?)?;
@@ -156,10 +169,44 @@ impl KeyFile {
     }
 
     /// Replaces the passphrase. Objects are not touched. A copy of the old key file still opens with the old one.
-    pub fn change_passphrase(&mut self, old: &Secret, new: &Secret, cost: KdfCost) -> Result<()> {
-        let key = self.open_by_passphrase(old)?;
+    pub fn change_passphrase(&mut self, opener: Opener<'_>, new: &Secret, cost: KdfCost) -> Result<()> {
+        let key = self.open_by(opener)?;
         self.passphrase = wrap_by_passphrase(&self.repository()?, &key, new, cost)?;
         Ok(())
+    }
+
+    /// Takes a recipient away. Copies of the key file made before still open for it.
+    ///
+    /// # Errors
+    /// Usage when it is none.
+    pub fn remove_recipient(&mut self, public: &[u8; 32]) -> Result<()> {
+        let before = self.recipients.len();
+        self.recipients.retain(|r| r.public != hex(public));
+        if self.recipients.len() == before {
+            return Err(Error::usage(format!("{} is not a recipient of the repository", hex(public))));
+        }
+        Ok(())
+    }
+
+    /// Adds a new key pair that is written for from now on; the old ones stay, to read what was written for them.
+    pub fn add_identity(&mut self, opener: Opener<'_>, now: Time) -> Result<Identity> {
+        let key = self.open_by(opener)?;
+        let identity = Identity::generate()?;
+        self.identities.push(seal_identity(&self.repository()?, &key, &identity, now)?);
+        Ok(identity)
+    }
+
+    /// Cost of the passphrase derivation, as the file has it.
+    pub fn cost(&self) -> KdfCost {
+        let p = &self.passphrase;
+        KdfCost { memory_kib: p.memory_kib, passes: p.passes, lanes: p.lanes }
+    }
+
+    fn open_by(&self, opener: Opener<'_>) -> Result<Zeroizing<[u8; 32]>> {
+        match opener {
+            Opener::Passphrase(passphrase) => self.open_by_passphrase(passphrase),
+            Opener::Identity(identity) => self.open_by_recipient(identity),
+        }
     }
 
     /// How many extra recipients there are.
@@ -223,6 +270,26 @@ impl KeyFile {
             })
             .collect()
     }
+}
+
+/// First word of a recipient's key file.
+const IDENTITY_WORD: &str = "BREAKGLASS-IDENTITY-1";
+
+/// A recipient's key as a file holds it: one line.
+pub fn identity_to_text(identity: &Identity) -> Secret {
+    let secret = Zeroizing::new(hex(&identity.secret()[..]));
+    Secret::new(format!("{IDENTITY_WORD} {}\n", secret.as_str()))
+}
+
+/// A recipient's key from the text of its file.
+///
+/// # Errors
+/// Usage when it is not one; the text is never quoted.
+pub fn identity_from_text(text: &Secret) -> Result<Identity> {
+    let bad = || Error::usage("the file named by BACKUP_IDENTITY_FILE does not hold a recipient's key");
+    let hex = text.expose().trim().strip_prefix(IDENTITY_WORD).ok_or_else(bad)?.trim();
+    let secret = Zeroizing::new(unhex::<32>(hex).ok_or_else(bad)?);
+    Ok(Identity::from_secret(&secret))
 }
 
 /// Refuses a passphrase that is too short.

@@ -5,10 +5,12 @@
 
 pub mod base;
 pub mod catalog;
+pub mod cleanup;
 pub mod container;
 pub mod keys;
 pub mod logical;
 pub mod repository;
+pub mod retention;
 pub mod spool;
 pub mod store;
 pub mod wal;

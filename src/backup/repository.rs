@@ -18,7 +18,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::container::{Expect, Identity, ObjectType, Reader, Recipient, Spec, Summary, Writer, hex, seal, unhex};
-use super::keys::{KdfCost, KeyFile};
+use super::keys::{KdfCost, KeyFile, Opener};
 use super::store::{Access, Committed, DirStore, Existing, Store, directory_of};
 use crate::error::{Context, Error, Result};
 use crate::model::{Secret, Time};
@@ -179,9 +179,15 @@ impl Repository {
     /// # Errors
     /// A usage failure when the passphrase is wrong.
     pub fn unlock(&self, passphrase: &Secret) -> Result<Unlocked> {
-        let identities = self.key_file()?.unlock(passphrase)?;
-        if identities.last().map(Identity::public) != Some(self.recipient) {
-            return Err(Error::check("the public key in repository.json is not the key file's newest")
+        self.unlock_by(Opener::Passphrase(passphrase))
+    }
+
+    /// As [`Repository::unlock`], by the passphrase or by the key of an extra recipient.
+    pub fn unlock_by(&self, opener: Opener<'_>) -> Result<Unlocked> {
+        let identities = self.key_file()?.unlock_by(opener)?;
+        // An older one than the newest: a rotation was interrupted, and the next one finishes it.
+        if !identities.iter().any(|i| i.public() == self.recipient) {
+            return Err(Error::check("the public key in repository.json is none of the key file's")
                 .why("somebody edited it: objects are being written that this key file cannot open")
                 .hint("Compare repository.json with a copy; objects written since then are not trustworthy."));
         }
@@ -201,6 +207,27 @@ impl Repository {
     /// Replaces the key file in one step.
     pub fn store_key_file(&self, keys: &KeyFile) -> Result<()> {
         self.store.put(&keys_name(&self.id), Access::Private, &keys.to_bytes()?, Existing::Replace).map(|_| ())
+    }
+
+    /// Says that objects are written for this public key from now on. Its identity must be in the key file already.
+    pub fn store_recipient(&self, public: [u8; 32]) -> Result<Self> {
+        let changed = Self { recipient: public, ..self.clone() };
+        let info = Info {
+            format: FORMAT.into(),
+            version: 1,
+            id: hex(&self.id),
+            recipient: hex(&public),
+            created_at: self.created_at,
+        };
+        let mut bytes = serde_json::to_vec_pretty(&info).state(|| "writing repository.json".into())?;
+        bytes.push(b'\n');
+        self.store.put(INFO, Access::Public, &bytes, Existing::Replace)?;
+        Ok(changed)
+    }
+
+    /// The public key that objects are written for.
+    pub fn public_key(&self) -> [u8; 32] {
+        self.recipient
     }
 
     /// The cluster this repository is for, once known.

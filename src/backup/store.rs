@@ -69,6 +69,14 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     fn delete(&self, name: &str) -> Result<bool>;
     /// Makes sure that an object seen is also durable, whoever stored it.
     fn settle(&self, name: &str) -> Result<()>;
+    /// Unfinished objects whose writers are gone; nobody else sees them.
+    fn leftovers(&self) -> Result<Vec<Entry>> {
+        Ok(Vec::new())
+    }
+    /// Removes one of [`Store::leftovers`].
+    fn remove_leftover(&self, _name: &str) -> Result<bool> {
+        Ok(false)
+    }
     /// Writes a small object at once.
     fn put(&self, name: &str, access: Access, bytes: &[u8], existing: Existing) -> Result<Committed> {
         let mut upload = self.create(name, access)?;
@@ -332,8 +340,49 @@ impl Store for DirStore {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(e) => return Err(Error::target(format!("removing {:?}", path.display())).why(e)),
         }
-        sync_dir(path.parent().unwrap_or(&self.root))?;
+        let dir = path.parent().unwrap_or(&self.root);
+        // A backup's folder goes with its last object. Folders of the log stay: the archiver may be about to use one.
+        if name.starts_with("backups/") && fs::remove_dir(dir).is_ok() {
+            return sync_dir(dir.parent().unwrap_or(&self.root)).map(|()| true);
+        }
+        sync_dir(dir)?;
         Ok(true)
+    }
+
+    fn leftovers(&self) -> Result<Vec<Entry>> {
+        let mut found = Vec::new();
+        let mut folders = vec![(self.root.clone(), String::new())];
+        while let Some((dir, prefix)) = folders.pop() {
+            let entries = match fs::read_dir(&dir) {
+                Ok(entries) => entries,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                Err(e) => return Err(hint_access(Error::target(format!("listing {:?}", dir.display())).why(&e), &e)),
+            };
+            for entry in entries.flatten() {
+                let (Ok(name), Ok(meta)) = (entry.file_name().into_string(), entry.metadata()) else { continue };
+                let full = format!("{prefix}{name}");
+                if meta.is_dir() && !name.starts_with('.') {
+                    folders.push((entry.path(), format!("{full}/")));
+                } else if meta.is_file() && name.starts_with(TEMPORARY) && abandoned(&entry) {
+                    found.push(Entry { name: full, size: meta.len() });
+                }
+            }
+        }
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(found)
+    }
+
+    fn remove_leftover(&self, name: &str) -> Result<bool> {
+        let (dir, file) = name.rsplit_once('/').unwrap_or(("", name));
+        if !file.starts_with(TEMPORARY) {
+            return Err(Error::state(format!("{name:?} is not an unfinished object")));
+        }
+        let dir = if dir.is_empty() { self.root.clone() } else { self.path(dir)? };
+        match fs::remove_file(dir.join(file)) {
+            Ok(()) => Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(Error::target(format!("removing {name:?}")).why(e)),
+        }
     }
 
     fn settle(&self, name: &str) -> Result<()> {
@@ -374,11 +423,16 @@ fn sweep(dir: &Path, prefix: &str) {
         if !entry.file_name().to_string_lossy().starts_with(prefix) {
             continue;
         }
-        let old = entry.metadata().and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
-        if old.is_some_and(|age| age > SWEEP_AFTER) && File::open(entry.path()).is_ok_and(|f| f.try_lock().is_ok()) {
+        if abandoned(&entry) {
             let _ = fs::remove_file(entry.path());
         }
     }
+}
+
+/// Whether nobody writes an unfinished file any more.
+fn abandoned(entry: &fs::DirEntry) -> bool {
+    let old = entry.metadata().and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
+    old.is_some_and(|age| age > SWEEP_AFTER) && File::open(entry.path()).is_ok_and(|f| f.try_lock().is_ok())
 }
 
 fn hint_access(error: Error, e: &io::Error) -> Error {

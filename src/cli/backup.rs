@@ -1,4 +1,4 @@
-//! `breakglass backup init|list|verify`. What takes or restores a backup is an action and comes from the registry.
+//! `breakglass backup init|list|verify|rotate-key`. What takes or restores a backup is an action and comes from the registry.
 
 use std::io::{IsTerminal, Write};
 
@@ -8,7 +8,8 @@ use super::{Invocation, print};
 use crate::backup::base::{Verified, verify_backup};
 use crate::backup::catalog::{Backup, Catalog};
 use crate::backup::repository::{InitOptions, Repository, Unlocked};
-use crate::config::settings::REPOSITORY_KEY;
+use crate::backup::keys::{Opener, identity_from_text};
+use crate::config::settings::{REPOSITORY_IDENTITY, REPOSITORY_KEY};
 use crate::error::{Error, Result};
 use crate::model::{CleanText, Secret};
 
@@ -25,6 +26,7 @@ pub fn command() -> Command {
         .subcommand_required(true)
         .subcommand(Command::new("init").about("Make a repository; its key is BACKUP_ENCRYPTION_KEY").arg(repository()))
         .subcommand(Command::new("list").about("The backups of a repository, oldest first").arg(repository()))
+        .subcommand(super::backup_keys::command().arg(repository()))
         .subcommand(
             Command::new("verify")
                 .about("Read every byte of a backup and of the log it needs; exit 1 when something is wrong")
@@ -42,7 +44,7 @@ pub fn command() -> Command {
 
 /// Whether a matched subcommand is handled here.
 pub fn is_mine(matches: &ArgMatches) -> bool {
-    matches!(matches.subcommand_name(), Some("init" | "list" | "verify"))
+    matches!(matches.subcommand_name(), Some("init" | "list" | "verify" | "rotate-key"))
 }
 
 /// Runs it.
@@ -51,6 +53,7 @@ pub fn run(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
         Some(("init", m)) => init(invocation, m),
         Some(("list", m)) => list(invocation, m),
         Some(("verify", m)) => verify(invocation, m),
+        Some(("rotate-key", m)) => super::backup_keys::rotate(invocation, m, &url(invocation, m)?),
         _ => Err(Error::usage("backup needs a subcommand").hint("breakglass backup --help")),
     }
 }
@@ -70,8 +73,16 @@ fn key(invocation: &Invocation) -> Result<&Secret> {
 
 fn unlocked(invocation: &Invocation, matches: &ArgMatches) -> Result<Unlocked> {
     // The key is looked at first: asking for it is cheaper than reading a repository that cannot be opened.
-    let key = key(invocation)?;
-    Repository::open(&url(invocation, matches)?)?.unlock(key)
+    match (key(invocation), invocation.config.secrets.get(REPOSITORY_IDENTITY)) {
+        (Err(_), Some(text)) => {
+            let identity = identity_from_text(text)?;
+            Repository::open(&url(invocation, matches)?)?.unlock_by(Opener::Identity(&identity))
+        }
+        (key, _) => {
+            let key = key?;
+            Repository::open(&url(invocation, matches)?)?.unlock(key)
+        }
+    }
 }
 
 fn init(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {

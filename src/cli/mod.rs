@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 pub mod act;
 pub mod backup;
+pub mod backup_keys;
 pub mod completions;
 pub mod console;
 pub mod doctor;
@@ -102,11 +103,12 @@ pub fn registry() -> crate::action::Registry {
     all.add(crate::action::contain::Contain);
     all.add(crate::action::assess::Assess);
     all.add(crate::action::backup_create::BackupCreate);
-<<<<<<< HEAD
     all.add(crate::action::compare::Compare);
-=======
     all.add(crate::action::backup_restore::BackupRestore);
->>>>>>> d2caa8f (backup restore: a dump into a new database, verified first; over an old one by name, which is kept; a base backup with its log)
+<<<<<<< HEAD
+=======
+    all.add(crate::action::backup_cleanup::BackupCleanup);
+>>>>>>> 42fc4c5 (backup: cleanup by days or generations; rotate-key: passphrase, recipients, key pair; an awkward database goes round)
     all.add(crate::action::sql::Sql);
     all.add(crate::action::service::Releases);
     all.add(crate::action::service::Maintenance);

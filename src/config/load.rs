@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::settings::{DATABASE_PASSWORD, REPOSITORY_KEY};
+use super::settings::{DATABASE_PASSWORD, REPOSITORY_IDENTITY, REPOSITORY_KEY, Retention};
 use super::{Connection, Policies, Secrets, ServiceSettings, Settings};
 use crate::error::{Error, Result};
 use crate::model::{Secret, parse_duration};
@@ -92,6 +92,23 @@ struct FileTarget {
 #[serde(default, deny_unknown_fields)]
 struct FileRepository {
     url: Option<String>,
+    retention_days: Option<Spanned<u32>>,
+    generations: Option<Spanned<FileGenerations>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct FileGenerations {
+    daily: u32,
+    weekly: u32,
+    monthly: u32,
+    yearly: u32,
+}
+
+impl Default for FileGenerations {
+    fn default() -> Self {
+        Self { daily: 30, weekly: 12, monthly: 12, yearly: 7 }
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -187,6 +204,22 @@ impl Config {
             }
             s.database = Some(connection);
         }
+        s.retention = match (&file.repository.retention_days, &file.repository.generations) {
+            (Some(_), Some(g)) => {
+                let why = "repository.retention_days and repository.generations are two ways of saying the same; keep one";
+                return Err(bad(g.span().start, why.into()));
+            }
+            (Some(days), None) => retention_days(*days.as_ref())
+                .map_err(|e| bad(days.span().start, format!("repository.retention_days: {}", e.what)).hint(KEEP_HINT))?,
+            (None, Some(g)) => {
+                let FileGenerations { daily, weekly, monthly, yearly } = *g.as_ref();
+                if daily.max(weekly).max(monthly).max(yearly) == 0 {
+                    return Err(bad(g.span().start, "repository.generations keeps nothing at all".into()));
+                }
+                Retention::Generations { daily, weekly, monthly, yearly }
+            }
+            (None, None) => Retention::default(),
+        };
         s.repository =
             file.repository.url.map(|u| if u.contains("://") { u } else { dir.join(u).display().to_string() });
         s.bin_dir = file.postgres.bin_dir.map(|p| dir.join(p));
@@ -239,6 +272,18 @@ impl Config {
             }
             self.secrets.set(REPOSITORY_KEY, Secret::new(key));
         }
+        if let Some(path) = env.get("BACKUP_IDENTITY_FILE") {
+            let text = std::fs::read_to_string(env.cwd.join(path))
+                .map_err(|e| Error::config(format!("BACKUP_IDENTITY_FILE names {path:?}, which cannot be read")).why(e))?;
+            self.secrets.set(REPOSITORY_IDENTITY, Secret::new(text));
+        }
+        if let Some(days) = env.get("BACKUP_RETENTION_DAYS") {
+            let count = days.parse().map_err(|_| {
+                Error::config(format!("BACKUP_RETENTION_DAYS is {days:?}, which is not a number of days")).hint(KEEP_HINT)
+            })?;
+            self.settings.retention = retention_days(count)
+                .map_err(|e| Error::config(format!("BACKUP_RETENTION_DAYS: {}", e.what)).hint(KEEP_HINT))?;
+        }
         if let Some(dir) = env.get("BACKUP_DIR") {
             let url = if dir.contains("://") { dir.to_string() } else { env.cwd.join(dir).display().to_string() };
             self.settings.repository = Some(url);
@@ -247,6 +292,15 @@ impl Config {
             self.state_dir = Some(env.cwd.join(home));
         }
         Ok(())
+    }
+}
+
+const KEEP_HINT: &str = "give the days to keep backups, from 1 on; 30 when not given";
+
+fn retention_days(days: u32) -> Result<Retention> {
+    match days {
+        0 => Err(Error::config("a retention of 0 days would remove every backup")),
+        n => Ok(Retention::Days(n)),
     }
 }
 

@@ -77,6 +77,32 @@ impl Default for Policies {
     }
 }
 
+/// How long backups are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Retention {
+    /// Everything younger than this many days.
+    Days(u32),
+    /// Grandfather, father, son: the newest of each of the last so many days, weeks, months and years that have one.
+    Generations {
+        /// Days.
+        daily: u32,
+        /// Weeks from Monday.
+        weekly: u32,
+        /// Months.
+        monthly: u32,
+        /// Years.
+        yearly: u32,
+    },
+}
+
+impl Default for Retention {
+    /// 30 days.
+    fn default() -> Self {
+        Self::Days(30)
+    }
+}
+
 /// Everything an action may need to know.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -89,6 +115,8 @@ pub struct Settings {
     pub expect: BTreeMap<String, String>,
     /// Repository of backups and WAL: a path or a `file://` URL.
     pub repository: Option<String>,
+    /// How long backups are kept.
+    pub retention: Retention,
     /// Directory of PostgreSQL's server programs; found by ourselves when not given.
     pub bin_dir: Option<PathBuf>,
     /// Unix user that runs PostgreSQL when we are root.
@@ -118,6 +146,8 @@ const HELD: &str = "variable:";
 pub const DATABASE_PASSWORD: &str = "database_password";
 /// Name of the repository's passphrase (`BACKUP_ENCRYPTION_KEY`).
 pub const REPOSITORY_KEY: &str = "repository_key";
+/// Name of the text of a recipient's key file (`BACKUP_IDENTITY_FILE`), which opens the repository as well.
+pub const REPOSITORY_IDENTITY: &str = "repository_identity";
 
 impl Secrets {
     /// Adds or replaces one.

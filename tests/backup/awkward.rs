@@ -25,8 +25,8 @@ impl ConfigExtension {
                 "CREATE TABLE config_all (k text PRIMARY KEY, v text);\n\
                  CREATE TABLE config_own (k text PRIMARY KEY, builtin bool NOT NULL DEFAULT false);\n\
                  INSERT INTO config_own VALUES ('shipped', true);\n\
-                 SELECT pg_extension_config_dump('config_all', ''), \
-                        pg_extension_config_dump('config_own', 'WHERE NOT builtin');\n"
+                 SELECT pg_extension_config_dump('config_all', '');\n\
+                 SELECT pg_extension_config_dump('config_own', 'WHERE NOT builtin');\n"
                     .to_string(),
             ),
         ];

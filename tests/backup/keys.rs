@@ -1,7 +1,7 @@
 //! The key file: passphrases, recipients, what an edited one can and cannot do.
 
 use breakglass::backup::container::Identity;
-use breakglass::backup::keys::{KdfCost, KeyFile};
+use breakglass::backup::keys::{KdfCost, KeyFile, Opener};
 use breakglass::backup::repository::Repository;
 use breakglass::backup::wal::{Fetched, archive, fetch};
 use breakglass::error::ErrorKind;
@@ -23,8 +23,8 @@ fn a_new_passphrase_opens_old_objects_and_the_old_one_nothing() {
     let s = segment(1, 5);
     archive(&url, &write_segment(dir.path(), s, SYSTEM, 1), None).unwrap();
     let mut keys = repo.key_file().unwrap();
-    assert_eq!(keys.change_passphrase(&other(), &passphrase(), CHEAP).unwrap_err().kind, ErrorKind::Usage);
-    keys.change_passphrase(&passphrase(), &other(), CHEAP).unwrap();
+    assert_eq!(keys.change_passphrase(Opener::Passphrase(&other()), &passphrase(), CHEAP).unwrap_err().kind, ErrorKind::Usage);
+    keys.change_passphrase(Opener::Passphrase(&passphrase()), &other(), CHEAP).unwrap();
     repo.store_key_file(&keys).unwrap();
     let repo = Repository::open(&url).unwrap();
     assert_eq!(repo.unlock(&passphrase()).unwrap_err().kind, ErrorKind::Usage);
@@ -37,8 +37,8 @@ fn a_second_recipient_opens_the_repository() {
     let (mut keys, first) = KeyFile::create(REPO, &passphrase(), CHEAP, Time::from_micros(0)).unwrap();
     let safe = Identity::generate().unwrap();
     assert_eq!(keys.unlock_with(&safe).unwrap_err().kind, ErrorKind::Usage);
-    keys.add_recipient(&passphrase(), safe.public()).unwrap();
-    keys.add_recipient(&passphrase(), safe.public()).unwrap();
+    keys.add_recipient(Opener::Passphrase(&passphrase()), safe.public()).unwrap();
+    keys.add_recipient(Opener::Passphrase(&passphrase()), safe.public()).unwrap();
     assert_eq!(keys.recipients(), 1, "added twice is there once");
     let keys = KeyFile::parse(&keys.to_bytes().unwrap(), &REPO).unwrap();
     assert_eq!(keys.unlock_with(&safe).unwrap()[0].public(), first.public());

@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod container;
 pub mod crash;
 pub mod hostile;
+pub mod keep;
 pub mod keys;
 pub mod logical;
 pub mod mutations;

@@ -1,0 +1,93 @@
+//! `breakglass backup cleanup`: gives up what retention no longer needs, and says of everything why.
+
+use clap::{Arg, ArgAction, Command};
+use futures::future::BoxFuture;
+use serde_json::json;
+
+use super::reach::{self, Reporter};
+use super::target::{blocking, now};
+use super::{Action, Ctx, Done, Preview, Spec};
+use crate::backup::cleanup::{Plan, execute, plan};
+use crate::error::Result;
+use crate::model::plan::Risk;
+use crate::recovery::watch::check_cancel;
+use crate::recovery::{Phase, Watch};
+
+/// The action.
+pub struct BackupCleanup;
+
+impl Action for BackupCleanup {
+    fn spec(&self) -> Spec {
+        Spec {
+            name: "backup cleanup",
+            about: "Remove the backups and the log that retention no longer needs; never the newest verified ones",
+            risk: Risk::Change,
+            fallback: "Leave everything where it is: too many backups only cost space.",
+        }
+    }
+    fn arguments(&self) -> Command {
+        Command::new("cleanup").arg(
+            Arg::new("dry-run").long("dry-run").action(ArgAction::SetTrue).help("Show what would go, and why; remove nothing"),
+        )
+    }
+    fn preview<'a>(&'a self, ctx: &'a Ctx, _: &'a [String]) -> BoxFuture<'a, Result<Preview>> {
+        Box::pin(async move {
+            let plan = planned(ctx).await?;
+            Ok(Preview { lines: lines(&plan, "would go"), ..Preview::default() })
+        })
+    }
+    fn run<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Done>> {
+        Box::pin(async move {
+            let dry = super::parse_matches(self.arguments(), args)?.get_flag("dry-run");
+            let plan = planned(ctx).await?;
+            for line in lines(&plan, if dry { "would go" } else { "goes" }) {
+                ctx.out.line(&line);
+            }
+            let (count, bytes) = (plan.removed().count(), plan.bytes());
+            let document = json!({"dry_run": dry, "plan": plan, "bytes": bytes});
+            if dry {
+                let text = format!("{count} backups and {} objects would go, {} MB", plan.objects.len(), bytes / 1_000_000);
+                return Ok(Done::ok(text).json(document));
+            }
+            let text = format!("{count} backups and {} objects removed, {} MB", plan.objects.len(), bytes / 1_000_000);
+            let ctx = ctx.clone();
+            blocking(move || {
+                let reporter = Reporter::new(&*ctx.out);
+                execute(&reach::unlocked(&ctx)?, &plan, &mut |done, all| {
+                    let (done, total) = (done as u64, Some(all as u64));
+                    reporter.phase(&Phase { name: "remove", done, total, unit: "objects", ..Phase::default() });
+                    check_cancel(&ctx.cancel, "the rest goes with the next cleanup")
+                })
+            })
+            .await?;
+            Ok(Done::ok(text).json(document))
+        })
+    }
+}
+
+async fn planned(ctx: &Ctx) -> Result<Plan> {
+    let ctx = ctx.clone();
+    blocking(move || plan(&reach::unlocked(&ctx)?, ctx.settings.retention, now())).await
+}
+
+fn lines(plan: &Plan, goes: &str) -> Vec<String> {
+    let mut out: Vec<String> = plan
+        .backups
+        .iter()
+        .map(|v| format!("{}  {}: {}", v.backup, if v.keep { "stays" } else { goes }, v.why))
+        .collect();
+    // Objects of a backup follow from its verdict; the others need their own reason.
+    let mut others: Vec<(&str, usize, u64)> = Vec::new();
+    for o in plan.objects.iter().filter(|o| o.why != "of a backup that goes") {
+        match others.iter_mut().find(|(why, ..)| *why == o.why) {
+            Some((_, n, bytes)) => {
+                *n += 1;
+                *bytes += o.bytes;
+            }
+            None => others.push((&o.why, 1, o.bytes)),
+        }
+    }
+    out.extend(others.iter().map(|(why, n, bytes)| format!("{n} objects ({} MB) {goes}: {why}", bytes / 1_000_000)));
+    out.push(plan.log.clone());
+    out
+}

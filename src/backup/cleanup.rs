@@ -1,0 +1,154 @@
+//! Giving up what retention no longer needs. First a plan, which can be shown; then the catalog says that a backup is gone;
+//! only then do its objects go. Killed in between, the next cleanup goes on.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use super::catalog::{self, Catalog, Change};
+use super::repository::Unlocked;
+use super::retention::{self, Policy, Verdict};
+use super::wal::{DEFAULT_SEGMENT_SIZE, Segment, WalName};
+use crate::error::Result;
+use crate::model::Time;
+
+/// Objects of a backup that no entry of the catalog names may belong to one that is being made: they are left alone so
+/// long, by the time in the backup's id.
+pub const IN_PROGRESS_MICROS: i64 = 48 * 3_600_000_000;
+
+/// An object that may go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Removal {
+    /// Name in the repository.
+    pub name: String,
+    /// Bytes as stored.
+    pub bytes: u64,
+    /// Why.
+    pub why: String,
+}
+
+/// What a cleanup would do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// Every backup of the catalog, oldest first.
+    pub backups: Vec<Verdict>,
+    /// Objects that go, in this order, after the entries of their backups.
+    pub objects: Vec<Removal>,
+    /// Why the log is kept as it is, or from where on.
+    pub log: String,
+}
+
+impl Plan {
+    /// Bytes that become free.
+    pub fn bytes(&self) -> u64 {
+        self.objects.iter().map(|o| o.bytes).sum()
+    }
+    /// Backups that go.
+    pub fn removed(&self) -> impl Iterator<Item = &Verdict> {
+        self.backups.iter().filter(|v| !v.keep)
+    }
+}
+
+/// Finds what may go.
+///
+/// # Errors
+/// The catalog is damaged, or the repository cannot be listed. Nothing is removed on the word of a damaged catalog.
+pub fn plan(unlocked: &Unlocked, policy: Policy, now: Time) -> Result<Plan> {
+    let catalog = Catalog::load(unlocked)?;
+    let store = unlocked.repository().store();
+    let verdicts = retention::judge(&catalog.backups, policy, now);
+    let kept: BTreeSet<&str> = verdicts.iter().filter(|v| v.keep).map(|v| v.backup.as_str()).collect();
+    let known: BTreeSet<&str> = verdicts.iter().map(|v| v.backup.as_str()).collect();
+    let mut objects = Vec::new();
+    for entry in store.list("backups/")? {
+        let Some(id) = entry.name.split('/').nth(1) else { continue };
+        let why = if kept.contains(id) {
+            continue;
+        } else if known.contains(id) {
+            "of a backup that goes"
+        } else if catalog.removed.contains(id) {
+            "left by an interrupted cleanup"
+        } else if started(id).is_some_and(|t| now.micros().saturating_sub(t.micros()) > IN_PROGRESS_MICROS) {
+            "left by a backup that was never finished"
+        } else {
+            continue;
+        };
+        objects.push(Removal { name: entry.name, bytes: entry.size, why: why.into() });
+    }
+    for entry in store.leftovers()? {
+        objects.push(Removal { name: entry.name, bytes: entry.size, why: "left by a writer that died".into() });
+    }
+    let needed = retention::log_needed(&catalog.backups, &verdicts);
+    let log = if needed.is_empty() {
+        "the log is kept whole: no base backup says what it is needed for".to_string()
+    } else {
+        let size = unlocked.repository().cluster()?.and_then(|c| c.wal_segment_size).unwrap_or(DEFAULT_SEGMENT_SIZE);
+        let mut first_kept: Option<String> = None;
+        for entry in store.list("wal/")? {
+            let Some(segment) = segment_of(&entry.name) else { continue };
+            // A backup of an earlier timeline may be recovered along a later one. Of a timeline before every kept backup
+            // nothing is needed; it is kept like the rest all the same, because a backup of it may be on its way.
+            let along = needed.iter().filter(|(t, _)| *t <= segment.timeline).map(|(_, lsn)| *lsn).min();
+            let Some(from) = along.or(needed.iter().map(|(_, lsn)| *lsn).min()) else { continue };
+            if segment.number(size) < Segment::at(segment.timeline, from, size).number(size) {
+                objects.push(Removal {
+                    name: entry.name,
+                    bytes: entry.size,
+                    why: "log from before every kept base backup".into(),
+                });
+            } else if first_kept.is_none() {
+                first_kept = Some(segment.to_string());
+            }
+        }
+        format!("the log is kept from {}", first_kept.as_deref().unwrap_or("its beginning"))
+    };
+    Ok(Plan { backups: verdicts, objects, log })
+}
+
+/// Does what a plan says. `progress` is told objects removed and in all.
+///
+/// # Errors
+/// Storing or removing fails; what was removed until then was said to be gone before.
+pub fn execute(unlocked: &Unlocked, plan: &Plan, progress: &mut dyn FnMut(usize, usize) -> Result<()>) -> Result<()> {
+    for verdict in plan.removed() {
+        let change = Change::Removed { backup: verdict.backup.clone(), reason: verdict.why.clone() };
+        match catalog::append(unlocked, &change) {
+            // Another cleanup was quicker.
+            Err(e) if e.kind == crate::error::ErrorKind::Usage => {}
+            other => other.map(|_| ())?,
+        }
+    }
+    let store = unlocked.repository().store();
+    for (i, object) in plan.objects.iter().enumerate() {
+        progress(i, plan.objects.len())?;
+        if object.name.rsplit('/').next().is_some_and(|n| n.starts_with('.')) {
+            store.remove_leftover(&object.name)?;
+        } else {
+            store.delete(&object.name)?;
+        }
+    }
+    progress(plan.objects.len(), plan.objects.len())
+}
+
+/// The segment that an object of the log is, or stands for. Histories stay: they are tiny, and without one a timeline
+/// cannot be told from another.
+fn segment_of(object: &str) -> Option<Segment> {
+    match WalName::from_object(object)? {
+        WalName::Segment(s) | WalName::Partial(s) | WalName::Backup(s, _) => Some(s),
+        WalName::History(_) => None,
+    }
+}
+
+/// When a backup was begun, by its id (`20261120T1330Z-…`).
+fn started(id: &str) -> Option<Time> {
+    let s = id.get(..14)?;
+    let digits = s.bytes().enumerate().all(|(i, b)| match i {
+        8 => b == b'T',
+        13 => b == b'Z',
+        _ => b.is_ascii_digit(),
+    });
+    if !digits {
+        return None;
+    }
+    Time::parse(&format!("{}-{}-{}T{}:{}:00Z", &s[..4], &s[4..6], &s[6..8], &s[9..11], &s[11..13])).ok()
+}

@@ -1,0 +1,255 @@
+//! What is kept and what goes: retention in tables, cleanup on a real repository, keys that change.
+
+use breakglass::backup::catalog::{self, Backup, BackupKind, Catalog, Change, Manifest};
+use breakglass::backup::cleanup::{execute, plan};
+use breakglass::backup::container::{Identity, ObjectType};
+use breakglass::backup::repository::Unlocked;
+use breakglass::backup::retention::{Policy, judge};
+use breakglass::backup::store::{Access, Existing};
+use breakglass::model::Time;
+
+use super::logical::{json, program, text};
+use super::wal::{SYSTEM, object_path, segment, write_segment};
+use super::{PASSPHRASE, repository};
+
+const DAY: i64 = 86_400_000_000;
+
+fn at(text: &str) -> Time {
+    Time::parse(text).unwrap()
+}
+
+fn manifest(id: &str, kind: BackupKind, at: Time) -> Manifest {
+    Manifest {
+        version: 1,
+        id: id.into(),
+        kind,
+        label: None,
+        system_identifier: None,
+        postgres_version: None,
+        timeline: Some(1),
+        start_lsn: None,
+        stop_lsn: None,
+        wal_segment_size: None,
+        database: None,
+        dump_version: None,
+        started_at: at,
+        finished_at: at,
+        objects: Vec::new(),
+    }
+}
+
+fn backup(id: &str, at: Time, verified: bool) -> Backup {
+    Backup {
+        manifest: manifest(id, BackupKind::Logical, at),
+        verified_at: verified.then_some(at),
+        verified_how: verified.then(|| "read".into()),
+    }
+}
+
+fn kept(backups: &[Backup], policy: Policy, now: Time) -> Vec<String> {
+    judge(backups, policy, now).into_iter().filter(|v| v.keep).map(|v| v.backup).collect()
+}
+
+#[test]
+fn days_and_the_last_good_one() {
+    let now = at("2026-11-20T12:00:00Z");
+    let days = |n: i64| Time::from_micros(now.micros() - n * DAY);
+    let all = [
+        backup("a", days(40), true),
+        backup("b", days(20), true),
+        backup("c", days(9), false),
+        backup("d", days(1), false),
+    ];
+    assert_eq!(kept(&all, Policy::Days(30), now), ["b", "c", "d"]);
+    // Nothing verified is young enough: the newest verified one stays all the same.
+    assert_eq!(kept(&all, Policy::Days(5), now), ["b", "d"]);
+    assert_eq!(kept(&all[..1], Policy::Days(1), now), ["a"]);
+    let unverified = [backup("a", days(40), false), backup("b", days(35), false)];
+    assert_eq!(kept(&unverified, Policy::Days(1), now), ["b"]);
+    // A clock that went back does not make a backup old.
+    assert_eq!(kept(&[backup("f", days(-3), false), backup("g", days(9), true)], Policy::Days(1), now), ["f", "g"]);
+    // Each kind and database has its own last good one.
+    let mut other = backup("x", days(90), true);
+    other.manifest.database = Some("other".into());
+    let why = &judge(&[all[3].clone(), other], Policy::Days(5), now)[1].why;
+    assert_eq!(why, "the newest verified one (logical of \"other\")");
+}
+
+#[test]
+fn generations() {
+    let now = at("2026-11-20T12:00:00Z");
+    // One a day over two years.
+    let all: Vec<Backup> = (0..730)
+        .rev()
+        .map(|n| backup(&format!("d{n}"), Time::from_micros(now.micros() - n * DAY), true))
+        .collect();
+    let policy = Policy::Generations { daily: 30, weekly: 12, monthly: 12, yearly: 7 };
+    let verdicts = judge(&all, policy, now);
+    let count = |word: &str| verdicts.iter().filter(|v| v.keep && v.why.contains(word)).count();
+    assert_eq!((count("daily"), count("weekly"), count("monthly"), count("yearly")), (30, 12, 12, 3));
+    let keeps: Vec<&str> = verdicts.iter().filter(|v| v.keep).map(|v| v.backup.as_str()).collect();
+    // By hand: 30 days, 8 weeks before them, 10 month ends before those, and the last day of 2024.
+    assert!(keeps.contains(&"d0") && keeps.contains(&"d29") && !keeps.contains(&"d30"), "{keeps:?}");
+    let yearly = verdicts.iter().find(|v| v.why.contains("yearly of 2024")).unwrap();
+    assert_eq!(yearly.backup, "d689", "2024-12-31");
+    let monthly = verdicts.iter().find(|v| v.why.contains("monthly of 2026-02")).unwrap();
+    assert_eq!(monthly.backup, "d265", "2026-02-28");
+    let weekly = verdicts.iter().rev().find(|v| v.why.contains("week from 2026-10-05")).unwrap();
+    assert_eq!(weekly.backup, "d40", "Sunday 2026-10-11");
+    // Judging what is left keeps the same: a cleanup is stable.
+    let left: Vec<Backup> = all.iter().zip(&verdicts).filter(|(_, v)| v.keep).map(|(b, _)| b.clone()).collect();
+    assert_eq!(kept(&left, policy, now).len(), left.len());
+}
+
+fn add(unlocked: &Unlocked, mut m: Manifest) {
+    let name = format!("backups/{}/data.bgo", m.id);
+    let (_, summary) = unlocked.write_own(m.kind.object_type(), &name, m.id.as_bytes()).unwrap();
+    m.objects.push(catalog::ObjectRecord::new(&name, &summary));
+    catalog::add(unlocked, &m).unwrap();
+}
+
+#[test]
+fn cleanup_takes_what_nothing_needs() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let (repo, unlocked, url) = repository(d);
+    let now = Time::from_system(std::time::SystemTime::now());
+    let days = |n: i64| Time::from_micros(now.micros() - n * DAY);
+    repo.bind_cluster(SYSTEM, Some(1 << 20)).unwrap();
+    for (id, age, segment) in [("20200101T0000Z-physical-aaaaaa", 50, 3), ("20200102T0000Z-physical-bbbbbb", 40, 5)] {
+        let mut m = manifest(id, BackupKind::Physical, days(age));
+        m.start_lsn = Some(format!("0/{segment}00028"));
+        add(&unlocked, m);
+    }
+    add(&unlocked, manifest("20200103T0000Z-logical-cccccc", BackupKind::Logical, days(60)));
+    add(&unlocked, manifest("20200104T0000Z-logical-dddddd", BackupKind::Logical, days(2)));
+    for n in 1..9 {
+        let path = write_segment(d, segment(1, n), SYSTEM, n);
+        breakglass::backup::wal::archive(&url, &path, None).unwrap();
+    }
+    // What is left of an unfinished old backup goes; of one that may be on its way it stays.
+    let young = format!("{}-logical-eeeeee", now.compact());
+    for id in ["20200105T0000Z-logical-ffffff", &young] {
+        repo.store().put(&format!("backups/{id}/x.bgo"), Access::Group, b"x", Existing::Keep).unwrap();
+    }
+    let abandoned = d.join("repo/backups/.tmp-x.bgo-1-2");
+    std::fs::write(&abandoned, "x").unwrap();
+    let old = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+    std::fs::File::options().write(true).open(&abandoned).unwrap().set_modified(old).unwrap();
+
+    let out = program(d, "postgres:///x?user=x", &[("BACKUP_RETENTION_DAYS", "30")], &["backup", "cleanup", "--dry-run"]);
+    assert_eq!(out.status.code(), Some(0), "{}", text(&out));
+    for line in [
+        "20200101T0000Z-physical-aaaaaa  would go: older than 30 days",
+        "20200102T0000Z-physical-bbbbbb  stays: the newest one; none is verified (physical)",
+        "20200104T0000Z-logical-dddddd  stays: younger than 30 days, the newest one",
+        "would go: log from before every kept base backup",
+        "the log is kept from 000000010000000000000005",
+    ] {
+        assert!(text(&out).contains(line), "{line}\n{}", text(&out));
+    }
+    assert_eq!(Catalog::load(&unlocked).unwrap().backups.len(), 4, "a dry run changes nothing");
+    let done = json(d, "postgres:///x?user=x", 0, &["backup", "cleanup"]);
+    assert_eq!(done["dry_run"], false);
+    let left: Vec<String> =
+        Catalog::load(&unlocked).unwrap().backups.into_iter().map(|b| b.manifest.id).collect();
+    assert_eq!(left, ["20200102T0000Z-physical-bbbbbb", "20200104T0000Z-logical-dddddd"]);
+    let mut folders: Vec<String> = std::fs::read_dir(d.join("repo/backups"))
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
+    folders.sort();
+    assert_eq!(folders, ["20200102T0000Z-physical-bbbbbb", "20200104T0000Z-logical-dddddd", &young]);
+    for n in 1..9 {
+        assert_eq!(object_path(d, segment(1, n)).exists(), n >= 5, "segment {n}");
+    }
+    // Verified ones protect themselves, however old.
+    let change = Change::Verified { backup: "20200102T0000Z-physical-bbbbbb".into(), how: "read".into() };
+    catalog::append(&unlocked, &change).unwrap();
+    let again = plan(&unlocked, Policy::Days(1), now).unwrap();
+    assert_eq!((again.removed().count(), again.objects.len()), (1, 2), "{again:?}");
+
+    // Died between the catalog's entry and the objects: the next cleanup takes them.
+    let change = Change::Removed { backup: "20200104T0000Z-logical-dddddd".into(), reason: "test".into() };
+    catalog::append(&unlocked, &change).unwrap();
+    let rest = plan(&unlocked, Policy::Days(30), now).unwrap();
+    assert!(rest.objects.iter().all(|o| o.why == "left by an interrupted cleanup") && rest.objects.len() == 2);
+    execute(&unlocked, &rest, &mut |_, _| Ok(())).unwrap();
+    assert!(plan(&unlocked, Policy::Days(30), now).unwrap().objects.is_empty());
+
+    // On the word of a damaged catalog nothing goes.
+    let entry = d.join("repo/catalog/00000002.bgo");
+    let mut bytes = std::fs::read(&entry).unwrap();
+    let at = bytes.len() - 5;
+    bytes[at] ^= 1;
+    std::fs::write(&entry, bytes).unwrap();
+    json(d, "postgres:///x?user=x", 1, &["backup", "cleanup"]);
+}
+
+const NEW: &str = "a new passphrase that has more than thirty-two characters";
+
+#[test]
+fn keys_change_and_old_backups_stay_readable() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let (repo, unlocked, _) = repository(d);
+    add(&unlocked, manifest("20200101T0000Z-logical-aaaaaa", BackupKind::Logical, at("2026-01-01T00:00:00Z")));
+    let before = std::fs::read(d.join("repo/backups/20200101T0000Z-logical-aaaaaa/data.bgo")).unwrap();
+    let url = "postgres:///x?user=x";
+    let run = |more: &[(&str, &str)], args: &[&str]| {
+        let out = program(d, url, more, args);
+        (out.status.code().unwrap(), text(&out))
+    };
+    let (code, said) = run(&[], &["backup", "rotate-key"]);
+    assert_eq!(code, 2, "{said}");
+    assert!(said.contains("BACKUP_NEW_ENCRYPTION_KEY"), "{said}");
+    let (code, said) = run(&[("BACKUP_NEW_ENCRYPTION_KEY", "short")], &["backup", "rotate-key"]);
+    assert!(code == 2 && said.contains("5 characters") && !said.contains("\"short\""), "{said}");
+
+    // A second recipient, then another passphrase and another key pair.
+    let (code, said) = run(&[], &["backup", "rotate-key", "--new-recipient", "safe.key"]);
+    assert_eq!(code, 0, "{said}");
+    use std::os::unix::fs::PermissionsExt;
+    assert_eq!(std::fs::metadata(d.join("safe.key")).unwrap().permissions().mode() & 0o777, 0o600);
+    let secret = std::fs::read_to_string(d.join("safe.key")).unwrap();
+    assert!(!said.contains(secret.split_whitespace().nth(1).unwrap()), "the key is never shown");
+    let (code, said) = run(&[("BACKUP_NEW_ENCRYPTION_KEY", NEW)], &["backup", "rotate-key", "--new-key-pair"]);
+    assert_eq!(code, 0, "{said}");
+    let (code, said) = run(&[], &["backup", "list"]);
+    assert!(code == 2 && said.contains("does not open this repository"), "{said}");
+    let with_new = [("BACKUP_ENCRYPTION_KEY", NEW)];
+    assert_eq!(run(&with_new, &["backup", "verify", "--all"]).0, 0, "what was written for the old key");
+    add(
+        &breakglass::backup::repository::Repository::open(d.join("repo").to_str().unwrap())
+            .unwrap()
+            .unlock(&breakglass::model::Secret::new(NEW))
+            .unwrap(),
+        manifest("20200102T0000Z-logical-bbbbbb", BackupKind::Logical, at("2026-01-02T00:00:00Z")),
+    );
+    assert_eq!(run(&with_new, &["backup", "verify", "--all"]).0, 0, "and for the new one");
+    assert_eq!(before, std::fs::read(d.join("repo/backups/20200101T0000Z-logical-aaaaaa/data.bgo")).unwrap());
+
+    // The passphrase is lost: the recipient's key reads, and sets another one.
+    let with_file = [("BACKUP_ENCRYPTION_KEY", ""), ("BACKUP_IDENTITY_FILE", "safe.key")];
+    assert_eq!(run(&with_file, &["backup", "verify", "--all"]).0, 0);
+    let set = [with_file[0], with_file[1], ("BACKUP_NEW_ENCRYPTION_KEY", PASSPHRASE)];
+    assert_eq!(run(&set, &["backup", "rotate-key"]).0, 0);
+    assert_eq!(run(&[], &["backup", "verify", "--all"]).0, 0);
+    let public = breakglass::backup::container::hex(
+        &breakglass::backup::keys::identity_from_text(&breakglass::model::Secret::new(secret)).unwrap().public(),
+    );
+    assert_eq!(run(&[], &["backup", "rotate-key", "--remove-recipient", &public]).0, 0);
+    assert_eq!(run(&with_file, &["backup", "list"]).0, 2, "no longer");
+
+    // Died between the key file and repository.json: everything works, and the next rotation finishes it.
+    let mut keys = repo.key_file().unwrap();
+    let made: Identity = keys
+        .add_identity(breakglass::backup::keys::Opener::Passphrase(&super::passphrase()), at("2026-01-03T00:00:00Z"))
+        .unwrap();
+    repo.store_key_file(&keys).unwrap();
+    assert_eq!(run(&[], &["backup", "verify", "--all"]).0, 0);
+    assert_eq!(run(&[], &["backup", "rotate-key"]).0, 0);
+    let opened = breakglass::backup::repository::Repository::open(d.join("repo").to_str().unwrap()).unwrap();
+    assert_eq!(opened.public_key(), made.public());
+    assert_eq!(ObjectType::LogicalDump.id(), 7);
+}
