@@ -167,7 +167,7 @@ fn cleanup_takes_what_nothing_needs() {
     let change = Change::Verified { backup: "20200102T0000Z-physical-bbbbbb".into(), how: "read".into() };
     catalog::append(&unlocked, &change).unwrap();
     let again = plan(&unlocked, Policy::Days(1), now).unwrap();
-    assert_eq!((again.removed().count(), again.objects.len()), (1, 2), "{again:?}");
+    assert_eq!((again.removed().count(), again.objects.len()), (0, 0), "{again:?}");
 
     // Died between the catalog's entry and the objects: the next cleanup takes them.
     let change = Change::Removed { backup: "20200104T0000Z-logical-dddddd".into(), reason: "test".into() };
