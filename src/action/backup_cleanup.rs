@@ -27,7 +27,10 @@ impl Action for BackupCleanup {
     }
     fn arguments(&self) -> Command {
         Command::new("cleanup").arg(
-            Arg::new("dry-run").long("dry-run").action(ArgAction::SetTrue).help("Show what would go, and why; remove nothing"),
+            Arg::new("dry-run")
+                .long("dry-run")
+                .action(ArgAction::SetTrue)
+                .help("Show what would go, and why; remove nothing"),
         )
     }
     fn preview<'a>(&'a self, ctx: &'a Ctx, _: &'a [String]) -> BoxFuture<'a, Result<Preview>> {
@@ -46,7 +49,8 @@ impl Action for BackupCleanup {
             let (count, bytes) = (plan.removed().count(), plan.bytes());
             let document = json!({"dry_run": dry, "plan": plan, "bytes": bytes});
             if dry {
-                let text = format!("{count} backups and {} objects would go, {} MB", plan.objects.len(), bytes / 1_000_000);
+                let text =
+                    format!("{count} backups and {} objects would go, {} MB", plan.objects.len(), bytes / 1_000_000);
                 return Ok(Done::ok(text).json(document));
             }
             let text = format!("{count} backups and {} objects removed, {} MB", plan.objects.len(), bytes / 1_000_000);

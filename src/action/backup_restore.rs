@@ -151,8 +151,9 @@ async fn find(ctx: &Ctx, args: &Args) -> Result<(Unlocked, Manifest)> {
 fn database(ctx: &Ctx, into: &str) -> Result<Database> {
     if !into.contains("://") {
         if into.is_empty() || into.len() > 63 {
-            return Err(Error::usage(format!("{into:?} is not a database's name"))
-                .why("PostgreSQL takes one to 63 bytes"));
+            return Err(
+                Error::usage(format!("{into:?} is not a database's name")).why("PostgreSQL takes one to 63 bytes")
+            );
         }
         return Ok(reach::source(ctx)?.with_name(into));
     }
@@ -262,7 +263,8 @@ async fn restore_physical(ctx: &Ctx, unlocked: Unlocked, manifest: Manifest, arg
 /// Puts the log from the backup's start to its end into `pg_wal`.
 fn needed_log(unlocked: &Unlocked, manifest: &Manifest, data: &Path, owner: Option<(u32, u32)>) -> Result<usize> {
     let lsn = |text: &Option<String>| text.as_deref().and_then(parse_lsn);
-    let (Some(start), Some(stop), Some(timeline)) = (lsn(&manifest.start_lsn), lsn(&manifest.stop_lsn), manifest.timeline)
+    let (Some(start), Some(stop), Some(timeline)) =
+        (lsn(&manifest.start_lsn), lsn(&manifest.stop_lsn), manifest.timeline)
     else {
         return Err(Error::check(format!("the manifest of backup {:?} names no log positions", manifest.id)));
     };

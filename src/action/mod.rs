@@ -8,11 +8,8 @@ pub mod assess;
 pub mod backup_cleanup;
 pub mod backup_create;
 pub mod backup_dump;
-<<<<<<< HEAD
-pub mod blanks;
-=======
 pub mod backup_restore;
->>>>>>> d2caa8f (backup restore: a dump into a new database, verified first; over an old one by name, which is kept; a base backup with its log)
+pub mod blanks;
 pub mod carried;
 pub mod compare;
 pub mod contain;

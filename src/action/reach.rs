@@ -1,7 +1,7 @@
 //! From settings and secrets to what actions touch: the database, the repository, the server programs.
 
-use crate::backup::repository::{InitOptions, Repository, Unlocked};
 use crate::backup::keys::{Opener, identity_from_text};
+use crate::backup::repository::{InitOptions, Repository, Unlocked};
 use crate::config::settings::{DATABASE_PASSWORD, REPOSITORY_IDENTITY, REPOSITORY_KEY};
 use crate::error::{Error, Result};
 use crate::postgres::{Database, Programs};

@@ -29,10 +29,8 @@ pub fn judge(backups: &[Backup], policy: Policy, now: Time) -> Vec<Verdict> {
     for (i, b) in backups.iter().enumerate() {
         groups.entry((b.manifest.kind.word(), b.manifest.database.as_deref())).or_default().push(i);
     }
-    let mut verdicts: Vec<Verdict> = backups
-        .iter()
-        .map(|b| Verdict { backup: b.manifest.id.clone(), keep: false, why: String::new() })
-        .collect();
+    let mut verdicts: Vec<Verdict> =
+        backups.iter().map(|b| Verdict { backup: b.manifest.id.clone(), keep: false, why: String::new() }).collect();
     for mut group in groups.into_values() {
         // Newest first.
         group.sort_by_key(|i| std::cmp::Reverse(backups[*i].manifest.finished_at));

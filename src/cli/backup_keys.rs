@@ -92,9 +92,16 @@ pub fn rotate(invocation: &Invocation, m: &ArgMatches, url: &str) -> Result<u8> 
         let made = Identity::generate()?;
         write_new(&invocation.env.cwd.join(path), &identity_to_text(&made))?;
         keys.add_recipient(opener, made.public())?;
-        done.push(format!("recipient {} added; its key is in {path:?}: keep it apart from the passphrase", hex(&made.public())));
+        done.push(format!(
+            "recipient {} added; its key is in {path:?}: keep it apart from the passphrase",
+            hex(&made.public())
+        ));
     }
-    let made = if pair { Some(keys.add_identity(opener, Time::from_system(std::time::SystemTime::now()))?.public()) } else { None };
+    let made = if pair {
+        Some(keys.add_identity(opener, Time::from_system(std::time::SystemTime::now()))?.public())
+    } else {
+        None
+    };
     if let Some(new) = &new {
         let cost = keys.cost();
         keys.change_passphrase(opener, new, cost)?;
@@ -136,8 +143,7 @@ fn public_key(text: &str) -> Result<[u8; 32]> {
 
 fn write_new(path: &Path, text: &Secret) -> Result<()> {
     let what = || format!("writing the recipient's key to {:?}", path.display());
-    let mut file =
-        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).target(what)?;
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).target(what)?;
     file.write_all(text.expose().as_bytes()).target(what)?;
     file.sync_all().target(what)
 }

@@ -105,10 +105,7 @@ pub fn registry() -> crate::action::Registry {
     all.add(crate::action::backup_create::BackupCreate);
     all.add(crate::action::compare::Compare);
     all.add(crate::action::backup_restore::BackupRestore);
-<<<<<<< HEAD
-=======
     all.add(crate::action::backup_cleanup::BackupCleanup);
->>>>>>> 42fc4c5 (backup: cleanup by days or generations; rotate-key: passphrase, recipients, key pair; an awkward database goes round)
     all.add(crate::action::sql::Sql);
     all.add(crate::action::service::Releases);
     all.add(crate::action::service::Maintenance);

@@ -206,11 +206,13 @@ impl Config {
         }
         s.retention = match (&file.repository.retention_days, &file.repository.generations) {
             (Some(_), Some(g)) => {
-                let why = "repository.retention_days and repository.generations are two ways of saying the same; keep one";
+                let why =
+                    "repository.retention_days and repository.generations are two ways of saying the same; keep one";
                 return Err(bad(g.span().start, why.into()));
             }
-            (Some(days), None) => retention_days(*days.as_ref())
-                .map_err(|e| bad(days.span().start, format!("repository.retention_days: {}", e.what)).hint(KEEP_HINT))?,
+            (Some(days), None) => retention_days(*days.as_ref()).map_err(|e| {
+                bad(days.span().start, format!("repository.retention_days: {}", e.what)).hint(KEEP_HINT)
+            })?,
             (None, Some(g)) => {
                 let FileGenerations { daily, weekly, monthly, yearly } = *g.as_ref();
                 if daily.max(weekly).max(monthly).max(yearly) == 0 {
@@ -273,13 +275,15 @@ impl Config {
             self.secrets.set(REPOSITORY_KEY, Secret::new(key));
         }
         if let Some(path) = env.get("BACKUP_IDENTITY_FILE") {
-            let text = std::fs::read_to_string(env.cwd.join(path))
-                .map_err(|e| Error::config(format!("BACKUP_IDENTITY_FILE names {path:?}, which cannot be read")).why(e))?;
+            let text = std::fs::read_to_string(env.cwd.join(path)).map_err(|e| {
+                Error::config(format!("BACKUP_IDENTITY_FILE names {path:?}, which cannot be read")).why(e)
+            })?;
             self.secrets.set(REPOSITORY_IDENTITY, Secret::new(text));
         }
         if let Some(days) = env.get("BACKUP_RETENTION_DAYS") {
             let count = days.parse().map_err(|_| {
-                Error::config(format!("BACKUP_RETENTION_DAYS is {days:?}, which is not a number of days")).hint(KEEP_HINT)
+                Error::config(format!("BACKUP_RETENTION_DAYS is {days:?}, which is not a number of days"))
+                    .hint(KEEP_HINT)
             })?;
             self.settings.retention = retention_days(count)
                 .map_err(|e| Error::config(format!("BACKUP_RETENTION_DAYS: {}", e.what)).hint(KEEP_HINT))?;

@@ -133,14 +133,16 @@ pub async fn restore(
     let mut made = Made { c: &mut c, database: None, roles: Vec::new() };
     let outcome = build(&mut made, &tool, &inventory, &lacking, &list, &selected, unlocked, manifest, watch).await;
     let finished = match outcome {
-        Ok((temporary, tables, rows)) => swap::name(made.c, &request.target, &temporary, there).await.map(|kept| Restored {
-            database: request.target.name().to_string(),
-            kept,
-            tables,
-            rows,
-            roles: made.roles.clone(),
-            left_out,
-        }),
+        Ok((temporary, tables, rows)) => {
+            swap::name(made.c, &request.target, &temporary, there).await.map(|kept| Restored {
+                database: request.target.name().to_string(),
+                kept,
+                tables,
+                rows,
+                roles: made.roles.clone(),
+                left_out,
+            })
+        }
         Err(e) => Err(e),
     };
     match finished {
@@ -293,7 +295,8 @@ async fn build(
     let at = request.target.with_name(&temporary);
     tool.load(&at, list, &lacking.tablespaces, watch).await?;
     check_cancel(tool.cancel, "nothing was restored")?;
-    let (tables, rows) = if manifest.kind == BackupKind::SchemaOnly { (0, 0) } else { compare(&at, selected, watch).await? };
+    let (tables, rows) =
+        if manifest.kind == BackupKind::SchemaOnly { (0, 0) } else { compare(&at, selected, watch).await? };
     swap::properties(made.c, &temporary, inventory, request).await?;
     Ok((temporary, tables, rows))
 }
@@ -388,7 +391,9 @@ impl Tool<'_> {
                 let line: Vec<u8> = rest.drain(..=at).collect();
                 let line = CleanText::line(line.trim_ascii_end()).to_string();
                 let words = line.strip_prefix("pg_restore: ").unwrap_or(&line).to_string();
-                if words.starts_with("creating ") || words.starts_with("processing data") || words.starts_with("finished item")
+                if words.starts_with("creating ")
+                    || words.starts_with("processing data")
+                    || words.starts_with("finished item")
                 {
                     done += u64::from(!words.starts_with("processing data"));
                     watch.phase(&Phase::counted("load", done.min(total), total, "items", &words, begun));

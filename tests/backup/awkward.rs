@@ -97,9 +97,14 @@ fn everything_awkward_goes_round() {
         Some(_) => {
             let own = ConfigExtension::NAME;
             c.sql(name, &format!("create schema cfg; create extension {own} with schema cfg"));
-            c.sql(name, "insert into cfg.config_all values ('a', 'b'); insert into cfg.config_own values ('mine', false)");
+            c.sql(
+                name,
+                "insert into cfg.config_all values ('a', 'b'); insert into cfg.config_own values ('mine', false)",
+            );
         }
-        None => eprintln!("NOT TESTED: configuration tables of an extension; the server's share folder cannot be written"),
+        None => {
+            eprintln!("NOT TESTED: configuration tables of an extension; the server's share folder cannot be written")
+        }
     }
     let dir = tempfile::tempdir().unwrap();
     let url = url(&c, name);

@@ -79,10 +79,8 @@ fn days_and_the_last_good_one() {
 fn generations() {
     let now = at("2026-11-20T12:00:00Z");
     // One a day over two years.
-    let all: Vec<Backup> = (0..730)
-        .rev()
-        .map(|n| backup(&format!("d{n}"), Time::from_micros(now.micros() - n * DAY), true))
-        .collect();
+    let all: Vec<Backup> =
+        (0..730).rev().map(|n| backup(&format!("d{n}"), Time::from_micros(now.micros() - n * DAY), true)).collect();
     let policy = Policy::Generations { daily: 30, weekly: 12, monthly: 12, yearly: 7 };
     let verdicts = judge(&all, policy, now);
     let count = |word: &str| verdicts.iter().filter(|v| v.keep && v.why.contains(word)).count();
@@ -137,7 +135,8 @@ fn cleanup_takes_what_nothing_needs() {
     let old = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
     std::fs::File::options().write(true).open(&abandoned).unwrap().set_modified(old).unwrap();
 
-    let out = program(d, "postgres:///x?user=x", &[("BACKUP_RETENTION_DAYS", "30")], &["backup", "cleanup", "--dry-run"]);
+    let out =
+        program(d, "postgres:///x?user=x", &[("BACKUP_RETENTION_DAYS", "30")], &["backup", "cleanup", "--dry-run"]);
     assert_eq!(out.status.code(), Some(0), "{}", text(&out));
     for line in [
         "20200101T0000Z-physical-aaaaaa  would go: older than 30 days",
@@ -151,8 +150,7 @@ fn cleanup_takes_what_nothing_needs() {
     assert_eq!(Catalog::load(&unlocked).unwrap().backups.len(), 4, "a dry run changes nothing");
     let done = json(d, "postgres:///x?user=x", 0, &["backup", "cleanup"]);
     assert_eq!(done["dry_run"], false);
-    let left: Vec<String> =
-        Catalog::load(&unlocked).unwrap().backups.into_iter().map(|b| b.manifest.id).collect();
+    let left: Vec<String> = Catalog::load(&unlocked).unwrap().backups.into_iter().map(|b| b.manifest.id).collect();
     assert_eq!(left, ["20200102T0000Z-physical-bbbbbb", "20200104T0000Z-logical-dddddd"]);
     let mut folders: Vec<String> = std::fs::read_dir(d.join("repo/backups"))
         .unwrap()

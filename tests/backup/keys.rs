@@ -23,7 +23,10 @@ fn a_new_passphrase_opens_old_objects_and_the_old_one_nothing() {
     let s = segment(1, 5);
     archive(&url, &write_segment(dir.path(), s, SYSTEM, 1), None).unwrap();
     let mut keys = repo.key_file().unwrap();
-    assert_eq!(keys.change_passphrase(Opener::Passphrase(&other()), &passphrase(), CHEAP).unwrap_err().kind, ErrorKind::Usage);
+    assert_eq!(
+        keys.change_passphrase(Opener::Passphrase(&other()), &passphrase(), CHEAP).unwrap_err().kind,
+        ErrorKind::Usage
+    );
     keys.change_passphrase(Opener::Passphrase(&passphrase()), &other(), CHEAP).unwrap();
     repo.store_key_file(&keys).unwrap();
     let repo = Repository::open(&url).unwrap();

@@ -41,7 +41,8 @@ fn beside_by_default_and_over_it_only_by_name() {
         sleeper.env(k, v.expose());
     }
     let mut sleeper = sleeper.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
-    let done = json(d, &url, 0, &["backup", "restore", "latest", "--into", "rest1", "--overwrite", "--confirm", "rest1"]);
+    let done =
+        json(d, &url, 0, &["backup", "restore", "latest", "--into", "rest1", "--overwrite", "--confirm", "rest1"]);
     assert!(!sleeper.wait().unwrap().success());
     let kept = done["restored"]["kept"].as_str().unwrap();
     assert_eq!(c.sql("rest1", "select count(*) from orders"), "3000");

@@ -47,7 +47,8 @@ impl Missing {
     /// # Errors
     /// Refused, naming all of it and each override.
     pub fn check(&self, request: &Request) -> Result<()> {
-        let roles = if request.create_roles || (request.no_owner && request.no_privileges) { &[][..] } else { &self.roles };
+        let roles =
+            if request.create_roles || (request.no_owner && request.no_privileges) { &[][..] } else { &self.roles };
         let mut lacking = Vec::new();
         for (what, names) in [("role", roles), ("extension", &self.extensions), ("collation", &self.collations)] {
             if !names.is_empty() {

@@ -31,10 +31,13 @@ impl Selection {
         let mut found: Vec<&TableRecord> = Vec::new();
         for name in &self.tables {
             let fits = |t: &&TableRecord| {
-                format!("{}.{}", t.schema, t.name) == *name || t.sql() == *name || (t.schema == "public" && t.name == *name)
+                format!("{}.{}", t.schema, t.name) == *name
+                    || t.sql() == *name
+                    || (t.schema == "public" && t.name == *name)
             };
             let table = inventory.tables.iter().find(fits).ok_or_else(|| {
-                let mut known: Vec<String> = inventory.tables.iter().map(|t| format!("{}.{}", t.schema, t.name)).collect();
+                let mut known: Vec<String> =
+                    inventory.tables.iter().map(|t| format!("{}.{}", t.schema, t.name)).collect();
                 known.truncate(20);
                 Error::usage(format!("no table {name:?} in the dump")).hint(format!("There are: {}", known.join(", ")))
             })?;
@@ -70,7 +73,8 @@ pub fn filter(list: &str, inventory: &Inventory, selected: &[&TableRecord]) -> (
         // `12; 1259 16389 TABLE DATA public t owner`: the dump's number, the catalog's and the object's, then what it is.
         let entry = line.split_once("; ").filter(|(id, _)| id.bytes().all(|b| b.is_ascii_digit()));
         let mut words = entry.map(|(_, rest)| rest.splitn(3, ' ')).into_iter().flatten();
-        let (_, oid, what) = (words.next(), words.next().and_then(|o| o.parse::<u32>().ok()), words.next().unwrap_or(""));
+        let (_, oid, what) =
+            (words.next(), words.next().and_then(|o| o.parse::<u32>().ok()), words.next().unwrap_or(""));
         let drop = if what.starts_with("TABLE DATA ") && !oid.is_some_and(|o| wanted.contains(&o)) {
             rows += 1;
             true
@@ -89,7 +93,9 @@ pub fn filter(list: &str, inventory: &Inventory, selected: &[&TableRecord]) -> (
         }
     }
     let mut left_out = Vec::new();
-    for (n, what) in [(rows, "tables' rows"), (keys, "foreign keys"), (others, "materialized views' rows or large objects")] {
+    for (n, what) in
+        [(rows, "tables' rows"), (keys, "foreign keys"), (others, "materialized views' rows or large objects")]
+    {
         if n > 0 {
             left_out.push(format!("{n} {what}"));
         }

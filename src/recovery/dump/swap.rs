@@ -36,7 +36,9 @@ pub async fn create(c: &mut PgConnection, name: &str, inventory: &Inventory) -> 
     );
     match (d.provider.as_str(), &d.locale) {
         ("i", Some(locale)) => sql.push_str(&format!(" LOCALE_PROVIDER icu ICU_LOCALE {}", quote_literal(locale))),
-        ("b", Some(locale)) => sql.push_str(&format!(" LOCALE_PROVIDER builtin BUILTIN_LOCALE {}", quote_literal(locale))),
+        ("b", Some(locale)) => {
+            sql.push_str(&format!(" LOCALE_PROVIDER builtin BUILTIN_LOCALE {}", quote_literal(locale)))
+        }
         _ => {}
     }
     run(c, &sql).await
