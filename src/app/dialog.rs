@@ -243,6 +243,16 @@ impl Dialog {
         Self { ask, fields, focus: 0, selected: 0, scroll: 0, problem: None }
     }
 
+    /// Preselects a severity, where the first field chooses one: what the plan or an earlier declaration says.
+    pub fn choose_severity(&mut self, level: Option<&str>) {
+        if !matches!(self.ask, Ask::Declare | Ask::Begin { .. }) {
+            return;
+        }
+        if let (Some(Field::Choice { at, .. }), Some(level)) = (self.fields.first_mut(), level) {
+            *at = SEVERITIES.iter().position(|(word, _)| *word == level).unwrap_or(0);
+        }
+    }
+
     /// Which keys work in it.
     pub fn context(&self) -> Context {
         match (&self.ask, self.fields.get(self.focus)) {

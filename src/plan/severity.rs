@@ -13,8 +13,9 @@ use super::words;
 pub struct Scale {
     /// Codes that a matrix or list explains with a level word: `p1` → 0 (critical).
     codes: Vec<(String, u8)>,
-    /// Whether a P0 occurs: then P1 is "high", else P1 is the top.
-    has_p0: bool,
+    /// Whether the scale begins at 1: some P2 to P5 occurs and no P0. Then P1 is the top. A P1 that stands alone is no scale
+    /// and means what it says.
+    from_one: bool,
     /// Whether the highest number is the worst (SEV4 worst).
     reversed: bool,
 }
@@ -31,7 +32,7 @@ impl Scale {
     /// Reads the document's scale from its headings, tables and lists.
     pub fn of(doc: &Doc) -> Self {
         let text = &doc.text.text;
-        let mut scale = Self { has_p0: text.contains("P0") || text.contains("p0"), ..Self::default() };
+        let mut scale = Self { from_one: !text.contains("P0") && !text.contains("p0") && has_lower(text), ..Self::default() };
         for section in &doc.sections {
             for node in &section.nodes {
                 match &node.kind {
@@ -126,11 +127,16 @@ impl Scale {
         let level = match normal.as_bytes().first() {
             Some(b's') if self.reversed => 4u8.saturating_sub(digit),
             Some(b's') => digit.saturating_sub(1),
-            _ if self.has_p0 => digit,
-            _ => digit.saturating_sub(1),
+            _ if self.from_one => digit.saturating_sub(1),
+            _ => digit,
         };
         level.min(3)
     }
+}
+
+/// Whether a word P2 to P5 occurs, in capitals: the lower levels of a scale.
+fn has_lower(text: &str) -> bool {
+    text.split(|c: char| !c.is_alphanumeric()).any(|w| matches!(w, "P2" | "P3" | "P4" | "P5"))
 }
 
 /// `SEV-1/2` → `sev1`: the highest of a range.

@@ -450,6 +450,17 @@ fn a_real_incident_is_declared_with_severity_and_impact() {
 }
 
 #[test]
+fn the_severity_of_the_plan_is_the_one_that_is_declared() {
+    let mut app = app(SIZE, 0);
+    let effects = press(&mut app, "j j D enter");
+    let severity = effects.iter().find_map(|e| match e {
+        Effect::Begin { scenario, severity, .. } => Some((scenario.as_str(), severity.as_str())),
+        _ => None,
+    });
+    assert_eq!(severity, Some(("someone-deleted-the-wrong-thing", "P1")));
+}
+
+#[test]
 fn nothing_is_dirty_when_nothing_changed() {
     let mut app = app(SIZE, 0);
     app.dirty = false;

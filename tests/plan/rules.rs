@@ -186,8 +186,13 @@ fn severity_through_the_documents_own_scale() {
     assert_eq!(level(&scenario("#### Severity: SEV1 (Critical)")).as_deref(), Some("P0"));
     assert_eq!(level(&scenario("| Severity | High |\n|---|---|\n| RTO | 1h |")).as_deref(), Some("P1"));
     assert_eq!(level(&scenario("")), None);
-    // P1 is the top when no P0 exists, else the second.
-    assert_eq!(level(&scenario("**Priority:** P1")).as_deref(), Some("P0"));
+    // P1 is the top of a scale that begins with it, else the second; alone it means what it says.
+    assert_eq!(level(&scenario("**Severity:** P1")).as_deref(), Some("P1"));
+    assert_eq!(level(&scenario("**Priority:** P1")).as_deref(), Some("P1"));
+    assert_eq!(
+        level(&format!("{}\n## Levels\n\n- P1: now\n- P2: today\n", scenario("**Priority:** P1"))).as_deref(),
+        Some("P0")
+    );
     assert_eq!(
         level(&format!("{}\n## Levels\n\n- **P0**: worst\n", scenario("**Priority:** P1"))).as_deref(),
         Some("P1")

@@ -13,12 +13,15 @@ pub(super) fn command(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
             let Some(row) = selected(app) else { return };
             let file = row.file.clone();
             let (scenario, title) = (row.scenario.slug.clone(), row.scenario.title.clone());
+            let severity = row.scenario.severity.as_ref().map(|s| s.level.clone());
             let ask = if cmd == Cmd::Drill {
                 Ask::Drill { file, scenario, title }
             } else {
                 Ask::Begin { file, scenario, title }
             };
-            app.dialogs.push(Dialog::new(ask));
+            let mut dialog = Dialog::new(ask);
+            dialog.choose_severity(severity.as_deref());
+            app.dialogs.push(dialog);
         }
         Cmd::Copy => incident::copy(app, out),
         Cmd::Link => super::reference::links(app, out),

@@ -5,7 +5,7 @@ use crate::model::RunId;
 use crate::model::plan::Risk;
 
 use super::super::command::Cmd;
-use super::super::dialog::{Ask, Dialog, Field, SEVERITIES};
+use super::super::dialog::{Ask, Dialog, Field};
 use super::super::{App, Effect, IncidentUi, Pane, Preview, Screen, StepsUi, Tone};
 use super::{motion, reference};
 use crate::action::runnable;
@@ -78,9 +78,7 @@ fn steps(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
             let severity = app.incident.as_ref().and_then(|i| i.data.state.severity.clone());
             let impact = app.incident.as_ref().and_then(|i| i.data.state.impact.clone());
             let mut dialog = Dialog::new(Ask::Declare);
-            if let (Some(Field::Choice { at, .. }), Some(s)) = (dialog.fields.first_mut(), severity) {
-                *at = SEVERITIES.iter().position(|(word, _)| *word == s).unwrap_or(0);
-            }
+            dialog.choose_severity(severity.as_deref());
             if let Some(impact) = impact {
                 dialog.fields[1] = Field::text("Impact began", "now", &impact.at.date_hms());
                 dialog.fields[2] = Field::text("Known from", "first alert, first report", &impact.source);
