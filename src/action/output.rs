@@ -261,14 +261,21 @@ impl OutputLog {
         CleanText::text(&lines.join("\n"))
     }
 
+    /// Why not all of the output could be kept, when the disk did not take it. A log cut at its limit is not meant.
+    pub fn lost(&self) -> Option<String> {
+        self.lock().broken.clone()
+    }
+
     /// Writes what is left, makes the file durable and says what it holds. Nothing is written afterwards.
     pub fn seal(&self) -> OutputSeal {
         let mut i = self.lock();
         i.finish();
-        if let Some(why) = i.broken.take() {
+        if let Err(e) = i.file.sync_all() {
+            i.broken.get_or_insert_with(|| e.to_string());
+        }
+        if let Some(why) = &i.broken {
             tracing::warn!(file = %self.path.display(), why, "output could not be kept");
         }
-        let _ = i.file.sync_all();
         let hash: String = i.sha.clone().finalize().iter().map(|b| format!("{b:02x}")).collect();
         OutputSeal { bytes: i.bytes, lines: i.lines, dropped_lines: i.dropped, sha256: Some(Digest::new(hash)) }
     }

@@ -7,7 +7,7 @@ use clap::{Args as _, Command};
 use futures::future::BoxFuture;
 
 use super::contain::service_command;
-use super::target::{Follow, blocking, database_name, expected, parse_args, seen, shadow, unlock};
+use super::target::{Follow, blocking, database_name, expected, is_recovered, parse_args, recovered, seen, shadow, unlock};
 use super::{Action, Ctx, Done, Preview, Spec, reach};
 use crate::error::{Error, Result};
 use crate::model::event::Event;
@@ -18,9 +18,12 @@ use crate::postgres::{Database, identity};
 use crate::recovery::archived::archive_now;
 use crate::recovery::health::wait_healthy;
 use crate::recovery::promote::{
-    Fenced, already_fenced, collation_mismatches, fence, local_instance, prepared, promote, source_settings,
+    Fenced, Inheritance, NewPrimary, already_fenced, collation_mismatches, fence, local_instance, prepared, promote,
+    source_settings,
 };
+use crate::recovery::sequences::{self, Marks};
 use crate::recovery::shadow::Shadow;
+use crate::recovery::takeover::{self, Front};
 
 /// How long a command that switches the service may take.
 const COMMAND_LIMIT: Duration = Duration::from_secs(300);
@@ -39,6 +42,9 @@ struct Args {
     /// Promote although text sorts by another version here than where the indexes were built: say why
     #[arg(long, value_name = "REASON")]
     accept_collation: Option<String>,
+    /// Leave the recovered instance on its own socket instead of the address the damaged one listened on
+    #[arg(long)]
+    own_address: bool,
     /// How long health must be good before the service counts as restored
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "3s")]
     good_for: Duration,
@@ -64,25 +70,40 @@ impl Action for Promote {
         Box::pin(async move {
             let args: Args = parse_args(self.arguments(), args)?;
             let s = shadow(ctx, args.shadow.as_deref())?;
-            let at = s.database(&database_name(ctx))?;
+            let (at, in_place) = recovered(ctx, &s).await?;
             let there = look_at_shadow(ctx, &at, &args).await?;
+            if in_place {
+                let lines = vec![format!("{at} is promoted already; what is left to do is done")];
+                return Ok(Preview { lines, target: Some(there), facts: Vec::new() });
+            }
             let mut lines = Vec::new();
             let mut facts = vec![Event::TargetSeen { role: "shadow".into(), identity: there.clone() }];
             let mut target = there;
             match seen(ctx, &reach::source(ctx)?).await {
-                Ok((_, id)) => {
-                    lines.push(match local_instance(&id) {
+                Ok((mut c, id)) => {
+                    match local_instance(&id) {
                         Some(i) => {
-                            format!("stops the damaged server on {} and keeps its files", i.layout.data.display())
+                            let kept = i.layout.data.display();
+                            lines.push(format!("stops the damaged server on {kept} and keeps its files"));
+                            if !args.own_address
+                                && let Some(front) = takeover::front(&mut c).await?
+                            {
+                                let to = format!("{}, port {}", front.listen, front.port);
+                                lines.push(format!("takes its place at {to}, with its rules, keys and settings"));
+                            }
                         }
-                        None => format!("makes {} read-only, closes it and ends its sessions", reach::source(ctx)?),
-                    });
+                        None => {
+                            lines.push(format!("makes {} read-only, closes it and ends its sessions", reach::source(ctx)?));
+                            lines.push("it runs elsewhere: its address stays with it, clients must be pointed here".into());
+                        }
+                    }
                     facts.push(Event::TargetSeen { role: "source".into(), identity: id.clone() });
                     target = id;
                 }
                 Err(e) => lines.push(format!("the damaged server does not answer: {}", e.why)),
             }
             lines.push(format!("promotes {at}, which stands before {} at {}", s.target, s.reached_lsn));
+            lines.push("sets its sequences past those of the damaged cluster".into());
             lines.push("archives into the same repository, on a new timeline".into());
             if ctx.settings.service.switch.is_empty() {
                 lines.push("no command is configured that switches the service: switch it yourself".into());
@@ -115,8 +136,9 @@ async fn look_at_shadow(ctx: &Ctx, at: &Database, args: &Args) -> Result<Identit
 
 async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     let s = shadow(ctx, args.shadow.as_deref())?;
+    let source = reach::source(ctx)?;
     let name = database_name(ctx);
-    let at = s.database(&name)?;
+    let (at, in_place) = recovered(ctx, &s).await?;
     let there = look_at_shadow(ctx, &at, args).await?;
     let mut facts = Vec::new();
     for (gate, reason) in [("collation", &args.accept_collation), ("fence", &args.source_is_fenced)] {
@@ -127,16 +149,47 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     let work = ctx.clone();
     let (unlocked, url) = blocking(move || unlock(&work)).await?;
 
-    let (fenced, settings) = fence_source(ctx, args, &there, &s).await?;
-    ctx.out.line(&format!("fenced: {}", fenced.how));
-    let new = promote(&s, &name, &there.system_identifier, &unlocked, &url, &settings).await?;
+    let (fenced, new) = if in_place {
+        // An earlier promotion came that far and was broken off.
+        let fenced = down_already(ctx, args, &s)?;
+        (fenced, NewPrimary { database: at, identity: there, sequences: None, notes: Vec::new() })
+    } else {
+        let (fenced, inheritance) = fence_source(ctx, args, &there, &s).await?;
+        ctx.out.line(&format!("fenced: {}", fenced.how));
+        let new = promote(&s, &name, &there.system_identifier, &unlocked, &url, &inheritance).await?;
+        (fenced, new)
+    };
     ctx.out.line(&format!("promoted: timeline {}, archiving into {url}", new.identity.timeline));
+    let mut left = new.notes.clone();
+    let taken = in_place || (new.identity.host == source.host() && new.identity.port == source.port());
+    match &new.sequences {
+        Some(a) => {
+            for moved in &a.moved {
+                ctx.out.line(&format!("sequence {moved}: past what the damaged cluster gave out"));
+            }
+            left.extend(a.left.iter().map(|l| format!("see that no id is given out twice: {l}")));
+        }
+        None if in_place => {}
+        None => left.push("see that no id is given out twice: nobody knows where the damaged cluster's sequences stood".into()),
+    }
     facts.push(Event::TargetSeen { role: "source".into(), identity: new.identity.clone() });
     facts.push(Event::Promoted { identity: new.identity.clone(), kept: fenced.kept.clone() });
 
-    let mut left = Vec::new();
     if ctx.settings.service.switch.is_empty() {
-        left.push(format!("point the service at {}", new.database.url()));
+        if taken {
+            ctx.out.line(&format!("it answers where the damaged one did: {}", new.database.url()));
+        } else {
+            left.push(format!("point the service at {}", new.database.url()));
+        }
+        if !taken && !source.is_socket() && !args.own_address {
+            let conf = s.instance()?.layout.config;
+            left.push(format!(
+                "it listens on a socket only: before clients of other machines can use it, set listen_addresses in {0} and \
+                 their rules in {1}, and restart it",
+                conf.join("postgresql.conf").display(),
+                conf.join("pg_hba.conf").display()
+            ));
+        }
     } else {
         service_command(ctx, &filled(&ctx.settings.service.switch, &new.database), COMMAND_LIMIT)
             .await
@@ -193,9 +246,15 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     Ok(done.json(json))
 }
 
-/// Fences the source on the connection that sees who it is; takes its settings first.
-async fn fence_source(ctx: &Ctx, args: &Args, there: &Identity, s: &Shadow) -> Result<(Fenced, Vec<(String, String)>)> {
+/// Fences the source on the connection that sees who it is; learns first what its successor takes over.
+async fn fence_source(ctx: &Ctx, args: &Args, there: &Identity, s: &Shadow) -> Result<(Fenced, Inheritance)> {
     let source = reach::source(ctx)?;
+    let wanted = |front: Option<Front>| front.filter(|_| !args.own_address).map(|f| (f, source.clone()));
+    let before = || Inheritance {
+        settings: s.source_settings.clone(),
+        marks: Marks::load(&s.root),
+        place: wanted(s.source_front.clone()),
+    };
     match seen(ctx, &source).await {
         Ok((mut c, id)) => {
             if id.system_identifier != there.system_identifier {
@@ -203,19 +262,32 @@ async fn fence_source(ctx: &Ctx, args: &Args, there: &Identity, s: &Shadow) -> R
                     .why(format!("the recovered instance is {}", there.system_identifier))
                     .hint("nothing was touched"));
             }
-            let own = s.instance()?.layout.data.display().to_string();
-            if id.data_directory.as_deref() == Some(own.as_str()) {
-                return Err(Error::refused("the configured database is the recovered instance itself")
-                    .hint("nothing was touched"));
-            }
             let settings = source_settings(&mut c).await?;
+            // Only a server that we stop leaves its place.
+            let place = match local_instance(&id) {
+                Some(_) if !args.own_address => wanted(takeover::front(&mut c).await?),
+                _ => None,
+            };
             drop(c);
-            Ok((fence(&source, &id).await?, settings))
+            let marks = match sequences::read(&source).await {
+                Ok(marks) => {
+                    for unread in &marks.unread {
+                        ctx.out.line(&format!("its sequences are not known: {unread}"));
+                    }
+                    marks.save(&s.root, s.user()?.as_ref())?;
+                    Some(marks)
+                }
+                Err(e) => {
+                    ctx.out.line(&format!("where the sequences stand cannot be read now: {e}"));
+                    Marks::load(&s.root)
+                }
+            };
+            Ok((fence(&source, &id).await?, Inheritance { settings, marks, place }))
         }
         Err(e) if e.kind == crate::error::ErrorKind::Refused => Err(e),
         Err(e) => {
             if let Some(fenced) = fenced_before(ctx, &source, there).await {
-                return Ok((fenced, s.source_settings.clone()));
+                return Ok((fenced, before()));
             }
             match &args.source_is_fenced {
                 Some(reason) => Ok((
@@ -223,7 +295,7 @@ async fn fence_source(ctx: &Ctx, args: &Args, there: &Identity, s: &Shadow) -> R
                         how: format!("said by a person: {reason}"),
                         kept: format!("{}:{}", source.host(), source.port()),
                     },
-                    s.source_settings.clone(),
+                    before(),
                 )),
                 None => Err(Error::refused(
                     "the damaged server does not answer, so it cannot be proved that it takes no writes",
@@ -232,6 +304,26 @@ async fn fence_source(ctx: &Ctx, args: &Args, there: &Identity, s: &Shadow) -> R
                 .hint("make sure that it is down and stays down, then promote with --source-is-fenced REASON")),
             }
         }
+    }
+}
+
+/// The damaged server, when its successor answers in its place already: it must be down, by what was last seen of it.
+fn down_already(ctx: &Ctx, args: &Args, s: &Shadow) -> Result<Fenced> {
+    let last = ctx.incident.as_ref().and_then(|i| i.facts.source.as_ref()).map(|(id, _)| id);
+    let instance = last.filter(|id| !is_recovered(s, id)).and_then(local_instance);
+    match (instance, &args.source_is_fenced) {
+        (Some(i), _) if !i.is_running() => {
+            let kept = i.layout.data.display().to_string();
+            Ok(Fenced { how: format!("server on {kept} is down, its successor answers in its place"), kept })
+        }
+        (Some(i), _) => Err(Error::target(format!("the damaged server on {} runs", i.layout.data.display()))
+            .why("its successor answers in its place")
+            .hint("stop it and what supervises it (systemctl stop postgresql), then promote again")),
+        (None, Some(reason)) => {
+            Ok(Fenced { how: format!("said by a person: {reason}"), kept: "not known to this incident".into() })
+        }
+        (None, None) => Err(Error::refused("the recovered instance is in service already, and nothing is known of the damaged one")
+            .hint("make sure that it is down and stays down, then promote with --source-is-fenced REASON")),
     }
 }
 

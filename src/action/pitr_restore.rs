@@ -18,9 +18,10 @@ use crate::model::plan::Risk;
 use crate::model::target::{Identity, RecoveryTarget};
 use crate::postgres::identity;
 use crate::recovery::locate::group_of;
-use crate::recovery::promote::source_settings as settings_of;
+use crate::recovery::promote::{local_instance, source_settings as settings_of};
 use crate::recovery::range::{Ask, Route, route};
 use crate::recovery::shadow::{Request, build};
+use crate::recovery::{sequences, takeover};
 
 /// The action `pitr restore`.
 pub struct Restore;
@@ -163,7 +164,7 @@ async fn suspects(ctx: &Ctx, to: &RecoveryTarget, source: Option<&Identity>) -> 
 
 async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     let to = parse_target(&args.to)?;
-    let live = match reach::source(ctx) {
+    let mut live = match reach::source(ctx) {
         Ok(at) => match seen(ctx, &at).await {
             Ok(found) => Some(found),
             // Another database than expected is a reason to stop; one that is gone is the reason to recover.
@@ -175,6 +176,15 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
         },
         Err(_) => None,
     };
+    let mut front = None;
+    let mut marks = None;
+    if let Some((c, id)) = &mut live {
+        // For the day the source is gone when its successor takes its place. Whoever may not see it can recover all the same.
+        if local_instance(id).is_some() {
+            front = takeover::front(c).await.ok().flatten();
+        }
+        marks = sequences::read(&reach::source(ctx)?).await.ok();
+    }
     let (role, id, source_settings) = match live {
         // A role that may not read all settings can recover all the same.
         Some((mut c, id)) => (superuser(&mut c).await?, Some(id), settings_of(&mut c).await.unwrap_or_default()),
@@ -205,8 +215,12 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
         suspects,
         ignore_space: args.ignore_space,
         source_settings,
+        source_front: front,
     };
     let shadow = build(&request, &unlocked, &*follow, &ctx.cancel).await?;
+    if let Some(marks) = marks {
+        marks.save(&shadow.root, shadow.user()?.as_ref())?;
+    }
     let instance = shadow.instance()?;
     let at = instance.database(&database_name(ctx));
     let mut c = at.connect().await?;

@@ -7,7 +7,7 @@ use clap::{Args as _, Command};
 use futures::future::BoxFuture;
 
 use super::pitr_verify::{loss_text, measured};
-use super::target::{Follow, blocking, database_name, instances_dir, parse_args, seen, shadow};
+use super::target::{Follow, blocking, database_name, instances_dir, is_recovered, parse_args, seen, shadow};
 use super::{Action, Ctx, Done, Preview, Spec, reach};
 use crate::error::{Error, Result};
 use crate::model::event::Event;
@@ -91,6 +91,8 @@ async fn open(ctx: &Ctx, args: &Args, s: &Shadow) -> Result<Opened> {
     let at = reach::source(ctx)?;
     let live = seen(ctx, &at).await;
     match live {
+        // The recovered instance may have taken the place of the damaged one.
+        Ok((_, id)) if is_recovered(s, &id) => {}
         Ok(_) => return Ok(Opened { at, ours: None }),
         Err(e) if e.kind == crate::error::ErrorKind::Refused => return Err(e),
         Err(_) => {}

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args as _, Command};
 use futures::future::BoxFuture;
 
-use super::target::{Follow, database_name, parse_args, shadow};
+use super::target::{Follow, database_name, parse_args, recovered, shadow};
 use super::{Action, Ctx, Done, Preview, Spec, reach};
 use crate::error::{Error, Result};
 use crate::model::event::{Event, Verdict};
@@ -14,6 +14,7 @@ use crate::model::parse_duration;
 use crate::model::plan::Risk;
 use crate::postgres::Database;
 use crate::recovery::loss::{Later, measure};
+use crate::recovery::sequences::{self, Marks};
 use crate::recovery::shadow::Shadow;
 use crate::recovery::verify::{self, VerifyOptions};
 
@@ -57,11 +58,17 @@ impl Action for Verify {
 
 async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     let s = shadow(ctx, args.shadow.as_deref())?;
-    let at = s.database(&database_name(ctx))?;
+    let (at, in_place) = recovered(ctx, &s).await?;
     let source = match reach::source(ctx) {
-        Ok(d) => d.connect().await.is_ok().then_some(d),
-        Err(_) => None,
+        Ok(d) if !in_place => d.connect().await.is_ok().then_some(d),
+        _ => None,
     };
+    // Where the sequences of the damaged cluster stand, as long as it can be asked.
+    if let Some(source) = &source
+        && let Ok(marks) = sequences::read(source).await
+    {
+        marks.save(&s.root, s.user()?.as_ref())?;
+    }
     let follow = Follow::new(ctx);
     let options = VerifyOptions {
         shadow: at.clone(),
@@ -69,7 +76,11 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
         suspects: s.suspects.clone(),
         statement_timeout: args.statement_timeout,
     };
-    let checks = verify::verify(&options, &*follow, &ctx.cancel).await?;
+    let mut checks = verify::verify(&options, &*follow, &ctx.cancel).await?;
+    let mut c = verify::open(&at, args.statement_timeout).await?;
+    let ids = sequences::check(&mut c, &database_name(ctx), Marks::load(&s.root).as_ref()).await?;
+    ctx.out.line(&verify::line(&ids));
+    checks.push(ids);
     let passed = verify::passed(&checks);
     let count = |v: Verdict| checks.iter().filter(|c| c.verdict == v).count();
     let mut summary = format!("{} checks passed", count(Verdict::Passed));

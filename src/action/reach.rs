@@ -17,6 +17,7 @@ use crate::recovery::{Phase, Watch};
 pub fn database(ctx: &Ctx) -> Result<Database> {
     let source = source(ctx)?;
     Ok(match ctx.incident.as_ref().and_then(|s| s.facts.promoted.as_ref()) {
+        Some((identity, ..)) if identity.host == source.host() && identity.port == source.port() => source,
         Some((identity, ..)) => source.moved_to(std::path::Path::new(&identity.host), identity.port),
         None => source,
     })

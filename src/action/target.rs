@@ -116,6 +116,27 @@ pub fn shadow(ctx: &Ctx, named: Option<&Path>) -> Result<Shadow> {
     Shadow::load(&root)
 }
 
+/// Whether this is the recovered instance itself: after a promotion it may answer where the damaged one did.
+pub fn is_recovered(s: &Shadow, id: &Identity) -> bool {
+    id.data_directory.as_deref().is_some_and(|d| Path::new(d) == s.root.join("data"))
+}
+
+/// Where the recovered instance answers: on its own socket, or, once it took the source's place, where the source did. The
+/// second says whether it is in that place.
+///
+/// # Errors
+/// Its programs or user are gone, or another database answers than expected.
+pub async fn recovered(ctx: &Ctx, s: &Shadow) -> Result<(Database, bool)> {
+    if let Ok(source) = reach::source(ctx) {
+        match seen(ctx, &source).await {
+            Ok((_, id)) if is_recovered(s, &id) => return Ok((source, true)),
+            Err(e) if e.kind == crate::error::ErrorKind::Refused => return Err(e),
+            _ => {}
+        }
+    }
+    Ok((s.database(&database_name(ctx))?, false))
+}
+
 /// Name of the database that is recovered.
 pub fn database_name(ctx: &Ctx) -> String {
     ctx.settings.database.as_ref().map_or_else(|| "postgres".to_string(), |d| d.database.clone())

@@ -12,8 +12,11 @@ use crate::error::{Error, Result};
 
 /// How long a process gets to end after each signal.
 const GRACE: Duration = Duration::from_secs(5);
-/// A scratch directory without facts is a drill still being made, or one that crashed then; older than this it crashed.
-const HALF_MADE: Duration = Duration::from_secs(600);
+/// How often a guard tries.
+const GUARD_TRIES: u32 = 60;
+/// A directory that did not even get its name or has no lock any more is a drill that begins or ends this very moment, or one
+/// that crashed then: older than this it crashed. Nothing runs in it.
+const UNNAMED: Duration = Duration::from_secs(60);
 
 /// Removes a drill: the umpire, every server and every process in its scratch directory, and the directory. Blocks.
 ///
@@ -62,20 +65,46 @@ pub fn clean(places: &[PathBuf]) -> Vec<PathBuf> {
     for dir in places.iter().filter_map(|p| fs::read_dir(p).ok()).flatten().flatten().map(|e| e.path()) {
         let name = dir.file_name().and_then(|n| n.to_str()).unwrap_or_default();
         let id = name.strip_prefix(PREFIX).unwrap_or_default();
+        let (id, named) = match id.strip_suffix(scratch::NEW).and_then(|id| id.strip_suffix('.')) {
+            Some(id) => (id, false),
+            None => (id, true),
+        };
         if id.len() != 8 || !id.bytes().all(|b| b.is_ascii_hexdigit()) {
+            continue;
+        }
+        if !named || !scratch::has_lock(&dir) {
+            let old = age(&dir).is_some_and(|a| a > UNNAMED);
+            if old && ours(&dir) && fs::remove_dir_all(&dir).is_ok() {
+                cleaned.push(dir);
+            }
             continue;
         }
         // Held while clearing away, so that nobody joins it meanwhile.
         let Some(_dead) = Scratch::take_dead(&dir) else { continue };
-        let leftover = match scratch::read_facts(&dir) {
-            Ok(facts) => !facts.keep,
-            Err(_) => age(&dir).is_some_and(|a| a > HALF_MADE),
-        };
-        if leftover && remove(&dir).is_ok() {
+        // One without facts died while it was made.
+        if !scratch::read_facts(&dir).is_ok_and(|f| f.keep) && remove(&dir).is_ok() {
             cleaned.push(dir);
         }
     }
     cleaned
+}
+
+/// The life of a drill's guard: waits until nobody is alive in the scratch directory and removes what is left, whoever was
+/// killed when. Returns at once when it is removed in order.
+pub fn guard(dir: &Path) {
+    let Some(_dead) = Scratch::wait_dead(dir) else { return };
+    // What a killed set-up started may still be making files.
+    for _ in 0..GUARD_TRIES {
+        if remove(dir).is_ok() {
+            return;
+        }
+        std::thread::sleep(GRACE);
+    }
+}
+
+fn ours(dir: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    fs::symlink_metadata(dir).is_ok_and(|m| m.is_dir() && m.uid() == rustix::process::getuid().as_raw())
 }
 
 fn age(dir: &Path) -> Option<Duration> {

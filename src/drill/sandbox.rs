@@ -116,6 +116,10 @@ impl Sandbox {
         let need = NEED.0 + NEED.1 * u64::from(options.size);
         let alive = Scratch::make(&options.places, need, server_user.is_some())?;
         let dir = alive.dir().to_path_buf();
+        if !options.keep {
+            // From here on a killed set-up leaves nothing. What cannot be guarded is cleared away by the next drill.
+            let _ = umpire::spawn_guard(&options.executable, &dir);
+        }
         match fill(options, &alive, programs, server_user, say) {
             Ok((facts, health_url)) => Ok(Self { alive, facts, health_url, setup: begun.elapsed() }),
             Err(e) => {
@@ -309,6 +313,7 @@ fn fill(
         orphan_after_s: options.orphan_after.as_secs(),
         project_size_bytes: options.project_size_bytes,
         umpire: None,
+        maker: Some(ProcessId::own()),
     };
     alive.write_facts(&facts)?;
     say("starting the service and its traffic")?;

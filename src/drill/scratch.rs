@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! /tmp/bg-1f00c2a9/      mode 0711: the server's user passes through, nobody lists it
-//!   alive.lock           held (shared) by the console while it sets up and by the umpire for its whole life
+//!   alive.lock           held (shared) by the console while it sets up and by the umpire for its whole life; it is made and
+//!                        held before the directory gets its name, so a directory nobody holds is dead
+//!   opened               there is an incident: whoever comes back finds the drill
 //!   sandbox.json         what the drill is made of, no secret (see Facts)
 //!   passphrase           of the repository, 0600; generated for this drill and worth nothing outside it
 //!   bin/breakglass       copy of this program that the server's user can execute (archive_command)
@@ -26,6 +28,8 @@ use crate::model::{Secret, Time};
 
 /// How the names of scratch directories begin.
 pub const PREFIX: &str = "bg-";
+/// Extension of a directory that has no lock yet that is held.
+pub(super) const NEW: &str = "new";
 /// What lies deepest below a scratch directory and is a socket: the one of a recovered instance.
 const LONGEST_SOCKET: &str = "/i/20261120T140107Z-4711-shadow/sockets/.s.PGSQL.5432";
 
@@ -68,6 +72,9 @@ pub struct Facts {
     pub project_size_bytes: Option<u64>,
     /// The umpire, once it runs.
     pub umpire: Option<ProcessId>,
+    /// Who made it.
+    #[serde(default)]
+    pub maker: Option<ProcessId>,
 }
 
 fn first_scenario() -> String {
@@ -132,6 +139,24 @@ pub fn executable(scratch: &Path) -> PathBuf {
 fn lock_file(scratch: &Path) -> PathBuf {
     scratch.join("alive.lock")
 }
+/// Whether it has its lock. One without was killed before it got its name, or while it was removed.
+pub(super) fn has_lock(scratch: &Path) -> bool {
+    lock_file(scratch).exists()
+}
+fn opened_file(scratch: &Path) -> PathBuf {
+    scratch.join("opened")
+}
+/// Remembers that the drill has an incident, by which somebody may come back to it.
+///
+/// # Errors
+/// `State` when it cannot be written.
+pub fn note_opened(scratch: &Path) -> Result<()> {
+    put(&opened_file(scratch), b"")
+}
+/// Whether the drill has an incident.
+pub fn is_opened(scratch: &Path) -> bool {
+    opened_file(scratch).exists()
+}
 fn facts_file(scratch: &Path) -> PathBuf {
     scratch.join("sandbox.json")
 }
@@ -173,12 +198,17 @@ impl Scratch {
         let mut name = [0u8; 4];
         getrandom::fill(&mut name).state(what)?;
         let dir = place.join(format!("{PREFIX}{:08x}", u32::from_le_bytes(name)));
+        let new = dir.with_extension(NEW);
         // Fails when it exists: a directory somebody put there is never used.
-        fs::DirBuilder::new().mode(0o711).create(&dir).state(what)?;
-        fs::set_permissions(&dir, Permissions::from_mode(0o711)).state(what)?;
+        fs::DirBuilder::new().mode(0o711).create(&new).state(what)?;
+        fs::set_permissions(&new, Permissions::from_mode(0o711)).state(what)?;
         let alive =
-            fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(lock_file(&dir)).state(what)?;
+            fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(lock_file(&new)).state(what)?;
         alive.lock_shared().state(what)?;
+        if dir.exists() {
+            return Err(Error::state(what()).why("its name is taken"));
+        }
+        fs::rename(&new, &dir).state(what)?;
         Ok(Self { dir, _alive: alive })
     }
 
@@ -209,6 +239,22 @@ impl Scratch {
         let file = File::open(lock_file(dir)).ok()?;
         file.try_lock().ok()?;
         Some(file)
+    }
+
+    /// As [`Scratch::take_dead`], and waits for it: until everybody alive in it is gone. None when it is gone.
+    pub(super) fn wait_dead(dir: &Path) -> Option<File> {
+        let place = |dir: &Path| fs::symlink_metadata(dir).map(|m| (m.dev(), m.ino())).ok();
+        let file = File::open(lock_file(dir)).ok()?;
+        let ours = place(dir)?;
+        loop {
+            match file.lock() {
+                Ok(()) => break,
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(_) => return None,
+            }
+        }
+        // It may have been cleared away meanwhile, or half: whoever did so was killed, too.
+        (place(dir)? == ours).then_some(file)
     }
 
     /// The directory.

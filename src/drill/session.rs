@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::judge;
 use super::judge_release;
 use super::sandbox::Sandbox;
+use super::scratch;
 use super::server::Server;
 use crate::config::{Config, Secrets, Settings};
 use crate::error::{Error, Result};
@@ -99,6 +100,7 @@ pub fn open(store: &Store, sandbox: &Sandbox, exercise: &Exercise, alarm: &str) 
             bytes: facts.bytes,
         }],
     })?;
+    scratch::note_opened(sandbox.dir())?;
     let at = at.min(incident.now().time);
     incident.submit(Command::SetImpact { at, source: format!("alarm: {alarm}") })?;
     Ok(incident)

@@ -1,8 +1,9 @@
 //! The umpire: one detached process that owns service, traffic and injector, and the secret of the drill.
 //!
 //! It is started by the console but does not belong to it: it has a session of its own, an empty environment, and goes on
-//! when the console is killed. It ends when it is told to, when its scratch directory is gone, or when nobody has asked it
-//! anything for hours; in the last case it clears the drill away.
+//! when the console is killed. It ends when it is told to, when its scratch directory is gone, when who made it died before
+//! there was an incident to come back to, or when nobody has asked it anything for hours; in the last two cases it clears the
+//! drill away.
 
 use std::ffi::OsString;
 use std::fs;
@@ -64,6 +65,15 @@ struct Umpire {
 /// What the umpire said when it could not start.
 pub fn spawn(program: &Path, dir: &Path) -> Result<u32> {
     let args: Vec<OsString> = ["sandbox".into(), "--dir".into(), dir.into(), "serve".into()].into();
+    detach::spawn_detached_clean(program, &args, READY)
+}
+
+/// Starts the guard of a scratch directory (see [`leftovers::guard`]) and returns when it watches.
+///
+/// # Errors
+/// It could not be started.
+pub fn spawn_guard(program: &Path, dir: &Path) -> Result<u32> {
+    let args: Vec<OsString> = ["sandbox".into(), "--dir".into(), dir.into(), "guard".into()].into();
     detach::spawn_detached_clean(program, &args, READY)
 }
 
@@ -176,7 +186,7 @@ async fn run(begun: Begun, facts: &Facts) -> bool {
     let orphaned = tokio::select! {
         () = umpire.end.notified() => false,
         _ = terminated => false,
-        orphaned = watch(&umpire, Duration::from_secs(facts.orphan_after_s)) => orphaned,
+        orphaned = watch(&umpire, facts) => orphaned,
     };
     umpire.traffic.stop();
     if let Some(front) = &umpire.front {
@@ -189,8 +199,10 @@ async fn run(begun: Begun, facts: &Facts) -> bool {
     orphaned
 }
 
-/// Ends with false when the scratch directory is gone or another one is in its place, with true when nobody asks any more.
-async fn watch(umpire: &Umpire, limit: Duration) -> bool {
+/// Ends with false when the scratch directory is gone or another one is in its place, with true when nobody asks any more, or
+/// who made it died before there was an incident to come back to.
+async fn watch(umpire: &Umpire, facts: &Facts) -> bool {
+    let limit = Duration::from_secs(facts.orphan_after_s);
     let identity = |dir: &Path| fs::metadata(dir).map(|m| (m.dev(), m.ino())).ok();
     let ours = identity(&umpire.dir);
     loop {
@@ -200,7 +212,8 @@ async fn watch(umpire: &Umpire, limit: Duration) -> bool {
         }
         let quiet =
             umpire.started.elapsed().saturating_sub(Duration::from_millis(umpire.asked.load(Ordering::Relaxed)));
-        if quiet > limit {
+        let unopened = || !scratch::is_opened(&umpire.dir) && facts.maker.as_ref().is_some_and(|m| !m.is_alive());
+        if quiet > limit || unopened() {
             return true;
         }
     }
@@ -377,6 +390,8 @@ pub struct Args {
 pub enum What {
     /// Run the drill's service, traffic and faulty release
     Serve,
+    /// Clear the drill away when nobody is alive in it any more
+    Guard,
     /// Refuse orders, wait for those in flight, stop the release
     Contain,
     /// Take orders again
@@ -415,6 +430,11 @@ pub fn umpire_main(args: &Args) -> Result<String> {
     let control = Control::new(&args.dir);
     match &args.what {
         What::Serve => serve(&args.dir).map(|()| String::new()),
+        What::Guard => {
+            detach::detach()?.ready()?;
+            leftovers::guard(&args.dir);
+            Ok(String::new())
+        }
         What::Contain => control.contain().map(|()| "writes are off, the release is stopped".into()),
         What::Resume => control.maintenance(false).map(|()| "orders are taken again".into()),
         What::Switch { host, port, database } => {

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use sqlx::Row;
 use sqlx::postgres::PgConnection;
 
+use super::sequences::{Advanced, Marks, advance};
 use super::shadow::{Shadow, isolation, serve};
+use super::takeover::{Front, take};
 use crate::backup::repository::Unlocked;
 use crate::backup::wal::archive_command;
 use crate::error::{Context, Error, Result};
@@ -22,8 +24,9 @@ use crate::process::UnixUser;
 /// Longest time for a server to stop, start or promote.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// Settings of the source that must not come along: places, network, archiving, recovery, replication.
-const NOT_TAKEN: [&str; 34] = [
+/// Settings of the source that must not come along: places, archiving, recovery, replication; and those that
+/// [`super::takeover`] decides on.
+const NOT_TAKEN: [&str; 36] = [
     "archive_cleanup_command",
     "archive_command",
     "archive_library",
@@ -56,6 +59,8 @@ const NOT_TAKEN: [&str; 34] = [
     "ssl_key_file",
     "ssl_ca_file",
     "ssl_crl_file",
+    "ssl_dh_params_file",
+    "krb_server_keyfile",
     "default_transaction_read_only",
     "stats_temp_directory",
 ];
@@ -158,7 +163,14 @@ pub async fn fence(source: &Database, seen: &Identity) -> Result<Fenced> {
         let kept = i.layout.data.display().to_string();
         return Ok(Fenced { how: format!("server on {kept} stopped, its socket refuses connections"), kept });
     }
-    fence_remote(source).await
+    fence_remote(source).await.map_err(|e| {
+        e.hint("nothing was promoted")
+            .hint(
+                "fence it where it runs: stop the server there (systemctl stop postgresql), keep its files, see that \
+                 nothing starts it again",
+            )
+            .hint("then promote with --source-is-fenced REASON")
+    })
 }
 
 /// A source that was fenced before, by us or by a person: on this machine, not running, its address refused. None when that
@@ -233,6 +245,17 @@ async fn fence_remote(source: &Database) -> Result<Fenced> {
     })
 }
 
+/// What the new primary takes over.
+#[derive(Debug, Clone, Default)]
+pub struct Inheritance {
+    /// Settings of the source.
+    pub settings: Vec<(String, String)>,
+    /// Where its sequences stood, when known.
+    pub marks: Option<Marks>,
+    /// Its place in the network, and how its database is reached there; none to stay on its own socket.
+    pub place: Option<(Front, Database)>,
+}
+
 /// The promoted shadow.
 #[derive(Debug, Clone)]
 pub struct NewPrimary {
@@ -240,12 +263,17 @@ pub struct NewPrimary {
     pub database: Database,
     /// Who it is now.
     pub identity: Identity,
+    /// What was done about sequences; none when nobody knew where they stood.
+    pub sequences: Option<Advanced>,
+    /// What a person should know about what was taken over.
+    pub notes: Vec<String>,
 }
 
-/// Ends the shadow's recovery, on a new timeline, and restarts it as a primary that archives into the repository.
+/// Ends the shadow's recovery, on a new timeline, sets its sequences past the source's, and restarts it as a primary that
+/// archives into the repository, in the source's place if that is wanted.
 ///
-/// Only after [`fence`]. `settings` are those of the source. Whoever is refused here finds the shadow either still in
-/// recovery or promoted but isolated: both can be tried again.
+/// Only after [`fence`]. Whoever is refused here finds the shadow either still in recovery or promoted but isolated: both
+/// can be tried again.
 ///
 /// # Errors
 /// The shadow is another cluster than expected, does not promote, or does not come up.
@@ -255,9 +283,9 @@ pub async fn promote(
     expected_system: &str,
     unlocked: &Unlocked,
     repository_url: &str,
-    settings: &[(String, String)],
+    inheritance: &Inheritance,
 ) -> Result<NewPrimary> {
-    let instance = shadow.instance()?;
+    let mut instance = shadow.instance()?;
     let at = instance.database(name);
     // The server asks for the histories of later timelines, so as to choose a new one.
     let service = serve(&instance, unlocked)?;
@@ -280,17 +308,69 @@ pub async fn promote(
         return Err(Error::target("the shadow is still in recovery").why(instance.log_tail(4)));
     }
     let _ = <PgConnection as sqlx::Connection>::close(c).await;
+    // Now, because nobody but us can reach it.
+    let sequences = match &inheritance.marks {
+        Some(marks) => Some(advance(&at, marks).await?),
+        None => None,
+    };
     instance.stop(Stop::Fast, LIMIT)?;
     drop(service);
     mark_for_archive(&instance, seen.timeline)?;
-    instance.configure(&primary_settings(&instance, shadow, repository_url, settings)?, None)?;
-    instance.start(LIMIT)?;
-    let mut c = at.connect().await?;
-    let seen = identity(&mut c, &at).await?;
+    let own = primary_settings(&instance, shadow, repository_url, &inheritance.settings)?;
+    let Some((front, through)) = &inheritance.place else {
+        instance.configure(&own, None)?;
+        instance.start(LIMIT)?;
+        let identity = in_production(&instance, &at, None).await?;
+        return Ok(NewPrimary { database: at, identity, sequences, notes: Vec::new() });
+    };
+    let mut record = shadow.clone();
+    let moved = async {
+        let taken = take(front, &instance)?;
+        let mut all = own.clone();
+        all.retain(|(n, _)| !taken.settings.iter().any(|(t, _)| t == n));
+        all.extend(taken.settings);
+        let ours = instance.port;
+        instance.port = front.port;
+        // First the record: whoever comes after a crash must look for the server where it is.
+        record.port = Some(front.port);
+        record.save()?;
+        instance.configure(&all, None)?;
+        let up = match instance.start(LIMIT) {
+            Ok(()) => in_production(&instance, through, Some(&instance.layout.data)).await,
+            Err(e) => Err(e),
+        };
+        up.map(|identity| (identity, taken.notes)).inspect_err(|_| instance.port = ours)
+    }
+    .await;
+    match moved {
+        Ok((identity, notes)) => Ok(NewPrimary { database: through.clone(), identity, sequences, notes }),
+        Err(e) => {
+            // It must be reachable for whoever tries again.
+            let _ = instance.stop(Stop::Fast, LIMIT);
+            record.port = None;
+            record.save()?;
+            instance.configure(&own, None)?;
+            instance.start(LIMIT)?;
+            Err(e
+                .hint(format!("the recovered instance is promoted and stands on its own socket: {}", at.url()))
+                .hint("put right what is said here and promote again, or leave it there with --own-address"))
+        }
+    }
+}
+
+/// Who answers at `at`: must be the new primary, and on `data` if that is named.
+async fn in_production(instance: &Instance, at: &Database, data: Option<&Path>) -> Result<Identity> {
+    let mut c = at.connect().await.map_err(|e| e.why(format!("the server says: {}", instance.log_tail(3))))?;
+    let seen = identity(&mut c, at).await?;
     if seen.in_recovery || instance.state() != State::Ready {
         return Err(Error::target("the new primary did not come up").why(instance.log_tail(4)));
     }
-    Ok(NewPrimary { database: at, identity: seen })
+    match (data, &seen.data_directory) {
+        (Some(data), Some(there)) if Path::new(there) != data => {
+            Err(Error::target(format!("another server answers at {at}")).why(format!("it runs on {there:?}")))
+        }
+        _ => Ok(seen),
+    }
 }
 
 fn primary_settings(

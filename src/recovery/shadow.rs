@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::range::{Route, Stop as StopAt};
+use super::takeover::Front;
 use super::watch::{Phase, Watch, check_cancel};
 use crate::backup::base::{RestoreOptions, restore_base};
 use crate::backup::repository::Unlocked;
@@ -45,6 +46,8 @@ pub struct Request {
     pub ignore_space: bool,
     /// Settings of the source, for the day it is gone when the shadow takes its place.
     pub source_settings: Vec<(String, String)>,
+    /// How the source meets its clients, likewise.
+    pub source_front: Option<Front>,
 }
 
 /// A shadow as it was built; kept as `shadow.json` in its folder, so that later steps find it.
@@ -76,6 +79,12 @@ pub struct Shadow {
     /// Settings of the source as it was when this was built.
     #[serde(default)]
     pub source_settings: Vec<(String, String)>,
+    /// How the source met its clients then, when it listened on the network of this machine.
+    #[serde(default)]
+    pub source_front: Option<Front>,
+    /// Its port, once it took the source's.
+    #[serde(default)]
+    pub port: Option<u16>,
     /// Position reached.
     pub reached_lsn: String,
     /// Time of the last replayed commit.
@@ -135,6 +144,7 @@ impl Shadow {
         let programs = Programs::find(Some(&self.bin_dir), None)?;
         let mut i = Instance::new(programs, &self.root, self.user()?)?;
         i.superuser.clone_from(&self.superuser);
+        i.port = self.port.unwrap_or(i.port);
         Ok(i)
     }
 
@@ -202,6 +212,8 @@ pub async fn build(
         superuser: request.superuser.clone(),
         helper,
         source_settings: request.source_settings.clone(),
+        source_front: request.source_front.clone(),
+        port: None,
         reached_lsn: reached.lsn.to_string(),
         reached_time: reached.time,
         bytes,

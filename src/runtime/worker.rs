@@ -259,8 +259,11 @@ impl Worker {
             Some(out) => out.redact(text).to_string(),
             None => crate::model::CleanText::text(text).to_string(),
         };
-        let summary = shown(&done.summary);
+        let mut summary = shown(&done.summary);
         let output = out.as_ref().map(|o| o.seal()).unwrap_or_default();
+        if let Some(why) = out.as_ref().and_then(|o| o.lost()) {
+            summary.push_str(&format!("; its output could not be kept whole: {why}"));
+        }
         if let Some(status) = out.as_ref().and_then(|o| o.changed()) {
             write_progress(&self.run_dir, &status);
         }

@@ -7,4 +7,5 @@ mod partial;
 mod promote;
 mod shadow;
 pub mod shop;
+mod takeover;
 mod verify;

@@ -6,9 +6,10 @@ use std::time::Duration;
 use breakglass::postgres::connect::run;
 use breakglass::postgres::{Stop, identity};
 use breakglass::recovery::loss::{Later, measure};
-use breakglass::recovery::promote::{already_fenced, fence, open_kept, promote, source_settings};
+use breakglass::recovery::promote::{Inheritance, already_fenced, fence, open_kept, promote, source_settings};
 use breakglass::recovery::range::{Ask, range, route};
 use breakglass::recovery::salvage::salvage;
+use breakglass::recovery::sequences;
 use breakglass::recovery::shadow::{Request, build};
 use breakglass::recovery::verify;
 use breakglass::recovery::watch::Unwatched;
@@ -49,6 +50,7 @@ fn the_old_primary_is_down_before_the_new_one_is_up_and_nothing_good_is_forgotte
         suspects: suspects.clone(),
         ignore_space: false,
         source_settings: vec![],
+        source_front: None,
     };
     let shadow = block_on(build(&request, &a.unlocked, &Unwatched, &cancel)).unwrap();
     let sdb = shadow.database("postgres").unwrap();
@@ -75,23 +77,26 @@ fn the_old_primary_is_down_before_the_new_one_is_up_and_nothing_good_is_forgotte
         let seen = identity(&mut c, &db).await.unwrap();
         let settings = source_settings(&mut c).await.unwrap();
         drop(c);
+        let marks = Some(sequences::read(&db).await.unwrap());
+        let inheritance = Inheritance { settings, marks, place: None };
         let fenced = fence(&db, &seen).await.unwrap();
         assert!(db.connect_within(Duration::from_secs(2)).await.is_err(), "the old primary still answers");
         // At this instant nothing takes writes.
         let mut c = sdb.connect().await.unwrap();
         assert!(identity(&mut c, &sdb).await.unwrap().in_recovery);
         drop(c);
-        let other = promote(&shadow, "postgres", "1", &a.unlocked, &url, &settings).await.unwrap_err();
+        let other = promote(&shadow, "postgres", "1", &a.unlocked, &url, &inheritance).await.unwrap_err();
         assert_eq!(other.kind.exit_code(), 4, "another cluster than expected is refused: {other}");
-        (promote(&shadow, "postgres", &seen.system_identifier, &a.unlocked, &url, &settings).await.unwrap(), fenced)
+        (promote(&shadow, "postgres", &seen.system_identifier, &a.unlocked, &url, &inheritance).await.unwrap(), fenced)
     });
     assert!(!a.cluster.instance.is_running());
     assert_eq!(fenced.kept, a.cluster.instance.layout.data.display().to_string());
     assert_eq!((new.identity.timeline, new.identity.in_recovery), (2, false));
     let ask = |sql: &str| psql(&new.database, sql).unwrap();
     assert_eq!(
-        ask("insert into orders (customer_id, total_cents, address) values (1, 1, 'after') returning id > 1010"),
-        "t"
+        ask("insert into orders (customer_id, total_cents, address) values (1, 1, 'after') returning id > 1014"),
+        "t",
+        "ids that the damaged cluster gave out are not given out again"
     );
     assert_eq!(ask("select count(*) from orders where address = 'see invoice'"), "0");
     assert_eq!(ask("show work_mem"), "7MB", "the source's settings came along");

@@ -47,6 +47,7 @@ fn request(a: &Archived, name: &str, route: Route, suspects: Vec<u32>) -> Reques
         suspects,
         ignore_space: false,
         source_settings: vec![],
+        source_front: None,
     }
 }
 

@@ -4,6 +4,7 @@ mod carried;
 mod console;
 mod damage;
 mod flood;
+mod full_disk;
 mod output;
 mod restore;
 mod sql;

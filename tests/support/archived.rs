@@ -28,6 +28,11 @@ pub struct Archived {
 impl Archived {
     /// Starts one; segments are 1 MB.
     pub fn start(name: &str) -> Self {
+        Self::start_with(name, |_| Vec::new())
+    }
+
+    /// As [`Archived::start`], with settings that may name files, which are made in the folder that is given.
+    pub fn start_with(name: &str, more: impl FnOnce(&std::path::Path) -> Vec<(&'static str, String)>) -> Self {
         let room = Scratch::new(&format!("{name}-room"));
         let repository = room.path.join("repository");
         let url = repository.display().to_string();
@@ -39,7 +44,10 @@ impl Archived {
         let repo = Repository::init(&url, &Secret::new(PASSPHRASE), &options).unwrap();
         let unlocked = repo.unlock(&Secret::new(PASSPHRASE)).unwrap();
         let command = archive_command(std::path::Path::new(env!("CARGO_BIN_EXE_breakglass")), &url).unwrap();
-        let cluster = Cluster::create(name, &[("archive_mode", "on"), ("archive_command", &command)]);
+        let mut settings = vec![("archive_mode", "on".to_string()), ("archive_command", command)];
+        settings.extend(more(&room.path));
+        let settings: Vec<(&str, &str)> = settings.iter().map(|(n, v)| (*n, v.as_str())).collect();
+        let cluster = Cluster::create(name, &settings);
         // The cluster's file belongs to the server's user; the repository knows its cluster from the start.
         let control = breakglass::postgres::Control::read(
             &cluster.instance.programs,

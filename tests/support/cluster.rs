@@ -82,7 +82,10 @@ impl Cluster {
     /// As [`Cluster::start`] without the start. Segments of the log are 1 MB, so that tests fill some.
     pub fn create(name: &str, settings: &[(&str, &str)]) -> Self {
         let scratch = Scratch::new(name);
-        let instance = Instance::new(programs(), &scratch.path, server_user()).unwrap();
+        let mut instance = Instance::new(programs(), &scratch.path, server_user()).unwrap();
+        if let Some((_, port)) = settings.iter().find(|(name, _)| *name == "port") {
+            instance.port = port.parse().unwrap();
+        }
         instance.create(Some(1)).unwrap();
         let mut all: Vec<(String, String)> = [
             ("fsync", "off"),

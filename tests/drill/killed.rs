@@ -1,0 +1,61 @@
+//! A drill killed while its sandbox is made: nothing of it is left, and nobody has to do anything for that.
+//!
+//! Three parts of the set-up by default; `BREAKGLASS_SOAK=1` kills at fifty instants of all of them.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use super::sandbox::{Place, until};
+
+/// What the set-up says when it comes to a part of it.
+const PARTS: [&str; 5] = ["making", "taking", "starting", "loading", "ready"];
+
+/// Processes whose command line names the place or that are in it.
+fn processes(place: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        let cwd = std::fs::read_link(entry.path().join("cwd")).unwrap_or_default();
+        if line.contains(place.to_str().unwrap()) || cwd.starts_with(place) {
+            found.push(format!("{}: {line}", entry.path().display()));
+        }
+    }
+    found
+}
+
+#[test]
+fn a_set_up_killed_at_any_moment_leaves_nothing() {
+    let rounds = if std::env::var_os("BREAKGLASS_SOAK").is_some() { 50 } else { 3 };
+    for round in 0..rounds {
+        let part = PARTS[round % PARTS.len()];
+        let place = Place::new(&format!("killed{round}"));
+        let home = tempfile::tempdir().unwrap();
+        let mut drill = Command::new(env!("CARGO_BIN_EXE_breakglass"))
+            .args(["drill", "--unattended"])
+            .env("TMPDIR", &place.0)
+            .env("HOME", home.path())
+            .env("BREAKGLASS_HOME", home.path().join("state"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(drill.stderr.take().unwrap()).lines().map_while(Result::ok);
+        assert!(lines.any(|l| l.starts_with(part)), "{part} was not reached");
+        assert_eq!(std::fs::read_dir(&place.0).unwrap().count(), 1);
+        let mut random = [0u8; 2];
+        getrandom::fill(&mut random).unwrap();
+        // Once it is ready an incident will be opened, and then somebody may come back.
+        let most = if part == "ready" { 100 } else { 1500 };
+        let after = Duration::from_millis(u64::from(u16::from_le_bytes(random)) % most);
+        std::thread::sleep(after);
+        drill.kill().unwrap();
+        drill.wait().unwrap();
+        until(&format!("the end of a drill killed {after:?} after it said {part:?}"), || {
+            std::fs::read_dir(&place.0).unwrap().count() == 0 && processes(&place.0).is_empty()
+        });
+    }
+}
