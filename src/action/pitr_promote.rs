@@ -7,7 +7,9 @@ use clap::{Args as _, Command};
 use futures::future::BoxFuture;
 
 use super::contain::service_command;
-use super::target::{Follow, blocking, database_name, expected, is_recovered, parse_args, recovered, seen, shadow, unlock};
+use super::target::{
+    Follow, blocking, database_name, expected, is_recovered, parse_args, recovered, seen, shadow, unlock,
+};
 use super::{Action, Ctx, Done, Preview, Spec, reach};
 use crate::error::{Error, Result};
 use crate::model::event::Event;
@@ -93,8 +95,13 @@ impl Action for Promote {
                             }
                         }
                         None => {
-                            lines.push(format!("makes {} read-only, closes it and ends its sessions", reach::source(ctx)?));
-                            lines.push("it runs elsewhere: its address stays with it, clients must be pointed here".into());
+                            lines.push(format!(
+                                "makes {} read-only, closes it and ends its sessions",
+                                reach::source(ctx)?
+                            ));
+                            lines.push(
+                                "it runs elsewhere: its address stays with it, clients must be pointed here".into(),
+                            );
                         }
                     }
                     facts.push(Event::TargetSeen { role: "source".into(), identity: id.clone() });
@@ -170,7 +177,8 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
             left.extend(a.left.iter().map(|l| format!("see that no id is given out twice: {l}")));
         }
         None if in_place => {}
-        None => left.push("see that no id is given out twice: nobody knows where the damaged cluster's sequences stood".into()),
+        None => left
+            .push("see that no id is given out twice: nobody knows where the damaged cluster's sequences stood".into()),
     }
     facts.push(Event::TargetSeen { role: "source".into(), identity: new.identity.clone() });
     facts.push(Event::Promoted { identity: new.identity.clone(), kept: fenced.kept.clone() });
@@ -322,8 +330,10 @@ fn down_already(ctx: &Ctx, args: &Args, s: &Shadow) -> Result<Fenced> {
         (None, Some(reason)) => {
             Ok(Fenced { how: format!("said by a person: {reason}"), kept: "not known to this incident".into() })
         }
-        (None, None) => Err(Error::refused("the recovered instance is in service already, and nothing is known of the damaged one")
-            .hint("make sure that it is down and stays down, then promote with --source-is-fenced REASON")),
+        (None, None) => {
+            Err(Error::refused("the recovered instance is in service already, and nothing is known of the damaged one")
+                .hint("make sure that it is down and stays down, then promote with --source-is-fenced REASON"))
+        }
     }
 }
 

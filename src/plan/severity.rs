@@ -32,7 +32,8 @@ impl Scale {
     /// Reads the document's scale from its headings, tables and lists.
     pub fn of(doc: &Doc) -> Self {
         let text = &doc.text.text;
-        let mut scale = Self { from_one: !text.contains("P0") && !text.contains("p0") && has_lower(text), ..Self::default() };
+        let mut scale =
+            Self { from_one: !text.contains("P0") && !text.contains("p0") && has_lower(text), ..Self::default() };
         for section in &doc.sections {
             for node in &section.nodes {
                 match &node.kind {

@@ -62,9 +62,9 @@ impl Marks {
 /// The database that was named cannot be asked. Others are listed in [`Marks::unread`].
 pub async fn read(source: &Database) -> Result<Marks> {
     let mut c = source.connect().await?;
-    let sql = "SELECT datname::text FROM pg_catalog.pg_database WHERE datallowconn AND datname <> 'template0' ORDER BY 1";
-    let names: Vec<String> =
-        sqlx::query_scalar(sql).fetch_all(&mut c).await.map_err(|e| query_error(sql, &e))?;
+    let sql =
+        "SELECT datname::text FROM pg_catalog.pg_database WHERE datallowconn AND datname <> 'template0' ORDER BY 1";
+    let names: Vec<String> = sqlx::query_scalar(sql).fetch_all(&mut c).await.map_err(|e| query_error(sql, &e))?;
     let mut all = Marks::default();
     for name in names {
         let found = if name == source.name() {

@@ -59,7 +59,14 @@ pub struct Taken {
 pub async fn front(c: &mut PgConnection) -> Result<Option<Front>> {
     let sql = "SELECT name::text, setting FROM pg_catalog.pg_settings WHERE name = ANY($1)";
     let mut names: Vec<&str> = FILES.to_vec();
-    names.extend(["listen_addresses", "port", "unix_socket_directories", "unix_socket_permissions", "ssl", "data_directory"]);
+    names.extend([
+        "listen_addresses",
+        "port",
+        "unix_socket_directories",
+        "unix_socket_permissions",
+        "ssl",
+        "data_directory",
+    ]);
     let rows: Vec<(String, Option<String>)> =
         sqlx::query_as(sql).bind(&names).fetch_all(c).await.map_err(|e| query_error(sql, &e))?;
     let said = |name: &str| rows.iter().find(|(n, _)| n == name).and_then(|(_, v)| v.clone());
@@ -81,7 +88,12 @@ pub async fn front(c: &mut PgConnection) -> Result<Option<Front>> {
     let sockets = said("unix_socket_directories").unwrap_or_default();
     Ok(Some(Front {
         port: said("port").unwrap_or_default().parse().target(|| "cannot read the port of the source".into())?,
-        sockets: sockets.split(',').map(|s| s.trim().trim_matches('"')).filter(|s| s.starts_with('/')).map(PathBuf::from).collect(),
+        sockets: sockets
+            .split(',')
+            .map(|s| s.trim().trim_matches('"'))
+            .filter(|s| s.starts_with('/'))
+            .map(PathBuf::from)
+            .collect(),
         socket_mode: said("unix_socket_permissions").unwrap_or_else(|| "0777".into()),
         ssl: said("ssl").as_deref() == Some("on"),
         files: FILES.iter().filter_map(file).collect(),
@@ -123,7 +135,11 @@ pub fn take(front: &Front, instance: &Instance) -> Result<Taken> {
         let inside = path.starts_with(&front.data);
         let used = if !inside && may(instance, "-r", path) { path.clone() } else { copy(path, name, instance)? };
         if used != *path && matches!(name.as_str(), "hba_file" | "ident_file") && has_includes(&used) {
-            notes.push(format!("{} names other files: see that they are found from {}", path.display(), used.display()));
+            notes.push(format!(
+                "{} names other files: see that they are found from {}",
+                path.display(),
+                used.display()
+            ));
         }
         out.settings.push((name.clone(), used.display().to_string()));
     }

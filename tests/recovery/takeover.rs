@@ -35,7 +35,17 @@ impl Source {
             std::fs::create_dir(&etc).unwrap();
             std::fs::set_permissions(&etc, std::fs::Permissions::from_mode(0o755)).unwrap();
             let made = Command::new("openssl")
-                .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
+                .args([
+                    "req",
+                    "-x509",
+                    "-newkey",
+                    "ec",
+                    "-pkeyopt",
+                    "ec_paramgen_curve:prime256v1",
+                    "-nodes",
+                    "-days",
+                    "2",
+                ])
                 .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"])
                 .arg("-keyout")
                 .arg(etc.join("key"))
@@ -67,7 +77,10 @@ impl Source {
         a.cluster.sql("postgres", "alter system set ssl = on");
         a.cluster.sql("postgres", "select pg_reload_conf()");
         a.cluster.sql("postgres", "create database shop");
-        a.cluster.sql("shop", "create role app login password 'app-secret'; create role dba superuser login password 'dba-secret'");
+        a.cluster.sql(
+            "shop",
+            "create role app login password 'app-secret'; create role dba superuser login password 'dba-secret'",
+        );
         Self { a, etc, port }
     }
 
@@ -128,7 +141,10 @@ fn clients_find_the_recovered_database_where_the_damaged_one_was() {
     let xid = damage(&db, "id % 3 = 1 and id <= 1000");
     // More than a server jumps ahead by itself when it recovers (32): 1006 to 1045, to be salvaged.
     traffic(&db, 40);
-    script(&db, "select nextval('countdown') from generate_series(1, 9); insert into tickets (what) values ('a'), ('b');");
+    script(
+        &db,
+        "select nextval('countdown') from generate_series(1, 9); insert into tickets (what) values ('a'), ('b');",
+    );
     s.a.archive_now();
     // From here on nobody comes in but by the network.
     let closed = HBA.replace("local all postgres trust", "local all all reject");
@@ -168,13 +184,18 @@ fn clients_find_the_recovered_database_where_the_damaged_one_was() {
     assert!(e.contains("permission denied"), "{e}");
     let dba = |sql: &str| s.client("dba", "verify-ca", sql).unwrap();
     assert_eq!(dba("show work_mem"), "7MB");
-    assert_eq!(dba("show hba_file"), s.etc.join("pg_hba.conf").display().to_string(), "kept where people look after it");
+    assert_eq!(
+        dba("show hba_file"),
+        s.etc.join("pg_hba.conf").display().to_string(),
+        "kept where people look after it"
+    );
     assert_eq!(dba("show ssl_key_file"), root.join("conf/taken-ssl_key_file").display().to_string());
     assert_eq!(dba("show data_directory"), root.join("data").display().to_string());
     assert_eq!(dba("select pg_is_in_recovery() || ' ' || current_setting('archive_mode')"), "false on");
 
     // No number comes twice.
-    let new = app("insert into orders (customer_id, total_cents, address) values (1, 1, 'after') returning id").unwrap();
+    let new =
+        app("insert into orders (customer_id, total_cents, address) values (1, 1, 'after') returning id").unwrap();
     assert!(new.parse::<i64>().unwrap() > 1045, "{new}");
     assert!(dba("select nextval('countdown')").parse::<i64>().unwrap() < -9);
     assert!(dba("insert into tickets (what) values ('c') returning id").parse::<i64>().unwrap() > 2);
@@ -192,7 +213,11 @@ fn clients_find_the_recovered_database_where_the_damaged_one_was() {
     assert!(segment.starts_with("00000002"), "{segment}");
     let end = std::time::Instant::now() + LIMIT;
     while dba("select coalesce(last_archived_wal, '') from pg_stat_archiver") < segment {
-        assert!(std::time::Instant::now() < end, "not archived: {}", dba("select last_failed_wal from pg_stat_archiver"));
+        assert!(
+            std::time::Instant::now() < end,
+            "not archived: {}",
+            dba("select last_failed_wal from pg_stat_archiver")
+        );
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
 
@@ -233,7 +258,8 @@ fn a_place_that_cannot_be_taken_leaves_the_recovered_database_reachable() {
     assert_eq!(code, 3, "{said}");
     assert!(said.contains("promoted and stands on its own socket") && said.contains("--own-address"), "{said}");
     assert!(!s.a.cluster.instance.is_running(), "fenced all the same");
-    let args = ["pitr", "promote", "--shadow", &shadow, "--confirm", "shop", "--own-address", "--source-is-fenced", "stopped"];
+    let args =
+        ["pitr", "promote", "--shadow", &shadow, "--confirm", "shop", "--own-address", "--source-is-fenced", "stopped"];
     let (code, done, said) = s.breakglass(&args);
     assert_eq!(code, 0, "{said}");
     let to_do = done["to_do"].to_string();
