@@ -52,6 +52,7 @@ fn home(cmd: Cmd, app: &App) -> Option<String> {
         Cmd::Open if app.screen() == Screen::Home && app.home_selected().is_none() => {
             Some("nothing is selected".into())
         }
+        Cmd::Drill if app.busy.is_some() => app.busy.as_ref().map(|what| format!("still busy: {what}")),
         Cmd::Drill | Cmd::Declare if selected.is_none() => Some("select a scenario first".into()),
         Cmd::Drill if selected.is_some_and(|s| !s.rehearsable) => {
             Some("there is no sandbox for this scenario yet; it can be read and declared".into())

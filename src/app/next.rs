@@ -29,7 +29,7 @@ fn wait(text: impl Into<String>) -> Next {
 /// The next thing on the screen that is shown.
 pub fn obvious(app: &App) -> Next {
     if let Some(what) = &app.busy {
-        return wait(format!("nothing to do but wait: {what}"));
+        return wait(format!("wait: {what}"));
     }
     match app.screen() {
         Screen::Home => home(app),

@@ -449,3 +449,32 @@ fn a_run_is_known_by_its_number() {
     let mut app = with_incident((80, 24), 343, data);
     assert!(text(&render(&mut app)).contains(&format!("run {run}")));
 }
+
+#[test]
+fn what_is_to_be_ticked_is_in_sight() {
+    for size in [(80, 24), (60, 16)] {
+        let mut s = Story::open(Kind::Drill);
+        let run = s.run(1, "health", "breakglass health", Risk::Read, 3);
+        s.finish(run, 5, Outcome::Succeeded, "healthy", vec![]);
+        let look = |s: &Story| text(&render(&mut with_incident(size, 9, s.data())));
+        assert!(look(&s).contains("[ ] Two wrong"), "at {size:?}:\n{}", look(&s));
+        s.add(6, vec![Event::ItemTicked { step: StepId::new("s1"), item: 0, done: true }]);
+        assert!(look(&s).contains("[ ] Not explained"), "at {size:?}:\n{}", look(&s));
+        s.add(7, vec![Event::ItemTicked { step: StepId::new("s1"), item: 1, done: true }]);
+        assert!(look(&s).contains("[✓] Not explained"), "at {size:?}:\n{}", look(&s));
+    }
+}
+
+#[test]
+fn a_long_command_is_folded_between_words_and_nothing_is_lost() {
+    use breakglass::tui::view::canvas::fold;
+    let line = "breakglass pitr restore --to \"lsn:0/5A2F118\"   --into beside --label 'two  blanks'";
+    for columns in 1..100 {
+        let rows = fold(line, columns);
+        assert_eq!(rows.concat(), line, "at {columns}");
+        assert!(rows.iter().all(|r| r.trim_end().chars().count() <= columns.max(1)), "at {columns}: {rows:?}");
+    }
+    assert_eq!(fold(line, 43)[0], "breakglass pitr restore --to ");
+    assert_eq!(fold("", 10), [""]);
+    assert_eq!(fold("0123456789abc", 10), ["0123456789", "abc"]);
+}

@@ -138,7 +138,7 @@ pub(super) fn drill(driver: &Driver, file: String, slug: String) -> Result<()> {
         };
         let opened = (|| {
             sandbox.inject(release::Window::default())?;
-            busy("the shop is live; what is coming comes at a moment nobody knows");
+            busy("the shop is live; the alarm comes unannounced");
             let gone = || messages.is_closed();
             let alarm = wait_for_alarm(&sandbox, &gone)?;
             let incident = open(&world.store, &sandbox, &exercise, &alarm)?;

@@ -395,6 +395,25 @@ pub fn chop(line: &str, columns: usize) -> Vec<String> {
     rows
 }
 
+/// A line of code as rows: nothing is lost or added, and rows end behind a blank where one lies in their second half, so
+/// that words stay whole.
+pub fn fold(line: &str, columns: usize) -> Vec<String> {
+    let columns = columns.max(1);
+    let mut rows = Vec::new();
+    let mut rest = line;
+    loop {
+        let Some(row) = chop(rest, columns).into_iter().next().filter(|row| row.len() < rest.len()) else {
+            rows.push(rest.to_string());
+            return rows;
+        };
+        let blank = row.rfind(' ').map(|at| at + 1).filter(|at| width(&row[..*at]) * 2 > columns);
+        let at = if rest[row.len()..].starts_with(' ') { row.len() } else { blank.unwrap_or(row.len()) };
+        let (head, tail) = rest.split_at(at);
+        rows.push(head.to_string());
+        rest = tail;
+    }
+}
+
 /// Markdown as rows of plain text: paragraphs wrapped, list items with a hanging indent, tables as they are.
 pub fn prose(markdown: &str, columns: usize) -> Vec<String> {
     let mut out: Vec<String> = Vec::new();

@@ -4,6 +4,7 @@ use ratatui::layout::Rect;
 
 use crate::action::ProgressPhase;
 use crate::action::{blanks, runnable};
+use crate::app::command::Cmd;
 use crate::app::data::Incident;
 use crate::app::{App, IncidentUi, Pane, Shown, next, words};
 use crate::incident::{Run, RunStatus};
@@ -12,7 +13,7 @@ use crate::model::format_clock;
 use crate::model::plan::{Block, BlockRole, Risk, Step};
 use crate::tui::theme::Role;
 
-use super::canvas::{Canvas, Piece, bar, chop, p, prose, width, wrap};
+use super::canvas::{Canvas, Piece, bar, fold, p, prose, width, wrap};
 use super::header;
 
 /// Most rows a command takes before it is cut; the dialog that runs it shows all of it.
@@ -55,7 +56,12 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, ui: Option<&I
     let rows = body.height as usize;
     shown.text = (lines.len(), rows);
     shown.item_rows = item_rows;
-    let top = place.scroll.min(lines.len().saturating_sub(rows));
+    // What is to be ticked next is in sight without leaving the list of steps; who scrolls decides for themselves.
+    let wanted = match ui.filter(|_| !focus && place.scroll == 0).and_then(|u| to_tick(u, step)) {
+        Some(item) => shown.item_rows.get(item).map_or(0, |row| row.saturating_sub(rows / 4)),
+        None => place.scroll,
+    };
+    let top = wanted.min(lines.len().saturating_sub(rows));
     for (row, pieces) in lines.iter().skip(top).take(rows).enumerate() {
         canvas.line(body, row as u16, pieces);
     }
@@ -72,6 +78,16 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, ui: Option<&I
     if command_rows > 0 {
         draw_command(canvas, Rect { y: text_area.bottom(), height: command_rows, ..area }, app, step, &command);
     }
+}
+
+/// The item to look at while a step is being ticked off: the first open one, or the last when all are ticked.
+pub(super) fn to_tick(ui: &IncidentUi, step: &Step) -> Option<usize> {
+    if !matches!(next::incident(ui).cmd, Some(Cmd::Tick | Cmd::Done)) {
+        return None;
+    }
+    let ticked = ui.data.state.step(&step.id).ticked;
+    let open = (0..step.items.len()).find(|i| !u32::try_from(*i).is_ok_and(|i| ticked.contains_key(&i)));
+    open.or(step.items.len().checked_sub(1))
 }
 
 fn draw_command(canvas: &mut Canvas<'_>, area: Rect, app: &App, step: &Step, lines: &[Vec<Piece>]) {
@@ -159,7 +175,7 @@ fn text(
             }),
             _ => block.raw.clone().unwrap_or_else(|| block.code.clone()),
         };
-        let rows = code.lines().flat_map(|l| chop(l, columns.saturating_sub(2))).collect::<Vec<_>>();
+        let rows = code.lines().flat_map(|l| fold(l, columns.saturating_sub(2))).collect::<Vec<_>>();
         lines.extend(rows.into_iter().map(|l| vec![p(Role::Border, format!("{} ", g.lines[1])), p(Role::Muted, l)]));
     }
     for link in &step.links {
@@ -188,7 +204,7 @@ fn command(canvas: &Canvas<'_>, app: &App, ui: Option<&IncidentUi>, step: &Step,
     let prompt = if block.role == BlockRole::Query { "  " } else { "$ " };
     let mut rows: Vec<String> = Vec::new();
     for line in code.lines() {
-        for (n, row) in chop(line, columns.saturating_sub(2)).into_iter().enumerate() {
+        for (n, row) in fold(line, columns.saturating_sub(2)).into_iter().enumerate() {
             let lead = if n == 0 && rows.is_empty() { prompt } else { "  " };
             rows.push(format!("{lead}{row}"));
         }
@@ -216,7 +232,15 @@ fn status(canvas: &Canvas<'_>, app: &App, data: Option<&Incident>, run: &Run, co
     let mut lines = Vec::new();
     let progress = data.and_then(|d| d.progress.get(&run.id));
     let one = |role: Role, text: String| -> Vec<Vec<Piece>> {
-        wrap(&text, columns, 2).into_iter().take(2).map(|l| vec![p(role, l)]).collect()
+        let mut rows = wrap(&text, columns, 2);
+        if rows.len() > 2 {
+            // Too wide for its row, so that it ends in the mark for more.
+            let rest = rows.split_off(2);
+            if let (Some(last), Some(more)) = (rows.last_mut(), rest.first()) {
+                *last = format!("{last} {}", more.trim_start());
+            }
+        }
+        rows.into_iter().map(|l| vec![p(role, l)]).collect()
     };
     let took = crate::model::format_clock(std::time::Duration::from_millis(run.duration_ms));
     match run.status {

@@ -9,7 +9,7 @@ use crate::model::plan::Risk;
 use crate::model::{RunId, may_hold_secret};
 use crate::tui::theme::Role;
 
-use super::canvas::{Canvas, Piece, chop, p, width, wrap};
+use super::canvas::{Canvas, Piece, chop, fold, p, width, wrap};
 
 /// Processes of a dead worker that are listed one by one.
 const LEFT_BEHIND: usize = 4;
@@ -49,7 +49,7 @@ fn content(app: &App, ask: &Ask, columns: usize) -> (&'static str, Role, Vec<Vec
     let code = |lines: &mut Vec<Vec<Piece>>, text: &str| {
         for line in text.lines() {
             lines.extend(
-                chop(line, columns.saturating_sub(2)).into_iter().map(|l| vec![p(Role::Code, format!("  {l}"))]),
+                fold(line, columns.saturating_sub(2)).into_iter().map(|l| vec![p(Role::Code, format!("  {l}"))]),
             );
         }
     };

@@ -51,7 +51,8 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, shown: &mut S
     let rest = match run {
         Some(run) => {
             let parts = detail::measure(canvas, right, app, Some(ui));
-            let height = output_height(right.height, parts, ui.steps.pane == Pane::Output);
+            let ticking = app.step().is_some_and(|s| detail::to_tick(ui, s).is_some());
+            let height = output_height(right.height, parts, ui.steps.pane == Pane::Output, ticking);
             let at = Rect { y: right.bottom() - height, height, ..right };
             output::draw(canvas, at, app, ui, run, shown);
             shown.hits.push((at.x, at.y, at.width, at.height, Hit::Pane(Pane::Output)));
@@ -117,10 +118,11 @@ fn columns(body: Rect) -> (Rect, Rect, Option<Rect>) {
     (left, right, Some(Rect { x: right.right() + 1, width: third_width, ..body }))
 }
 
-/// Rows of the output: what the text leaves, at least five, more when it has the focus.
-fn output_height(height: u16, parts: (u16, u16), focus: bool) -> u16 {
+/// Rows of the output: what the text leaves, at least five, fewer when items of the text are to be ticked, more when it
+/// has the focus.
+fn output_height(height: u16, parts: (u16, u16), focus: bool, ticking: bool) -> u16 {
     let (text, command) = parts;
-    let least = 5.min(height.saturating_sub(command + 2));
+    let least = if ticking { 3 } else { 5 }.min(height.saturating_sub(command + 2));
     if focus {
         return height.saturating_sub(command + 3).max(least);
     }
@@ -234,6 +236,10 @@ fn facts(canvas: &mut Canvas<'_>, area: Rect, app: &App, data: &Incident) {
     let mut fact = |name: &str, role: Role, text: String| {
         lines.push(vec![p(Role::Muted, format!("{name:<8} ")), p(role, text)]);
     };
+    if let Some((passed, ..)) = &f.judged {
+        let (role, text) = if *passed { (Role::Good, "passed") } else { (Role::Danger, "not passed") };
+        fact("drill", role, text.into());
+    }
     if let Some((healthy, components, when)) = &f.health {
         let bad: Vec<&str> = components.iter().filter(|(_, s)| !is_well(s)).map(|(c, _)| c.as_str()).collect();
         let ago = words::about(when.elapsed(&app.now));
@@ -290,10 +296,6 @@ fn facts(canvas: &mut Canvas<'_>, area: Rect, app: &App, data: &Incident) {
     if let Some((folder, rows)) = &f.salvage {
         let n: u64 = rows.values().sum();
         fact("salvage", Role::Text, format!("{} in {folder}", words::plural(n, "row")));
-    }
-    if let Some((passed, ..)) = &f.judged {
-        let (role, text) = if *passed { (Role::Good, "passed") } else { (Role::Danger, "not passed") };
-        fact("drill", role, text.into());
     }
     if lines.is_empty() {
         lines.push(vec![p(Role::Muted, "nothing is known yet")]);

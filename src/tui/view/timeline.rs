@@ -92,8 +92,8 @@ fn pieces(canvas: &Canvas<'_>, row: &TimelineRow, start: Time, with_actor: bool)
         p(Role::Border, format!("{:>8} ", offset(row.at, start))),
     ];
     if with_actor {
-        let name: String = row.actor.as_str().split('@').next().unwrap_or("").chars().take(9).collect();
-        out.push(p(Role::Muted, format!("{name}{} ", " ".repeat(9usize.saturating_sub(width(&name))))));
+        let name: String = row.actor.as_str().split('@').next().unwrap_or("").chars().take(10).collect();
+        out.push(p(Role::Muted, format!("{name}{} ", " ".repeat(10usize.saturating_sub(width(&name))))));
     }
     out.push(p(role, format!("{glyph} ")));
     out.push(p(
