@@ -52,5 +52,8 @@ mod bad_input;
 // Readiness, from the shell.
 mod doctor;
 
+// Runs that lost their worker, in a real terminal.
+mod left_behind;
+
 // The whole drill by keys, in a real terminal.
 mod by_hand;
