@@ -254,7 +254,8 @@ fn status(canvas: &Canvas<'_>, app: &App, data: Option<&Incident>, run: &Run, co
             }
             let since = run.started.as_ref().unwrap_or(&run.requested).elapsed(&app.now);
             if let Some(left) = data.and_then(|d| d.left_behind(run.id)) {
-                let text = format!("{} worker died, still running: {}; never run it twice", g.unknown, words::processes(left));
+                let text =
+                    format!("{} worker died, still running: {}; never run it twice", g.unknown, words::processes(left));
                 lines.extend(one(Role::Danger, text));
                 return lines;
             }
