@@ -161,13 +161,19 @@ fn a_source_we_cannot_stop_is_closed_emptied_and_proved_read_only() {
     let c = Cluster::start("remote", &[]);
     c.sql("postgres", "create database shop");
     let db = c.database("shop");
-    script(&db, "create table t (n int)");
+    script(&db, "create table t (n int); create role app login");
     block_on(async {
         let mut writer = db.connect().await.unwrap();
         let mut seen = identity(&mut writer, &db).await.unwrap();
         // What a server on another machine looks like: its data directory means nothing here.
         seen.data_directory = None;
         assert!(already_fenced(&db, &seen).await.is_none());
+        // A role that may not fence it changes nothing and says what to do on the other machine.
+        let weak = breakglass::postgres::Database::at_socket(std::path::Path::new(db.host()), db.port(), "shop", "app");
+        let e = fence(&weak, &seen).await.unwrap_err();
+        let said = format!("{e} {:?}", e.hints);
+        assert!(said.contains("systemctl stop") && said.contains("--source-is-fenced"), "{said}");
+        run(&mut writer, "insert into t values (0)").await.unwrap();
         let fenced = fence(&db, &seen).await.unwrap();
         assert!(fenced.how.contains("takes no connections"), "{}", fenced.how);
         assert!(run(&mut writer, "insert into t values (1)").await.is_err(), "an old session still writes");
