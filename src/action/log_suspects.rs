@@ -38,6 +38,7 @@ pub async fn look(
         Ok((report, mut notes)) => {
             let known: HashSet<u32> = known.iter().copied().collect();
             let mut suspects: Vec<&Suspect> = report.suspects.iter().filter(|s| !known.contains(&s.xid)).collect();
+            suspects.retain(|s| !args.deleted || s.acts.iter().any(took_away));
             suspects.sort_by_key(|s| std::cmp::Reverse((weight(s), s.end)));
             notes.extend(report.open.iter().map(|s| format!("not over yet: transaction {}, {}", s.xid, s.what())));
             FromLog { candidates: suspects.into_iter().map(Suspect::candidate).collect(), notes }
@@ -47,6 +48,11 @@ pub async fn look(
             ..FromLog::default()
         },
     }
+}
+
+/// Whether something is gone, and not only changed.
+fn took_away(act: &wal_locate::Act) -> bool {
+    act.deed != Deed::Rows || act.deleted > 0
 }
 
 /// What takes most comes first; among equals what touched most rows.

@@ -37,6 +37,9 @@ pub struct Search {
     /// A transaction that marks so many rows is a suspect. Default: ten times what is usual
     #[arg(long, value_name = "N")]
     pub min_rows: Option<u64>,
+    /// Only what took something away: rows deleted, tables emptied or dropped, by the archived log
+    #[arg(long)]
+    pub deleted: bool,
     /// Longest time for one table
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "5m")]
     pub statement_timeout: Duration,
@@ -89,6 +92,11 @@ impl Action for Locate {
                 }
                 other => (other?, None),
             };
+            if args.deleted {
+                // Rows that are still there cannot tell of rows that are not.
+                found.located.candidates.clear();
+                found.located.groups.clear();
+            }
             check_reach(ctx, &mut found, id.timeline).await;
             remember(ctx, &found)?;
             let known: Vec<u32> = found.located.groups.iter().flat_map(|g| g.xids()).collect();

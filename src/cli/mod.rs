@@ -117,6 +117,7 @@ pub fn registry() -> crate::action::Registry {
     all.add(crate::action::pitr_locate::Locate);
     all.add(crate::action::pitr_restore::Restore);
     all.add(crate::action::pitr_verify::Verify);
+    all.add(crate::action::pitr_check::Check);
     all.add(crate::action::pitr_promote::Promote);
     all.add(crate::action::pitr_partial::Partial);
     all.add(crate::action::pitr_salvage::Salvage);

@@ -4,7 +4,9 @@
 //! with it and cannot know what it is supposed to find out. What the console needs it asks over [`control`].
 
 pub mod control;
+pub mod deletion;
 pub mod judge;
+pub mod judge_deletion;
 pub mod judge_release;
 pub mod leftovers;
 pub mod logs;

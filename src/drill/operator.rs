@@ -195,6 +195,9 @@ impl Operator<'_> {
             at: Some(best.at),
             loses: Some(best.loses.clone()),
         })?;
+        if let Some(table) = best.tables.first() {
+            self.submit(Command::SetVariable { name: "TABLE".into(), value: table.clone() })?;
+        }
         self.submit(Command::SetImpact { at: best.at, source: "commit time of the first suspect transaction".into() })?;
         Ok(())
     }

@@ -45,6 +45,8 @@ const NEED: (u64, u64) = (900_000_000, 400_000_000);
 pub struct Options {
     /// Slug of the scenario that is drilled, one of [`super::session::DRILLS`].
     pub scenario: String,
+    /// How data is deleted, when that is given and not drawn.
+    pub way: Option<super::deletion::Way>,
     /// `--size`, see [`Scale::of`].
     pub size: u32,
     /// Leave everything when the drill ends.
@@ -77,6 +79,7 @@ impl Options {
     pub fn new() -> Result<Self> {
         Ok(Self {
             scenario: super::session::CORRUPTION.into(),
+            way: None,
             size: 1,
             keep: false,
             shape: Shape::default(),
@@ -230,7 +233,10 @@ pub fn settings(dir: &Path, facts: &Facts, health_url: &str) -> Settings {
         helper_exe: Some(scratch::executable(dir)),
         service: ServiceSettings {
             health_url: Some(health_url.to_string()),
-            release_stop: inner(&["contain"]),
+            release_stop: match facts.scenario == super::session::DELETION {
+                true => inner(&["stop-release"]),
+                false => inner(&["contain"]),
+            },
             switch: inner(&["switch", "--host", "{host}", "--port", "{port}", "--database", "{database}"]),
             resume: inner(&["resume"]),
             roles: vec![APP_ROLE.into()],
@@ -301,6 +307,7 @@ fn fill(
         made: now(),
         keep: options.keep,
         scenario: options.scenario.clone(),
+        way: options.way,
         size: options.size,
         scale,
         seed: options.seed,

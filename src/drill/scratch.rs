@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::deletion::Way;
 use super::server::{SOCKET_PATH_MAX, Server};
 use super::shop::Scale;
 use super::traffic::Shape;
@@ -47,6 +48,9 @@ pub struct Facts {
     /// Slug of the scenario that is drilled.
     #[serde(default = "first_scenario")]
     pub scenario: String,
+    /// How data is deleted, when that is given and not drawn.
+    #[serde(default)]
+    pub way: Option<Way>,
     /// `--size`.
     pub size: u32,
     /// Rows loaded.

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::judge;
+use super::judge_deletion;
 use super::judge_release;
 use super::sandbox::Sandbox;
 use super::scratch;
@@ -24,9 +25,12 @@ const ALARM: Duration = Duration::from_secs(180);
 pub const CORRUPTION: &str = "database-corruption";
 /// Slug of the scenario with a bad release.
 pub const RELEASE: &str = "application-failure";
+/// Slug of the scenario with deleted data.
+pub const DELETION: &str = "data-deletion";
 /// Scenarios that have a drill, by slug, and what happens in each.
 pub const DRILLS: &[(&str, &str)] = &[
     (CORRUPTION, "a faulty release rewrites rows while good orders keep coming"),
+    (DELETION, "a clean-up job takes payments away: rows deleted, the table emptied or dropped"),
     (RELEASE, "a bad release of the shop's web front answers 5xx, and a pipeline puts it out again"),
 ];
 
@@ -119,6 +123,11 @@ pub fn judged(sandbox: &Sandbox, incident: &Incident, tokio: &tokio::runtime::Ru
         vec![Event::DrillJudged { passed: false, checks, injected_at: None }]
     };
     let given_up = state.facts.promoted.is_none();
+    if sandbox.facts().scenario == DELETION {
+        return Ok(
+            judged_deletion(sandbox, state, &folder, tokio).unwrap_or_else(|e| failed("judgement", e.to_string()))
+        );
+    }
     if sandbox.facts().scenario == RELEASE {
         return Ok(
             judged_release(sandbox, &state, &folder, tokio).unwrap_or_else(|e| failed("judgement", e.to_string()))
@@ -142,6 +151,20 @@ pub fn judged(sandbox: &Sandbox, incident: &Incident, tokio: &tokio::runtime::Ru
         Ok(j) => vec![Event::DrillJudged { passed: j.passed(), checks: j.checks.clone(), injected_at: j.injected_at }],
         Err(e) => failed("judgement", e.to_string()),
     })
+}
+
+fn judged_deletion(
+    sandbox: &Sandbox,
+    state: &State,
+    folder: &Path,
+    tokio: &tokio::runtime::Runtime,
+) -> Result<Vec<Event>> {
+    sandbox.control().judge(folder, true)?;
+    let live = sandbox.facts().server.with_user(super::shop::SUPERUSER);
+    let restored = state.restored.as_ref().map(|r| r.at);
+    let j = tokio.block_on(judge_deletion::judge(folder, &live, restored))?;
+    let passed = j.checks.iter().all(|c| c.verdict == Verdict::Passed);
+    Ok(vec![Event::DrillJudged { passed, checks: j.checks, injected_at: j.at }])
 }
 
 fn judged_release(

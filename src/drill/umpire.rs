@@ -24,6 +24,7 @@ use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::{Mutex, Notify};
 
 use super::control::{Answer, Ask, Control, Status};
+use super::deletion::{self, Deleter};
 use super::leftovers;
 use super::logs;
 use super::release::Injector;
@@ -49,6 +50,8 @@ struct Umpire {
     service: Arc<Service>,
     traffic: Traffic,
     injector: Mutex<Injector>,
+    /// The job that deletes, in a drill of that.
+    deleter: Option<Deleter>,
     /// The shop's web front, in a drill of a bad release.
     front: Option<Arc<Storefront>>,
     health_url: String,
@@ -136,7 +139,12 @@ async fn begin(dir: &Path, facts: &Facts) -> Result<Begun> {
         true => Some(Storefront::new(service.clone(), facts.scale)?),
         false => None,
     };
+    let deleter = match facts.scenario == session::DELETION {
+        true => Some(Deleter::new(facts.way)?),
+        false => None,
+    };
     let umpire = Arc::new(Umpire {
+        deleter,
         dir: dir.to_path_buf(),
         front,
         service,
@@ -286,9 +294,10 @@ impl Umpire {
                 serde_json::to_value(status).state(|| "cannot word the status".into())
             }
             Ask::Inject { window } => {
-                match &self.front {
-                    Some(front) => front.arm(window),
-                    None => self.injector.lock().await.arm(&self.service, window),
+                match (&self.front, &self.deleter) {
+                    (Some(front), _) => front.arm(window),
+                    (None, Some(deleter)) => deleter.arm(&self.service, window),
+                    (None, None) => self.injector.lock().await.arm(&self.service, window),
                 }
                 Ok(Value::Null)
             }
@@ -340,7 +349,9 @@ impl Umpire {
         Status {
             pid: std::process::id(),
             health_url: self.health_url.clone(),
-            armed: self.front.as_ref().map_or(self.injector.lock().await.is_armed(), |f| f.is_armed()),
+            armed: self.injector.lock().await.is_armed()
+                || self.front.as_ref().is_some_and(|f| f.is_armed())
+                || self.deleter.as_ref().is_some_and(Deleter::is_armed),
             release_stopped: self.service.release.is_stopped(),
             judged: self.judged.load(Ordering::Relaxed),
             generation: self.service.generation(),
@@ -365,6 +376,11 @@ impl Umpire {
             let (requests, releases) = front.logs();
             logs::write(&into.join(storefront::REQUESTS), &requests)?;
             logs::write(&into.join(storefront::RELEASES), &releases)?;
+            self.judged.store(true, Ordering::Relaxed);
+            return Ok(Value::Bool(complete));
+        }
+        if let Some(deleter) = &self.deleter {
+            logs::write(&into.join(deletion::DELETIONS), &deleter.open())?;
             self.judged.store(true, Ordering::Relaxed);
             return Ok(Value::Bool(complete));
         }

@@ -91,5 +91,8 @@ fn the_linter_has_nothing_to_say_and_every_command_exists() {
             words.iter().map(|w| w.0.iter().map(piece).collect::<String>()).collect::<Vec<_>>().join(" ")
         })
         .collect();
-    assert!(own.iter().any(|o| o == "service rollback") && own.iter().any(|o| o == "pitr partial --with-children"));
+    assert!(
+        own.iter().any(|o| o == "service rollback")
+            && own.iter().any(|o| o == "pitr partial --table TABLE --with-children --open-shadow")
+    );
 }
