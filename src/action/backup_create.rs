@@ -95,12 +95,28 @@ async fn cluster_bytes(c: &mut sqlx::PgConnection) -> Result<u64> {
     Ok(u64::try_from(bytes).unwrap_or(0))
 }
 
+/// One stream carries one tablespace: others are named before anything is read.
+async fn one_tablespace(c: &mut sqlx::PgConnection) -> Result<()> {
+    let sql = "SELECT spcname::text FROM pg_catalog.pg_tablespace WHERE spcname NOT IN ('pg_default', 'pg_global') ORDER BY 1";
+    let more: Vec<String> =
+        sqlx::query_scalar(sql).fetch_all(c).await.map_err(|e| crate::postgres::connect::query_error(sql, &e))?;
+    if more.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<String> = more.iter().map(|n| format!("{n:?}")).collect();
+    Err(Error::refused("cannot take a base backup of this cluster")
+        .why(format!("it has more than one tablespace: {}", names.join(", ")))
+        .hint("move what is in them: ALTER TABLE ALL IN TABLESPACE … SET TABLESPACE pg_default; then DROP TABLESPACE")
+        .hint("a dump of each database carries them: breakglass backup create --help"))
+}
+
 async fn create(ctx: &Ctx, label: Option<String>) -> Result<Done> {
     let at = reach::database(ctx)?;
     let mut c = at.connect_read_only(Duration::from_secs(2), Duration::from_secs(30)).await?;
     let identity = crate::postgres::identity(&mut c, &at).await?;
     super::contain::expected(&identity, ctx)?;
     let expected = cluster_bytes(&mut c).await?;
+    one_tablespace(&mut c).await?;
     drop(c);
     let unlocked = reach::unlocked_or_new(ctx).await?;
     let programs = reach::programs(ctx, Some(identity.version_num / 10_000))?;

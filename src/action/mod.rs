@@ -16,6 +16,7 @@ pub mod contain;
 pub mod health;
 pub mod log_suspects;
 pub mod output;
+pub mod pitr_advance;
 pub mod pitr_check;
 pub mod pitr_locate;
 pub mod pitr_partial;

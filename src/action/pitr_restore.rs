@@ -20,7 +20,7 @@ use crate::postgres::identity;
 use crate::recovery::locate::group_of;
 use crate::recovery::promote::{local_instance, source_settings as settings_of};
 use crate::recovery::range::{Ask, Route, route};
-use crate::recovery::shadow::{Request, build};
+use crate::recovery::shadow::{Request, Shadow, build};
 use crate::recovery::{sequences, takeover};
 
 /// The action `pitr restore`.
@@ -33,11 +33,22 @@ enum Into {
     Beside,
 }
 
+/// The moment, one way or the other.
 #[derive(Debug, Clone, clap::Args)]
-struct Args {
+#[group(required = true, multiple = false)]
+pub struct Moment {
     /// Recover to just before this: time:…Z, lsn:0/5A2F118, xid:73114, name:…, latest
     #[arg(long, value_name = "MOMENT")]
-    to: String,
+    to: Option<String>,
+    /// Recover to just after this, which is then part of the result; rarely what is wanted
+    #[arg(long, value_name = "MOMENT")]
+    to_after: Option<String>,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+struct Args {
+    #[command(flatten)]
+    moment: Moment,
     /// Where to
     #[arg(long, value_enum, default_value = "beside")]
     into: Into,
@@ -68,11 +79,15 @@ impl Action for Restore {
     fn preview<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Preview>> {
         Box::pin(async move {
             let args: Args = parse_args(self.arguments(), args)?;
-            let to = parse_target(&args.to)?;
+            let (to, after) = moment(&args.moment)?;
             let source = source(ctx).await;
             let work = ctx.clone();
             let (unlocked, _) = blocking(move || unlock(&work)).await?;
-            let way = find_way(ctx, &unlocked, &args, &to, Vec::new(), source.as_ref()).await?;
+            if let Some(id) = &source {
+                same_cluster(&unlocked, id)?;
+            }
+            let timeline = timeline(&args, source.as_ref());
+            let way = find_way(ctx, &unlocked, timeline, (&to, after), Vec::new()).await?;
             let bytes: u64 = way.backup.objects.iter().map(|o| o.plain_bytes).sum();
             let mut lines = vec![
                 format!(
@@ -80,8 +95,12 @@ impl Action for Restore {
                     way.backup.id, way.backup.finished_at, way.timeline
                 ),
                 format!("into {}", root(ctx, &args, source.as_ref())?.display()),
-                format!("replays the log up to just before {to}; the damaged database is not touched"),
+                format!(
+                    "replays the log up to just {} {to}; the damaged database is not touched",
+                    if after { "after" } else { "before" }
+                ),
             ];
+            lines.extend(belongs_to(&to, &way));
             if let Some(c) = &way.first_lost {
                 lines.push(format!("first transaction not replayed: {} at {}, position {}", c.xid, c.at, c.lsn));
             }
@@ -95,13 +114,85 @@ impl Action for Restore {
     }
 }
 
+/// The target a person gave, and whether recovery shall stop after it.
+///
+/// # Errors
+/// Usage: no target, none that can be read, a time without a zone; refused: a time in the future.
+pub fn moment(given: &Moment) -> Result<(RecoveryTarget, bool)> {
+    let after = given.to_after.is_some();
+    let target = parse_target(given.to_after.as_deref().or(given.to.as_deref()).unwrap_or_default())?;
+    if after && target == RecoveryTarget::Latest {
+        return Err(Error::usage("there is nothing after \"latest\"").hint("all that is archived: --to latest"));
+    }
+    let now = now();
+    if let RecoveryTarget::Time(t) = &target
+        && *t > now.plus(Duration::from_secs(60))
+    {
+        return Err(Error::refused(format!("cannot recover to {target}"))
+            .why(format!("it is in the future: here it is {now}"))
+            .hint("to recover all that is archived: --to latest"));
+    }
+    Ok((target, after))
+}
+
 fn parse_target(text: &str) -> Result<RecoveryTarget> {
     if text.trim().is_empty() {
         return Err(
             Error::usage("no moment is chosen").hint("find one with breakglass pitr locate, then give it with --to")
         );
     }
-    text.parse().map_err(|e: String| Error::usage("--to cannot be used").why(e))
+    text.parse().map_err(|e: String| {
+        let bare = text.trim().strip_prefix("time:").unwrap_or(text.trim());
+        let local = bare.parse::<jiff::civil::DateTime>().ok();
+        match local {
+            Some(at) => without_zone(bare, at),
+            None => Error::usage("--to cannot be used").why(e),
+        }
+    })
+}
+
+/// Hours lie between what two people mean by such a time: nothing is guessed.
+fn without_zone(text: &str, at: jiff::civil::DateTime) -> Error {
+    let zone = jiff::tz::TimeZone::system();
+    let mut error = Error::usage(format!("{text:?} does not say in which time zone"))
+        .why("hours lie between the answers")
+        .hint(format!("if it is UTC: --to {at}Z"));
+    let name = zone.iana_name().unwrap_or("of this machine").to_string();
+    if let Ok(here) = at.to_zoned(zone)
+        && here.offset() != jiff::tz::Offset::UTC
+    {
+        error = error.hint(format!("if it is the time of this machine ({name}): --to {}", here.timestamp()));
+    }
+    error.hint("any other: write its offset behind it, such as +02:00")
+}
+
+/// A repository of another cluster is seen before anything is built from it.
+///
+/// # Errors
+/// Refused when the live server is another cluster than the repository's.
+pub fn same_cluster(unlocked: &Unlocked, live: &Identity) -> Result<()> {
+    let Some(cluster) = unlocked.repository().cluster()? else { return Ok(()) };
+    let archived = cluster.system_identifier.to_string();
+    if archived == live.system_identifier {
+        return Ok(());
+    }
+    Err(Error::refused(format!("the repository holds cluster {archived}"))
+        .why(format!("the database that answers is of cluster {}", live.system_identifier))
+        .hint("set BACKUP_DIR to the repository of this cluster")
+        .hint("to recover the other cluster all the same, unset DATABASE_URL and name a folder with --dir"))
+}
+
+/// A sub-transaction cannot be a target of PostgreSQL's own; the transaction it belongs to is.
+fn belongs_to(to: &RecoveryTarget, way: &Route) -> Option<String> {
+    let RecoveryTarget::Xid(text) = to else { return None };
+    let wanted: u32 = text.parse().ok()?;
+    let c = way.first_lost.as_ref().filter(|c| c.subxids.contains(&wanted))?;
+    Some(format!("{wanted} is a sub-transaction of {}, which is what recovery stops before", c.xid))
+}
+
+/// A source that was itself recovered is on a later timeline than its backups' first one.
+fn timeline(args: &Args, source: Option<&Identity>) -> Option<u32> {
+    args.timeline.or(source.filter(|s| !s.in_recovery).map(|s| s.timeline))
 }
 
 /// The source as it is seen live; none when it is gone, which does not keep anybody from recovering.
@@ -125,20 +216,21 @@ fn root(ctx: &Ctx, args: &Args, source: Option<&Identity>) -> Result<PathBuf> {
     }
 }
 
-async fn find_way(
+/// The way to a target; see [`route`].
+///
+/// # Errors
+/// As [`route`].
+pub async fn find_way(
     ctx: &Ctx,
     unlocked: &Unlocked,
-    args: &Args,
-    to: &RecoveryTarget,
+    timeline: Option<u32>,
+    (to, after): (&RecoveryTarget, bool),
     suspects: Vec<u32>,
-    source: Option<&Identity>,
 ) -> Result<Route> {
     let (work, to, follow, unlocked) = (ctx.clone(), to.clone(), Follow::new(ctx), unlocked.clone());
-    // A source that was itself recovered is on a later timeline than its backups' first one.
-    let timeline = args.timeline.or(source.filter(|s| !s.in_recovery).map(|s| s.timeline));
     blocking(move || {
         let scratch = scratch(&work);
-        let ask = Ask { target: &to, suspects: &suspects, timeline, scratch: &scratch };
+        let ask = Ask { target: &to, suspects: &suspects, timeline, scratch: &scratch, after };
         route(&unlocked, &reach::programs(&work, None)?, &ask, &*follow, &work.cancel)
     })
     .await
@@ -163,7 +255,7 @@ async fn suspects(ctx: &Ctx, to: &RecoveryTarget, source: Option<&Identity>) -> 
 }
 
 async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
-    let to = parse_target(&args.to)?;
+    let (to, after) = moment(&args.moment)?;
     let mut live = match reach::source(ctx) {
         Ok(at) => match seen(ctx, &at).await {
             Ok(found) => Some(found),
@@ -190,11 +282,18 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
         Some((mut c, id)) => (superuser(&mut c).await?, Some(id), settings_of(&mut c).await.unwrap_or_default()),
         None => ("postgres".to_string(), None, Vec::new()),
     };
-    let mut suspects = suspects(ctx, &to, id.as_ref()).await;
     let work = ctx.clone();
     let (unlocked, _) = blocking(move || unlock(&work)).await?;
-    let way = find_way(ctx, &unlocked, args, &to, suspects.clone(), id.as_ref()).await?;
+    if let Some(id) = &id {
+        same_cluster(&unlocked, id)?;
+    }
+    let mut suspects = if after { Vec::new() } else { suspects(ctx, &to, id.as_ref()).await };
+    let way = find_way(ctx, &unlocked, timeline(args, id.as_ref()), (&to, after), suspects.clone()).await?;
+    if let Some(line) = belongs_to(&to, &way) {
+        ctx.out.line(&line);
+    }
     if suspects.is_empty()
+        && !after
         && let Some(c) = &way.first_lost
         && matches!(to, RecoveryTarget::Xid(_))
     {
@@ -226,18 +325,26 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     let mut c = at.connect().await?;
     let it = identity(&mut c, &at).await?;
     target::expected(ctx, &it, false)?;
+    let (summary, built) = built(&shadow, &it, &instance.layout.data);
+    ctx.out.line(&summary);
+    ctx.out.line(&format!("to look at it: psql {}", at.url()));
+    let json = serde_json::json!({"shadow": shadow, "url": at.url()});
+    Ok(Done::ok(summary).fact(Event::TargetSeen { role: "shadow".into(), identity: it }).fact(built).json(json))
+}
+
+/// A shadow that stands, in one sentence and as a fact.
+pub fn built(shadow: &Shadow, it: &Identity, data: &std::path::Path) -> (String, Event) {
     let summary = format!(
-        "stands before {} at {}: {}",
+        "stands {} {} at {}: {}",
+        if shadow.after { "after" } else { "before" },
         shadow.target,
         shadow.reached_lsn,
         shadow.reached_time.map_or_else(|| "no commit replayed".to_string(), |t| format!("last commit {t}"))
     );
-    ctx.out.line(&summary);
-    ctx.out.line(&format!("to look at it: psql {}", at.url()));
-    let built = Event::ShadowBuilt {
+    let fact = Event::ShadowBuilt {
         host: it.host.clone(),
         port: it.port,
-        data_directory: instance.layout.data.display().to_string(),
+        data_directory: data.display().to_string(),
         target: shadow.target.clone(),
         backup: shadow.backup.clone(),
         reached_lsn: shadow.reached_lsn.clone(),
@@ -246,6 +353,5 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
         files_ms: shadow.files_ms,
         replay_ms: shadow.replay_ms,
     };
-    let json = serde_json::json!({"shadow": shadow, "url": at.url()});
-    Ok(Done::ok(summary).fact(Event::TargetSeen { role: "shadow".into(), identity: it }).fact(built).json(json))
+    (summary, fact)
 }

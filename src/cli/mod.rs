@@ -119,6 +119,8 @@ pub fn registry() -> crate::action::Registry {
     all.add(crate::action::pitr_verify::Verify);
     all.add(crate::action::pitr_check::Check);
     all.add(crate::action::pitr_promote::Promote);
+    all.add(crate::action::pitr_advance::Advance);
+    all.add(crate::action::pitr_advance::Discard);
     all.add(crate::action::pitr_partial::Partial);
     all.add(crate::action::pitr_salvage::Salvage);
     all

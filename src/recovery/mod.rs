@@ -1,6 +1,7 @@
 //! Point-in-time recovery: what is reachable, finding the moment, an instance beside the damaged one, verification,
 //! promotion, what was lost, and rows brought back without promoting.
 
+pub mod advance;
 pub mod archived;
 pub mod commits;
 pub mod compare;

@@ -32,13 +32,17 @@ pub struct Reach {
     pub holes: Vec<Hole>,
 }
 
-/// Where recovery is told to stop: always before it.
+/// Where recovery is told to stop: before it, unless a person asked for the rare other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stop {
     /// Before the record at this position.
     Lsn(Lsn),
+    /// After the record at this position.
+    After(Lsn),
     /// Before the first commit with this time or a later one.
     Time(Time),
+    /// Before the first commit with a later time than this.
+    Including(Time),
     /// At the end of the archived log.
     End,
 }
@@ -58,6 +62,13 @@ pub struct Route {
     pub first_lost: Option<Commit>,
     /// End of the unbroken log.
     pub log_end: Lsn,
+}
+
+impl Route {
+    /// Whether it leads to after its target instead of before it.
+    pub fn after(&self) -> bool {
+        matches!(self.stop, Stop::After(_) | Stop::Including(_))
+    }
 }
 
 /// The newest timeline of the archive.
@@ -192,8 +203,8 @@ pub fn route(
 
     // The newest backup that is consistent before the stop.
     let fits = |m: &Manifest| match &found.stop {
-        Stop::Lsn(lsn) => stop_of(m).is_some_and(|s| s <= *lsn),
-        Stop::Time(t) => m.finished_at <= *t,
+        Stop::Lsn(lsn) | Stop::After(lsn) => stop_of(m).is_some_and(|s| s <= *lsn),
+        Stop::Time(t) | Stop::Including(t) => m.finished_at <= *t,
         Stop::End => true,
     };
     let Some((backup, (c, _))) = backups.iter().zip(&ends).rev().find(|(m, _)| fits(m)) else {
@@ -203,7 +214,8 @@ pub fn route(
     };
     let goal = match &found.stop {
         Stop::Lsn(lsn) => Some(archive.number(Lsn(lsn.0.saturating_sub(1)))),
-        Stop::Time(_) => found.first_lost.as_ref().map(|c| archive.number(c.lsn)),
+        Stop::After(lsn) => Some(archive.number(*lsn)),
+        Stop::Time(_) | Stop::Including(_) => found.first_lost.as_ref().map(|c| archive.number(c.lsn)),
         Stop::End => None,
     };
     if let (Stop::End, Some(hole)) = (&found.stop, &c.hole) {
@@ -242,6 +254,8 @@ pub struct Ask<'a> {
     pub timeline: Option<u32>,
     /// Folder for scratch files.
     pub scratch: &'a Path,
+    /// Stop after the target instead of before it.
+    pub after: bool,
 }
 
 struct FoundStop {
@@ -295,6 +309,7 @@ fn find(
         }
         Ok(())
     };
+    let at = |lsn| if ask.after { Stop::After(lsn) } else { Stop::Lsn(lsn) };
     match ask.target {
         RecoveryTarget::Latest => Ok(FoundStop { stop: Stop::End, first_lost: None }),
         RecoveryTarget::Lsn(text) => {
@@ -302,7 +317,7 @@ fn find(
             if lsn > Lsn((newest + 1) * archive.segment_bytes()) {
                 return Err(unreachable(ask.target, archive, ends, "it is beyond the end of the archived log"));
             }
-            Ok(FoundStop { stop: Stop::Lsn(lsn), first_lost: None })
+            Ok(FoundStop { stop: at(lsn), first_lost: None })
         }
         RecoveryTarget::Xid(text) => {
             let wanted: u32 = text.parse().map_err(|_| Error::usage(format!("{text:?} is not a transaction id")))?;
@@ -310,8 +325,13 @@ fn find(
             open.push(wanted);
             let mut earliest: Option<Commit> = None;
             let mut seen = false;
+            let (mut later, mut next): (Option<Commit>, Option<Commit>) = (None, None);
             look(&mut |commits, _| {
                 for c in commits.iter().rev() {
+                    let following = later.replace(c.clone());
+                    if c.is(wanted) {
+                        next = following;
+                    }
                     if open.iter().any(|x| c.is(*x)) {
                         seen |= c.is(wanted);
                         open.retain(|x| !c.is(*x));
@@ -321,19 +341,20 @@ fn find(
                 open.is_empty()
             })?;
             match (earliest, seen) {
+                (Some(c), true) if ask.after => Ok(FoundStop { stop: Stop::After(c.lsn), first_lost: next }),
                 (Some(c), true) => Ok(FoundStop { stop: Stop::Lsn(c.lsn), first_lost: Some(c) }),
                 _ => Err(unreachable(ask.target, archive, ends, "its commit is not in the archived log")
                     .hint("a transaction that was rolled back, or that is not archived yet, has no commit there")),
             }
         }
         RecoveryTarget::Name(name) => {
-            let mut at = None;
+            let mut found = None;
             look(&mut |_, points| {
-                at = points.iter().rev().find(|p| p.name == *name).map(|p| p.lsn);
-                at.is_some()
+                found = points.iter().rev().find(|p| p.name == *name).map(|p| p.lsn);
+                found.is_some()
             })?;
-            match at {
-                Some(lsn) => Ok(FoundStop { stop: Stop::Lsn(lsn), first_lost: None }),
+            match found {
+                Some(lsn) => Ok(FoundStop { stop: at(lsn), first_lost: None }),
                 None => {
                     Err(unreachable(ask.target, archive, ends, "no restore point of this name is in the archived log"))
                 }
@@ -348,13 +369,16 @@ fn find(
                 if last_commit.is_none() {
                     last_commit = commits.last().cloned();
                 }
-                if let Some(c) = commits.iter().find(|c| c.at >= *t) {
+                if let Some(c) = commits.iter().find(|c| if ask.after { c.at > *t } else { c.at >= *t }) {
                     first_lost = Some(c.clone());
                 }
                 commits.first().is_some_and(|c| c.at < t.minus(std::time::Duration::from_secs(10)))
             })?;
             match first_lost {
-                Some(c) => Ok(FoundStop { stop: Stop::Time(*t), first_lost: Some(c) }),
+                Some(c) => {
+                    let stop = if ask.after { Stop::Including(*t) } else { Stop::Time(*t) };
+                    Ok(FoundStop { stop, first_lost: Some(c) })
+                }
                 None => {
                     let mut e =
                         unreachable(ask.target, archive, ends, "no commit at or after it is in the archived log");

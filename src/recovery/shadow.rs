@@ -57,6 +57,9 @@ pub struct Shadow {
     pub root: PathBuf,
     /// Target as it was asked for.
     pub target: RecoveryTarget,
+    /// It stands after its target, not before it.
+    #[serde(default)]
+    pub after: bool,
     /// Commit time of the first transaction that was not replayed, when known.
     #[serde(default)]
     pub moment: Option<Time>,
@@ -203,6 +206,7 @@ pub async fn build(
     let shadow = Shadow {
         root: request.root.clone(),
         target: request.route.target.clone(),
+        after: request.route.after(),
         moment: request.route.first_lost.as_ref().map(|c| c.at),
         backup: manifest.id.clone(),
         timeline: request.route.timeline,
@@ -230,12 +234,29 @@ fn millis(since: Instant) -> u64 {
 
 fn prepare_root(request: &Request) -> Result<()> {
     let root = &request.root;
+    if let Some((data, pid)) = running_in(root) {
+        return Err(Error::refused(format!("cannot build a shadow in {:?}", root.display()))
+            .why(format!("a server is running on {:?}, process {pid}", data.display()))
+            .hint("name another folder with --dir; the running server was not touched"));
+    }
     if std::fs::read_dir(root).is_ok_and(|mut d| d.next().is_some()) {
         return Err(Error::refused(format!("cannot build a shadow in {:?}", root.display()))
             .why("the folder is not empty")
             .hint("name another folder with --dir; nothing is ever overwritten"));
     }
     user::own_dir(root, request.user.as_ref())
+}
+
+/// A server that runs on a folder, or on `data` in it: its data directory and process id.
+pub fn running_in(root: &Path) -> Option<(PathBuf, i32)> {
+    [root.to_path_buf(), root.join("data")].into_iter().find_map(|data| {
+        let text = std::fs::read_to_string(data.join("postmaster.pid")).ok()?;
+        let pid: i32 = text.lines().next()?.trim().parse().ok()?;
+        let alive = rustix::process::Pid::from_raw(pid)
+            .filter(|_| pid > 1)
+            .is_some_and(|p| rustix::process::test_kill_process(p) != Err(rustix::io::Errno::SRCH));
+        alive.then_some((data, pid))
+    })
 }
 
 /// Bytes free for us where `dir` is.
@@ -346,7 +367,7 @@ pub fn serve(instance: &Instance, unlocked: &Unlocked) -> Result<Service> {
 
 /// Writes the configuration that isolates the shadow and tells it where to stop, and takes away what the source's data
 /// directory brought along.
-fn configure(instance: &Instance, request: &Request, helper: &Path, socket: &Path) -> Result<()> {
+pub(super) fn configure(instance: &Instance, request: &Request, helper: &Path, socket: &Path) -> Result<()> {
     let data = &instance.layout.data;
     let control = Control::read(&instance.programs, data, instance.user.as_ref())?;
     if let Some(expected) = &request.route.backup.system_identifier
@@ -364,20 +385,24 @@ fn configure(instance: &Instance, request: &Request, helper: &Path, socket: &Pat
         }
     }
     let auto = data.join("postgresql.auto.conf");
-    if let Ok(text) = std::fs::read_to_string(&auto) {
-        user::own_file(&instance.layout.config.join("source.auto.conf"), &text, instance.user.as_ref())?;
+    let kept = instance.layout.config.join("source.auto.conf");
+    if let Ok(text) = std::fs::read_to_string(&auto)
+        && !kept.exists()
+    {
+        user::own_file(&kept, &text, instance.user.as_ref())?;
     }
     user::own_file(&auto, "# Emptied: the source's settings do not apply here.\n", instance.user.as_ref())?;
 
     let mut settings = isolation(&control);
     settings.push(("restore_command".into(), restore_command(helper, socket)?));
     settings.push(("recovery_target_timeline".into(), request.route.timeline.to_string()));
+    let inclusive = matches!(request.route.stop, StopAt::After(_) | StopAt::Including(_));
     let signal = match &request.route.stop {
-        StopAt::Lsn(lsn) => {
+        StopAt::Lsn(lsn) | StopAt::After(lsn) => {
             settings.push(("recovery_target_lsn".into(), lsn.to_string()));
             "recovery.signal"
         }
-        StopAt::Time(t) => {
+        StopAt::Time(t) | StopAt::Including(t) => {
             // The server reads no `T` and no `Z` here.
             let text = t.to_string().replacen('T', " ", 1).replace('Z', "+00");
             settings.push(("recovery_target_time".into(), text));
@@ -387,7 +412,7 @@ fn configure(instance: &Instance, request: &Request, helper: &Path, socket: &Pat
         StopAt::End => "standby.signal",
     };
     if signal == "recovery.signal" {
-        settings.push(("recovery_target_inclusive".into(), "off".into()));
+        settings.push(("recovery_target_inclusive".into(), if inclusive { "on" } else { "off" }.into()));
         settings.push(("recovery_target_action".into(), "pause".into()));
     }
     if cfg!(target_os = "linux") && instance.programs.major >= 14 {
@@ -428,9 +453,9 @@ pub fn isolation(control: &Control) -> Vec<(String, String)> {
     .to_vec()
 }
 
-struct Reached {
-    lsn: Lsn,
-    time: Option<Time>,
+pub(super) struct Reached {
+    pub lsn: Lsn,
+    pub time: Option<Time>,
 }
 
 struct Position {
@@ -452,7 +477,7 @@ async fn position(at: &Database) -> Result<Position> {
 }
 
 /// Starts the server and follows it until it stands before the target.
-async fn replay(
+pub(super) async fn replay(
     instance: &Instance,
     request: &Request,
     service: &Service,
@@ -461,9 +486,11 @@ async fn replay(
 ) -> Result<Reached> {
     let start: Lsn = request.route.backup.start_lsn.as_deref().and_then(|l| l.parse().ok()).unwrap_or_default();
     let goal = match &request.route.stop {
-        StopAt::Lsn(lsn) => *lsn,
+        StopAt::Lsn(lsn) | StopAt::After(lsn) => *lsn,
         _ => request.route.first_lost.as_ref().map_or(request.route.log_end, |c| c.lsn),
     };
+    // What an earlier stop wrote there proves nothing about this one.
+    let log_from = std::fs::metadata(&instance.layout.log).map_or(0, |m| m.len());
     let begun = instance.begin_start_of_run()?;
     let began = Instant::now();
     let at = instance.database("postgres");
@@ -486,7 +513,7 @@ async fn replay(
         first_time = first_time.or(reached.time);
         watch.phase(&replay_phase(start, goal, &reached, first_time, request, service, began.elapsed()));
         if reached.paused {
-            return verify_reached(instance, request, service, &reached);
+            return verify_reached(instance, request, service, &reached, log_from);
         }
         if request.route.stop == StopAt::End
             && let Some(lsn) = reached.lsn
@@ -515,7 +542,13 @@ fn explain(e: Error, service: &Service) -> Error {
 }
 
 /// Whether the instance really stands before its target, and not at a gap.
-fn verify_reached(instance: &Instance, request: &Request, service: &Service, p: &Position) -> Result<Reached> {
+fn verify_reached(
+    instance: &Instance,
+    request: &Request,
+    service: &Service,
+    p: &Position,
+    log_from: u64,
+) -> Result<Reached> {
     if let Some(cause) = service.served().failed {
         return Err(Error::check("the shadow did not reach its target").why(cause));
     }
@@ -523,14 +556,21 @@ fn verify_reached(instance: &Instance, request: &Request, service: &Service, p: 
     let wrong = |why: String| Err(Error::check("the shadow is not where it should be").why(why));
     match &request.route.stop {
         StopAt::Lsn(goal) if lsn > *goal => return wrong(format!("it stands at {lsn}, after {goal}")),
+        StopAt::After(goal) if lsn <= *goal => return wrong(format!("it stands at {lsn}, not after {goal}")),
+        StopAt::Including(goal) if p.time.is_some_and(|t| t > *goal) => {
+            return wrong(format!("it replayed a commit of {}, after {goal}", p.time.unwrap_or_default()));
+        }
         StopAt::Time(goal) if p.time.is_some_and(|t| t >= *goal) => {
             return wrong(format!("it replayed a commit of {}, not before {goal}", p.time.unwrap_or_default()));
         }
         _ => {}
     }
     // The server's own words; without them a pause could be anything.
-    let log = crate::postgres::instance::read_tail(&instance.layout.log, 256 * 1024);
-    if request.route.stop != StopAt::End && !log.contains("recovery stopping before") {
+    let written = std::fs::metadata(&instance.layout.log).map_or(0, |m| m.len()).saturating_sub(log_from);
+    let log = crate::postgres::instance::read_tail(&instance.layout.log, written.min(256 * 1024));
+    let words =
+        if matches!(request.route.stop, StopAt::After(_)) { "recovery stopping after" } else { "recovery stopping before" };
+    if request.route.stop != StopAt::End && !log.contains(words) {
         let tail = CleanText::line(instance.log_tail(3).as_bytes());
         return wrong(format!("its log does not say that it stopped before the target: {tail}"));
     }

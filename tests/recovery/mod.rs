@@ -8,4 +8,5 @@ mod promote;
 mod shadow;
 pub mod shop;
 mod takeover;
+mod targets;
 mod verify;

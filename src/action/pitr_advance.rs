@@ -1,0 +1,128 @@
+//! `pitr advance`: the recovered instance moves on to a later moment. `pitr discard`: it is thrown away.
+
+use std::path::PathBuf;
+
+use clap::{Args as _, Command};
+use futures::future::BoxFuture;
+
+use super::pitr_restore::{Moment, built, find_way, moment, same_cluster};
+use super::target::{Follow, blocking, database_name, expected, parse_args, shadow, unlock};
+use super::{Action, Ctx, Done, Preview, Spec};
+use crate::error::Result;
+use crate::model::event::Event;
+use crate::model::plan::Risk;
+use crate::model::target::RecoveryTarget;
+use crate::postgres::identity;
+use crate::recovery::advance::{advance, discard};
+
+/// The action `pitr advance`.
+pub struct Advance;
+
+#[derive(Debug, Clone, clap::Args)]
+struct Args {
+    #[command(flatten)]
+    moment: Moment,
+    /// Folder of the recovered instance; the incident's by default
+    #[arg(long, value_name = "DIR")]
+    shadow: Option<PathBuf>,
+}
+
+impl Action for Advance {
+    fn spec(&self) -> Spec {
+        Spec {
+            name: "pitr advance",
+            about: "Move the recovered instance on to a later moment",
+            risk: Risk::Change,
+            fallback: "Stop the recovered instance, set the later recovery_target_… in its configuration, start it again.",
+        }
+    }
+    fn arguments(&self) -> Command {
+        Args::augment_args(Command::new("advance"))
+    }
+    fn preview<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Preview>> {
+        Box::pin(async move {
+            let args: Args = parse_args(self.arguments(), args)?;
+            let s = shadow(ctx, args.shadow.as_deref())?;
+            let (to, after) = moment(&args.moment)?;
+            let side = if after { "after" } else { "before" };
+            let lines = vec![
+                format!("stands before {} at {}", s.target, s.reached_lsn),
+                format!("replays on to just {side} {to}; back again is only possible with a new restore"),
+            ];
+            Ok(Preview { lines, ..Preview::default() })
+        })
+    }
+    fn run<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Done>> {
+        Box::pin(async move { run(ctx, &parse_args(self.arguments(), args)?).await })
+    }
+}
+
+async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
+    let s = shadow(ctx, args.shadow.as_deref())?;
+    let (to, after) = moment(&args.moment)?;
+    let work = ctx.clone();
+    let (unlocked, _) = blocking(move || unlock(&work)).await?;
+    let at = s.database(&database_name(ctx))?;
+    if let Ok(mut c) = at.connect().await {
+        same_cluster(&unlocked, &identity(&mut c, &at).await?)?;
+    }
+    let suspects = super::pitr_locate::remembered(ctx, &to).unwrap_or_else(|| match &to {
+        RecoveryTarget::Xid(x) if !after => x.parse().into_iter().collect(),
+        _ => Vec::new(),
+    });
+    let way = find_way(ctx, &unlocked, Some(s.timeline), (&to, after), suspects.clone()).await?;
+    let follow = Follow::new(ctx);
+    let moved = advance(&s, way, suspects, &unlocked, &*follow, &ctx.cancel).await?;
+    let instance = moved.instance()?;
+    let mut c = at.connect().await?;
+    let it = identity(&mut c, &at).await?;
+    expected(ctx, &it, false)?;
+    let (summary, fact) = built(&moved, &it, &instance.layout.data);
+    ctx.out.line(&format!("to look at it: psql {}", at.url()));
+    let json = serde_json::json!({"shadow": moved, "url": at.url()});
+    Ok(Done::ok(summary).fact(Event::TargetSeen { role: "shadow".into(), identity: it }).fact(fact).json(json))
+}
+
+/// The action `pitr discard`.
+pub struct Discard;
+
+#[derive(Debug, Clone, clap::Args)]
+struct DiscardArgs {
+    /// Folder of the recovered instance; the incident's by default
+    #[arg(long, value_name = "DIR")]
+    shadow: Option<PathBuf>,
+    /// Also one that was promoted
+    #[arg(long)]
+    promoted_too: bool,
+}
+
+impl Action for Discard {
+    fn spec(&self) -> Spec {
+        Spec {
+            name: "pitr discard",
+            about: "Stop the recovered instance and remove its files",
+            risk: Risk::Change,
+            fallback: "Stop the recovered instance with pg_ctl stop, then remove its folder.",
+        }
+    }
+    fn arguments(&self) -> Command {
+        DiscardArgs::augment_args(Command::new("discard"))
+    }
+    fn preview<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Preview>> {
+        Box::pin(async move {
+            let args: DiscardArgs = parse_args(self.arguments(), args)?;
+            let s = shadow(ctx, args.shadow.as_deref())?;
+            Ok(Preview { lines: vec![format!("stops and removes {}", s.root.display())], ..Preview::default() })
+        })
+    }
+    fn run<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Done>> {
+        Box::pin(async move {
+            let args: DiscardArgs = parse_args(self.arguments(), args)?;
+            let s = shadow(ctx, args.shadow.as_deref())?;
+            let root = s.root.clone();
+            blocking(move || discard(&s, args.promoted_too)).await?;
+            let json = serde_json::json!({"removed": root.display().to_string()});
+            Ok(Done::ok(format!("{} is gone", root.display())).json(json))
+        })
+    }
+}

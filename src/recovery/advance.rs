@@ -1,0 +1,138 @@
+//! A shadow that stands paused is moved on to a later moment, or thrown away.
+
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use super::range::{Route, Stop as StopAt};
+use super::shadow::{RECORD, Request, Shadow, configure, replay, serve};
+use super::watch::Watch;
+use crate::backup::repository::Unlocked;
+use crate::error::{Context, Error, Result};
+use crate::postgres::connect::query_error;
+use crate::postgres::instance::Stop;
+use crate::postgres::Lsn;
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Whether the shadow is in recovery; none when its server does not run.
+///
+/// # Errors
+/// It runs and cannot be asked.
+pub async fn recovering(shadow: &Shadow) -> Result<Option<bool>> {
+    let instance = shadow.instance()?;
+    if !instance.is_running() {
+        return Ok(None);
+    }
+    let mut c = instance.database("postgres").connect_within(Duration::from_secs(10)).await?;
+    let sql = "SELECT pg_catalog.pg_is_in_recovery()";
+    sqlx::query_scalar(sql).fetch_one(&mut c).await.map(Some).map_err(|e| query_error(sql, &e))
+}
+
+/// Replays on to a later moment, from the last restart point, and pauses there.
+///
+/// # Errors
+/// Refused when the moment is not later, or the recovery was ended; the target was not reached (the shadow is stopped then).
+pub async fn advance(
+    shadow: &Shadow,
+    route: Route,
+    suspects: Vec<u32>,
+    unlocked: &Unlocked,
+    watch: &dyn Watch,
+    cancel: &CancellationToken,
+) -> Result<Shadow> {
+    let no = |why: String| {
+        Error::refused(format!("the shadow in {:?} cannot be moved to {}", shadow.root.display(), route.target))
+            .why(why)
+            .hint("build another one beside it: breakglass pitr restore --to …")
+    };
+    if recovering(shadow).await? == Some(false) {
+        return Err(no("its recovery was ended: it was promoted or opened".into()));
+    }
+    let stands: Lsn = shadow.reached_lsn.parse().map_err(Error::state)?;
+    let goal = match (&route.stop, &route.first_lost) {
+        (StopAt::Lsn(l) | StopAt::After(l), _) => Some(*l),
+        (StopAt::End, _) => None,
+        (_, Some(c)) => Some(c.lsn),
+        _ => None,
+    };
+    if goal.is_some_and(|g| g < stands) {
+        return Err(no(format!("it stands at {stands}; recovery only moves forward")));
+    }
+    let instance = shadow.instance()?;
+    instance.stop(Stop::Fast, LIMIT)?;
+    let began = Instant::now();
+    let service = serve(&instance, unlocked)?;
+    let request = Request {
+        root: shadow.root.clone(),
+        route,
+        bin_dir: Some(shadow.bin_dir.clone()),
+        user: shadow.user()?,
+        helper: shadow.helper.clone(),
+        superuser: shadow.superuser.clone(),
+        suspects,
+        ignore_space: true,
+        source_settings: shadow.source_settings.clone(),
+    };
+    configure(&instance, &request, &shadow.helper, service.socket())?;
+    watch.line(&format!("replaying on from {stands} to {}", request.route.target));
+    let reached = match replay(&instance, &request, &service, watch, cancel).await {
+        Ok(reached) => reached,
+        Err(e) => {
+            let _ = instance.stop(Stop::Immediate, LIMIT);
+            return Err(e);
+        }
+    };
+    // What was measured at the earlier moment is not true here.
+    match std::fs::remove_file(shadow.root.join("later.json")) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Error::target("cannot remove what was measured at the earlier moment").why(e));
+        }
+        _ => {}
+    }
+    let moved = Shadow {
+        target: request.route.target.clone(),
+        after: request.route.after(),
+        moment: request.route.first_lost.as_ref().map(|c| c.at),
+        timeline: request.route.timeline,
+        suspects: request.suspects.clone(),
+        reached_lsn: reached.lsn.to_string(),
+        reached_time: reached.time.or(shadow.reached_time),
+        replay_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+        ..shadow.clone()
+    };
+    moved.save()?;
+    Ok(moved)
+}
+
+/// Stops a shadow and removes its folder.
+///
+/// # Errors
+/// Refused when it was promoted, unless `promoted_too`; the server does not stop, or files cannot be removed.
+pub fn discard(shadow: &Shadow, promoted_too: bool) -> Result<()> {
+    // Only a promotion makes it archive; an opened shadow still keeps to itself.
+    let config = shadow.instance()?.layout.config.join("postgresql.conf");
+    let archives = std::fs::read_to_string(config).is_ok_and(|text| text.contains("archive_mode = 'on'"));
+    if archives && !promoted_too {
+        return Err(Error::refused(format!("the instance in {:?} was promoted", shadow.root.display()))
+            .why("it may be the database in service")
+            .hint("nothing was touched; if it really is to go: --promoted-too"));
+    }
+    shadow.instance()?.stop(Stop::Immediate, LIMIT)?;
+    // The record goes last: while it is there, what is left can be thrown away again.
+    let what = || format!("cannot remove {:?}", shadow.root.display());
+    for entry in std::fs::read_dir(&shadow.root).target(what)? {
+        let entry = entry.target(what)?;
+        if entry.file_name() == RECORD {
+            continue;
+        }
+        let path = entry.path();
+        let gone = if entry.file_type().target(what)?.is_dir() {
+            std::fs::remove_dir_all(&path)
+        } else {
+            std::fs::remove_file(&path)
+        };
+        gone.target(what)?;
+    }
+    std::fs::remove_dir_all(&shadow.root).target(what)
+}
