@@ -73,6 +73,7 @@ pub async fn advance(
         suspects,
         ignore_space: true,
         source_settings: shadow.source_settings.clone(),
+        source_front: shadow.source_front.clone(),
     };
     configure(&instance, &request, &shadow.helper, service.socket())?;
     watch.line(&format!("replaying on from {stands} to {}", request.route.target));
