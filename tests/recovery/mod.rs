@@ -5,6 +5,7 @@ mod compare;
 mod locate;
 mod partial;
 mod promote;
+mod random;
 mod shadow;
 pub mod shop;
 mod takeover;
