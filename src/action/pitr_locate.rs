@@ -164,7 +164,8 @@ async fn check_reach(ctx: &Ctx, found: &mut Found, timeline: u32) {
         let (follow, unlocked) = (Follow::new(ctx), unlocked.clone());
         let way = blocking(move || {
             let scratch = scratch(&work);
-            let ask = Ask { target: &target, suspects: &suspects, timeline: Some(timeline), scratch: &scratch, after: false };
+            let ask =
+                Ask { target: &target, suspects: &suspects, timeline: Some(timeline), scratch: &scratch, after: false };
             route(&unlocked, &reach::programs(&work, None)?, &ask, &*follow, &work.cancel)
         })
         .await;

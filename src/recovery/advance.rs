@@ -9,9 +9,9 @@ use super::shadow::{RECORD, Request, Shadow, configure, replay, serve};
 use super::watch::Watch;
 use crate::backup::repository::Unlocked;
 use crate::error::{Context, Error, Result};
+use crate::postgres::Lsn;
 use crate::postgres::connect::query_error;
 use crate::postgres::instance::Stop;
-use crate::postgres::Lsn;
 
 const LIMIT: Duration = Duration::from_secs(120);
 

@@ -571,8 +571,11 @@ fn verify_reached(
     // The server's own words; without them a pause could be anything.
     let written = std::fs::metadata(&instance.layout.log).map_or(0, |m| m.len()).saturating_sub(log_from);
     let log = crate::postgres::instance::read_tail(&instance.layout.log, written.min(256 * 1024));
-    let words =
-        if matches!(request.route.stop, StopAt::After(_)) { "recovery stopping after" } else { "recovery stopping before" };
+    let words = if matches!(request.route.stop, StopAt::After(_)) {
+        "recovery stopping after"
+    } else {
+        "recovery stopping before"
+    };
     if request.route.stop != StopAt::End && !log.contains(words) {
         let tail = CleanText::line(instance.log_tail(3).as_bytes());
         return wrong(format!("its log does not say that it stopped before the target: {tail}"));

@@ -69,7 +69,11 @@ fn assert_dense(rows: &BTreeSet<Row>, what: &str) {
 fn archive_now(db: &Database) {
     let segment = psql(db, "select pg_walfile_name(pg_switch_wal())").unwrap();
     let deadline = Instant::now() + LIMIT;
-    while psql(db, "select coalesce(last_archived_wal, '') from pg_stat_archiver").unwrap().get(..24).is_none_or(|l| l < segment.as_str()) {
+    while psql(db, "select coalesce(last_archived_wal, '') from pg_stat_archiver")
+        .unwrap()
+        .get(..24)
+        .is_none_or(|l| l < segment.as_str())
+    {
         assert!(Instant::now() < deadline, "{segment} was not archived");
         std::thread::yield_now();
     }
@@ -142,7 +146,11 @@ fn random_targets_hold_exactly_what_was_committed_by_then() {
                 let lsn = Lsn(commit.lsn.0 + 8 * choices.between(1, 40));
                 let wanted = history.iter().position(|(c, _)| c.lsn >= lsn).unwrap_or(history.len());
                 // After the record that begins at it or behind it, which may be any record.
-                if after { (RecoveryTarget::Lsn(commit.lsn.to_string()), at + 1) } else { (RecoveryTarget::Lsn(lsn.to_string()), wanted) }
+                if after {
+                    (RecoveryTarget::Lsn(commit.lsn.to_string()), at + 1)
+                } else {
+                    (RecoveryTarget::Lsn(lsn.to_string()), wanted)
+                }
             }
             _ => {
                 let first = history.iter().position(|(c, _)| if after { c.at > commit.at } else { c.at >= commit.at });

@@ -35,13 +35,19 @@ fn names_sub_transactions_after_and_on_to_a_later_moment() {
     let db = a.cluster.database("postgres");
     script(&db, "create table t (n int)");
     a.base_backup();
-    script(&db, "insert into t values (1); select pg_create_restore_point('before release'); insert into t values (2);");
+    script(
+        &db,
+        "insert into t values (1); select pg_create_restore_point('before release'); insert into t values (2);",
+    );
     let sub = script(
         &db,
         "begin; insert into t values (3); savepoint s; insert into t values (4); select xmin from t where n = 4; commit;",
     );
     let top = script(&db, "select xmin from t where n = 3");
-    let at = script(&db, "select to_char(pg_xact_commit_timestamp(xmin) at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') from t where n = 3");
+    let at = script(
+        &db,
+        "select to_char(pg_xact_commit_timestamp(xmin) at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') from t where n = 3",
+    );
     assert_ne!(sub, top);
     script(&db, "insert into t values (5);");
     script(&db, "insert into t values (6);");
@@ -111,7 +117,11 @@ fn what_cannot_be_recovered_to_is_said_before_anything_is_touched() {
         &["--to", "2026-11-20 14:01:07"],
         &[("TZ", "Europe/Berlin")],
         2,
-        &["does not say in which time zone", "UTC: --to 2026-11-20T14:01:07Z", "Europe/Berlin): --to 2026-11-20T13:01:07Z"],
+        &[
+            "does not say in which time zone",
+            "UTC: --to 2026-11-20T14:01:07Z",
+            "Europe/Berlin): --to 2026-11-20T13:01:07Z",
+        ],
     );
     refused(&["--to", "time:2026-11-20T14:01:07"], &[("TZ", "UTC")], 2, &["UTC: --to 2026-11-20T14:01:07Z"]);
     refused(&["--to", "yesterday"], &[], 2, &["\"yesterday\" is not a time with a zone"]);
@@ -120,8 +130,18 @@ fn what_cannot_be_recovered_to_is_said_before_anything_is_touched() {
     refused(&["--to", "latest", "--to-after", "latest"], &[], 2, &["cannot be used with"]);
     refused(&["--to-after", "latest"], &[], 2, &["there is nothing after"]);
     refused(&["--to", "time:2099-01-01T00:00:00Z"], &[], 4, &["it is in the future", "--to latest"]);
-    refused(&["--to", &format!("time:{early}")], &[], 4, &["before the oldest base backup", "the earliest point is time:"]);
-    refused(&["--to", "name:nowhere"], &[], 4, &["no restore point of this name", "the unbroken log ends with segment"]);
+    refused(
+        &["--to", &format!("time:{early}")],
+        &[],
+        4,
+        &["before the oldest base backup", "the earliest point is time:"],
+    );
+    refused(
+        &["--to", "name:nowhere"],
+        &[],
+        4,
+        &["no restore point of this name", "the unbroken log ends with segment"],
+    );
     refused(&["--to", "xid:4000000000"], &[], 4, &["its commit is not in the archived log", "rolled back"]);
     refused(&["--to", "lsn:FF/0"], &[], 4, &["beyond the end of the archived log"]);
 
@@ -134,7 +154,12 @@ fn what_cannot_be_recovered_to_is_said_before_anything_is_touched() {
     // Another cluster than the repository's.
     let other = Cluster::start("other", &[]);
     let url = other.database("postgres").url();
-    refused(&["--to", "latest"], &[("DATABASE_URL", &url)], 4, &["the repository holds cluster", "the database that answers is of cluster"]);
+    refused(
+        &["--to", "latest"],
+        &[("DATABASE_URL", &url)],
+        4,
+        &["the repository holds cluster", "the database that answers is of cluster"],
+    );
 
     // A second tablespace: named before a backup is begun.
     let room = Scratch::new("space");
