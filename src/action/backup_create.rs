@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use serde_json::json;
 
 use super::reach::{self, Reporter};
-use super::{Action, Ctx, Done, Preview, Spec, backup_dump};
+use super::{Action, Ctx, Done, Preview, Spec, backup_dump, backup_files};
 use crate::backup::base::{store_base, verify_backup};
 use crate::error::{Context, Error, Result};
 use crate::model::event::Event;
@@ -56,11 +56,32 @@ impl Action for BackupCreate {
                     .conflicts_with("physical")
                     .help("Only these tables, as pg_dump's --table reads it; may be repeated"),
             )
+            .arg(
+                Arg::new("files")
+                    .long("files")
+                    .value_name("DIR")
+                    .action(ArgAction::Append)
+                    .value_parser(clap::value_parser!(std::path::PathBuf))
+                    .conflicts_with_all(["physical", "logical", "schema-only", "table"])
+                    .help("This folder, and what the machine is like, without secrets; may be repeated"),
+            )
+            .arg(
+                Arg::new("fingerprints")
+                    .long("fingerprints")
+                    .action(ArgAction::SetTrue)
+                    .conflicts_with_all(["physical", "schema-only"])
+                    .help("Also sum the hashes of every table's rows, to be compared after each restore; reads them twice"),
+            )
             .arg(Arg::new("label").long("label").value_name("TEXT").help("A label to find it by"))
     }
     fn preview<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Preview>> {
         Box::pin(async move {
-            let dump = backup_dump::wanted(&super::parse_matches(self.arguments(), args)?).is_some();
+            let m = super::parse_matches(self.arguments(), args)?;
+            if let Some(folders) = folders(&m) {
+                let lines = folders.iter().map(|f| format!("reads the folder {}", f.display())).collect();
+                return Ok(Preview { lines, ..Preview::default() });
+            }
+            let dump = backup_dump::wanted(&m).is_some();
             let at = reach::database(ctx)?;
             let mut c = at.connect_read_only(Duration::from_secs(2), Duration::from_secs(30)).await?;
             let identity = crate::postgres::identity(&mut c, &at).await?;
@@ -80,12 +101,20 @@ impl Action for BackupCreate {
     fn run<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Done>> {
         Box::pin(async move {
             let m = super::parse_matches(self.arguments(), args)?;
+            if let Some(folders) = folders(&m) {
+                return backup_files::create(ctx, folders, m.get_one::<String>("label").cloned()).await;
+            }
             match backup_dump::wanted(&m) {
                 Some(wanted) => backup_dump::create(ctx, wanted).await,
                 None => create(ctx, m.get_one::<String>("label").cloned()).await,
             }
         })
     }
+}
+
+/// Folders to store, when it is files that are wanted.
+fn folders(m: &clap::ArgMatches) -> Option<Vec<std::path::PathBuf>> {
+    m.get_many::<std::path::PathBuf>("files").map(|all| all.cloned().collect())
 }
 
 async fn cluster_bytes(c: &mut sqlx::PgConnection) -> Result<u64> {

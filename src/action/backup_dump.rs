@@ -27,6 +27,7 @@ pub struct Wanted {
     kind: BackupKind,
     label: Option<String>,
     tables: Vec<String>,
+    fingerprints: bool,
 }
 
 /// What was asked for, when it is a dump.
@@ -37,7 +38,12 @@ pub fn wanted(m: &ArgMatches) -> Option<Wanted> {
         (false, false) if tables.is_empty() => return None,
         _ => BackupKind::Logical,
     };
-    Some(Wanted { kind, label: m.get_one::<String>("label").cloned(), tables })
+    Some(Wanted {
+        kind,
+        label: m.get_one::<String>("label").cloned(),
+        tables,
+        fingerprints: m.get_flag("fingerprints"),
+    })
 }
 
 /// The programs and the user that make a dump.
@@ -110,8 +116,10 @@ pub async fn create(ctx: &Ctx, wanted: Wanted) -> Result<Done> {
     // Rows are counted in the snapshot's own transaction, which pg_dump needs open to its end anyway.
     let count = async {
         if wanted.kind == BackupKind::Logical {
-            count_rows(&mut c, &mut contents.tables, |_, _| check_cancel(&ctx.cancel, "the dump was not taken"))
-                .await?;
+            count_rows(&mut c, &mut contents.tables, wanted.fingerprints, |_, _| {
+                check_cancel(&ctx.cancel, "the dump was not taken")
+            })
+            .await?;
         }
         Ok(contents)
     };

@@ -11,11 +11,10 @@ use serde_json::json;
 use super::reach::{self, Reporter};
 use super::target::{blocking, parse_args};
 use super::{Action, Ctx, Done, Preview, Spec};
-use crate::backup::base::{RestoreOptions, restore_base, verify_backup};
+use crate::backup::base::{RestoreOptions, needed_log, restore_base, verify_backup};
 use crate::backup::catalog::{BackupKind, Catalog, Manifest};
 use crate::backup::repository::Unlocked;
 use crate::backup::spool::check_space;
-use crate::backup::wal::{DEFAULT_SEGMENT_SIZE, Fetched, Segment, fetch, parse_lsn};
 use crate::error::{Context, Error, Result};
 use crate::model::event::Event;
 use crate::model::plan::Risk;
@@ -40,6 +39,9 @@ struct Args {
     /// Replace a database that is there; the old one is kept under another name
     #[arg(long, action = ArgAction::SetTrue)]
     overwrite: bool,
+    /// Replace it although the dump is of a database of another name
+    #[arg(long, action = ArgAction::SetTrue, requires = "overwrite")]
+    other_database: bool,
     /// Only the rows of this table of a dump; may be repeated
     #[arg(long, value_name = "NAME")]
     table: Vec<String>,
@@ -122,7 +124,7 @@ impl Action for BackupRestore {
             match manifest.kind {
                 BackupKind::Logical | BackupKind::SchemaOnly => restore_dump(ctx, &unlocked, &manifest, &args).await,
                 BackupKind::Physical => restore_physical(ctx, unlocked, manifest, &args).await,
-                BackupKind::Files => Err(Error::usage("files cannot be restored yet")),
+                BackupKind::Files => super::backup_files::restore(ctx, unlocked, manifest, &args.into).await,
             }
         })
     }
@@ -175,6 +177,12 @@ async fn restore_dump(ctx: &Ctx, unlocked: &Unlocked, manifest: &Manifest, args:
     let target = database(ctx, &args.into)?;
     let mut facts = Vec::new();
     if args.overwrite && dump::exists(&mut dump::maintenance(&target).await?, target.name()).await? {
+        if manifest.database.as_deref() != Some(target.name()) && !args.other_database {
+            let of = manifest.database.as_deref().unwrap_or("?");
+            return Err(Error::refused(format!("replacing database {:?} by a dump of {of:?}", target.name()))
+                .why("the backup is of another database")
+                .hint("Check the id; or give --other-database if that is what you want."));
+        }
         // Seen again now: between the preview and this run it may have become another one.
         let seen = identity(&target).await?;
         if ctx.confirmed.as_deref() != Some(target.name()) {
@@ -258,33 +266,4 @@ async fn restore_physical(ctx: &Ctx, unlocked: Unlocked, manifest: Manifest, arg
         begun.elapsed().as_secs_f64()
     );
     Ok(Done::ok(summary).json(json!({"backup": id, "data_directory": shown, "segments": segments})))
-}
-
-/// Puts the log from the backup's start to its end into `pg_wal`.
-fn needed_log(unlocked: &Unlocked, manifest: &Manifest, data: &Path, owner: Option<(u32, u32)>) -> Result<usize> {
-    let lsn = |text: &Option<String>| text.as_deref().and_then(parse_lsn);
-    let (Some(start), Some(stop), Some(timeline)) =
-        (lsn(&manifest.start_lsn), lsn(&manifest.stop_lsn), manifest.timeline)
-    else {
-        return Err(Error::check(format!("the manifest of backup {:?} names no log positions", manifest.id)));
-    };
-    let known = unlocked.repository().cluster()?.and_then(|c| c.wal_segment_size);
-    let size = known.or(manifest.wal_segment_size).unwrap_or(DEFAULT_SEGMENT_SIZE);
-    let first = Segment::at(timeline, start, size).number(size);
-    let last = Segment::at(timeline, stop.saturating_sub(1).max(start), size).number(size);
-    for number in first..=last {
-        let name = Segment::from_number(timeline, number, size).to_string();
-        let path = data.join("pg_wal").join(&name);
-        if fetch(unlocked, &name, &path)? == Fetched::NotInArchive {
-            return Err(Error::check(format!("the archive has no WAL segment {name}")));
-        }
-        if let Some((uid, gid)) = owner {
-            std::os::unix::fs::chown(&path, Some(uid), Some(gid)).target(|| format!("giving {name} to user {uid}"))?;
-        }
-        std::fs::File::open(&path).and_then(|f| f.sync_all()).target(|| format!("making {name} durable"))?;
-    }
-    std::fs::File::open(data.join("pg_wal"))
-        .and_then(|d| d.sync_all())
-        .target(|| "making the folder of the log durable".into())?;
-    usize::try_from(last - first + 1).state(|| "counting segments".into())
 }

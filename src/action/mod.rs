@@ -8,6 +8,7 @@ pub mod assess;
 pub mod backup_cleanup;
 pub mod backup_create;
 pub mod backup_dump;
+pub mod backup_files;
 pub mod backup_restore;
 pub mod blanks;
 pub mod carried;

@@ -1,9 +1,11 @@
 //! Base backups: a cluster's files as one sealed tar stream, with PostgreSQL's own manifest beside it.
 
+mod log;
 pub mod manifest;
 pub mod restore;
 mod stream;
 
+pub use log::needed_log;
 pub use restore::{RestoreOptions, Verified, restore_base, verify_backup};
 
 use std::io::{self, Read, Write};

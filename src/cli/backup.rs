@@ -38,7 +38,8 @@ pub fn command() -> Command {
                         .action(ArgAction::SetTrue)
                         .conflicts_with("id")
                         .help("Every backup of the catalog"),
-                ),
+                )
+                .args(super::backup_deep::arguments()),
         )
 }
 
@@ -134,8 +135,11 @@ fn verify(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
     let wanted: Vec<&Backup> = match matches.get_one::<String>("id") {
         Some(id) => vec![catalog.find(id)?],
         None if matches.get_flag("all") => catalog.backups.iter().collect(),
-        None => catalog.backups.iter().next_back().into_iter().collect(),
+        None => super::backup_deep::pick(matches, &catalog)?.into_iter().collect(),
     };
+    if matches.get_flag("deep") {
+        return super::backup_deep::verify(invocation, matches, &unlocked, wanted);
+    }
     if wanted.is_empty() {
         return Err(Error::check("there is no backup to verify").hint("Take one with `breakglass backup create`."));
     }

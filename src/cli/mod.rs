@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 pub mod act;
 pub mod backup;
+pub mod backup_deep;
 pub mod backup_keys;
 pub mod completions;
 pub mod console;

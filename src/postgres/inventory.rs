@@ -244,31 +244,54 @@ pub async fn inventory(c: &mut PgConnection) -> Result<Inventory> {
     })
 }
 
-/// Counts the rows of every table whose rows are in a dump. `progress` is told tables done and in all.
+/// Settings under which a row's text form, and with it a fingerprint, is the same everywhere.
+const PINNED: &str = "SET TimeZone = 'UTC'; SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'; \
+                      SET extra_float_digits = 1; SET bytea_output = 'hex'; SET xmlbinary = 'base64'; \
+                      SET lc_monetary = 'C'; SET row_security = off; SET statement_timeout = 0";
+
+/// Counts the rows of every table whose rows are in a dump, and with `fingerprints` sums their hashes, too. `progress` is told
+/// tables done and in all.
 ///
 /// # Errors
 /// A query fails, or `progress` says to stop.
 pub async fn count_rows(
     c: &mut PgConnection,
     tables: &mut [TableRecord],
+    fingerprints: bool,
     mut progress: impl FnMut(usize, usize) -> Result<()>,
 ) -> Result<()> {
     let all = tables.len();
+    pin(c).await?;
     for (i, table) in tables.iter_mut().enumerate() {
         progress(i, all)?;
         if table.countable() {
-            table.rows = Some(rows_of(c, table).await?);
+            let (rows, sum) = measure(c, table, fingerprints).await?;
+            (table.rows, table.fingerprint) = (Some(rows), sum);
         }
     }
     progress(all, all)
 }
 
-/// Rows of one table, children not included.
+/// Prepares a connection for [`measure`].
+///
+/// # Errors
+/// A setting is refused.
+pub async fn pin(c: &mut PgConnection) -> Result<()> {
+    run(c, PINNED).await
+}
+
+/// Rows of one table, children not included, and the sum of their hashes where that is wanted. A sum, never XOR: equal rows
+/// would cancel each other. Over the text form: enums and references hash by numbers that a dump does not keep.
 ///
 /// # Errors
 /// The query fails.
-pub async fn rows_of(c: &mut PgConnection, table: &TableRecord) -> Result<u64> {
-    let sql = format!("SELECT count(*) FROM ONLY {}", table.sql());
-    let rows: i64 = sqlx::query_scalar(&sql).fetch_one(c).await.map_err(|e| query_error(&sql, &e))?;
-    u64::try_from(rows).map_err(|e| Error::state("a count below zero").why(e))
+pub async fn measure(c: &mut PgConnection, table: &TableRecord, fingerprint: bool) -> Result<(u64, Option<String>)> {
+    let sum = match fingerprint {
+        true => "coalesce(sum(pg_catalog.hashtextextended(\"the row\"::text COLLATE \"C\", 0)::numeric), 0)::text",
+        false => "NULL::text",
+    };
+    let sql = format!("SELECT count(*), {sum} FROM ONLY {} AS \"the row\"", table.sql());
+    let (rows, sum): (i64, Option<String>) =
+        sqlx::query_as(&sql).fetch_one(c).await.map_err(|e| query_error(&sql, &e))?;
+    Ok((u64::try_from(rows).map_err(|e| Error::state("a count below zero").why(e))?, sum))
 }

@@ -21,7 +21,7 @@ use crate::backup::spool::{Spool, check_space};
 use crate::error::{Context, Error, Result};
 use crate::model::CleanText;
 use crate::postgres::connect::{query_error, quote_ident, quote_literal, run};
-use crate::postgres::inventory::{Inventory, TableRecord, rows_of};
+use crate::postgres::inventory::{Inventory, TableRecord, measure, pin};
 use crate::postgres::{Client, Database};
 use crate::process::{ChildSpec, RunOptions, UnixUser};
 
@@ -304,8 +304,8 @@ async fn build(
 /// Counts every table again: the rows of the dump, no fewer and no more.
 async fn compare(at: &Database, selected: &[&TableRecord], watch: &dyn Watch) -> Result<(usize, u64)> {
     let mut c = at.connect().await?;
-    run(&mut c, "SET statement_timeout = 0; SET row_security = off").await?;
-    let (mut tables, mut rows) = (0, 0);
+    pin(&mut c).await?;
+    let (mut tables, mut rows, mut fingerprints) = (0, 0, 0);
     for (i, table) in selected.iter().enumerate() {
         watch.phase(&Phase {
             name: "count",
@@ -316,16 +316,24 @@ async fn compare(at: &Database, selected: &[&TableRecord], watch: &dyn Watch) ->
             ..Phase::default()
         });
         let Some(expected) = table.rows else { continue };
-        let got = rows_of(&mut c, table).await?;
+        let (got, sum) = measure(&mut c, table, table.fingerprint.is_some()).await?;
         if got != expected {
             return Err(Error::check(format!("table {} has {got} rows after the restore", table.sql()))
                 .why(format!("{expected} were counted when the dump was taken")));
         }
+        if sum != table.fingerprint {
+            return Err(Error::check(format!("table {} has other rows after the restore", table.sql()))
+                .why("their fingerprint differs from the one taken with the dump"));
+        }
+        fingerprints += usize::from(sum.is_some());
         tables += 1;
         rows += got;
     }
     // Without statistics the first queries of an application would be planned blindly.
     run(&mut c, "ANALYZE").await?;
+    if fingerprints > 0 {
+        watch.line(&format!("{fingerprints} tables have the fingerprints taken with the dump"));
+    }
     Ok((tables, rows))
 }
 

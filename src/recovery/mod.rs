@@ -5,6 +5,7 @@ pub mod advance;
 pub mod archived;
 pub mod commits;
 pub mod compare;
+pub mod deep;
 pub mod dump;
 pub mod exposure;
 pub mod health;

@@ -1,7 +1,7 @@
 -- Everything that makes a dump hard. Run in a database that is empty.
 CREATE ROLE "Owner of ""things""" NOLOGIN;
-CREATE ROLE reader LOGIN PASSWORD 'reader''s secret';
 CREATE ROLE app LOGIN;
+CREATE ROLE reader LOGIN PASSWORD 'reader''s secret';
 GRANT reader TO app;
 ALTER ROLE app SET work_mem = '7MB';
 

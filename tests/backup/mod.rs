@@ -1,15 +1,19 @@
 //! The repository: container, keys, store, WAL archive, base backups. Real files, real servers, generated damage.
 
 pub mod awkward;
+pub mod bad_input;
 pub mod base;
 pub mod catalog;
 pub mod cli;
 pub mod cluster;
 pub mod container;
 pub mod crash;
+pub mod deep;
+pub mod files;
 pub mod hostile;
 pub mod keep;
 pub mod keys;
+pub mod killed;
 pub mod logical;
 pub mod mutations;
 pub mod range;

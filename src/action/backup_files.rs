@@ -1,0 +1,129 @@
+//! `breakglass backup create --files DIR`: folders and a redacted description of the environment into the repository; and
+//! back into a new folder, with a comparison of every file.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde_json::json;
+
+use super::reach::{self, Reporter};
+use super::target::blocking;
+use super::{Ctx, Done};
+use crate::backup::base::verify_backup;
+use crate::backup::catalog::Manifest;
+use crate::backup::files::{restore_files, store_files};
+use crate::backup::repository::Unlocked;
+use crate::error::{Context, Result};
+use crate::recovery::watch::check_cancel;
+use crate::recovery::{Phase, Watch};
+
+/// Variables whose values say something about the machine and nothing secret.
+const SHOWN: [&str; 10] = ["PATH", "LANG", "LC_ALL", "TZ", "SHELL", "USER", "HOME", "PGHOST", "PGPORT", "PGDATABASE"];
+
+/// Stores folders.
+///
+/// # Errors
+/// A folder cannot be read, or the repository not be written.
+pub async fn create(ctx: &Ctx, folders: Vec<PathBuf>, label: Option<String>) -> Result<Done> {
+    let unlocked = reach::unlocked_or_new(ctx).await?;
+    let ctx = ctx.clone();
+    let (manifest, listing) = blocking(move || {
+        let reporter = Reporter::new(&*ctx.out);
+        let begun = Instant::now();
+        let environment = environment(&ctx);
+        let stored = store_files(&unlocked, &folders, &environment, label.as_deref(), &mut |n| {
+            reporter.phase(&Phase::bytes("files", n, None, begun));
+            check_cancel(&ctx.cancel, "the files were not stored")
+        })?;
+        for path in &stored.1.skipped {
+            ctx.out.line(&format!("not stored, because it is no file: {path}"));
+        }
+        let begun = Instant::now();
+        verify_backup(&unlocked, &stored.0.id, &mut |n| {
+            reporter.phase(&Phase::bytes("verify", n, None, begun));
+            check_cancel(&ctx.cancel, "the backup is stored but was not read back")
+        })?;
+        Ok(stored)
+    })
+    .await?;
+    let bytes = manifest.stored_bytes();
+    let summary = format!(
+        "backup {} of {} entries: {} MB in {} MB stored, every byte verified",
+        manifest.id,
+        listing.entries.len(),
+        manifest.plain_bytes() / 1_000_000,
+        bytes / 1_000_000
+    );
+    Ok(Done::ok(summary).json(json!({
+        "id": manifest.id, "kind": manifest.kind, "bytes": bytes, "plain_bytes": manifest.plain_bytes(),
+        "entries": listing.entries.len(), "skipped": listing.skipped, "verified": true,
+    })))
+}
+
+/// Restores files.
+///
+/// # Errors
+/// Damage, or the folder is there.
+pub async fn restore(ctx: &Ctx, unlocked: Unlocked, manifest: Manifest, into: &str) -> Result<Done> {
+    let dest = std::path::absolute(into).usage(|| format!("{into:?} is not a folder"))?;
+    let (work, id, to) = (ctx.clone(), manifest.id.clone(), dest.clone());
+    let parity = blocking(move || {
+        let reporter = Reporter::new(&*work.out);
+        let begun = Instant::now();
+        let bytes = manifest.plain_bytes();
+        verify_backup(&unlocked, &manifest.id, &mut |n| {
+            reporter.phase(&Phase::bytes("verify", n, Some(bytes), begun));
+            check_cancel(&work.cancel, "nothing was restored")
+        })?;
+        let begun = Instant::now();
+        restore_files(&unlocked, &manifest, &to, &mut |n| {
+            reporter.phase(&Phase::bytes("files", n, Some(bytes), begun));
+            check_cancel(&work.cancel, "nothing was restored")
+        })
+    })
+    .await?;
+    for path in &parity.changed {
+        ctx.out.line(&format!("was being written while it was stored: {path}"));
+    }
+    let summary = format!(
+        "restored {id} into {:?}: {} files, {} bytes, each read again and the same as when it was stored",
+        dest.display(),
+        parity.same,
+        parity.bytes
+    );
+    Ok(Done::ok(summary).json(json!({"backup": id, "folder": dest, "parity": parity})))
+}
+
+/// What the machine is like. Of most variables only the names: their values could be secret.
+fn environment(ctx: &Ctx) -> serde_json::Value {
+    let read = |path: &str| std::fs::read_to_string(path).ok().map(|t| t.trim().to_string());
+    let os = read("/etc/os-release")
+        .and_then(|t| t.lines().find_map(|l| l.strip_prefix("PRETTY_NAME=").map(|v| v.trim_matches('"').to_string())));
+    let mut shown = serde_json::Map::new();
+    let mut names = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        let name = name.to_string_lossy().into_owned();
+        if SHOWN.contains(&name.as_str()) {
+            shown.insert(name, value.to_string_lossy().into_owned().into());
+        } else {
+            names.push(name);
+        }
+    }
+    names.sort();
+    let s = &ctx.settings;
+    json!({
+        "v": 1,
+        "program": env!("CARGO_PKG_VERSION"),
+        "host": read("/proc/sys/kernel/hostname"),
+        "system": os,
+        "kernel": read("/proc/sys/kernel/osrelease"),
+        "architecture": std::env::consts::ARCH,
+        "processors": std::thread::available_parallelism().map_or(0, std::num::NonZero::get),
+        "variables": shown,
+        "variables_without_values": names,
+        "target": s.target,
+        "database": s.database.as_ref().map(ToString::to_string),
+        "repository": s.repository.as_deref().map(Path::new),
+        "retention": s.retention,
+    })
+}

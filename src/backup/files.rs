@@ -1,0 +1,418 @@
+//! Named folders (uploads, logs, configuration) and a redacted description of the environment.
+//!
+//! ```text
+//! backups/<backup>/files.tar.bgo          the folders as one tar stream, each under its own name
+//! backups/<backup>/listing.json.bgo       every entry in the stream's order, with its digest
+//! backups/<backup>/environment.json.bgo   what the machine was like; no values that could be secret
+//! ```
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Component, Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::base::{Progress, new_id};
+use super::catalog::{self, BackupKind, Manifest, ObjectRecord};
+use super::container::{Spec, Writer, from_io, hex, seal};
+use super::logical::read_object;
+use super::repository::{SUFFIX, Unlocked, now};
+use super::store::{Access, Committed, Existing};
+use crate::error::{Context, Error, Result};
+
+fn object(id: &str, what: &str) -> String {
+    format!("backups/{id}/{what}{SUFFIX}")
+}
+
+/// What an entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A file.
+    File,
+    /// A folder.
+    Folder,
+    /// A symbolic link.
+    Link,
+}
+
+/// An entry of the stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listed {
+    /// Path below the restored folder, for people: what is not UTF-8 in it is replaced.
+    pub path: String,
+    /// What it is.
+    pub kind: Kind,
+    /// Bytes of a file.
+    pub size: u64,
+    /// SHA-256 of a file's content, or of a link's target.
+    pub sha256: String,
+    /// Permission bits.
+    pub mode: u32,
+    /// The file became shorter while it was read; what was missing is zeros.
+    #[serde(default)]
+    pub changed: bool,
+}
+
+/// What was stored, and what was not.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listing {
+    /// In the stream's order.
+    pub entries: Vec<Listed>,
+    /// Sockets, pipes and devices: not stored.
+    pub skipped: Vec<String>,
+}
+
+/// How restored files compare with what was stored, each read again from the disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Parity {
+    /// Files whose content is the same.
+    pub same: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Folders and links.
+    pub others: u64,
+    /// Paths that differ; empty when all is well.
+    pub differing: Vec<String>,
+    /// What the backup could not hold.
+    pub skipped: Vec<String>,
+    /// Files that changed while they were stored.
+    pub changed: Vec<String>,
+}
+
+/// Stores folders. Each becomes a folder of its own name in the backup.
+///
+/// # Errors
+/// Usage when a folder is none or two have the same name; target when one cannot be read or the repository not be written.
+pub fn store_files(
+    unlocked: &Unlocked,
+    folders: &[PathBuf],
+    environment: &serde_json::Value,
+    label: Option<&str>,
+    progress: Progress<'_>,
+) -> Result<(Manifest, Listing)> {
+    let started_at = now();
+    let id = new_id(started_at, BackupKind::Files.word())?;
+    let repository = unlocked.repository();
+    let mut names = BTreeSet::new();
+    for folder in folders {
+        let shown = folder.display();
+        if !folder.is_dir() {
+            return Err(Error::usage(format!("{:?} is not a folder", shown.to_string())));
+        }
+        if !names.insert(own_name(folder)?) {
+            return Err(Error::usage(format!("two folders are called {:?}", own_name(folder)?))
+                .hint("Back them up one by one, or name the folder above both."));
+        }
+    }
+    let name = object(&id, "files.tar");
+    let spec = Spec::new(BackupKind::Files.object_type(), repository.id(), &name, started_at);
+    let upload = repository.store().create(&name, Access::Group)?;
+    let writer = Writer::new(upload, &spec, &[unlocked.own_recipient()?])?;
+    let mut pack =
+        Pack { tar: tar::Builder::new(writer), listing: Listing::default(), total: 0, progress };
+    for folder in folders {
+        let real = fs::canonicalize(folder).target(|| format!("reading {:?}", folder.display()))?;
+        pack.add(&real, &PathBuf::from(own_name(folder)?))?;
+    }
+    let Pack { tar, listing, .. } = pack;
+    let writer = tar.into_inner().map_err(|e| from_io(e, || "storing the files".into()))?;
+    let (upload, summary) = writer.finish()?;
+    let taken = |name: &str| Error::refused(format!("storing {name:?}")).why("an object of this name exists");
+    if upload.commit(Existing::Keep)? == Committed::Kept {
+        return Err(taken(&name));
+    }
+    let mut objects = vec![ObjectRecord::new(&name, &summary)];
+    let documents = [
+        (object(&id, "listing.json"), serde_json::to_vec(&listing)),
+        (object(&id, "environment.json"), serde_json::to_vec_pretty(environment)),
+    ];
+    for (name, bytes) in documents {
+        let bytes = bytes.map_err(|e| Error::state(format!("writing {name:?}")).why(e))?;
+        let (committed, summary) = unlocked.write_own(BackupKind::Files.object_type(), &name, &bytes)?;
+        if committed == Committed::Kept {
+            return Err(taken(&name));
+        }
+        objects.push(ObjectRecord::new(&name, &summary));
+    }
+    let manifest = Manifest {
+        version: 1,
+        id,
+        kind: BackupKind::Files,
+        label: label.map(str::to_string),
+        system_identifier: None,
+        postgres_version: None,
+        timeline: None,
+        start_lsn: None,
+        stop_lsn: None,
+        wal_segment_size: None,
+        database: None,
+        dump_version: None,
+        started_at,
+        finished_at: now(),
+        objects,
+    };
+    catalog::add(unlocked, &manifest)?;
+    Ok((manifest, listing))
+}
+
+fn own_name(folder: &Path) -> Result<String> {
+    let real = fs::canonicalize(folder).target(|| format!("reading {:?}", folder.display()))?;
+    real.file_name()
+        .and_then(|n| n.to_str())
+        .map(str::to_string)
+        .ok_or_else(|| Error::usage(format!("folder {:?} has no name of its own", folder.display())))
+}
+
+struct Pack<'a, W: Write> {
+    tar: tar::Builder<W>,
+    listing: Listing,
+    total: u64,
+    progress: Progress<'a>,
+}
+
+impl<W: Write> Pack<'_, W> {
+    fn add(&mut self, from: &Path, at: &Path) -> Result<()> {
+        let reading = || format!("reading {:?}", from.display());
+        let meta = fs::symlink_metadata(from).target(reading)?;
+        let kind = meta.file_type();
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(meta.mode() & 0o7777);
+        header.set_mtime(u64::try_from(meta.mtime()).unwrap_or(0));
+        header.set_size(0);
+        let mut entry = Listed {
+            path: at.to_string_lossy().into_owned(),
+            kind: Kind::Folder,
+            size: 0,
+            sha256: String::new(),
+            mode: meta.mode() & 0o7777,
+            changed: false,
+        };
+        let storing = |e: io::Error| from_io(e, || format!("storing {:?}", from.display()));
+        if kind.is_dir() {
+            header.set_entry_type(tar::EntryType::Directory);
+            self.tar.append_data(&mut header, at, io::empty()).map_err(storing)?;
+            self.listing.entries.push(entry);
+            let mut children: Vec<_> =
+                fs::read_dir(from).and_then(Iterator::collect::<io::Result<Vec<_>>>).target(reading)?;
+            children.sort_by_key(fs::DirEntry::file_name);
+            for child in children {
+                self.add(&child.path(), &at.join(child.file_name()))?;
+            }
+            return Ok(());
+        }
+        if kind.is_symlink() {
+            let target = fs::read_link(from).target(reading)?;
+            header.set_entry_type(tar::EntryType::Symlink);
+            self.tar.append_link(&mut header, at, &target).map_err(storing)?;
+            entry.kind = Kind::Link;
+            entry.sha256 = hex(&Sha256::digest(target.as_os_str().as_encoded_bytes()));
+            self.listing.entries.push(entry);
+            return Ok(());
+        }
+        if !kind.is_file() {
+            self.listing.skipped.push(entry.path);
+            return Ok(());
+        }
+        header.set_entry_type(tar::EntryType::Regular);
+        header.set_size(meta.len());
+        let file = File::open(from).target(reading)?;
+        let mut content = Content { file, left: meta.len(), hash: Sha256::new(), changed: false };
+        self.tar.append_data(&mut header, at, &mut content).map_err(storing)?;
+        entry.kind = Kind::File;
+        entry.size = meta.len();
+        entry.changed = content.changed;
+        entry.sha256 = hex(&content.hash.finalize());
+        self.listing.entries.push(entry);
+        self.total += meta.len();
+        (self.progress)(self.total)
+    }
+}
+
+/// Exactly as many bytes as the header said, whatever happens to the file meanwhile.
+struct Content {
+    file: File,
+    left: u64,
+    hash: Sha256,
+    changed: bool,
+}
+
+impl Read for Content {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let want = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        if want == 0 {
+            return Ok(0);
+        }
+        let mut n = if self.changed { 0 } else { self.file.read(&mut buffer[..want])? };
+        if n == 0 {
+            self.changed = true;
+            buffer[..want].fill(0);
+            n = want;
+        }
+        self.hash.update(&buffer[..n]);
+        self.left -= n as u64;
+        Ok(n)
+    }
+}
+
+/// Restores files into the new folder `dest`: built beside it, every file read again and compared, then named.
+///
+/// # Errors
+/// Refused when the folder is there; a check failure when anything is damaged or differs, and nothing is left then.
+pub fn restore_files(unlocked: &Unlocked, manifest: &Manifest, dest: &Path, progress: Progress<'_>) -> Result<Parity> {
+    let shown = dest.display().to_string();
+    if fs::symlink_metadata(dest).is_ok() {
+        return Err(Error::refused(format!("restoring into {shown:?}"))
+            .why("it is there")
+            .hint("Name a new folder; nothing is ever overwritten."));
+    }
+    let mut listing = Vec::new();
+    read_object(unlocked, manifest, &object(&manifest.id, "listing.json"), &mut listing, &mut |_| Ok(()))?;
+    let listing: Listing = serde_json::from_slice(&listing)
+        .map_err(|e| Error::check(format!("the listing of backup {:?} cannot be understood", manifest.id)).why(e))?;
+    let parent = dest.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut unique = [0u8; 4];
+    seal::random(&mut unique)?;
+    let name = dest.file_name().unwrap_or_default().to_string_lossy();
+    let building = Building(parent.join(format!(".{name}.restoring-{}", hex(&unique))));
+    fs::DirBuilder::new().mode(0o700).create(&building.0).target(|| format!("creating {:?}", building.0.display()))?;
+    // The stream is read to its end before anything gets its name: a prefix of it is authentic, and not the backup.
+    let (reader, writer) = io::pipe().target(|| "making a pipe".into())?;
+    let tar = object(&manifest.id, "files.tar");
+    let parity = std::thread::scope(|scope| {
+        let root = building.0.clone();
+        let listing = &listing;
+        let unpacking = scope.spawn(move || unpack(reader, &root, listing));
+        let mut writer = writer;
+        let read = read_object(unlocked, manifest, &tar, &mut writer, progress);
+        drop(writer);
+        let unpacked = unpacking.join().unwrap_or_else(|_| Err(Error::state("the unpacking thread broke")));
+        // What is wrong with the object explains what the other side saw of it.
+        match (read, unpacked) {
+            (Err(e), Ok(_)) => Err(e),
+            (Err(e), Err(_)) if e.kind == crate::error::ErrorKind::Check => Err(e),
+            (_, unpacked) => unpacked,
+        }
+    })?;
+    if !parity.differing.is_empty() {
+        return Err(Error::check(format!("{} restored files differ", parity.differing.len()))
+            .why(parity.differing.join(", ")));
+    }
+    fs::rename(&building.0, dest).target(|| format!("moving the restored files to {shown:?}"))?;
+    super::store::sync_dir(parent)?;
+    Ok(parity)
+}
+
+struct Building(PathBuf);
+
+impl Drop for Building {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn unpack(input: impl Read, root: &Path, listing: &Listing) -> Result<Parity> {
+    let broken = |e: io::Error| Error::check("the files are not a whole tar stream").why(e);
+    let mut archive = tar::Archive::new(input);
+    let mut at = Vec::new();
+    let mut links = Vec::new();
+    let mut folders = Vec::new();
+    let mut wanted = listing.entries.iter();
+    for entry in archive.entries().map_err(broken)? {
+        let mut entry = entry.map_err(broken)?;
+        let path = entry.path().map_err(broken)?.into_owned();
+        if !path.components().all(|c| matches!(c, Component::Normal(_))) || path.as_os_str().is_empty() {
+            return Err(Error::check(format!("path {:?} in the backup", path.display())).why("it would leave the folder"));
+        }
+        let Some(listed) = wanted.next().filter(|l| l.path == path.to_string_lossy()) else {
+            return Err(Error::check(format!("{:?} does not stand in the listing", path.display())));
+        };
+        let full = root.join(&path);
+        let making = || format!("making {:?}", full.display());
+        match (listed.kind, entry.header().entry_type()) {
+            (Kind::Folder, tar::EntryType::Directory) => {
+                fs::DirBuilder::new().mode(0o700).create(&full).target(making)?;
+                folders.push((full.clone(), listed.mode));
+            }
+            // Links are made last, so that nothing can be written through one.
+            (Kind::Link, tar::EntryType::Symlink) => {
+                let target = entry.link_name().map_err(broken)?.map(std::borrow::Cow::into_owned).unwrap_or_default();
+                links.push((full.clone(), target));
+            }
+            (Kind::File, tar::EntryType::Regular) => {
+                let mut file =
+                    OpenOptions::new().write(true).create_new(true).mode(0o600).open(&full).target(making)?;
+                io::copy(&mut entry, &mut file).map_err(|e| from_io(e, making))?;
+                file.set_permissions(fs::Permissions::from_mode(listed.mode & 0o777)).target(making)?;
+                if let Ok(seconds) = entry.header().mtime() {
+                    let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+                    let _ = file.set_modified(time);
+                }
+                file.sync_all().target(making)?;
+            }
+            (_, other) => {
+                return Err(Error::check(format!("{:?} in the backup is of type {other:?}", path.display())));
+            }
+        }
+        at.push((full, listed));
+    }
+    io::copy(archive.into_inner().by_ref(), &mut io::sink()).map_err(broken)?;
+    if let Some(missing) = wanted.next() {
+        return Err(Error::check(format!("{:?} stands in the listing and not in the backup", missing.path)));
+    }
+    for (path, target) in links {
+        std::os::unix::fs::symlink(target, &path).target(|| format!("making {:?}", path.display()))?;
+    }
+    let parity = compare(&at, listing)?;
+    for (path, mode) in folders.iter().rev() {
+        super::store::sync_dir(path)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(mode & 0o777))
+            .target(|| format!("setting the mode of {:?}", path.display()))?;
+    }
+    Ok(parity)
+}
+
+/// Reads everything again from the disk.
+fn compare(at: &[(PathBuf, &Listed)], listing: &Listing) -> Result<Parity> {
+    let mut parity = Parity { skipped: listing.skipped.clone(), ..Parity::default() };
+    for (path, listed) in at {
+        let reading = || format!("reading {:?} back", path.display());
+        let same = match listed.kind {
+            Kind::Folder => path.is_dir(),
+            Kind::Link => {
+                let target = fs::read_link(path).target(reading)?;
+                hex(&Sha256::digest(target.as_os_str().as_encoded_bytes())) == listed.sha256
+            }
+            Kind::File => {
+                let mut hash = Sha256::new();
+                let mut file = File::open(path).target(reading)?;
+                let mut buffer = vec![0u8; 1 << 17];
+                let mut size = 0u64;
+                loop {
+                    let n = file.read(&mut buffer).target(reading)?;
+                    if n == 0 {
+                        break;
+                    }
+                    hash.update(&buffer[..n]);
+                    size += n as u64;
+                }
+                size == listed.size && hex(&hash.finalize()) == listed.sha256
+            }
+        };
+        match (same, listed.kind) {
+            (false, _) => parity.differing.push(listed.path.clone()),
+            (true, Kind::File) => {
+                parity.same += 1;
+                parity.bytes += listed.size;
+            }
+            (true, _) => parity.others += 1,
+        }
+        if listed.changed {
+            parity.changed.push(listed.path.clone());
+        }
+    }
+    Ok(parity)
+}

@@ -1,0 +1,104 @@
+//! `breakglass backup verify --deep`: proof by restoring into a private server, with a report for the monthly restore test.
+
+use std::path::PathBuf;
+
+use clap::{Arg, ArgAction, ArgMatches};
+use tokio_util::sync::CancellationToken;
+
+use super::{Invocation, print};
+use crate::backup::catalog::{Backup, Catalog};
+use crate::backup::repository::Unlocked;
+use crate::error::{Context, Error, Result};
+use crate::model::event::Verdict;
+use crate::model::{CleanText, parse_duration};
+use crate::postgres::user;
+use crate::recovery::deep::{Options, deep, write_report};
+use crate::recovery::watch::Unwatched;
+
+/// What belongs to `--deep`.
+pub fn arguments() -> Vec<Arg> {
+    let with_deep = |name: &'static str| Arg::new(name).long(name).requires("deep");
+    vec![
+        Arg::new("deep").long("deep").action(ArgAction::SetTrue).help(
+            "Restore into a private server, check it with amcheck and against the dump's counts, and run --smoke",
+        ),
+        Arg::new("pick")
+            .long("pick")
+            .value_parser(["newest", "random"])
+            .conflicts_with_all(["id", "all"])
+            .help("Which backup: the newest (default) or any, so that over time every one is tried"),
+        with_deep("smoke").value_name("CMD").help("Shell command that gets DATABASE_URL of the copy; must exit 0"),
+        with_deep("smoke-limit").value_name("TIME").default_value("10m").help("How long it may take"),
+        with_deep("report").value_name("DIR").help("Write ID.md and ID.json there"),
+        with_deep("scratch").value_name("DIR").help("Where the private server is made; the system's temporary folder"),
+    ]
+}
+
+/// The backup to look at when none was named.
+pub fn pick<'c>(m: &ArgMatches, catalog: &'c Catalog) -> Result<Option<&'c Backup>> {
+    if m.get_one::<String>("pick").map(String::as_str) != Some("random") || catalog.backups.is_empty() {
+        return Ok(catalog.backups.last());
+    }
+    let mut bytes = [0u8; 8];
+    getrandom::fill(&mut bytes).map_err(|e| Error::state("no random numbers").why(e))?;
+    let n = u64::from_be_bytes(bytes) % catalog.backups.len() as u64;
+    Ok(usize::try_from(n).ok().and_then(|n| catalog.backups.get(n)))
+}
+
+/// Runs it.
+pub fn verify(invocation: &Invocation, m: &ArgMatches, unlocked: &Unlocked, wanted: Vec<&Backup>) -> Result<u8> {
+    if wanted.is_empty() {
+        return Err(Error::check("there is no backup to verify").hint("Take one with `breakglass backup create`."));
+    }
+    let settings = &invocation.config.settings;
+    let limit = m.get_one::<String>("smoke-limit").map_or("10m", String::as_str);
+    let options = Options {
+        scratch: m.get_one::<String>("scratch").map_or_else(std::env::temp_dir, PathBuf::from),
+        bin_dir: settings.bin_dir.clone(),
+        run_as: user::for_server(settings.run_as.as_deref())?,
+        smoke: m.get_one::<String>("smoke").cloned(),
+        smoke_limit: parse_duration(limit).map_err(|e| Error::usage(format!("--smoke-limit: {e}")))?,
+    };
+    let options = Options { scratch: std::path::absolute(&options.scratch).usage(|| "--scratch".into())?, ..options };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .state(|| "The asynchronous runtime cannot be started".into())?;
+    let cancel = CancellationToken::new();
+    let interrupted = cancel.clone();
+    runtime.spawn(async move {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            interrupted.cancel();
+        }
+    });
+    let mut reports = Vec::new();
+    for backup in wanted {
+        let report = runtime.block_on(deep(unlocked, &backup.manifest, &options, &Unwatched, &cancel))?;
+        if let Some(dir) = m.get_one::<String>("report") {
+            write_report(&report, &invocation.env.cwd.join(dir))?;
+        }
+        if !invocation.json {
+            let took = report.took_ms as f64 / 1000.0;
+            print(&format!(
+                "{}  {} in {took:.1} s",
+                report.backup,
+                if report.ok { "restorable" } else { "NOT RESTORABLE" }
+            ))?;
+            for c in &report.checks {
+                let word = match c.verdict {
+                    Verdict::Passed => "passed",
+                    Verdict::Failed => "FAILED",
+                    Verdict::NotAvailable => "not available",
+                };
+                print(CleanText::line(format!("  {word}: {}: {}", c.name, c.detail).as_bytes()).as_str())?;
+            }
+        }
+        reports.push(report);
+    }
+    let ok = reports.iter().all(|r| r.ok);
+    if invocation.json {
+        print(&format!("{:#}", serde_json::json!({"ok": ok, "backups": reports})))?;
+    }
+    Ok(u8::from(!ok))
+}

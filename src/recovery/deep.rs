@@ -1,0 +1,290 @@
+//! Proof that a backup can be restored: into a private server made for it, looked at with amcheck, compared with what was
+//! recorded when it was taken, tried with the team's own smoke test, and thrown away again.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use super::dump::{self, Request, Selection};
+use super::verify::indexes::check_indexes;
+use super::verify::{check, passed};
+use super::watch::check_cancel;
+use super::{Phase, Watch};
+use crate::backup::base::{RestoreOptions, needed_log, restore_base, verify_backup};
+use crate::backup::catalog::{self, BackupKind, Change, Manifest};
+use crate::backup::repository::Unlocked;
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::model::event::{Check, Verdict};
+use crate::model::{CleanText, Time};
+use crate::postgres::connect::query_error;
+use crate::postgres::{Database, Instance, Programs, Stop, user};
+use crate::process::{ChildSpec, RunOptions, UnixUser};
+
+/// How to look.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Folder in which the private server is made; removed afterwards.
+    pub scratch: PathBuf,
+    /// Folder of the server programs, when configured.
+    pub bin_dir: Option<PathBuf>,
+    /// User the server runs as, when we are root.
+    pub run_as: Option<UnixUser>,
+    /// A shell command that gets `DATABASE_URL` of the copy; it must exit 0.
+    pub smoke: Option<String>,
+    /// How long the smoke test may take.
+    pub smoke_limit: Duration,
+}
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// The backup.
+    pub backup: String,
+    /// What sort.
+    pub kind: BackupKind,
+    /// When the test began.
+    pub at: Time,
+    /// Milliseconds it took.
+    pub took_ms: u64,
+    /// Milliseconds of it until the copy accepted connections.
+    pub restored_ms: Option<u64>,
+    /// Each check.
+    pub checks: Vec<Check>,
+    /// No check failed, and some passed.
+    pub ok: bool,
+}
+
+impl Report {
+    /// For people.
+    pub fn markdown(&self) -> String {
+        let mut out = format!(
+            "# Restore test of `{}`\n\n{} backup, tested {} UTC, {:.1} s. Result: **{}**\n\n| check | result | seen |\n|---|---|---|\n",
+            self.backup,
+            self.kind.word(),
+            self.at.date_hms(),
+            self.took_ms as f64 / 1000.0,
+            if self.ok { "restorable" } else { "NOT RESTORABLE" }
+        );
+        for c in &self.checks {
+            let word = match c.verdict {
+                Verdict::Passed => "passed",
+                Verdict::Failed => "FAILED",
+                Verdict::NotAvailable => "not available",
+            };
+            out.push_str(&format!("| {} | {word} | {} |\n", cell(&c.name), cell(&c.detail)));
+        }
+        out
+    }
+}
+
+fn cell(text: &str) -> String {
+    CleanText::line(text.replace('\n', " ").as_bytes()).as_str().replace('|', "\\|")
+}
+
+/// A private server that goes with the value.
+struct Private {
+    instance: Instance,
+    root: PathBuf,
+}
+
+impl Drop for Private {
+    fn drop(&mut self) {
+        let _ = self.instance.stop(Stop::Immediate, Duration::from_secs(60));
+        let _ = std::fs::remove_dir_all(&self.root);
+    }
+}
+
+/// Restores a backup into a private server and looks at it. What is wrong with the backup is in the report; when all is
+/// right the catalog says that it was restored.
+///
+/// # Errors
+/// The test itself cannot be made: no server programs, no space, stopped.
+pub async fn deep(
+    unlocked: &Unlocked,
+    manifest: &Manifest,
+    options: &Options,
+    watch: &dyn Watch,
+    cancel: &CancellationToken,
+) -> Result<Report> {
+    let (at, begun) = (Time::from_system(std::time::SystemTime::now()), Instant::now());
+    let mut checks = Vec::new();
+    let mut restored_ms = None;
+    let tested = run_checks(unlocked, manifest, options, watch, cancel, &mut checks, &mut restored_ms).await;
+    match tested {
+        Ok(()) => {}
+        // What a damaged backup or a failing restore says is the result, not a failure of the test.
+        Err(e) if matches!(e.kind, ErrorKind::Check | ErrorKind::Target | ErrorKind::Refused) => {
+            check_cancel(cancel, "the restore test was not finished")?;
+            let name = if checks.is_empty() { "every byte" } else { "restore" };
+            checks.push(check(name, Verdict::Failed, e.to_string().replace('\n', " ")));
+        }
+        Err(e) => return Err(e),
+    }
+    let ok = passed(&checks);
+    if ok {
+        let (unlocked, id) = (unlocked.clone(), manifest.id.clone());
+        blocking(move || catalog::append(&unlocked, &Change::Verified { backup: id, how: "restored".into() })).await?;
+    }
+    let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    Ok(Report { backup: manifest.id.clone(), kind: manifest.kind, at, took_ms, restored_ms, checks, ok })
+}
+
+async fn run_checks(
+    unlocked: &Unlocked,
+    manifest: &Manifest,
+    options: &Options,
+    watch: &dyn Watch,
+    cancel: &CancellationToken,
+    checks: &mut Vec<Check>,
+    restored_ms: &mut Option<u64>,
+) -> Result<()> {
+    let begun = Instant::now();
+    watch.phase(&Phase { name: "read", unit: "bytes", text: "every byte".into(), ..Phase::default() });
+    let bytes = {
+        let (u, id, stop) = (unlocked.clone(), manifest.id.clone(), cancel.clone());
+        blocking(move || verify_backup(&u, &id, &mut |_| check_cancel(&stop, "nothing was restored")))
+            .await?
+            .plain_bytes
+    };
+    checks.push(check("every byte", Verdict::Passed, format!("{bytes} bytes authentic and as the manifest says")));
+    if manifest.kind == BackupKind::Files {
+        return Ok(());
+    }
+    let private = private_server(unlocked, manifest, options, cancel).await?;
+    let databases = match manifest.kind {
+        BackupKind::Physical => databases(&private.instance).await?,
+        _ => {
+            let target = private.instance.database(manifest.database.as_deref().unwrap_or("restored"));
+            let request = Request {
+                // The private server has databases of its own; one of their names is no reason to fail.
+                overwrite: true,
+                target: target.clone(),
+                selection: Selection::default(),
+                jobs: 2,
+                no_owner: false,
+                no_privileges: false,
+                create_roles: true,
+                scratch: options.scratch.clone(),
+                ignore_space: false,
+                bin_dir: options.bin_dir.clone(),
+                run_as: options.run_as.clone(),
+            };
+            let done = dump::restore(unlocked, manifest, &request, watch, cancel).await?;
+            let detail = format!("{} tables, {} rows: as many as when the dump was taken", done.tables, done.rows);
+            checks.push(check("rows", Verdict::Passed, detail));
+            vec![target]
+        }
+    };
+    *restored_ms = u64::try_from(begun.elapsed().as_millis()).ok();
+    checks.push(check("starts", Verdict::Passed, format!("{} databases accept connections", databases.len())));
+    if manifest.kind == BackupKind::Physical {
+        checks.push(check("rows", Verdict::NotAvailable, "a base backup records no counts: it is not of one moment"));
+    }
+    for at in &databases {
+        check_cancel(cancel, "the restore test was not finished")?;
+        let mut c = at.connect().await?;
+        let mut found = check_indexes(&mut c, watch, cancel).await?;
+        found.name = format!("{} {}", found.name, at.name());
+        checks.push(found);
+    }
+    if let Some(command) = &options.smoke {
+        let at = databases.first().ok_or_else(|| Error::check("the copy holds no database"))?;
+        checks.push(smoke(command, at, options, cancel).await?);
+    }
+    Ok(())
+}
+
+/// The server: empty for a dump, the backup's own files for a base backup.
+async fn private_server(
+    unlocked: &Unlocked,
+    manifest: &Manifest,
+    options: &Options,
+    cancel: &CancellationToken,
+) -> Result<Private> {
+    let major = manifest.postgres_version.as_deref().and_then(|v| v.split('.').next()).and_then(|v| v.parse().ok());
+    let programs = Programs::find(options.bin_dir.as_deref(), major)?;
+    let mut unique = [0u8; 4];
+    getrandom::fill(&mut unique).map_err(|e| Error::state("no random numbers").why(e))?;
+    let root = options.scratch.join(format!("breakglass-deep-{}", crate::backup::container::hex(&unique)));
+    user::own_dir(&root, options.run_as.as_ref())?;
+    let instance = match Instance::new(programs, &root, options.run_as.clone()) {
+        Ok(instance) => instance,
+        Err(e) => {
+            let _ = std::fs::remove_dir_all(&root);
+            return Err(e);
+        }
+    };
+    let private = Private { instance, root };
+    let (u, m, stop, instance) = (unlocked.clone(), manifest.clone(), cancel.clone(), private.instance.clone());
+    let owner = options.run_as.as_ref().map(|u| (u.uid, u.gid));
+    blocking(move || {
+        let data = instance.layout.data.clone();
+        if m.kind == BackupKind::Physical {
+            let options = RestoreOptions { owner, threads: 2 };
+            restore_base(&u, &m.id, &data, &options, &mut |_| check_cancel(&stop, "nothing was restored"))?;
+            needed_log(&u, &m, &data, owner)?;
+            // It must not archive, replicate or listen as the server did that it is a copy of.
+            user::own_file(&data.join("postgresql.auto.conf"), "", instance.user.as_ref())?;
+            for name in ["standby.signal", "recovery.signal"] {
+                match std::fs::remove_file(data.join(name)) {
+                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(Error::target(format!("removing {name:?}")).why(e));
+                    }
+                    _ => {}
+                }
+            }
+        } else {
+            instance.create(None)?;
+        }
+        let settings = [
+            ("fsync", "off"),
+            ("autovacuum", "off"),
+            ("archive_mode", "off"),
+            ("max_wal_senders", "0"),
+            ("wal_level", "replica"),
+        ]
+        .map(|(k, v)| (k.to_string(), v.to_string()));
+        instance.configure(&settings, None)?;
+        instance.start(Duration::from_secs(600))
+    })
+    .await?;
+    Ok(private)
+}
+
+async fn databases(instance: &Instance) -> Result<Vec<Database>> {
+    let mut c = instance.database("postgres").connect().await?;
+    let sql = "SELECT datname::text FROM pg_catalog.pg_database WHERE datallowconn AND NOT datistemplate \
+               ORDER BY datname = 'postgres', datname";
+    let names: Vec<String> = sqlx::query_scalar(sql).fetch_all(&mut c).await.map_err(|e| query_error(sql, &e))?;
+    Ok(names.iter().map(|n| instance.database(n)).collect())
+}
+
+async fn smoke(command: &str, at: &Database, options: &Options, cancel: &CancellationToken) -> Result<Check> {
+    let spec = ChildSpec::new("/bin/sh").arg("-c").arg(command).env("DATABASE_URL", at.url());
+    let limits = RunOptions { cancel: cancel.clone(), timeout: Some(options.smoke_limit), ..RunOptions::default() };
+    let out = crate::process::capture(&spec, &limits).await?;
+    check_cancel(cancel, "the restore test was not finished")?;
+    let said = CleanText::line(out.complaint().replace('\n', " | ").as_bytes()).to_string();
+    Ok(match out.end.success() {
+        true => check("smoke test", Verdict::Passed, if said.is_empty() { "exit code 0".into() } else { said }),
+        false => check("smoke test", Verdict::Failed, format!("{}: {said}", out.end.describe())),
+    })
+}
+
+/// Writes a report as `<folder>/<backup>.md` and `.json`.
+///
+/// # Errors
+/// They cannot be written.
+pub fn write_report(report: &Report, dir: &Path) -> Result<()> {
+    let what = || format!("writing the report into {:?}", dir.display());
+    std::fs::create_dir_all(dir).target(what)?;
+    std::fs::write(dir.join(format!("{}.md", report.backup)), report.markdown()).target(what)?;
+    let json = serde_json::to_vec_pretty(report).state(what)?;
+    std::fs::write(dir.join(format!("{}.json", report.backup)), json).target(what)
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.state(|| "the work broke off".into())?
+}

@@ -1,0 +1,105 @@
+//! The restore test: a backup is restored into a private server, looked at, and thrown away; what is wrong shows.
+
+use super::cluster::archiving;
+use super::logical::{cluster, json, program, text, url};
+
+fn names(dir: &std::path::Path) -> Vec<String> {
+    std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn a_dump_is_proven_restorable() {
+    let c = cluster();
+    c.sql("postgres", "create role deep_owner");
+    c.sql("postgres", "create database deepdb owner deep_owner");
+    c.sql("deepdb", "create table t (id int primary key, at timestamptz default now(), f float8); insert into t select n, now(), n / 3.0 from generate_series(1, 4000) n");
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let scratch = crate::support::cluster::Scratch::new("deep");
+    std::fs::set_permissions(&scratch.path, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let at = scratch.path.to_str().unwrap().to_string();
+    let url = url(&c, "deepdb");
+    let made = json(d, &url, 0, &["backup", "create", "--logical", "--fingerprints"]);
+    let id = made["id"].as_str().unwrap();
+    let psql = crate::support::cluster::programs().path("psql").display().to_string();
+    let smoke = format!("test $({psql} -XAtc 'select count(*) from t' \"$DATABASE_URL\") = 4000 && echo fine");
+    let good = json(
+        d,
+        &url,
+        0,
+        &["backup", "verify", "--deep", "--pick", "random", "--smoke", &smoke, "--report", "out", "--scratch", &at],
+    );
+    let checks = good["backups"][0]["checks"].as_array().unwrap();
+    let verdict =
+        |name: &str| checks.iter().find(|c| c["name"].as_str().unwrap().starts_with(name)).unwrap()["verdict"].clone();
+    for name in ["every byte", "rows", "starts", "amcheck deepdb", "smoke test"] {
+        assert_eq!(verdict(name), "passed", "{good:#}");
+    }
+    assert!(names(&scratch.path).is_empty(), "the private server is gone: {:?}", names(&scratch.path));
+    let report = std::fs::read_to_string(d.join("out").join(format!("{id}.md"))).unwrap();
+    assert!(report.contains("**restorable**") && report.contains("| smoke test | passed |"), "{report}");
+    assert!(d.join("out").join(format!("{id}.json")).exists());
+    let list = json(d, &url, 0, &["backup", "list"]);
+    assert_eq!(list["backups"][0]["verified_how"], "restored");
+
+    let bad = json(
+        d,
+        &url,
+        1,
+        &["backup", "verify", id, "--deep", "--smoke", "echo no such luck >&2; exit 7", "--scratch", &at],
+    );
+    assert_eq!(bad["ok"], false);
+    assert!(bad.to_string().contains("exit code 7: no such luck"), "{bad}");
+    // A bit of the dump.
+    let path = d.join("repo/backups").join(id).join("database.dump.bgo");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let out = program(d, &url, &[], &["backup", "verify", "--deep", "--scratch", &at, "--report", "out"]);
+    assert_eq!(out.status.code(), Some(1), "{}", text(&out));
+    assert!(text(&out).contains("NOT RESTORABLE") && text(&out).contains("database.dump"), "{}", text(&out));
+    assert!(std::fs::read_to_string(d.join("out").join(format!("{id}.md"))).unwrap().contains("NOT RESTORABLE"));
+    assert!(names(&scratch.path).is_empty());
+}
+
+#[test]
+fn a_base_backup_is_proven_restorable_and_restores() {
+    let (c, _, _) = archiving("deepbase");
+    c.sql("postgres", "create table t as select n from generate_series(1, 1000) n; create index on t (n)");
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let repo = c.root().join("repo").display().to_string();
+    let at = c.root().join("deep");
+    std::fs::create_dir(&at).unwrap();
+    std::fs::set_permissions(&at, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let run = |args: &[&str]| {
+        let mut all = vec!["--json"];
+        all.extend_from_slice(args);
+        let out = program(d, &url(&c, "postgres"), &[("BACKUP_DIR", &repo)], &all);
+        (out.status.code(), serde_json::from_slice::<serde_json::Value>(&out.stdout).unwrap_or_default(), text(&out))
+    };
+    let (code, made, said) = run(&["backup", "create", "--physical"]);
+    assert_eq!(code, Some(0), "{said}");
+    let id = made["id"].as_str().unwrap().to_string();
+    let (code, good, said) = run(&["backup", "verify", "--deep", "--scratch", at.to_str().unwrap()]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(good.to_string().contains("amcheck postgres"), "{good}");
+    assert!(names(&at).is_empty());
+
+    // Into a folder: it starts as it is, its own configuration apart.
+    let root = c.root().join("restored");
+    std::fs::create_dir(&root).unwrap();
+    let data = root.join("data");
+    let (code, _, said) = run(&["backup", "restore", &id, "--into", data.to_str().unwrap()]);
+    assert_eq!(code, Some(0), "{said}");
+    let user = crate::support::cluster::server_user();
+    let mut i = breakglass::postgres::Instance::new(crate::support::cluster::programs(), &root, user).unwrap();
+    i.layout.data = data.clone();
+    i.configure(&[("archive_mode".into(), "off".into()), ("fsync".into(), "off".into())], None).unwrap();
+    i.start(crate::support::cluster::LIMIT).unwrap();
+    assert_eq!(crate::support::cluster::psql(&i.database("postgres"), "select count(*) from t").unwrap(), "1000");
+    i.stop(breakglass::postgres::Stop::Immediate, crate::support::cluster::LIMIT).unwrap();
+    let (code, said, _) = run(&["backup", "restore", &id, "--into", data.to_str().unwrap()]);
+    assert_eq!(code, Some(4), "{said}");
+}

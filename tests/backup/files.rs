@@ -1,0 +1,79 @@
+//! Folders into the repository and back, every file compared; what could be secret of the machine stays out.
+
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+use super::logical::{json, program, text};
+
+const NOBODY: &str = "postgres:///x?user=x";
+
+fn tree(root: &Path) {
+    std::fs::create_dir_all(root.join("deep/er")).unwrap();
+    std::fs::write(root.join("deep/er/a"), vec![7u8; 300_000]).unwrap();
+    std::fs::write(root.join("empty"), "").unwrap();
+    std::fs::write(root.join("odd name ü\n;rm -rf"), "odd").unwrap();
+    std::fs::write(root.join("x".repeat(200)), "long").unwrap();
+    std::fs::write(root.join("run"), "#!/bin/sh\n").unwrap();
+    std::fs::set_permissions(root.join("run"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::create_dir(root.join("closed")).unwrap();
+    std::fs::write(root.join("closed/in"), "in").unwrap();
+    std::fs::set_permissions(root.join("closed"), std::fs::Permissions::from_mode(0o555)).unwrap();
+    symlink("deep/er/a", root.join("link")).unwrap();
+    symlink("/etc/passwd", root.join("out")).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, root.join("pipe"), rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+}
+
+#[test]
+fn folders_go_round_and_are_compared() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    tree(&d.join("uploads"));
+    std::fs::create_dir(d.join("logs")).unwrap();
+    std::fs::write(d.join("logs/app.log"), "line\n".repeat(1000)).unwrap();
+    let create = ["--json", "backup", "create", "--files", "uploads", "--files", "logs"];
+    let out = program(d, NOBODY, &[("MY_API_TOKEN", "hunter2-hunter2")], &create);
+    assert_eq!(out.status.code(), Some(0), "{}", text(&out));
+    let made: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(made["skipped"][0], "uploads/pipe", "{made}");
+    let id = made["id"].as_str().unwrap();
+    let unlocked = breakglass::backup::repository::Repository::open(d.join("repo").to_str().unwrap())
+        .unwrap()
+        .unlock(&super::passphrase())
+        .unwrap();
+    let name = format!("backups/{id}/environment.json.bgo");
+    let (bytes, _) =
+        unlocked.read_own(breakglass::backup::container::ObjectType::Files, &name, 1 << 20).unwrap().unwrap();
+    let environment = String::from_utf8(bytes).unwrap();
+    assert!(environment.contains("MY_API_TOKEN") && !environment.contains("hunter2"), "{environment}");
+    assert!(!environment.contains(super::PASSPHRASE), "{environment}");
+
+    let done = json(d, NOBODY, 0, &["backup", "restore", id, "--into", "back"]);
+    assert_eq!(done["parity"]["same"], 7, "{done}");
+    assert_eq!(done["parity"]["differing"].as_array().unwrap().len(), 0);
+    let compared = std::process::Command::new("diff")
+        .args(["-r", "--no-dereference", "--exclude=pipe"])
+        .args([d.join("uploads"), d.join("back/uploads")])
+        .output()
+        .unwrap();
+    assert!(compared.status.success(), "{}", String::from_utf8_lossy(&compared.stdout));
+    let mode = |p: &str| std::fs::metadata(d.join(p)).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode("back/uploads/run"), mode("back/uploads/closed")), (0o755, 0o555));
+    assert_eq!(std::fs::read_link(d.join("back/uploads/out")).unwrap(), Path::new("/etc/passwd"));
+    json(d, NOBODY, 4, &["backup", "restore", id, "--into", "back"]);
+
+    // Damage: nothing is left, not even a half folder.
+    let path = d.join("repo/backups").join(id).join("files.tar.bgo");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let at = bytes.len() - 100;
+    bytes[at] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    json(d, NOBODY, 1, &["backup", "restore", id, "--into", "again"]);
+    let left: Vec<String> = std::fs::read_dir(d)
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .filter(|n| n.contains("again"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    let bad = program(d, NOBODY, &[], &["backup", "create", "--files", "nowhere"]);
+    assert_eq!(bad.status.code(), Some(2), "{}", text(&bad));
+}
