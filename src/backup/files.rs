@@ -112,8 +112,7 @@ pub fn store_files(
     let spec = Spec::new(BackupKind::Files.object_type(), repository.id(), &name, started_at);
     let upload = repository.store().create(&name, Access::Group)?;
     let writer = Writer::new(upload, &spec, &[unlocked.own_recipient()?])?;
-    let mut pack =
-        Pack { tar: tar::Builder::new(writer), listing: Listing::default(), total: 0, progress };
+    let mut pack = Pack { tar: tar::Builder::new(writer), listing: Listing::default(), total: 0, progress };
     for folder in folders {
         let real = fs::canonicalize(folder).target(|| format!("reading {:?}", folder.display()))?;
         pack.add(&real, &PathBuf::from(own_name(folder)?))?;
@@ -298,8 +297,9 @@ pub fn restore_files(unlocked: &Unlocked, manifest: &Manifest, dest: &Path, prog
         }
     })?;
     if !parity.differing.is_empty() {
-        return Err(Error::check(format!("{} restored files differ", parity.differing.len()))
-            .why(parity.differing.join(", ")));
+        return Err(
+            Error::check(format!("{} restored files differ", parity.differing.len())).why(parity.differing.join(", "))
+        );
     }
     fs::rename(&building.0, dest).target(|| format!("moving the restored files to {shown:?}"))?;
     super::store::sync_dir(parent)?;
@@ -325,7 +325,9 @@ fn unpack(input: impl Read, root: &Path, listing: &Listing) -> Result<Parity> {
         let mut entry = entry.map_err(broken)?;
         let path = entry.path().map_err(broken)?.into_owned();
         if !path.components().all(|c| matches!(c, Component::Normal(_))) || path.as_os_str().is_empty() {
-            return Err(Error::check(format!("path {:?} in the backup", path.display())).why("it would leave the folder"));
+            return Err(
+                Error::check(format!("path {:?} in the backup", path.display())).why("it would leave the folder")
+            );
         }
         let Some(listed) = wanted.next().filter(|l| l.path == path.to_string_lossy()) else {
             return Err(Error::check(format!("{:?} does not stand in the listing", path.display())));

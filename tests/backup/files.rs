@@ -20,7 +20,8 @@ fn tree(root: &Path) {
     std::fs::set_permissions(root.join("closed"), std::fs::Permissions::from_mode(0o555)).unwrap();
     symlink("deep/er/a", root.join("link")).unwrap();
     symlink("/etc/passwd", root.join("out")).unwrap();
-    rustix::fs::mknodat(rustix::fs::CWD, root.join("pipe"), rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, root.join("pipe"), rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0)
+        .unwrap();
 }
 
 #[test]
