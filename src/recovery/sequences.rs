@@ -2,6 +2,7 @@
 //! came after the moment are salvaged under the ids they had.
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgConnection;
@@ -56,6 +57,9 @@ impl Marks {
     }
 }
 
+/// Longest wait for a lock of the damaged cluster, and for one answer: it may hold a stuck session.
+const PATIENCE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
+
 /// Asks every database of the cluster.
 ///
 /// # Errors
@@ -70,7 +74,7 @@ pub async fn read(source: &Database) -> Result<Marks> {
         let found = if name == source.name() {
             Ok(read_one(&mut c, &name).await?)
         } else {
-            match source.with_name(&name).connect().await {
+            match source.with_name(&name).connect_read_only(PATIENCE.0, PATIENCE.1).await {
                 Ok(mut other) => read_one(&mut other, &name).await,
                 Err(e) => Err(e),
             }
