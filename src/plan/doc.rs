@@ -183,9 +183,23 @@ pub fn phase(norm: &str) -> Option<Phase> {
 
 /// Whether a title says nothing but a phase: "Recovery steps", "Immediate actions".
 pub fn is_phase_title(norm: &str) -> bool {
-    let stem = |w: &str| words::PHASES.iter().any(|(_, stems)| words::any(w, stems));
+    let stem = |w: &str| words::PHASES.iter().any(|(_, stems)| phase_stem(w, stems));
     let spaced = !norm.is_empty() && norm.split(' ').all(|w| stem(w) || words::FILLERS.contains(&w));
     spaced && norm.split(' ').any(stem)
+}
+
+/// A word that names a phase. In a script without spaces the word is the whole title: then little more may stand in it,
+/// because "database rollback" is a procedure and "rollback steps" is not.
+fn phase_stem(word: &str, stems: &[&str]) -> bool {
+    let Some(first) = word.chars().find(|c| ('\u{3040}'..='\u{9fff}').contains(c)) else {
+        return words::any(word, stems);
+    };
+    let _ = first;
+    let length = word.chars().count();
+    stems.iter().any(|stem| {
+        let fillers = words::FILLERS.iter().filter(|f| word.contains(**f) && !f.is_ascii()).map(|f| f.chars().count());
+        word.contains(stem) && length <= stem.chars().count() + fillers.sum::<usize>() + 1
+    })
 }
 
 /// Whether a title or label informs rather than acts (S10).

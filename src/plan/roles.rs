@@ -48,8 +48,14 @@ pub struct Role {
 /// The roles of all sections.
 pub fn all(doc: &Doc) -> Vec<Role> {
     let mut out: Vec<Role> = Vec::with_capacity(doc.sections.len());
-    for section in &doc.sections {
-        let (kind, rule) = of(section);
+    for (index, section) in doc.sections.iter().enumerate() {
+        let (kind, rule) = match of(section) {
+            // A heading that most of the document stands under describes nothing: it was only put in the wrong place.
+            (Kind::Descriptive, rule) if doc.subtree(index).len() * 2 > doc.sections.len() && doc.sections.len() > 6 => {
+                (Kind::Open, rule)
+            }
+            found => found,
+        };
         let above = section.parent.is_some_and(|p| doc.sections[p].level > 1 && out[p].barred);
         let bars = matches!(
             kind,
@@ -77,7 +83,7 @@ fn of(section: &Section) -> (Kind, &'static str) {
         return (Kind::Open, "");
     }
     let norm = section.title.norm.as_str();
-    let fails = words::any(norm, words::FAILURES);
+    let fails = words::any(norm, words::FAILURES) || words::any(norm, words::TROUBLE) && !is_contents(section);
     let recovers = words::any(norm, words::RECOVERING);
     if is_contents(section) {
         return (Kind::Contents, "S1");
@@ -85,7 +91,7 @@ fn of(section: &Section) -> (Kind, &'static str) {
     if is_descriptive(norm) && !fails {
         return (Kind::Descriptive, "S2");
     }
-    if words::any(norm, words::OBJECTIVES) && !fails {
+    if words::any(norm, words::OBJECTIVES) && !fails && !only_states_objective(section) {
         return (Kind::Objectives, "S3");
     }
     if words::any(norm, words::SEVERITY) && !fails {
@@ -111,6 +117,13 @@ fn of(section: &Section) -> (Kind, &'static str) {
         return (Kind::Phase, "S9");
     }
     (Kind::Open, "")
+}
+
+/// "Database recovery (RTO: 30 minutes)": the objective stands beside the title of a procedure.
+fn only_states_objective(section: &Section) -> bool {
+    let Some((before, _)) = section.title.clean.split_once(['(', '（', '[']) else { return false };
+    let norm = words::norm(before);
+    words::any(&norm, words::RECOVERING) && !words::any(&norm, words::OBJECTIVES)
 }
 
 fn annotated(section: &Section) -> Option<Kind> {
@@ -173,6 +186,10 @@ fn is_descriptive(norm: &str) -> bool {
         "schedule$",
         "retention",
         "audit",
+        "scripts$",
+        "tl dr",
+        "tldr",
+        "annexe",
         "related",
         "quick reference",
         "backup strateg",

@@ -33,7 +33,7 @@ pub fn find(doc: &Doc) -> Vec<Candidate> {
     };
     add(annotated(doc), "R1", 100);
     let explicit = named_scenarios(doc);
-    let whole = explicit.is_empty() && is_one_runbook(doc);
+    let whole = explicit.is_empty() && is_one_runbook(doc) && !lists_scenarios(doc);
     add(explicit, "R2", 95);
     if !whole {
         add(children_of_parents(doc), "R3", 85);
@@ -70,7 +70,20 @@ pub fn is_step_heading(doc: &Doc, section: usize) -> bool {
     if title.step {
         return true;
     }
-    title.ordinal.is_some() && process_siblings(doc, section)
+    let listed = doc.sections[section]
+        .parent
+        .is_some_and(|p| is_parent(doc, p) && words::any(&doc.sections[p].title.norm, words::SCENARIO));
+    title.ordinal.is_some() && !listed && process_siblings(doc, section)
+}
+
+/// A section at the top that is called "scenarios" and has two or more procedures below it.
+fn lists_scenarios(doc: &Doc) -> bool {
+    let top = doc.sole_h1().map_or_else(|| doc.children(0), |h| doc.children(h));
+    top.into_iter().any(|p| {
+        let named = words::any(&doc.sections[p].title.norm, words::SCENARIO);
+        let acting = doc.children(p).into_iter().filter(|c| owns_steps(doc, *c) && !excluded(doc, *c)).count();
+        named && is_parent(doc, p) && acting >= 2
+    })
 }
 
 /// Whether the numbered siblings of a section read as the steps of one process.
@@ -144,14 +157,25 @@ fn is_parent(doc: &Doc, section: usize) -> bool {
     let s = &doc.sections[section];
     // "Advanced troubleshooting" lists tools; plain "Troubleshooting" lists what can go wrong.
     let troubles =
-        words::has(&s.title.norm, "troubleshoot") && !words::any(&s.title.norm, &["advanced", "tool", "tips"]);
+        words::has(&s.title.norm, "troubleshoot") && !words::any(&s.title.norm, &["advanced", "tool", "tips", "general"]);
     let parent = words::any(&s.title.norm, words::SCENARIO_PARENTS) || s.title.norm == "scenarios" || troubles;
+    let parent = parent || groups_troubles(doc, section);
     let plural = s.level > 1
         || words::any(
             &s.title.norm,
             &["scenarios", "runbooks", "playbooks", "cenários", "escenarios", "szenarien", "сценарии"],
         );
     parent && plural && !doc.roles[section].barred
+}
+
+/// "Connection issues", "Replication problems": several of them below, each with what to do.
+fn groups_troubles(doc: &Doc, section: usize) -> bool {
+    let s = &doc.sections[section];
+    let last = s.title.norm.rsplit(' ').next().unwrap_or_default();
+    matches!(last, "issues" | "problems" | "incidents" | "outages" | "failures" | "errors")
+        && s.level > 1
+        && !has_steps(doc, &s.nodes)
+        && doc.children(section).into_iter().filter(|c| has_steps(doc, &doc.sections[*c].nodes)).count() >= 2
 }
 
 /// R3: the children of "Recovery scenarios", "Common incidents", "Runbooks" …; when a child only groups procedures, those.
@@ -319,6 +343,12 @@ fn parts(doc: &Doc, section: usize) -> Vec<String> {
     out
 }
 
+/// "Verify a restore", "Test the failover": a check, not a recovery.
+fn begins_by_looking(norm: &str) -> bool {
+    let first = norm.split(' ').next().unwrap_or_default();
+    matches!(first, "verify" | "verifying" | "test" | "testing" | "check" | "checking" | "validate" | "validating")
+}
+
 /// R7: a heading about recovering, or about something failing, that directly owns steps.
 fn recoveries(doc: &Doc) -> Vec<usize> {
     (1..doc.sections.len())
@@ -327,6 +357,7 @@ fn recoveries(doc: &Doc) -> Vec<usize> {
             s.level > 1
                 && !excluded(doc, *i)
                 && !doc.ancestors(*i).any(|a| is_step_heading(doc, a))
+                && !begins_by_looking(&s.title.norm)
                 && !is_parent(doc, *i)
                 && !is_step_heading(doc, *i)
                 && !is_alternative(doc, *i)
@@ -402,6 +433,13 @@ fn is_one_runbook(doc: &Doc) -> bool {
 /// R9: the whole file, when it holds any step at all.
 fn whole_file(doc: &Doc) -> Option<Candidate> {
     let section = doc.sole_h1().unwrap_or(0);
+    // A report tells what was done: nothing in it is to be done again.
+    let title = &doc.sections[section].title.norm;
+    let ends = [title.split(' ').next(), title.rsplit(' ').next()];
+    let report = ends.into_iter().flatten().any(|w| matches!(w, "report" | "rapport" | "postmortem" | "evidence" | "relatório" | "informe"));
+    if report || title.contains("post mortem") || title.contains(" evidence ") {
+        return None;
+    }
     let range = if section == 0 { 0..doc.sections.len() } else { doc.subtree(section) };
     let acts = range.into_iter().any(|i| !doc.roles[i].barred && has_steps(doc, &doc.sections[i].nodes));
     acts.then_some(Candidate { section, rule: "R9", confidence: 70 })

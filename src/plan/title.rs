@@ -104,7 +104,7 @@ fn ordinal(text: &str, title: &mut Title) -> Option<String> {
 
 #[rustfmt::skip]
 const STEP_WORDS: &[&str] = &[
-    "step", "phase", "part", "stage", "etapa", "passo", "paso", "fase", "schritt", "étape", "шаг", "этап", "步骤",
+    "step", "phase", "part", "stage", "etapa", "passo", "paso", "fase", "schritt", "étape", "шаг", "этап", "步骤", "faza", "etape", "krok", "fáze",
     "第",
 ];
 #[rustfmt::skip]

@@ -66,7 +66,7 @@ pub const FILLERS: &[&str] = &[
     "and", "of", "for", "to", "in", "on", "initial", "first", "next", "manual", "automatic", "automated", "if",
     "needed", "response", "incident", "task", "tasks", "activities", "options", "option", "guide", "workflow",
     "checklist", "moment", "new", "take", "results", "what", "came", "commands", "beside", "complete", "and",
-    "short", "term", "long", "required", "issue", "problem", "root", "cause", "with", "system", "service", "team",
+    "short", "term", "by", "quick", "rapid", "rapidă", "rápido", "rápida", "rapide", "long", "required", "issue", "problem", "root", "cause", "with", "system", "service", "team",
     "up", "follow", "imediatas", "ações", "acciones", "passos", "pasos", "schritte", "étapes", "шаги", "步骤", "流程",
 ];
 
@@ -84,7 +84,7 @@ pub const DESCRIPTIVE: &[&str] = &[
     "table of contents", "contents$", "glossary", "definition", "assumption", "infrastructure$", "tech stack",
     "technology", "dependencies", "appendix", "quick reference", "quick links", "useful links", "links$", "faq",
     "best practice", "maintenance", "improvement", "data classification", "inventory", "tooling", "tools$",
-    "recovery tools", "security hardening", "high availability", "roles and", "audit", "review", "revision",
+    "recovery tools", "scripts$", "tl dr", "tldr", "annexe", "anexo", "security hardening", "high availability", "roles and", "audit", "review", "revision",
     "document control", "version history", "approval", "hosting", "hardware", "key performance", "kpi", "dashboard",
     "logging$", "health monitoring", "what is backed up", "storage costs", "terminology", "background", "about",
     "principles", "strategy$", "strategies", "backups$", "backup$", "replication setup", "visão geral",
@@ -144,7 +144,7 @@ pub const DRILLS: &[&str] = &[
 #[rustfmt::skip]
 pub const AFTERWARDS: &[&str] = &[
     "post incident", "post recovery", "post mortem", "postmortem", "post failover", "post restore", "post event",
-    "post disaster", "after incident", "after action", "lessons learned", "recovery validation",
+    "post disaster", "post rollback", "post deploy", "after incident", "after action", "lessons learned", "recovery validation",
     "recovery checklist", "validation checklist", "readiness", "pre flight", "preflight", "checklist$", "pós incidente", "pos incidente", "post incidente",
     "nach dem", "после инцидента", "事后", "复盘",
 ];
@@ -158,7 +158,7 @@ pub const INFORMING: &[&str] = &[
     "signs$", "note$", "notes", "limitation", "background", "example$", "examples", "definition", "severity",
     "what happens", "what it means", "affected", "related", "see also", "references", "false positive", "risks$",
     "risk$", "warning", "purpose", "scope$", "who$", "owner", "tools needed", "you will need", "before you begin",
-    "before you start", "known issue", "pros$", "cons$", "advantages", "disadvantages", "success criteria",
+    "before you start", "known issue", "when not to", "failure class", "failure type", "failure categor", "quand ", "cuándo ", "quando ", "wann ", "possible cause", "pros$", "cons$", "advantages", "disadvantages", "success criteria",
     "criteria", "metrics", "target", "rto", "rpo", "objective", "likelihood", "probability", "dependencies",
     "sintomas", "síntomas", "symptômes", "impacto", "causa", "prevenção", "prevención",
     "pré requisitos", "requisitos", "ursache", "auswirkung", "voraussetzung", "симптом", "причин", "предотвращ",
@@ -184,7 +184,7 @@ pub const SCENARIO_PARENTS: &[&str] = &[
     "recovery procedure$", "recovery runbooks", "recovery runbook", "recovery playbooks", "restore procedures",
     "restoration procedures", "rollback procedures", "failover procedures", "emergency procedures",
     "response procedures", "runbooks", "playbooks", "dr runbook", "dr procedures", "failure modes",
-    "failure scenarios", "alerts$", "recovery steps by", "cenários", "cenarios", "escenarios", "scénarios",
+    "failure scenarios", "alerts$", "recovery steps by", "proceduri de", "procedure di", "scenari ", "scenarii", "common errors", "erreurs courantes", "problèmes courants", "problemas comunes", "erros comuns", "errores comunes", "häufige", "typische fehler", "典型故障", "常见失败", "常见故障", "cenários", "cenarios", "escenarios", "scénarios",
     "szenarien", "procedimentos de recupera", "procedimientos de recupera", "procédures de", "problemas comuns",
     "сценарии", "процедуры восстановления", "场景", "恢复流程", "恢复步骤", "常见问题", "故障处理",
 ];
@@ -197,6 +197,13 @@ pub const FAILURES: &[&str] = &[
     "unreachable", "unresponsive", "not responding", "degraded", "degradation", "security incident", "stuck",
     "split brain", "falha", "perda", "queda", "fallo", "pérdida", "caída", "panne", "perte", "ausfall", "verlust",
     "сбой", "отказ", "потер", "утечк", "故障", "丢失", "损坏", "宕机",
+];
+
+/// Words that say something is wrong: a heading with one of these describes trouble, whatever else it names.
+#[rustfmt::skip]
+pub const TROUBLE: &[&str] = &[
+    "not ", "error", "fails$", "failing", "failed", "slow$", "missing", "timeout", "timing out", "refused", "denied",
+    "cannot", "unable", "too many", "too high", "spike", "backlog", "won t", "doesn t",
 ];
 
 /// Titles of a generic process: their numbered siblings are steps of one runbook, not scenarios (R8).
