@@ -57,3 +57,6 @@ mod left_behind;
 
 // The whole drill by keys, in a real terminal.
 mod by_hand;
+
+// A plan worked through in the console: five shapes of plans, questions, secrets, links, a plan that changes.
+mod plan_work;

@@ -159,6 +159,8 @@ pub struct IncidentUi {
     pub timeline: ListUi,
     /// Moments.
     pub moment: ListUi,
+    /// Ticks that were asked for and are not in the journal yet, and what each item will be.
+    pub ticking: std::collections::BTreeMap<(crate::model::StepId, u32), bool>,
 }
 
 /// How grave a message is.

@@ -199,6 +199,13 @@ fn shell(lang: &str, code: &str, output_above: bool) -> (BlockRole, &'static str
     if trimmed.starts_with("-- ") {
         return (BlockRole::Query, "C1 query under a shell tag", None);
     }
+    // A crontab's line, and the tail of a command whose beginning stands elsewhere: neither is a command.
+    if is_cron_line(trimmed) {
+        return (BlockRole::Sample, "C1 schedule", None);
+    }
+    if trimmed.starts_with('-') {
+        return (BlockRole::Text, "C1 part of a command", None);
+    }
     if trimmed.starts_with(['│', '┌', '├', '└', '╔', '|', '→', '↓', '"', '{', '<', '•', '✓', '✅'])
         && !trimmed.starts_with("{ ")
         && !trimmed.starts_with("\"$")
@@ -213,6 +220,18 @@ fn shell(lang: &str, code: &str, output_above: bool) -> (BlockRole, &'static str
         return (BlockRole::Output, "C1 output", None);
     }
     (BlockRole::Run, "C1 shell", None)
+}
+
+/// `0 3 * * * command`, `@daily command`.
+fn is_cron_line(line: &str) -> bool {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let field = |w: &str| {
+        w.starts_with(|c: char| c.is_ascii_digit() || c == '*')
+            && w.bytes().all(|b| b.is_ascii_digit() || b"*/,-".contains(&b))
+    };
+    (words.len() >= 6 && words.iter().take(5).all(|w| field(w)))
+        || (words.len() >= 2
+            && matches!(words.first(), Some(&("@daily" | "@hourly" | "@weekly" | "@monthly" | "@reboot" | "@yearly"))))
 }
 
 /// `SELECT … `, `UPDATE … SET`: not a program that happens to be called `select` or `update`.
@@ -370,6 +389,7 @@ fn decide_gates(block: &mut Block, notices: &mut Vec<Notice>) {
         BlockRole::Query => {
             block.placeholders = placeholders::in_code(&block.code, true);
             block.risk = Some(risk::sql(&block.code));
+            block.blocked = gates::other_query(&block.lang);
         }
         BlockRole::Run => {
             block.placeholders = placeholders::in_code(&block.code, false);
@@ -378,7 +398,8 @@ fn decide_gates(block: &mut Block, notices: &mut Vec<Notice>) {
             }
             block.risk = risk::shell(&block.code);
             let session = gates::session(&block.code);
-            block.blocked = session.clone().or_else(|| gates::elision(&block.code));
+            block.blocked =
+                session.clone().or_else(|| gates::elision(&block.code)).or_else(|| gates::other_shell(&block.lang));
             block.interactive = session.is_none() && gates::interactive(&block.code);
         }
         _ => {}

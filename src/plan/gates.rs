@@ -19,6 +19,36 @@ pub fn elision(code: &str) -> Option<String> {
     left_out.then(|| "something was left out here (`...`): fill it in by hand".into())
 }
 
+/// A block for a shell that is not bash: bash would read it as something else.
+pub fn other_shell(lang: &str) -> Option<String> {
+    let name = match lang {
+        "powershell" | "pwsh" | "ps1" | "ps" => "PowerShell",
+        "cmd" | "bat" | "batch" | "dos" => "the Windows command prompt",
+        "fish" => "fish",
+        _ => return None,
+    };
+    Some(format!("this is for {name}, not for bash: run it there"))
+}
+
+/// A query in a language PostgreSQL does not speak.
+pub fn other_query(lang: &str) -> Option<String> {
+    let name = match lang {
+        "promql" => "PromQL",
+        "logql" => "LogQL",
+        "kql" | "kusto" => "KQL",
+        "cql" => "CQL",
+        "mysql" => "MySQL",
+        "tsql" | "mssql" => "T-SQL",
+        "mongosh" | "mongodb" | "mongo" => "MongoDB",
+        "redis" => "Redis",
+        "influxql" | "flux" => "InfluxDB",
+        "graphql" => "GraphQL",
+        "sparql" | "cypher" => "another database",
+        _ => return None,
+    };
+    Some(format!("this is for {name}, not for PostgreSQL: run it there"))
+}
+
 /// A command that opens another shell, with more commands after it that are meant for the other side.
 pub fn session(code: &str) -> Option<String> {
     let commands: Vec<String> =
@@ -32,7 +62,11 @@ pub fn session(code: &str) -> Option<String> {
 }
 
 fn opens_shell(command: &str) -> bool {
-    let joined = command.replace("\\\n", " ");
+    let mut joined = command.replace("\\\n", " ");
+    // `<db-host>` is a blank, not a redirection: it must not hide the session that it opens.
+    for blank in super::placeholders::in_code(&joined, false) {
+        joined = joined.replace(&blank, "blank");
+    }
     if joined.contains(['|', '<']) {
         return false;
     }

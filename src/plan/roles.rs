@@ -51,7 +51,9 @@ pub fn all(doc: &Doc) -> Vec<Role> {
     for (index, section) in doc.sections.iter().enumerate() {
         let (kind, rule) = match of(section) {
             // A heading that most of the document stands under describes nothing: it was only put in the wrong place.
-            (Kind::Descriptive, rule) if doc.subtree(index).len() * 2 > doc.sections.len() && doc.sections.len() > 6 => {
+            (Kind::Descriptive, rule)
+                if doc.subtree(index).len() * 2 > doc.sections.len() && doc.sections.len() > 6 =>
+            {
                 (Kind::Open, rule)
             }
             found => found,
@@ -110,7 +112,7 @@ fn of(section: &Section) -> (Kind, &'static str) {
     if words::any(norm, words::AFTERWARDS) {
         return (Kind::Afterwards, "S8");
     }
-    if is_info(norm) {
+    if is_info(norm) && !only_states_objective(section) {
         return (Kind::Info, "S10");
     }
     if is_phase_title(norm) {

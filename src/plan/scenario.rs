@@ -156,8 +156,8 @@ fn is_branching_phase(doc: &Doc, section: usize) -> bool {
 fn is_parent(doc: &Doc, section: usize) -> bool {
     let s = &doc.sections[section];
     // "Advanced troubleshooting" lists tools; plain "Troubleshooting" lists what can go wrong.
-    let troubles =
-        words::has(&s.title.norm, "troubleshoot") && !words::any(&s.title.norm, &["advanced", "tool", "tips", "general"]);
+    let troubles = words::has(&s.title.norm, "troubleshoot")
+        && !words::any(&s.title.norm, &["advanced", "tool", "tips", "general"]);
     let parent = words::any(&s.title.norm, words::SCENARIO_PARENTS) || s.title.norm == "scenarios" || troubles;
     let parent = parent || groups_troubles(doc, section);
     let plural = s.level > 1
@@ -185,7 +185,8 @@ fn children_of_parents(doc: &Doc) -> Vec<usize> {
         let children: Vec<usize> = doc
             .children(parent)
             .into_iter()
-            .filter(|c| !excluded(doc, *c) && !is_parent(doc, *c) && !is_step_heading(doc, *c))
+            .filter(|c| !excluded(doc, *c) || is_listed(doc, parent, *c))
+            .filter(|c| !is_parent(doc, *c) && !is_step_heading(doc, *c))
             .collect();
         let mut some = Vec::new();
         for child in children {
@@ -211,6 +212,16 @@ fn children_of_parents(doc: &Doc) -> Vec<usize> {
         }
     }
     out
+}
+
+/// "2. Snapshot recovery" below "Recovery scenarios": the list says that it is one, although its words only name a phase.
+fn is_listed(doc: &Doc, parent: usize, child: usize) -> bool {
+    let section = &doc.sections[child];
+    words::any(&doc.sections[parent].title.norm, words::SCENARIO)
+        && section.title.ordinal.is_some()
+        && doc.roles[child].kind == Role::Phase
+        && !doc.roles[child].barred
+        && owns_steps(doc, child)
 }
 
 /// "Option A", "Method 2": ways of doing one thing.
@@ -436,7 +447,10 @@ fn whole_file(doc: &Doc) -> Option<Candidate> {
     // A report tells what was done: nothing in it is to be done again.
     let title = &doc.sections[section].title.norm;
     let ends = [title.split(' ').next(), title.rsplit(' ').next()];
-    let report = ends.into_iter().flatten().any(|w| matches!(w, "report" | "rapport" | "postmortem" | "evidence" | "relatório" | "informe"));
+    let report = ends
+        .into_iter()
+        .flatten()
+        .any(|w| matches!(w, "report" | "rapport" | "postmortem" | "evidence" | "relatório" | "informe"));
     if report || title.contains("post mortem") || title.contains(" evidence ") {
         return None;
     }

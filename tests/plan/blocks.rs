@@ -90,6 +90,16 @@ fn never_wins_over_everything_and_an_author_may_ask_for_an_untagged_block() {
 }
 
 #[test]
+fn a_blank_does_not_hide_the_session_it_opens() {
+    for code in ["ssh operator@<db-host>\nsudo reboot", "ssh <host>\nrm -rf /var/lib/x", "ssh YOUR_HOST\nreboot"] {
+        let b = block("bash", code);
+        assert!(!b.runnable(), "{code:?} would run its later lines here");
+        assert!(b.blocked.as_ref().is_some_and(|w| w.contains("the other side")), "{code:?}: {:?}", b.blocked);
+    }
+    assert!(block("bash", "ssh <host> uptime\ndate").runnable(), "a command for the other side stands on its line");
+}
+
+#[test]
 fn a_session_with_lines_for_the_other_side_is_never_run_top_to_bottom() {
     for code in [
         "ssh prod-db-1\nsudo systemctl stop postgresql\nrm -rf /var/lib/postgresql",
@@ -259,4 +269,31 @@ fn logical_commands() {
     ] {
         assert_eq!(count(code), want, "{code:?}");
     }
+}
+
+#[test]
+fn what_only_looks_like_a_command_is_never_run() {
+    for code in ["0 3 * * * /usr/local/bin/backup.sh", "*/15 * * * * backup >> log", "@daily backup.sh"] {
+        let b = block("bash", code);
+        assert_eq!(b.role, BlockRole::Sample, "{code:?} is a crontab's line");
+        assert!(!b.runnable());
+    }
+    let tail = block("bash", "--include '/mnt/library/**' \\\n  --target /restore");
+    assert_eq!((tail.role, tail.runnable()), (BlockRole::Text, false), "the tail of a command");
+    assert!(block("bash", "date -u\n").runnable());
+}
+
+#[test]
+fn another_shell_and_another_query_language_are_shown_and_not_given_to_bash_or_postgresql() {
+    for (lang, code, says) in [
+        ("powershell", "Restart-Service postgresql", "PowerShell"),
+        ("cmd", "net stop postgresql", "Windows"),
+        ("promql", "up{job=\"db\"} == 0", "PromQL"),
+        ("kql", "requests | take 5", "KQL"),
+    ] {
+        let b = block(lang, code);
+        assert!(!b.runnable(), "{lang}");
+        assert!(b.blocked.as_ref().is_some_and(|w| w.contains(says)), "{lang}: {:?}", b.blocked);
+    }
+    assert!(block("sql", "select 1").runnable());
 }

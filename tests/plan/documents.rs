@@ -86,7 +86,7 @@ fn the_runbook_as_it_is_understood() {
 }
 
 /// Where real plans with a careful reader's notes stand, if they do: `BREAKGLASS_PLANS` or `../shared/plans`.
-fn plans() -> Option<PathBuf> {
+pub fn plans() -> Option<PathBuf> {
     let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/plans");
     std::env::var_os("BREAKGLASS_PLANS").map(PathBuf::from).or(Some(beside)).filter(|p| p.join("expected").is_dir())
 }

@@ -149,3 +149,24 @@ fn the_runbooks_we_ship_have_no_findings() {
     let found = lint(&library, &Options { own_command: &|_| None, preflight: false });
     assert!(found.is_empty(), "{}", render(&found));
 }
+
+#[test]
+fn a_check_elsewhere_and_a_sample_are_no_gap() {
+    let two = "1. Restore the dump\n2. Restart\n";
+    let alone = format!("# P\n\n**RTO:** 4 hours\n\n## Scenario 1: X\n\n{two}");
+    assert!(look(&alone).iter().any(|d| d.rule == "no-verification" && d.level == Level::Warning));
+    let beside = format!("{alone}\n## Verification after a recovery\n\n- rows are there\n");
+    assert!(
+        !look(&beside).iter().any(|d| d.rule == "no-verification" && d.level == Level::Warning),
+        "{:?}",
+        look(&beside)
+    );
+    // A queue that is drained brings nothing back that could be looked at.
+    let queue = "# P\n\n**RTO:** 4 hours\n\n## Scenario 1: Backlog\n\n1. Scale the workers\n2. Drain it\n";
+    assert!(!look(queue).iter().any(|d| d.rule == "no-verification"));
+    let sample =
+        "# P\n\n**RTO:** 4 hours\n\n## Scenario 1: Y\n\n1. Look\n\n## Scenario 2: X\n\n```python\nprint(1)\n```\n";
+    assert!(!look(sample).iter().any(|d| d.rule == "stub"), "{:?}", look(sample));
+    let empty = "# P\n\n**RTO:** 4 hours\n\n## Scenario 1: Y\n\n1. Look\n\n## Scenario 2: X\n";
+    assert!(look(empty).iter().any(|d| d.rule == "stub"));
+}

@@ -36,3 +36,8 @@ pub fn titles(plan: &Plan) -> Vec<String> {
 pub fn steps(scenario: &Scenario) -> Vec<&str> {
     scenario.steps.iter().map(|s| s.title.as_str()).collect()
 }
+
+/// Where real plans stand, if they do.
+pub fn real_plans() -> Option<std::path::PathBuf> {
+    documents::plans()
+}

@@ -430,3 +430,25 @@ fn other_languages() {
     let ru = read("# План\n\n## Сценарий 1: Потеря базы\n\n1. Остановить запись\n2. Восстановить\n");
     assert_eq!(titles(&ru), ["Потеря базы"]);
 }
+
+#[test]
+fn what_the_development_set_taught() {
+    let titles = |text: &str| -> Vec<String> { read(text).scenarios.into_iter().map(|s| s.title).collect() };
+    // Numbered entries of a list of scenarios are no steps, whatever words they begin with.
+    let numbered = "# DB\n\n## Recovery Scenarios\n\n### 1. Point-in-Time Recovery\n\n1. Restore\n\n### 2. Snapshot Recovery\n\n1. Restore\n";
+    assert_eq!(titles(numbered), ["Point-in-Time Recovery", "Snapshot Recovery"]);
+    // An objective beside a title does not make the section one of objectives.
+    let beside = "# DR\n\n## Recovery Procedures\n\n### 1. Broker Restore (RTO: 15 minutes)\n\n1. Restart it\n\n### 2. Ledger Restore (RTO: 30 minutes)\n\n1. Restore it\n";
+    assert_eq!(titles(beside).len(), 2, "{:?}", titles(beside));
+    // What does not work is trouble, even when its name sounds like a description.
+    let trouble = "# Guide\n\n## Common Issues\n\n### 1. Dashboard Not Loading\n\n1. Restart it\n\n### 2. Approvals Not Showing\n\n1. Reload\n";
+    assert_eq!(titles(trouble), ["Dashboard Not Loading", "Approvals Not Showing"]);
+    // A report tells what was done.
+    assert!(titles("# Final Report\n\n## Checks\n\n1. Run the tests\n2. Deploy\n").is_empty());
+    // In a script without spaces a title is only a phase when little more stands in it.
+    let han = "# 手册\n\n## 数据库回滚\n\n### 场景: 迁移失败\n\n1. 停止\n\n## 应用回滚\n\n### 场景: 部署出错\n\n1. 回滚\n\n## 回滚验证\n\n1. 检查\n";
+    assert_eq!(titles(han), ["迁移失败", "部署出错"]);
+    // "Verify a restore" is a check, not a recovery.
+    let check = "# DR\n\n## Verify a restore\n\n1. Look\n\n## Restore for real\n\n1. Restore\n\n## Node failure\n\n1. Replace it\n";
+    assert!(!titles(check).contains(&"Verify a restore".to_string()), "{:?}", titles(check));
+}

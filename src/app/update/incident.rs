@@ -171,23 +171,28 @@ fn export(app: &App, out: &mut Vec<Effect>) {
 
 /// Ticks the selected item, or from the list of steps the first one that is not ticked.
 fn tick(app: &mut App, out: &mut Vec<Effect>) {
-    let Some(ui) = &app.incident else { return };
+    let Some(ui) = &mut app.incident else { return };
     let Some(step) = ui.data.scenario.steps.get(ui.steps.step) else { return };
-    let ticked = ui.data.state.step(&step.id).ticked;
-    let is = |i: usize| u32::try_from(i).is_ok_and(|i| ticked.contains_key(&i));
+    let id = step.id.clone();
+    let ticked = ui.data.state.step(&id).ticked;
+    // What was asked for a moment ago counts: the next press is for the next item.
+    let is = |i: usize| {
+        let Ok(i) = u32::try_from(i) else { return false };
+        ui.ticking.get(&(id.clone(), i)).copied().unwrap_or_else(|| ticked.contains_key(&i))
+    };
     let item = match ui.steps.pane {
         Pane::Text => Some(ui.steps.item),
         Pane::Steps | Pane::Output => (0..step.items.len()).find(|i| !is(*i)),
     };
     // The next press ticks the next one: who presses space twice does not take the first tick back.
     let after = (0..step.items.len()).find(|i| Some(*i) != item && !is(*i));
-    match item.and_then(|i| u32::try_from(i).ok()) {
-        Some(item) => {
-            let done = !ticked.contains_key(&item);
-            out.push(Effect::Submit(Command::Tick { step: step.id.clone(), item, done }, None));
-            if let (true, Some(after), Some(ui)) = (done, after, &mut app.incident) {
+    match item.and_then(|i| u32::try_from(i).ok().map(|n| (n, !is(i)))) {
+        Some((item, done)) => {
+            if let (true, Some(after)) = (done, after) {
                 ui.steps.item = after;
             }
+            ui.ticking.insert((id.clone(), item), done);
+            out.push(Effect::Submit(Command::Tick { step: id, item, done }, None));
         }
         None => app.say(Tone::Info, "everything is ticked; enter, then space, unticks an item".into()),
     }

@@ -59,6 +59,8 @@ pub fn update(app: &mut App, msg: Msg, now: Now) -> Vec<Effect> {
                 }
                 announce(&ui.data, &data, &mut app.messages, &mut app.message_read, app.now.time);
                 ui.data = *data;
+                let state = &ui.data.state;
+                ui.ticking.retain(|(step, item), done| state.step(step).ticked.contains_key(item) != *done);
                 app.dirty = true;
                 incident::go_along(app);
             }
@@ -74,7 +76,15 @@ pub fn update(app: &mut App, msg: Msg, now: Now) -> Vec<Effect> {
             app.dirty = true;
             incident::previewed(app, *request, preview);
         }
-        Msg::Say(tone, text) => app.say(tone, text),
+        Msg::Say(tone, text) => {
+            if tone == Tone::Bad
+                && let Some(ui) = &mut app.incident
+            {
+                // What was refused will not come.
+                ui.ticking.clear();
+            }
+            app.say(tone, text);
+        }
         Msg::Busy(what) => {
             app.busy = what;
             app.dirty = true;
@@ -397,6 +407,7 @@ impl IncidentUi {
             output: Default::default(),
             timeline: Default::default(),
             moment: Default::default(),
+            ticking: Default::default(),
         };
         ui.output.follow = true;
         ui.timeline.selected = rows.saturating_sub(1);
