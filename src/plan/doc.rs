@@ -191,15 +191,14 @@ pub fn is_phase_title(norm: &str) -> bool {
 /// A word that names a phase. In a script without spaces the word is the whole title: then little more may stand in it,
 /// because "database rollback" is a procedure and "rollback steps" is not.
 fn phase_stem(word: &str, stems: &[&str]) -> bool {
-    let Some(first) = word.chars().find(|c| ('\u{3040}'..='\u{9fff}').contains(c)) else {
+    if !word.chars().any(|c| ('\u{3040}'..='\u{9fff}').contains(&c)) {
         return words::any(word, stems);
+    }
+    let length = |list: &[&str]| -> usize {
+        list.iter().filter(|w| !w.is_ascii() && word.contains(**w)).map(|w| w.chars().count()).sum()
     };
-    let _ = first;
-    let length = word.chars().count();
-    stems.iter().any(|stem| {
-        let fillers = words::FILLERS.iter().filter(|f| word.contains(**f) && !f.is_ascii()).map(|f| f.chars().count());
-        word.contains(stem) && length <= stem.chars().count() + fillers.sum::<usize>() + 1
-    })
+    let named: usize = words::PHASES.iter().map(|(_, all)| length(all)).sum();
+    stems.iter().any(|s| word.contains(s)) && word.chars().count() <= named + length(words::FILLERS) + 1
 }
 
 /// Whether a title or label informs rather than acts (S10).

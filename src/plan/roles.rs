@@ -93,7 +93,7 @@ fn of(section: &Section) -> (Kind, &'static str) {
     if is_descriptive(norm) && !fails {
         return (Kind::Descriptive, "S2");
     }
-    if words::any(norm, words::OBJECTIVES) && !fails && !only_states_objective(section) {
+    if words::any(norm, words::OBJECTIVES) && !fails {
         return (Kind::Objectives, "S3");
     }
     if words::any(norm, words::SEVERITY) && !fails {
@@ -112,20 +112,13 @@ fn of(section: &Section) -> (Kind, &'static str) {
     if words::any(norm, words::AFTERWARDS) {
         return (Kind::Afterwards, "S8");
     }
-    if is_info(norm) && !only_states_objective(section) {
+    if is_info(norm) {
         return (Kind::Info, "S10");
     }
     if is_phase_title(norm) {
         return (Kind::Phase, "S9");
     }
     (Kind::Open, "")
-}
-
-/// "Database recovery (RTO: 30 minutes)": the objective stands beside the title of a procedure.
-fn only_states_objective(section: &Section) -> bool {
-    let Some((before, _)) = section.title.clean.split_once(['(', '（', '[']) else { return false };
-    let norm = words::norm(before);
-    words::any(&norm, words::RECOVERING) && !words::any(&norm, words::OBJECTIVES)
 }
 
 fn annotated(section: &Section) -> Option<Kind> {

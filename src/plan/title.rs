@@ -8,7 +8,7 @@ use super::words;
 pub struct Title {
     /// The words for people.
     pub clean: String,
-    /// [`words::norm`] of `clean`.
+    /// [`words::norm`] of `clean`, without an objective in parentheses at its end.
     pub norm: String,
     /// Its number, such as `2` or `3.1`.
     pub ordinal: Option<String>,
@@ -47,7 +47,7 @@ impl Title {
             }
         }
         title.clean = rest.trim().trim_end_matches([':', '：']).trim().to_string();
-        title.norm = words::norm(&title.clean);
+        title.norm = words::norm(without_objective(&title.clean));
         title
     }
 
@@ -284,4 +284,14 @@ fn suffix(text: &str, title: &mut Title) -> Option<String> {
         }
     }
     None
+}
+
+/// "Database restore (RTO: 30 minutes)" without what is in parentheses: the objective says nothing of what the heading is
+/// for. A title that only names the objective keeps it.
+fn without_objective(clean: &str) -> &str {
+    let Some((before, after)) = clean.split_once(['(', '（']) else { return clean };
+    let inner = words::norm(after);
+    let states = inner.starts_with("rto ") || inner.starts_with("rpo ");
+    let named = words::any(&words::norm(before), words::OBJECTIVES);
+    if states && !named && inner.bytes().any(|b| b.is_ascii_digit()) { before.trim_end() } else { clean }
 }
