@@ -390,6 +390,7 @@ fn lone_recovery_procedures(doc: &Doc) -> Vec<usize> {
         let title = &doc.sections[*c].title;
         words::any(&title.norm, words::RECOVERING)
             && title.ordinal.is_none()
+            && !words::any(&title.norm, &["verif", "validat", "vérif", "prüf", "провер", "验证", "检查"])
             && !is_parent(doc, *c)
             && directly_owns(doc, *c)
             && !doc.subtree(*c).any(|i| doc.sections[i].title.scenario)
