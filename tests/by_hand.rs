@@ -76,6 +76,22 @@ fn incident(home: &Path) -> Incident {
     Incident::open(&dir, Default::default()).unwrap()
 }
 
+/// The drill's state directory. A drill that was not closed because the test failed is cleared away with it.
+struct Home(tempfile::TempDir);
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        let dirs = std::fs::read_dir(self.0.path().join("incidents")).into_iter().flatten().flatten();
+        for dir in dirs {
+            let Ok(incident) = Incident::open(&dir.path(), Default::default()) else { continue };
+            let scratch = incident.state().ok().and_then(|s| s.facts.drill.as_ref().map(|d| d.0.clone()));
+            if let Some(scratch) = scratch.filter(|s| Path::new(s).exists()) {
+                let _ = breakglass::drill::leftovers::remove(Path::new(&scratch));
+            }
+        }
+    }
+}
+
 /// Every restore that was started in it.
 fn restores(incident: &Incident) -> Vec<Run> {
     let all = incident.state().unwrap().runs.values();
@@ -131,7 +147,8 @@ fn output(screen: &str) -> Vec<String> {
 
 #[test]
 fn the_obvious_next_thing_leads_through_the_whole_drill() {
-    let home = tempfile::tempdir().unwrap();
+    let kept = Home(tempfile::tempdir().unwrap());
+    let home = &kept.0;
     let envs = [("BREAKGLASS_HOME", home.path().to_str().unwrap()), ("COLORTERM", "truecolor")];
     let first = Pty::breakglass((80, 24), &["drill", "--rto", "30m", "--rpo", "30m"], &envs);
     first.wait_long("the alarm", PATIENCE, |s| s.contains("DRILL") && s.contains("STEPS"));
@@ -182,5 +199,6 @@ fn the_obvious_next_thing_leads_through_the_whole_drill() {
     assert_eq!(std::fs::read_dir(&exports).unwrap().count(), 4, "{}", exports.display());
     second.keys("q");
     second.wait_sane();
+    second.wait_text("is closed.");
     assert_eq!(second.wait_exit().code(), Some(0));
 }

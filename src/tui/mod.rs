@@ -207,6 +207,9 @@ pub async fn run(
 fn farewell(app: &App) -> String {
     let Some(ui) = &app.incident else { return String::new() };
     let state = &ui.data.state;
+    if state.closed.is_some() {
+        return format!("Incident {} is closed.\nIts timeline: breakglass export {} --out DIR", state.id, state.id);
+    }
     let running = state.open_runs().count();
     let goes_on = match running {
         0 => String::new(),

@@ -19,12 +19,26 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The end of a synchronized update: one for each frame.
 const FRAME_END: &[u8] = b"\x1b[?2026l";
+/// The beginning of one: what comes until its end is half a screen, which nobody sees.
+const FRAME_BEGIN: &[u8] = b"\x1b[?2026h";
+
+/// After this long without a byte half a frame is all there is: the program died in the middle of it.
+const ABANDONED: Duration = Duration::from_secs(1);
 
 struct Seen {
     parser: vt100::Parser,
     bytes: Vec<u8>,
     frames: usize,
+    /// In the middle of a frame, and when the last byte came.
+    inside: bool,
+    last: Instant,
     ended: bool,
+}
+
+impl Seen {
+    fn whole(&self) -> bool {
+        !self.inside || self.ended || self.last.elapsed() > ABANDONED
+    }
 }
 
 /// A program in its terminal. Dropping it kills the program.
@@ -53,7 +67,7 @@ impl Pty {
         tcsetwinsize(&master, winsize(size)).unwrap();
         let child = command.stdin(stdio()).stdout(stdio()).stderr(stdio()).spawn().expect("setsid of util-linux");
         let seen = Arc::new((
-            Mutex::new(Seen { parser: emulator(size), bytes: Vec::new(), frames: 0, ended: false }),
+            Mutex::new(Seen { parser: emulator(size), bytes: Vec::new(), frames: 0, inside: false, last: Instant::now(), ended: false }),
             Condvar::new(),
         ));
         let master = File::from(master);
@@ -73,6 +87,12 @@ impl Pty {
                 // The end of a frame may lie across two reads.
                 let from = s.bytes.len().saturating_sub(n + FRAME_END.len() - 1);
                 s.frames += count(&s.bytes[from..], FRAME_END);
+                let at = |what: &[u8]| s.bytes[from..].windows(what.len()).rposition(|w| w == what);
+                match (at(FRAME_BEGIN), at(FRAME_END)) {
+                    (None, None) => {}
+                    (begin, end) => s.inside = begin > end,
+                }
+                s.last = Instant::now();
                 shared.1.notify_all();
             }
         });
@@ -117,7 +137,10 @@ impl Pty {
 
     /// What the terminal shows, rows without blanks at their ends.
     pub fn screen(&self) -> String {
-        let s = self.seen.0.lock().unwrap();
+        let mut s = self.seen.0.lock().unwrap();
+        while !s.whole() {
+            s = self.seen.1.wait_timeout(s, ABANDONED).unwrap().0;
+        }
         shown(&s.parser)
     }
 
@@ -139,7 +162,7 @@ impl Pty {
     fn wait_for(&self, what: &str, limit: Duration, done: impl Fn(&Seen) -> bool) -> String {
         let begun = Instant::now();
         let mut s = self.seen.0.lock().unwrap();
-        while !done(&s) {
+        while !(s.whole() && done(&s)) {
             let left = limit.saturating_sub(begun.elapsed());
             if left.is_zero() || s.ended {
                 let why = if s.ended { "the program ended" } else { "time is up" };
