@@ -67,7 +67,14 @@ impl Pty {
         tcsetwinsize(&master, winsize(size)).unwrap();
         let child = command.stdin(stdio()).stdout(stdio()).stderr(stdio()).spawn().expect("setsid of util-linux");
         let seen = Arc::new((
-            Mutex::new(Seen { parser: emulator(size), bytes: Vec::new(), frames: 0, inside: false, last: Instant::now(), ended: false }),
+            Mutex::new(Seen {
+                parser: emulator(size),
+                bytes: Vec::new(),
+                frames: 0,
+                inside: false,
+                last: Instant::now(),
+                ended: false,
+            }),
             Condvar::new(),
         ));
         let master = File::from(master);
