@@ -5,6 +5,11 @@ use serde_json::Value;
 use crate::bad_input::Desk;
 use crate::support::archived::{Archived, PASSPHRASE};
 
+fn database_url(a: &Archived) -> String {
+    let at = a.cluster.database("postgres");
+    format!("postgres://{}@localhost:{}/postgres?host={}", at.user(), at.port(), at.host())
+}
+
 /// The findings of one level, as `area: what`.
 fn of(report: &Value, level: &str) -> Vec<String> {
     let all = report["checks"].as_array().unwrap();
@@ -34,9 +39,8 @@ fn with_nothing_configured_it_says_what_is_missing_and_how_to_set_it() {
 #[test]
 fn a_cluster_that_can_be_recovered_is_ready_and_what_is_not_is_a_problem() {
     let a = Archived::start("doctor");
-    let at = a.cluster.database("postgres");
     let desk = Desk::new();
-    let url = format!("postgres://{}@localhost:{}/postgres?host={}", at.user(), at.port(), at.host());
+    let url = database_url(&a);
     let repository = a.repository.display().to_string();
     let env = |key: &'static str| {
         vec![
@@ -99,6 +103,61 @@ fn a_cluster_that_can_be_recovered_is_ready_and_what_is_not_is_a_problem() {
     assert_eq!(code, Some(1));
     assert!(problems.contains("has a hole") && problems.contains(&lost), "{report:#}");
     assert!(problems.contains("cannot connect"), "{report:#}");
+}
+
+#[test]
+fn the_configuration_counts_where_people_ask() {
+    let a = Archived::start("configured");
+    a.archive_now();
+    let desk = Desk::new();
+    desk.file("corr.md", "# Ours\n\n## Scenario 1: Lost index\n\n**RTO**: 1 hour\n\n1. Look\n2. Build it again\n");
+    let toml = |more: &str| {
+        let url = a.repository.display();
+        desk.file("breakglass.toml", format!("plans = [\"corr.md\", \"gone.md\"]\n[repository]\nurl = \"{url}\"\n{more}"));
+    };
+    toml("");
+    // A plan that is named and not there is said; the others are listed, with the built-in ones.
+    let ran = desk.run(&["plan", "list"]);
+    assert!(ran.code == Some(0) && ran.stdout.contains("lost-index") && ran.stdout.contains("database-corruption"), "{ran:?}");
+    assert!(ran.stderr.contains("gone.md"), "{ran:?}");
+    let ran = desk.run(&["wal", "status"]);
+    assert!(ran.code == Some(0) && ran.stdout.contains("timeline 1"), "{ran:?}");
+
+    // Healthy is not enough when it is another one than is meant.
+    let url = database_url(&a);
+    toml("[target.expect]\ndatabase = \"shop\"\n");
+    let out = desk.command(&["health", "--json"]).env("DATABASE_URL", &url).output().unwrap();
+    let text = String::from_utf8_lossy(&out.stdout);
+    assert!(out.status.code() == Some(1) && text.contains("unexpected") && text.contains("shop"), "{text}");
+
+    // Where the log cannot be looked at, no suspect is offered, unless a person says from when to search the rows.
+    toml("");
+    a.base_backup();
+    a.archive_now();
+    let locate = |more: &[&str]| {
+        let args: Vec<&str> = ["pitr", "locate", "--json"].iter().chain(more).copied().collect();
+        let mut command = desk.command(&args);
+        command.env("DATABASE_URL", &url).env("BACKUP_ENCRYPTION_KEY", PASSPHRASE).env("TMPDIR", desk.path("nowhere"));
+        let out = command.output().unwrap();
+        (out.status.code(), String::from_utf8_lossy(&out.stdout).into_owned())
+    };
+    let (code, said) = locate(&[]);
+    assert!(code == Some(3) && said.contains("nowhere") && said.contains("--since") && !said.contains("candidates"), "{code:?} {said}");
+    let (code, said) = locate(&["--since", "1h"]);
+    assert!(code == Some(1) && said.contains("candidates"), "{code:?} {said}");
+}
+
+#[test]
+fn an_incident_that_lost_its_journal_is_not_passed_over() {
+    let desk = Desk::new();
+    let incident = desk.incident();
+    let dir = desk.store().incident_dir(incident.id());
+    std::fs::create_dir_all(dir.join("runs")).unwrap();
+    drop(incident);
+    std::fs::remove_file(dir.join("journal.jsonl")).unwrap();
+    let ran = desk.run(&["incident", "list"]);
+    assert!(ran.stdout.contains(&dir.file_name().unwrap().to_string_lossy().into_owned()), "{ran:?}");
+    assert!(!ran.stdout.contains("no incidents") && ran.stdout.contains("journal"), "{ran:?}");
 }
 
 fn walk(dir: &std::path::Path) -> Vec<std::path::PathBuf> {

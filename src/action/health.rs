@@ -78,6 +78,13 @@ async fn check(ctx: &Ctx) -> Result<Done> {
                     if identity.in_recovery { ", in recovery" } else { "" }
                 ));
                 components.insert("postgresql".into(), "operational".into());
+                // Well or not, it is not the one that is meant.
+                if let Err(e) = super::target::expected(ctx, &identity, at.host() == identity.host) {
+                    healthy = false;
+                    ctx.out.line(&format!("{:<12} {}", "identity", e.what));
+                    components.insert("identity".into(), "unexpected".into());
+                    details.insert("identity".into(), e.what);
+                }
                 facts.push(Event::TargetSeen { role: "source".into(), identity });
                 if let Some(e) = &exposed {
                     let bound = if e.at_most { "≤ " } else { "" };

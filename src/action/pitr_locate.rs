@@ -7,6 +7,7 @@ use futures::future::BoxFuture;
 
 use super::target::{Follow, blocking, now, parse_args, scratch, seen, unlock};
 use super::{Action, Ctx, Done, Preview, Spec, log_suspects, reach};
+use crate::config::settings::{REPOSITORY_IDENTITY, REPOSITORY_KEY};
 use crate::error::{Context as _, ErrorKind, Result};
 use crate::model::event::Event;
 use crate::model::plan::Risk;
@@ -97,7 +98,7 @@ impl Action for Locate {
                 found.located.candidates.clear();
                 found.located.groups.clear();
             }
-            check_reach(ctx, &mut found, id.timeline).await;
+            check_reach(ctx, &mut found, id.timeline).await?;
             remember(ctx, &found)?;
             let known: Vec<u32> = found.located.groups.iter().flat_map(|g| g.xids()).collect();
             let from_log = log_suspects::look(ctx, &args, found.since, found.reach.as_ref(), id.timeline, &known).await;
@@ -120,7 +121,13 @@ impl Action for Locate {
 /// # Errors
 /// As [`locate`].
 pub async fn search(ctx: &Ctx, args: &Search) -> Result<Found> {
-    let span = range_now(ctx, None).await;
+    let span = match range_now(ctx, None).await {
+        // Where recovery can begin decides which rows are suspect at all: without it the first load of the data would be.
+        Err(e) if args.since.is_none() => {
+            return Err(e.hint("to search the rows alone, say from when: breakglass pitr locate --since 2h"));
+        }
+        other => other.ok().flatten(),
+    };
     let back = now().minus(LOOK_BACK);
     let since = match &args.since {
         Some(text) => match parse_duration(text) {
@@ -140,24 +147,33 @@ pub async fn search(ctx: &Ctx, args: &Search) -> Result<Found> {
     Ok(Found { located, since, reach: span })
 }
 
-/// What can be recovered to; none when there is no repository or passphrase, which others say where it matters.
-pub async fn range_now(ctx: &Ctx, timeline: Option<u32>) -> Option<Reach> {
+/// What can be recovered to; none when no repository or no passphrase is configured, which others say where it matters.
+///
+/// # Errors
+/// There is one and it cannot be read, or the disk for scratch files is full.
+pub async fn range_now(ctx: &Ctx, timeline: Option<u32>) -> Result<Option<Reach>> {
+    let opens = [REPOSITORY_KEY, REPOSITORY_IDENTITY].iter().any(|k| ctx.secrets.get(k).is_some());
+    if ctx.settings.repository.is_none() || !opens {
+        return Ok(None);
+    }
     let ctx = ctx.clone();
     blocking(move || {
         let (unlocked, _) = unlock(&ctx)?;
-        range(&unlocked, &reach::programs(&ctx, None)?, timeline, &scratch(&ctx))
+        range(&unlocked, &reach::programs(&ctx, None)?, timeline, &scratch(&ctx)).map(Some)
     })
     .await
-    .ok()
 }
 
 /// Looks the candidates up in the archived log: there the order of commits is exact. The earliest suspect of the log is the
 /// target, and a candidate that cannot be reached says so.
-async fn check_reach(ctx: &Ctx, found: &mut Found, timeline: u32) {
+///
+/// # Errors
+/// It could not be looked at. That a moment cannot be reached is an answer, not an error.
+async fn check_reach(ctx: &Ctx, found: &mut Found, timeline: u32) -> Result<()> {
     let work = ctx.clone();
     let Ok((unlocked, _)) = blocking(move || unlock(&work)).await else {
         ctx.out.line("whether the archive reaches these moments is not known: no repository, or no passphrase");
-        return;
+        return Ok(());
     };
     for (candidate, group) in found.located.candidates.iter_mut().zip(&found.located.groups) {
         let (work, target, suspects) = (ctx.clone(), candidate.target.clone(), group.xids());
@@ -178,9 +194,13 @@ async fn check_reach(ctx: &Ctx, found: &mut Found, timeline: u32) {
                     candidate.target = RecoveryTarget::Xid(first.xid.to_string());
                 }
             }
-            Err(e) => ctx.out.line(&format!("{}: {}; {}", candidate.target, e.what, e.why)),
+            Err(e) if matches!(e.kind, ErrorKind::Refused | ErrorKind::Check) => {
+                ctx.out.line(&format!("{}: {}; {}", candidate.target, e.what, e.why));
+            }
+            Err(e) => return Err(e.hint("the order of the suspects is not known without the log; none is offered")),
         }
     }
+    Ok(())
 }
 
 /// Name of the file in the incident's folder that says which transactions belong to each moment offered.

@@ -96,7 +96,7 @@ pub fn run(invocation: &Invocation, matches: &ArgMatches, start: Start) -> Resul
     let store = Store::open(&invocation.config)?;
     let plans = match &start {
         Start::Open(paths) => Plans::Named(paths.clone()),
-        _ => Plans::Runbooks(invocation.config.plans.clone()),
+        _ => Plans::Runbooks(super::plan::folders(&invocation.config)),
     };
     // What was named wrongly is said before the screen is taken.
     let mut first = Vec::new();

@@ -6,6 +6,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use serde_json::{Value, json};
 
 use super::{Invocation, print};
+use crate::config::Config;
 use crate::error::{Context, Error, Result};
 use crate::lint::Level;
 use crate::plan::library::{Document, Library, Origin};
@@ -18,7 +19,7 @@ pub fn command() -> Command {
             .value_name("PLAN")
             .action(ArgAction::Append)
             .value_parser(value_parser!(PathBuf))
-            .help("Markdown files, folders or globs; without any, the runbooks that are built in")
+            .help("Markdown files, folders or globs; without any, the team's of the configuration and the built-in runbooks")
     };
     Command::new("plan")
         .about("What a plan says, as it was understood")
@@ -45,24 +46,30 @@ pub fn run(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
     };
     let paths: Vec<PathBuf> = matches.get_many::<PathBuf>("plan").unwrap_or_default().cloned().collect();
     match name {
-        "list" => list(&paths, invocation.json)?,
-        "lint" => return lint(&paths, matches.get_flag("preflight"), invocation.json),
-        _ => show(&paths, invocation.json)?,
+        "list" => list(&invocation.config, &paths, invocation.json)?,
+        "lint" => return lint(&invocation.config, &paths, matches.get_flag("preflight"), invocation.json),
+        _ => show(&invocation.config, &paths, invocation.json)?,
     }
     Ok(0)
 }
 
-/// The documents of some paths, or the built-in runbooks when there are none.
-fn library(paths: &[PathBuf]) -> Result<Library> {
-    if paths.is_empty() { Library::runbooks(&[PathBuf::from("runbooks")]) } else { Library::open(paths) }
+/// The documents of some paths; without any, the team's and the built-in runbooks.
+fn library(config: &Config, paths: &[PathBuf]) -> Result<Library> {
+    if paths.is_empty() { Library::runbooks(&folders(config)) } else { Library::open(paths) }
+}
+
+/// Where plans are looked for when none is named: those of the configuration, and `./runbooks`.
+pub(crate) fn folders(config: &Config) -> Vec<PathBuf> {
+    let here = PathBuf::from("runbooks");
+    config.plans.iter().cloned().chain(here.is_dir().then_some(here)).collect()
 }
 
 /// Prints what was understood of each document.
 ///
 /// # Errors
 /// When a path cannot be opened.
-pub fn show(paths: &[PathBuf], json: bool) -> Result<()> {
-    let library = library(paths)?;
+pub fn show(config: &Config, paths: &[PathBuf], json: bool) -> Result<()> {
+    let library = library(config, paths)?;
     if json {
         let mut plans: Vec<Value> = library
             .documents
@@ -87,8 +94,8 @@ pub fn show(paths: &[PathBuf], json: bool) -> Result<()> {
 ///
 /// # Errors
 /// When a path cannot be opened.
-pub fn list(paths: &[PathBuf], json: bool) -> Result<()> {
-    let library = library(paths)?;
+pub fn list(config: &Config, paths: &[PathBuf], json: bool) -> Result<()> {
+    let library = library(config, paths)?;
     if json {
         let scenarios: Vec<Value> = library
             .scenarios()
@@ -122,8 +129,8 @@ fn list_line(document: &Document, scenario: &crate::model::Scenario) -> String {
 ///
 /// # Errors
 /// When a path cannot be opened.
-pub fn lint(paths: &[PathBuf], preflight: bool, json: bool) -> Result<u8> {
-    let library = library(paths)?;
+pub fn lint(config: &Config, paths: &[PathBuf], preflight: bool, json: bool) -> Result<u8> {
+    let library = library(config, paths)?;
     let found = crate::lint::lint(&library, &crate::lint::Options { own_command: &own_command, preflight });
     let code = u8::from(crate::lint::failed(&found));
     if json {

@@ -6,12 +6,14 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, value_parser};
 
 use super::{print, report};
 use crate::backup::repository::Repository;
 use crate::backup::wal::{self, EXIT_NOT_IN_ARCHIVE, EXIT_STOP_RECOVERY, Fetched};
 use crate::backup::wal_service::fetch_from;
+use crate::config::{Config, Environment};
 use crate::error::{Error, Result};
 use crate::model::Secret;
 
@@ -98,7 +100,15 @@ pub fn run(matches: &ArgMatches, json: bool) -> Result<u8> {
                 }
             })
         }
-        Some(("status", m)) => status(&text(m, "repository"), json),
+        Some(("status", m)) => {
+            // Asked by a person, not by a server: what is configured counts here.
+            let given = m.value_source("repository") != Some(ValueSource::DefaultValue);
+            let configured = match given {
+                true => None,
+                false => Config::load(&Environment::read(), None)?.settings.repository,
+            };
+            status(&configured.unwrap_or_else(|| text(m, "repository")), json)
+        }
         _ => Err(Error::usage("wal needs a subcommand").hint("breakglass wal status")),
     }
 }

@@ -53,15 +53,24 @@ pub struct Library {
 
 impl Library {
     /// The runbooks in the binary; a file of the same name in one of `folders` (first wins) takes its place, and other
-    /// Markdown files there are added.
+    /// Markdown files there are added. Documents may be named one by one, too.
     ///
     /// # Errors
     /// None for what is on disk: a file that cannot be read becomes a notice and the embedded runbook stays.
     pub fn runbooks(folders: &[PathBuf]) -> Result<Self> {
         let mut library = Self::default();
         let mut seen: Vec<String> = Vec::new();
-        for folder in folders.iter().filter(|f| f.is_dir()) {
-            for path in markdown_in(folder).unwrap_or_default() {
+        for path in folders {
+            let files = match resolve(path) {
+                Ok(found) => found.files,
+                // A folder of runbooks need not hold any.
+                Err(_) if path.is_dir() => Vec::new(),
+                Err(e) => {
+                    library.notices.push(e.to_string());
+                    Vec::new()
+                }
+            };
+            for path in files {
                 let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
                 if seen.contains(&name) {
                     continue;

@@ -510,6 +510,9 @@ pub(super) async fn replay(
                 .why("it came to the end of the log before its target")
                 .hint("do not use it; look at the range: breakglass pitr range"));
         }
+        if request.route.stop == StopAt::End && state != State::Ready {
+            ends_too_early(instance, request)?;
+        }
         first_time = first_time.or(reached.time);
         watch.phase(&replay_phase(start, goal, &reached, first_time, request, service, began.elapsed()));
         if reached.paused {
@@ -531,6 +534,22 @@ pub(super) async fn replay(
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+/// A standby that has come to the end of the archive before its base backup is consistent would wait there for ever.
+fn ends_too_early(instance: &Instance, request: &Request) -> Result<()> {
+    let log = crate::postgres::instance::read_tail(&instance.layout.log, 64 * 1024);
+    let waits: Vec<&str> = log.lines().filter(|l| l.contains("waiting for WAL to become available at")).collect();
+    // It asks every five seconds; twice may be a segment that is just being archived.
+    if waits.len() < 3 {
+        return Ok(());
+    }
+    let at = waits.last().and_then(|l| l.rsplit(' ').next()).unwrap_or("?");
+    let stop = request.route.backup.stop_lsn.as_deref().unwrap_or("its end");
+    Err(Error::check("the archived log ends before the base backup is consistent")
+        .why(format!("the log can be read up to {at}, backup {} needs it up to {stop}", request.route.backup.id))
+        .hint(format!("the server's own log says more: {}", instance.layout.log.display()))
+        .hint("look at what is archived: breakglass wal status; an older backup may do"))
 }
 
 /// A server that stopped because a segment could not be had says so in its log only; the service knows why.

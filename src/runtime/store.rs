@@ -135,7 +135,11 @@ impl Store {
         let mut ids: Vec<String> = entries
             .flatten()
             .filter_map(|e| e.file_name().into_string().ok())
-            .filter(|name| !name.starts_with('.') && dir.join(name).join(crate::journal::file::JOURNAL_FILE).exists())
+            // A folder with runs or plans and no journal is an incident that lost its record: shown, never passed over.
+            .filter(|name| {
+                let has = |part: &str| dir.join(name).join(part).exists();
+                !name.starts_with('.') && (has(crate::journal::file::JOURNAL_FILE) || has("runs") || has("plan"))
+            })
             .collect();
         // The id begins with the time in a form that sorts.
         ids.sort_unstable_by(|a, b| b.cmp(a));

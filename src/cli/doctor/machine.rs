@@ -1,7 +1,5 @@
 //! What can be seen without connecting anywhere: state directory, configuration, secrets, plans, PostgreSQL's programs.
 
-use std::path::PathBuf;
-
 use super::{Checks, Invocation};
 use crate::config::settings::REPOSITORY_KEY;
 use crate::lint::Level as Finding;
@@ -98,8 +96,7 @@ fn configuration(invocation: &Invocation, checks: &mut Checks) {
 fn plans(invocation: &Invocation, checks: &mut Checks) {
     const AREA: &str = "plans";
     let paths = &invocation.config.plans;
-    let library = if paths.is_empty() { Library::runbooks(&[PathBuf::from("runbooks")]) } else { Library::open(paths) };
-    let library = match library {
+    let library = match Library::runbooks(&crate::cli::plan::folders(&invocation.config)) {
         Ok(library) => library,
         Err(e) => return checks.error(AREA, &e),
     };
