@@ -113,12 +113,18 @@ fn the_configuration_counts_where_people_ask() {
     desk.file("corr.md", "# Ours\n\n## Scenario 1: Lost index\n\n**RTO**: 1 hour\n\n1. Look\n2. Build it again\n");
     let toml = |more: &str| {
         let url = a.repository.display();
-        desk.file("breakglass.toml", format!("plans = [\"corr.md\", \"gone.md\"]\n[repository]\nurl = \"{url}\"\n{more}"));
+        desk.file(
+            "breakglass.toml",
+            format!("plans = [\"corr.md\", \"gone.md\"]\n[repository]\nurl = \"{url}\"\n{more}"),
+        );
     };
     toml("");
     // A plan that is named and not there is said; the others are listed, with the built-in ones.
     let ran = desk.run(&["plan", "list"]);
-    assert!(ran.code == Some(0) && ran.stdout.contains("lost-index") && ran.stdout.contains("database-corruption"), "{ran:?}");
+    assert!(
+        ran.code == Some(0) && ran.stdout.contains("lost-index") && ran.stdout.contains("database-corruption"),
+        "{ran:?}"
+    );
     assert!(ran.stderr.contains("gone.md"), "{ran:?}");
     let ran = desk.run(&["wal", "status"]);
     assert!(ran.code == Some(0) && ran.stdout.contains("timeline 1"), "{ran:?}");
@@ -142,7 +148,10 @@ fn the_configuration_counts_where_people_ask() {
         (out.status.code(), String::from_utf8_lossy(&out.stdout).into_owned())
     };
     let (code, said) = locate(&[]);
-    assert!(code == Some(3) && said.contains("nowhere") && said.contains("--since") && !said.contains("candidates"), "{code:?} {said}");
+    assert!(
+        code == Some(3) && said.contains("nowhere") && said.contains("--since") && !said.contains("candidates"),
+        "{code:?} {said}"
+    );
     let (code, said) = locate(&["--since", "1h"]);
     assert!(code == Some(1) && said.contains("candidates"), "{code:?} {said}");
 }

@@ -158,7 +158,8 @@ fn work_through(
 /// What is configured and cannot be read.
 pub fn library(config: &Config) -> Result<Library> {
     let mut library = if config.plans.is_empty() { Library::default() } else { Library::open(&config.plans)? };
-    let folders: Vec<PathBuf> = config.file.iter().filter_map(|f| Some(f.parent()?.join("runbooks"))).filter(|d| d.is_dir()).collect();
+    let folders: Vec<PathBuf> =
+        config.file.iter().filter_map(|f| Some(f.parent()?.join("runbooks"))).filter(|d| d.is_dir()).collect();
     library.documents.extend(Library::runbooks(&folders)?.documents);
     Ok(library)
 }

@@ -15,11 +15,9 @@ use crate::plan::show;
 /// The definition.
 pub fn command() -> Command {
     let plans = || {
-        Arg::new("plan")
-            .value_name("PLAN")
-            .action(ArgAction::Append)
-            .value_parser(value_parser!(PathBuf))
-            .help("Markdown files, folders or globs; without any, the team's of the configuration and the built-in runbooks")
+        Arg::new("plan").value_name("PLAN").action(ArgAction::Append).value_parser(value_parser!(PathBuf)).help(
+            "Markdown files, folders or globs; without any, the team's of the configuration and the built-in runbooks",
+        )
     };
     Command::new("plan")
         .about("What a plan says, as it was understood")
