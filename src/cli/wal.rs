@@ -5,6 +5,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, value_parser};
@@ -15,7 +16,9 @@ use crate::backup::wal::{self, EXIT_NOT_IN_ARCHIVE, EXIT_STOP_RECOVERY, Fetched}
 use crate::backup::wal_service::fetch_from;
 use crate::config::{Config, Environment};
 use crate::error::{Error, Result};
-use crate::model::Secret;
+use crate::model::{CleanText, Secret};
+use crate::postgres::Database;
+use crate::recovery::wal_health::{self, ServerWal};
 
 /// The subcommand's name.
 pub const NAME: &str = "wal";
@@ -65,7 +68,8 @@ pub fn command() -> Command {
         )
         .subcommand(
             Command::new("status")
-                .about("What the archive holds, per timeline, with every hole; exit 1 when there is one")
+                .about("What the archive holds, with every hole, and how the server's archiving is doing; exit 1 when something is wrong")
+                .after_help("With DATABASE_URL set, the server is asked, too: lag, failures, slots, time until the disk is full.")
                 .arg(repository().env("BACKUP_DIR").default_value("./backups")),
         )
 }
@@ -122,10 +126,33 @@ fn fetch_with_key(url: &str, name: &str, dest: &Path) -> Result<Fetched> {
     wal::fetch(&Repository::open_absolute(url)?.unlock(&Secret::new(key))?, name, dest)
 }
 
+/// The server of `DATABASE_URL`, when there is one; a server that does not answer is said and is no failure of the archive.
+fn server(archive: &wal::WalStatus) -> Option<Result<ServerWal>> {
+    let url = std::env::var("DATABASE_URL").ok().filter(|u| !u.trim().is_empty())?;
+    let ask = async {
+        let at = Database::from_url(&Secret::new(url))?;
+        let mut c = at.connect_read_only(Duration::from_secs(2), Duration::from_secs(30)).await?;
+        wal_health::ask(&mut c, archive).await
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    Some(runtime.map_err(|e| Error::state("the asynchronous runtime cannot be started").why(e)).and_then(|r| r.block_on(ask)))
+}
+
 fn status(url: &str, json: bool) -> Result<u8> {
     let status = wal::status(&Repository::open(url)?)?;
+    let server = server(&status);
+    let problems = match &server {
+        Some(Ok(s)) => s.problems(),
+        _ => Vec::new(),
+    };
     if json {
-        let value = serde_json::to_value(&status).map_err(|e| Error::state("printing the status").why(e))?;
+        let mut value = serde_json::to_value(&status).map_err(|e| Error::state("printing the status").why(e))?;
+        match &server {
+            Some(Ok(s)) => value["server"] = serde_json::json!(s),
+            Some(Err(e)) => value["server_error"] = e.to_json()["error"].clone(),
+            None => {}
+        }
+        value["problems"] = serde_json::json!(problems);
         print(&format!("{value:#}"))?;
     } else {
         if status.timelines.is_empty() {
@@ -141,6 +168,12 @@ fn status(url: &str, json: bool) -> Result<u8> {
                 print(&format!("  HOLE {} to {}: {}", hole.first, hole.last, hole.why))?;
             }
         }
+        match &server {
+            Some(Ok(s)) => s.lines().iter().try_for_each(|l| print(CleanText::line(l.as_bytes()).as_str()))?,
+            Some(Err(e)) => print(&format!("server: {e}"))?,
+            None => {}
+        }
+        problems.iter().try_for_each(|p| print(&format!("  PROBLEM {}", CleanText::line(p.as_bytes()))))?;
     }
-    Ok(u8::from(status.timelines.iter().any(|t| !t.holes.is_empty())))
+    Ok(u8::from(!problems.is_empty() || status.timelines.iter().any(|t| !t.holes.is_empty())))
 }

@@ -20,6 +20,7 @@ pub mod shadow;
 pub mod tables;
 pub mod takeover;
 pub mod verify;
+pub mod wal_health;
 pub mod wal_locate;
 pub mod watch;
 

@@ -11,3 +11,4 @@ pub mod shop;
 mod takeover;
 mod targets;
 mod verify;
+mod wal_status;

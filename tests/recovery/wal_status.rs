@@ -1,0 +1,56 @@
+//! `wal status` with a live server: lag, failures, slots, the disk.
+
+use std::process::Command;
+use std::time::Instant;
+
+use crate::support::archived::Archived;
+use crate::support::cluster::{LIMIT, psql};
+
+#[test]
+fn the_servers_side_of_the_archive_is_told_and_a_failing_archiver_is_a_problem() {
+    let a = Archived::start("walstatus");
+    let db = a.cluster.database("postgres");
+    psql(&db, "create table t as select i, repeat('x', 500) from generate_series(1, 5000) i").unwrap();
+    psql(&db, "select pg_create_physical_replication_slot('forgotten', true)").unwrap();
+    a.archive_now();
+    let status = |json: bool, url: &str| {
+        let mut c = Command::new(env!("CARGO_BIN_EXE_breakglass"));
+        c.args(["wal", "status", "--repository"]).arg(&a.repository).env("DATABASE_URL", url);
+        if json {
+            c.arg("--json");
+        }
+        let out = c.output().unwrap();
+        let text = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
+        (out.status.code().unwrap(), text)
+    };
+    let (code, text) = status(true, &db.url());
+    assert_eq!(code, 0, "{text}");
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let server = &json["server"];
+    assert_eq!((&server["archive_mode"], &server["timeline"]), (&"on".into(), &1.into()), "{json:#}");
+    assert!(server["lag_bytes"].as_u64().unwrap() < 1 << 20, "{json:#}");
+    assert!(server["free_bytes"].as_u64().unwrap() > 0 && server["full_in_ms"].as_u64().unwrap() > 0, "{json:#}");
+    assert!(server["wal_bytes"].as_u64().unwrap() >= 1 << 20);
+    assert_eq!(server["slots"][0]["name"], "forgotten");
+
+    // The archive stops taking anything: what piles up shows, and who is to blame.
+    psql(&db, "alter system set archive_command = 'false'").unwrap();
+    psql(&db, "select pg_reload_conf()").unwrap();
+    for _ in 0..3 {
+        psql(&db, "insert into t select i, repeat('y', 900) from generate_series(1, 2000) i; select pg_switch_wal()").unwrap();
+    }
+    let deadline = Instant::now() + LIMIT;
+    while psql(&db, "select failed_count > 0 and last_failed_time > last_archived_time from pg_stat_archiver").unwrap() != "t" {
+        assert!(Instant::now() < deadline, "the archiver does not fail");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    let (code, text) = status(false, &db.url());
+    assert_eq!(code, 1, "{text}");
+    for s in ["PROBLEM archiving fails, last with 0000000", "segments wait", "slot \"forgotten\" keeps", "it can fill the disk", "if archiving stops"] {
+        assert!(text.contains(s), "{s:?} is not in {text}");
+    }
+    // Without the server, what the repository says remains.
+    let (code, text) = status(false, "postgres://nobody@127.0.0.1:1/none");
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("timeline 1:") && text.contains("server: cannot connect"), "{text}");
+}
