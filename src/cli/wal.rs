@@ -135,7 +135,11 @@ fn server(archive: &wal::WalStatus) -> Option<Result<ServerWal>> {
         wal_health::ask(&mut c, archive).await
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    Some(runtime.map_err(|e| Error::state("the asynchronous runtime cannot be started").why(e)).and_then(|r| r.block_on(ask)))
+    Some(
+        runtime
+            .map_err(|e| Error::state("the asynchronous runtime cannot be started").why(e))
+            .and_then(|r| r.block_on(ask)),
+    )
 }
 
 fn status(url: &str, json: bool) -> Result<u8> {

@@ -83,7 +83,8 @@ impl ServerWal {
     /// What stands behind it, for people.
     pub fn lines(&self) -> Vec<String> {
         let mb = |n: u64| format!("{} MB", n.div_ceil(1_000_000));
-        let mut out = vec![format!("server: timeline {}, {}, archive_mode {}", self.timeline, self.lsn, self.archive_mode)];
+        let mut out =
+            vec![format!("server: timeline {}, {}, archive_mode {}", self.timeline, self.lsn, self.archive_mode)];
         if let Some((segment, at)) = &self.last_archived {
             out.push(format!("  last archived {segment} at {at}"));
         }
@@ -164,11 +165,8 @@ pub async fn ask(c: &mut PgConnection, archive: &WalStatus) -> Result<ServerWal>
     let took = u64::try_from(began.elapsed().as_millis()).unwrap_or(1000).max(1);
     let bytes_per_s = (later.0.saturating_sub(lsn.0) * 1000 / took).max(average);
     let data: Option<String> = row.try_get("data").ok().flatten();
-    let free_bytes = data
-        .as_deref()
-        .map(|d| Path::new(d).join("pg_wal"))
-        .filter(|p| p.is_dir())
-        .and_then(|p| free_space(&p).ok());
+    let free_bytes =
+        data.as_deref().map(|d| Path::new(d).join("pg_wal")).filter(|p| p.is_dir()).and_then(|p| free_space(&p).ok());
     let slots = "SELECT slot_name::text AS name, active, \
                  greatest(coalesce(pg_wal_lsn_diff($1::text::pg_lsn, restart_lsn), 0), 0)::int8 AS kept, \
                  (to_jsonb(s) ->> 'wal_status') AS status FROM pg_replication_slots s ORDER BY 1";

@@ -37,16 +37,25 @@ fn the_servers_side_of_the_archive_is_told_and_a_failing_archiver_is_a_problem()
     psql(&db, "alter system set archive_command = 'false'").unwrap();
     psql(&db, "select pg_reload_conf()").unwrap();
     for _ in 0..3 {
-        psql(&db, "insert into t select i, repeat('y', 900) from generate_series(1, 2000) i; select pg_switch_wal()").unwrap();
+        psql(&db, "insert into t select i, repeat('y', 900) from generate_series(1, 2000) i; select pg_switch_wal()")
+            .unwrap();
     }
     let deadline = Instant::now() + LIMIT;
-    while psql(&db, "select failed_count > 0 and last_failed_time > last_archived_time from pg_stat_archiver").unwrap() != "t" {
+    while psql(&db, "select failed_count > 0 and last_failed_time > last_archived_time from pg_stat_archiver").unwrap()
+        != "t"
+    {
         assert!(Instant::now() < deadline, "the archiver does not fail");
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
     let (code, text) = status(false, &db.url());
     assert_eq!(code, 1, "{text}");
-    for s in ["PROBLEM archiving fails, last with 0000000", "segments wait", "slot \"forgotten\" keeps", "it can fill the disk", "if archiving stops"] {
+    for s in [
+        "PROBLEM archiving fails, last with 0000000",
+        "segments wait",
+        "slot \"forgotten\" keeps",
+        "it can fill the disk",
+        "if archiving stops",
+    ] {
         assert!(text.contains(s), "{s:?} is not in {text}");
     }
     // Without the server, what the repository says remains.
