@@ -148,6 +148,7 @@ async fn create(ctx: &Ctx, label: Option<String>) -> Result<Done> {
     one_tablespace(&mut c).await?;
     drop(c);
     let unlocked = reach::unlocked_or_new(ctx).await?;
+    let kept = unlocked.clone();
     let programs = reach::programs(ctx, Some(identity.version_num / 10_000))?;
     // Over a socket with peer authentication only the server's own user may connect.
     let run_as = if at.is_socket() { user::for_server(ctx.settings.run_as.as_deref())? } else { None };
@@ -189,6 +190,7 @@ async fn create(ctx: &Ctx, label: Option<String>) -> Result<Done> {
         Ok((manifest, verified))
     });
     let (manifest, _) = work.await.state(|| "the backup's thread ended early".into())??;
+    super::backup_copy::after_backup(ctx, &kept).await?;
     let bytes = manifest.stored_bytes();
     let summary = format!(
         "backup {} on timeline {}: {} MB stored, every byte verified",

@@ -107,6 +107,7 @@ pub async fn create(ctx: &Ctx, wanted: Wanted) -> Result<Done> {
         contents.tables.clear();
     }
     let (out, cancel) = (ctx.out.clone(), ctx.cancel.clone());
+    let kept = unlocked.clone();
     let total = if source.kind == BackupKind::SchemaOnly { None } else { Some(expected) };
     let (send, counted) = tokio::sync::oneshot::channel::<Result<Inventory>>();
     let work = tokio::task::spawn_blocking(move || -> Result<(Manifest, u64)> {
@@ -126,6 +127,7 @@ pub async fn create(ctx: &Ctx, wanted: Wanted) -> Result<Done> {
     let (_, done) = tokio::join!(async { send.send(count.await) }, work);
     drop(c);
     let (manifest, plain) = done.state(|| "the backup's thread ended early".into())??;
+    super::backup_copy::after_backup(ctx, &kept).await?;
     let bytes = manifest.stored_bytes();
     let summary = format!(
         "backup {} of database {:?}: {} MB in {} MB stored, every byte verified",

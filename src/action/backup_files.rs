@@ -26,6 +26,7 @@ const SHOWN: [&str; 10] = ["PATH", "LANG", "LC_ALL", "TZ", "SHELL", "USER", "HOM
 /// A folder cannot be read, or the repository not be written.
 pub async fn create(ctx: &Ctx, folders: Vec<PathBuf>, label: Option<String>) -> Result<Done> {
     let unlocked = reach::unlocked_or_new(ctx).await?;
+    let (kept, here) = (unlocked.clone(), ctx.clone());
     let ctx = ctx.clone();
     let (manifest, listing) = blocking(move || {
         let reporter = Reporter::new(&*ctx.out);
@@ -46,6 +47,7 @@ pub async fn create(ctx: &Ctx, folders: Vec<PathBuf>, label: Option<String>) -> 
         Ok(stored)
     })
     .await?;
+    super::backup_copy::after_backup(&here, &kept).await?;
     let bytes = manifest.stored_bytes();
     let summary = format!(
         "backup {} of {} entries: {} MB in {} MB stored, every byte verified",

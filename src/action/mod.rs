@@ -6,6 +6,7 @@
 
 pub mod assess;
 pub mod backup_cleanup;
+pub mod backup_copy;
 pub mod backup_create;
 pub mod backup_dump;
 pub mod backup_files;

@@ -7,6 +7,7 @@ pub mod base;
 pub mod catalog;
 pub mod cleanup;
 pub mod container;
+pub mod copies;
 pub mod files;
 pub mod keys;
 pub mod logical;

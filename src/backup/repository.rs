@@ -25,7 +25,8 @@ use crate::model::{Secret, Time};
 
 /// Ending of every sealed object's name.
 pub const SUFFIX: &str = ".bgo";
-const INFO: &str = "repository.json";
+/// Name of the file that makes a folder a repository.
+pub(crate) const INFO: &str = "repository.json";
 /// Name of the file that says whose WAL this is.
 pub const CLUSTER: &str = "wal/cluster.json";
 const FORMAT: &str = "breakglass repository";

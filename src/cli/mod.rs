@@ -107,6 +107,7 @@ pub fn registry() -> crate::action::Registry {
     all.add(crate::action::compare::Compare);
     all.add(crate::action::backup_restore::BackupRestore);
     all.add(crate::action::backup_cleanup::BackupCleanup);
+    all.add(crate::action::backup_copy::BackupCopy);
     all.add(crate::action::sql::Sql);
     all.add(crate::action::service::Releases);
     all.add(crate::action::service::Maintenance);

@@ -92,6 +92,7 @@ struct FileTarget {
 #[serde(default, deny_unknown_fields)]
 struct FileRepository {
     url: Option<String>,
+    copies: Vec<String>,
     retention_days: Option<Spanned<u32>>,
     generations: Option<Spanned<FileGenerations>>,
 }
@@ -222,6 +223,8 @@ impl Config {
             }
             (None, None) => Retention::default(),
         };
+        let place = |u: String| if u.contains("://") { u } else { dir.join(u).display().to_string() };
+        s.repository_copies = file.repository.copies.into_iter().map(place).collect();
         s.repository =
             file.repository.url.map(|u| if u.contains("://") { u } else { dir.join(u).display().to_string() });
         s.bin_dir = file.postgres.bin_dir.map(|p| dir.join(p));

@@ -115,6 +115,8 @@ pub struct Settings {
     pub expect: BTreeMap<String, String>,
     /// Repository of backups and WAL: a path or a `file://` URL.
     pub repository: Option<String>,
+    /// Places that get a copy of the repository after every backup.
+    pub repository_copies: Vec<String>,
     /// How long backups are kept.
     pub retention: Retention,
     /// Directory of PostgreSQL's server programs; found by ourselves when not given.

@@ -7,6 +7,7 @@ pub mod catalog;
 pub mod cli;
 pub mod cluster;
 pub mod container;
+pub mod copies;
 pub mod crash;
 pub mod deep;
 pub mod files;

@@ -1,0 +1,68 @@
+//! A backup in several places: each copy read back, whole, and a repository of its own.
+
+use super::logical::{json, program, text};
+
+const NOBODY: &str = "postgres:///x?user=x";
+
+#[test]
+fn every_place_gets_it_and_says_when_it_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    std::fs::create_dir(d.join("data")).unwrap();
+    std::fs::write(d.join("data/file"), "content".repeat(5000)).unwrap();
+    std::fs::write(d.join("breakglass.toml"), "[repository]\ncopies = [\"second\", \"third\"]\n").unwrap();
+    let out = program(d, NOBODY, &[], &["backup", "create", "--files", "data"]);
+    assert_eq!(out.status.code(), Some(0), "{}", text(&out));
+    assert!(text(&out).contains("--new-recipient"), "a single key is said: {}", text(&out));
+    let verify = |place: &str| {
+        let out = program(d, NOBODY, &[("BACKUP_DIR", place)], &["backup", "verify", "--all"]);
+        (out.status.code(), text(&out))
+    };
+    for place in ["second", "third"] {
+        assert_eq!(verify(place).0, Some(0), "{:?}", verify(place));
+    }
+    // Killed half-way: an object of a copy is missing or short. The next copy puts it right.
+    let path =
+        std::fs::read_dir(d.join("third/backups")).unwrap().next().unwrap().unwrap().path().join("files.tar.bgo");
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+    let fourth = ["backup", "copy", "--to", "third", "--to", "fourth"];
+    std::fs::remove_file(d.join("third/catalog/00000002.bgo")).unwrap();
+    let done = json(d, NOBODY, 0, &fourth);
+    assert!(done["copies"][0]["objects"].as_u64().unwrap() >= 2, "{done}");
+    assert_eq!(std::fs::read(&path).unwrap(), bytes);
+    assert_eq!(verify("fourth").0, Some(0));
+
+    // Damage in the source does not travel as a good copy; another repository is never written over.
+    let source =
+        std::fs::read_dir(d.join("repo/backups")).unwrap().next().unwrap().unwrap().path().join("files.tar.bgo");
+    let mut bad = std::fs::read(&source).unwrap();
+    let at = bad.len() / 2;
+    bad[at] ^= 1;
+    std::fs::write(&source, &bad).unwrap();
+    let out = program(d, NOBODY, &[], &["backup", "copy", "--to", "fifth"]);
+    assert_eq!(out.status.code(), Some(1), "{}", text(&out));
+    assert!(text(&out).contains("files.tar"), "{}", text(&out));
+    std::fs::create_dir(d.join("other")).unwrap();
+    super::repository(&d.join("other"));
+    let out = program(d, NOBODY, &[], &["backup", "copy", "--to", "other/repo"]);
+    assert_eq!(out.status.code(), Some(4), "{}", text(&out));
+    std::fs::create_dir(d.join("full")).unwrap();
+    std::fs::write(d.join("full/mine"), "x").unwrap();
+    let out = program(d, NOBODY, &[], &["backup", "copy", "--to", "full"]);
+    assert_eq!(out.status.code(), Some(4), "{}", text(&out));
+    // Went different ways: a backup made in the copy alone.
+    let there = [("BACKUP_DIR", "second")];
+    std::fs::write(d.join("breakglass.toml"), "").unwrap();
+    assert_eq!(program(d, NOBODY, &there, &["backup", "create", "--files", "data"]).status.code(), Some(0));
+    std::fs::write(&source, {
+        let mut good = bad;
+        good[at] ^= 1;
+        good
+    })
+    .unwrap();
+    assert_eq!(program(d, NOBODY, &[], &["backup", "create", "--files", "data"]).status.code(), Some(0));
+    let out = program(d, NOBODY, &[], &["backup", "copy", "--to", "second"]);
+    assert_eq!(out.status.code(), Some(1), "{}", text(&out));
+    assert!(text(&out).contains("the catalogs differ"), "{}", text(&out));
+}
