@@ -56,17 +56,22 @@ pub fn copy_to(unlocked: &Unlocked, to: &str, progress: &mut dyn FnMut(u64, u64)
         .filter(|e| e.name.ends_with(SUFFIX))
         .filter(|e| e.name.split('/').nth(1).is_none_or(|id| !catalog.removed.contains(id)))
         .partition(|e| e.name.starts_with("catalog/"));
+    // Before anything is written: an entry that is whole there and another one here was made there.
+    for entry in &entries {
+        if dest.size(&entry.name)?.is_none() {
+            continue;
+        }
+        let theirs = digest(&*dest, &entry.name);
+        if theirs.is_ok() && theirs? != digest(&**source.store(), &entry.name)? {
+            return Err(Error::check(format!("the catalogs differ in {:?}", entry.name))
+                .why("backups were made or removed in both places")
+                .hint("Copy into a new folder, and look at both catalogs."));
+        }
+    }
     let total = all.len() as u64;
     for (i, entry) in objects.into_iter().chain(entries).enumerate() {
         progress(i as u64, total)?;
         if dest.size(&entry.name)? == Some(entry.size) {
-            if entry.name.starts_with("catalog/")
-                && digest(&*dest, &entry.name)? != digest(&**source.store(), &entry.name)?
-            {
-                return Err(Error::check(format!("the catalogs differ in {:?}", entry.name))
-                    .why("backups were made or removed in both places")
-                    .hint("Copy into a new folder, and look at both catalogs."));
-            }
             done.present += 1;
             continue;
         }
