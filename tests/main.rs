@@ -60,3 +60,5 @@ mod by_hand;
 
 // A plan worked through in the console: five shapes of plans, questions, secrets, links, a plan that changes.
 mod plan_work;
+// Figures over many incidents, computed twice.
+mod figures;

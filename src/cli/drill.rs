@@ -11,6 +11,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::{Invocation, print};
 use crate::config::{Config, load::DrillConfig};
+use crate::drill::deletion::Way;
 use crate::drill::sandbox::{Options, Sandbox};
 use crate::drill::session::{self, Exercise};
 use crate::drill::unattended;
@@ -36,7 +37,7 @@ pub fn command() -> Command {
             Arg::new("scenario")
                 .value_name("SCENARIO")
                 .default_value(session::CORRUPTION)
-                .help("Scenario; listed below"),
+                .help("Scenario, listed below, or `all`"),
         )
         .arg(flag("unattended", "Play it without a person, one line per event; exit 0 only if everything was met"))
         .arg(
@@ -53,6 +54,13 @@ pub fn command() -> Command {
                 .value_parser(value_parser!(u32).range(1..=1000))
                 .help("Scale of the data (1 is about 30 MB)"),
         )
+        .arg(
+            Arg::new("variant")
+                .long("variant")
+                .value_name("WAY")
+                .value_parser(["rows", "truncate", "drop"])
+                .help("How data is deleted in data-deletion, instead of a surprise"),
+        )
         .arg(flag("keep", "Keep the sandbox at the end"))
         .arg(duration("rto", "Recovery time objective of the sandbox (default 5m)"))
         .arg(duration("rpo", "Recovery point objective of the sandbox (default 5m)"))
@@ -67,16 +75,94 @@ fn scenarios_help() -> String {
 
 /// Runs it.
 pub fn run(invocation: &Invocation, m: &ArgMatches) -> Result<u8> {
-    let scenario = match m.get_one::<String>("scenario").map(String::as_str).unwrap_or_default() {
-        name => session::DRILLS.iter().map(|(d, _)| *d).find(|d| *d == name).ok_or_else(|| {
-            let known: Vec<&str> = session::DRILLS.iter().map(|(d, _)| *d).collect();
-            Error::usage(format!("there is no drill for {name:?}")).hint(format!("drills: {}", known.join(", ")))
-        })?,
-    };
+    let all: Vec<&str> = session::DRILLS.iter().map(|(slug, _)| *slug).collect();
+    let wanted = m.get_one::<String>("scenario").map(String::as_str).unwrap_or_default();
+    if wanted == "all" {
+        return every(invocation, m, &all);
+    }
+    let scenario = all.iter().copied().find(|d| *d == wanted).ok_or_else(|| {
+        Error::usage(format!("there is no drill for {wanted:?}")).hint(format!("drills: {}, or all", all.join(", ")))
+    })?;
+    let report = m.get_one::<PathBuf>("report").map(|p| invocation.env.cwd.join(p));
+    let Some(played) = one(invocation, m, scenario, report.as_deref(), true)? else { return Ok(0) };
+    played.finish(invocation.json)
+}
+
+/// How one drill of several ended.
+struct Played {
+    code: u8,
+    summary: Vec<String>,
+    json: serde_json::Value,
+}
+
+impl Played {
+    fn finish(&self, json: bool) -> Result<u8> {
+        match json {
+            true => print(&format!("{:#}", self.json))?,
+            false if self.summary.is_empty() => {}
+            false => print(&self.summary.join("\n"))?,
+        }
+        Ok(self.code)
+    }
+}
+
+/// The quarterly exercise: every drill, one after the other, each with a folder of its own, and one page over all.
+fn every(invocation: &Invocation, m: &ArgMatches, slugs: &[&str]) -> Result<u8> {
+    let report = m.get_one::<PathBuf>("report").map(|p| invocation.env.cwd.join(p));
+    let begun = std::time::Instant::now();
+    let (mut code, mut documents, mut page) = (0, Vec::new(), String::from("# Drills\n"));
+    for slug in slugs {
+        note(&format!("drill {slug}"));
+        let folder = report.as_ref().map(|r| r.join(slug));
+        let (drill, summary, json) = match one(invocation, m, slug, folder.as_deref(), false) {
+            Ok(Some(p)) => (p.code, p.summary, p.json),
+            Ok(None) => continue,
+            Err(e) if e.kind == crate::error::ErrorKind::Interrupted => return Err(e),
+            // One that could not be played must not keep the others from being played.
+            Err(e) => (e.kind.exit_code(), vec![e.to_string()], e.to_json()),
+        };
+        if !invocation.json {
+            print(&summary.join("\n"))?;
+        }
+        code = code.max(drill);
+        page.push_str(&format!("\n## {slug}\n\n```text\n{}\n```\n", summary.join("\n").trim()));
+        documents.push(serde_json::json!({"scenario": slug, "exit_code": drill, "result": json}));
+    }
+    let took = format_clock(begun.elapsed());
+    page.push_str(&format!(
+        "\n{} drills in {took}, {}.\n",
+        slugs.len(),
+        if code == 0 { "all passed" } else { "not all passed" }
+    ));
+    if let Some(folder) = &report {
+        crate::journal::files::create_dir(folder)?;
+        crate::journal::files::write_atomic(&folder.join("drills.md"), page.as_bytes())?;
+        note(&format!("wrote {}", folder.join("drills.md").display()));
+    }
+    match invocation.json {
+        true => print(&format!("{:#}", serde_json::json!({"passed": code == 0, "drills": documents})))?,
+        false => print(&format!(
+            "\n{} drills in {took}: {}",
+            slugs.len(),
+            if code == 0 { "all passed" } else { "NOT all passed" }
+        ))?,
+    }
+    Ok(code)
+}
+
+/// One drill. None when a person worked through it at the console, which has said how it went.
+fn one(
+    invocation: &Invocation,
+    m: &ArgMatches,
+    scenario: &str,
+    report: Option<&Path>,
+    may_attend: bool,
+) -> Result<Option<Played>> {
     let store = Store::open(&invocation.config)?;
     store.check_writable()?;
     let config = &invocation.config;
-    let attended = !m.get_flag("unattended") && std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    let attended =
+        may_attend && !m.get_flag("unattended") && std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     programs(config.settings.bin_dir.as_deref(), attended)?;
     let pick = |flag: &str, configured: Option<u64>, default_ms: u64| {
         let given = m.get_one::<Duration>(flag).map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
@@ -92,14 +178,19 @@ pub fn run(invocation: &Invocation, m: &ArgMatches) -> Result<u8> {
         rpo_ms: pick("rpo", config.drill.rpo_s, session::RPO_MS),
         delay: m.get_one::<Duration>("delay").copied().unwrap_or_default(),
     };
-    let report = m.get_one::<PathBuf>("report").map(|p| invocation.env.cwd.join(p));
     let size = m.get_one::<u32>("size").copied().or(config.drill.size);
     let keep = m.get_flag("keep");
     if attended {
-        return work_through(invocation, m, &store, &exercise, size, keep, report.as_deref());
+        let code = work_through(invocation, m, &store, &exercise, size, keep, report)?;
+        return Ok(Some(Played { code, summary: Vec::new(), json: serde_json::Value::Null }));
     }
     let mut options = Options::new()?;
     options.scenario.clone_from(&exercise.scenario);
+    options.way = m.get_one::<String>("variant").map(|w| match w.as_str() {
+        "truncate" => Way::Truncate,
+        "drop" => Way::Drop,
+        _ => Way::Rows,
+    });
     options.size = size.unwrap_or(options.size);
     options.keep = keep;
     options.bin_dir.clone_from(&config.settings.bin_dir);
@@ -108,7 +199,7 @@ pub fn run(invocation: &Invocation, m: &ArgMatches) -> Result<u8> {
     let stopped = stop_flag()?;
     let sandbox = Sandbox::make(&options, &mut |text: &str| note(text))?;
     note(&format!("ready after {}", format_clock(sandbox.setup())));
-    let result = play(invocation, &store, &sandbox, &exercise, report.as_deref(), &stopped);
+    let result = play(invocation, &store, &sandbox, &exercise, report, &stopped);
     let dir = sandbox.dir().to_path_buf();
     match sandbox.teardown() {
         Ok(true) => note("the sandbox is removed"),
@@ -118,7 +209,7 @@ pub fn run(invocation: &Invocation, m: &ArgMatches) -> Result<u8> {
         Err(e) if result.is_ok() => return Err(e),
         Err(e) => note(&e.to_string()),
     }
-    result
+    result.map(Some)
 }
 
 /// The console makes the sandbox itself and removes it when the incident is closed.
@@ -171,7 +262,7 @@ fn play(
     exercise: &Exercise,
     report: Option<&Path>,
     stopped: &Arc<AtomicBool>,
-) -> Result<u8> {
+) -> Result<Played> {
     let json = invocation.json;
     let mut on_record = |incident: &Incident, record: &Record| {
         if !json {
@@ -192,12 +283,7 @@ fn play(
     }
     let state = incident.state()?;
     let verdict = Verdicts::of(state);
-    if json {
-        print(&format!("{:#}", verdict.to_json(state)))?;
-    } else {
-        print(&verdict.summary(state).join("\n"))?;
-    }
-    Ok(u8::from(!verdict.all_good()))
+    Ok(Played { code: u8::from(!verdict.all_good()), summary: verdict.summary(state), json: verdict.to_json(state) })
 }
 
 /// Writes all formats, and the logs the drill was judged by, into `dir`.

@@ -22,6 +22,8 @@ pub mod incident;
 pub mod journal;
 pub mod keys;
 pub mod plan;
+pub mod postmortem;
+pub mod report;
 pub mod sandbox;
 pub mod wal;
 pub mod worker;
@@ -53,6 +55,8 @@ fn subcommands() -> Vec<Subcommand> {
         Subcommand { command: incident::command, run: incident::run },
         Subcommand { command: export::command, run: export::run },
         Subcommand { command: journal::command, run: journal::run },
+        Subcommand { command: report::command, run: report::run },
+        Subcommand { command: postmortem::command, run: postmortem::run },
         Subcommand { command: plan::command, run: plan::run },
         Subcommand { command: doctor::command, run: doctor::run },
         Subcommand { command: keys::command, run: keys::run },

@@ -30,7 +30,7 @@ pub const DELETION: &str = "data-deletion";
 /// Scenarios that have a drill, by slug, and what happens in each.
 pub const DRILLS: &[(&str, &str)] = &[
     (CORRUPTION, "a faulty release rewrites rows while good orders keep coming"),
-    (DELETION, "a clean-up job takes payments away: rows deleted, the table emptied or dropped"),
+    (DELETION, "a clean-up job takes payments away: rows deleted, or the table emptied"),
     (RELEASE, "a bad release of the shop's web front answers 5xx, and a pipeline puts it out again"),
 ];
 

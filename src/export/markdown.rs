@@ -172,7 +172,8 @@ fn integrity(t: &Timeline) -> String {
 }
 
 /// Text with everything escaped that Markdown, its tables, GitHub's mentions or HTML would take for more than text.
-fn text(t: &str) -> String {
+/// Text that can make no markup of its own.
+pub(super) fn text(t: &str) -> String {
     let mut out = String::with_capacity(t.len() + 16);
     let mut before = ' ';
     for (i, c) in t.char_indices() {

@@ -5,9 +5,11 @@
 
 mod chart;
 mod csv;
+pub mod figures;
 mod html;
 mod json;
 mod markdown;
+pub mod postmortem;
 mod report;
 pub mod timeline;
 mod words;
@@ -25,6 +27,7 @@ pub use csv::csv;
 pub use html::html;
 pub use json::json;
 pub use markdown::markdown;
+pub use postmortem::postmortem;
 pub use report::{Finding, Report};
 pub use timeline::{Row, StepRow, Timeline, offset, rows_of};
 

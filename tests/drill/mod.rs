@@ -3,3 +3,4 @@
 mod judge;
 mod killed;
 mod sandbox;
+mod scenarios;

@@ -235,3 +235,35 @@ fn the_csv_reads_back_with_a_reader_of_somebody_else() {
         assert_eq!(csv["offset_ms"].as_str().unwrap(), json["offset_ms"].to_string());
     }
 }
+
+#[test]
+fn the_draft_of_a_post_mortem_holds_what_the_journal_knows_and_asks_for_the_rest() {
+    let pen = drill();
+    let t = export::load(&pen.dir, &Options::default()).unwrap();
+    let draft = export::postmortem(&t);
+    let sections: Vec<&str> = draft.lines().filter_map(|l| l.strip_prefix("## ")).collect();
+    assert_eq!(
+        sections,
+        [
+            "Summary",
+            "Impact",
+            "Objectives against actuals",
+            "Timeline",
+            "What was run",
+            "Decisions",
+            "Contributing factors",
+            "Lessons",
+            "Action items"
+        ]
+    );
+    assert!(draft.contains(pen.head().hash.as_str()), "names the journal's head");
+    let runs = t.rows.iter().filter(|r| r.event == "run_requested").count();
+    let section = draft.split("## What was run").nth(1).unwrap().split("## Decisions").next().unwrap();
+    assert!(runs > 3 && section.lines().filter(|l| l.starts_with("| 2026-")).count() == runs, "{section}");
+    for o in &t.objectives {
+        assert!(draft.contains(&format!("| {} |", o.name)));
+    }
+    for row in t.rows.iter().filter(|r| r.event == "moment_chosen" || r.event == "note_added") {
+        assert!(draft.matches(&row.at.hms()).count() >= 1, "{}", row.what);
+    }
+}

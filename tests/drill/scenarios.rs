@@ -1,0 +1,132 @@
+//! Whole drills of the other scenarios, unattended, and the same with a wrong decision on the way.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use breakglass::drill::judge_release::weigh;
+use breakglass::drill::storefront::{ReleaseLine, RequestLine};
+use breakglass::model::Time;
+use breakglass::model::event::Verdict;
+use serde_json::Value;
+
+/// Plays a drill through the real program: exit code, result, and the checks of the judge.
+fn play(home: &Path, args: &[&str]) -> (i32, Value, Vec<(String, String)>) {
+    std::fs::write(home.join("breakglass.toml"), "[drill]\nsize = 0\n").unwrap();
+    let out = std::process::Command::new(env!("CARGO_BIN_EXE_breakglass"))
+        .arg("drill")
+        .args(args)
+        .args(["--unattended", "--json", "--report", "report"])
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap())
+        .env("BREAKGLASS_HOME", home.join("state"))
+        .current_dir(home)
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    let result = serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{e}: {stderr}"));
+    assert!(stderr.contains("the sandbox is removed"), "{stderr}");
+    let report = std::fs::read_dir(home.join("report")).unwrap().map(|e| e.unwrap().path());
+    let json = report.filter(|p| p.extension().is_some_and(|e| e == "json")).next().unwrap();
+    let document: Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
+    let lines = document["journal"]["lines"].as_array().unwrap();
+    let records = lines.iter().map(|l| serde_json::from_str::<Value>(l.as_str().unwrap()).unwrap());
+    let events = records.flat_map(|r| r["events"].as_array().unwrap().clone());
+    let judged = events.filter(|e| e["type"] == "drill_judged").last().unwrap();
+    let word = |v: &Value| v.as_str().unwrap().to_string();
+    let checks = judged["checks"].as_array().unwrap().iter().map(|c| (word(&c["name"]), word(&c["verdict"]))).collect();
+    (out.status.code().unwrap(), result, checks)
+}
+
+fn goes_well(args: &[&str]) {
+    let home = tempfile::tempdir().unwrap();
+    let (code, result, checks) = play(home.path(), args);
+    assert_eq!((code, &result["passed"]), (0, &Value::Bool(true)), "{result:#} {checks:?}");
+    assert!(checks.len() >= 7 && checks.iter().all(|(_, v)| v == "passed"), "{checks:?}");
+    assert_eq!(result["loss"]["window_ms"], 0, "nothing was lost");
+}
+
+#[test]
+fn a_bad_release_is_rolled_back() {
+    goes_well(&["application-failure"]);
+}
+
+#[test]
+fn without_stopping_the_pipeline_the_drill_fails_and_says_why() {
+    let home = tempfile::tempdir().unwrap();
+    let shipped =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("runbooks/application-failure.md"));
+    let wrong = shipped.unwrap().replace("breakglass service autodeploy off\n", "true\n");
+    std::fs::create_dir(home.path().join("runbooks")).unwrap();
+    std::fs::write(home.path().join("runbooks/application-failure.md"), wrong).unwrap();
+    let (code, result, checks) = play(home.path(), &["application-failure"]);
+    assert_eq!((code, &result["passed"]), (1, &Value::Bool(false)), "{result:#}");
+    // The verification saw it, and so did the judge, who does not ask the verification.
+    assert_eq!(result["checks"]["verified"]["met"], false, "{result:#}");
+    assert!(checks.contains(&("automatic deploys are stopped".into(), "failed".into())), "{checks:?}");
+    assert!(checks.contains(&("the fault was real".into(), "passed".into())), "{checks:?}");
+}
+
+#[test]
+fn a_truncated_table_comes_back() {
+    goes_well(&["data-deletion", "--variant", "truncate"]);
+}
+
+#[test]
+fn deleted_rows_come_back_and_newer_ones_stay() {
+    goes_well(&["data-deletion", "--variant", "rows"]);
+}
+
+/// Logs of a release that was bad from second 10 to 20 and rolled back properly.
+fn logs() -> (Vec<RequestLine>, Vec<ReleaseLine>, BTreeMap<(u32, u64), i64>) {
+    let t = |s: i64| Time::from_micros(1_795_183_200_000_000 + s * 1_000_000);
+    let requests: Vec<RequestLine> = (0..40)
+        .map(|s| {
+            let status = if (10..20).contains(&s) { 500 } else { 200 };
+            RequestLine { customer: 1_001, n: s as u64 + 1, at: t(s), status: Some(status) }
+        })
+        .collect();
+    let stored = requests.iter().filter(|r| r.status == Some(200)).map(|r| ((r.customer, r.n), 1)).collect();
+    let releases = vec![
+        ReleaseLine::Plan {
+            seed: "00".into(),
+            armed: t(0),
+            release: "bad".into(),
+            flag: "f".into(),
+            with_flag: 90,
+            without_flag: 20,
+            left_behind: 20,
+        },
+        ReleaseLine::Deployed { at: t(10), release: "bad".into(), pipeline: true },
+        ReleaseLine::Flag { at: t(10), flag: "f".into(), on: true },
+        ReleaseLine::Autodeploy { at: t(18), on: false },
+        ReleaseLine::Deployed { at: t(19), release: "good".into(), pipeline: false },
+        ReleaseLine::Flag { at: t(19), flag: "f".into(), on: false },
+    ];
+    (requests, releases, stored)
+}
+
+#[test]
+fn the_judge_of_releases_sees_each_thing_that_can_be_wrong() {
+    let t = |s: i64| Some(Time::from_micros(1_795_183_200_000_000 + s * 1_000_000));
+    let failed = |r: &[RequestLine], l: &[ReleaseLine], s: &BTreeMap<(u32, u64), i64>, refused, at| {
+        let j = weigh(r, l, s, refused, at).unwrap();
+        j.checks.into_iter().filter(|c| c.verdict != Verdict::Passed).map(|c| c.name).collect::<Vec<_>>()
+    };
+    let (requests, releases, stored) = logs();
+    assert!(failed(&requests, &releases, &stored, 0, t(20)).is_empty());
+    assert_eq!(failed(&requests, &releases, &stored, 1, t(20)), ["the judge's own requests"]);
+    assert_eq!(failed(&requests, &releases, &stored, 0, t(15)), ["restored when it says so"]);
+    assert_eq!(failed(&requests, &releases, &stored, 0, None), ["restored when it says so"]);
+    let mut lost = stored.clone();
+    lost.remove(&(1_001, 3));
+    assert_eq!(failed(&requests, &releases, &lost, 0, t(20)), ["no order is lost"]);
+    let without =
+        |n: usize| releases.iter().enumerate().filter(|(i, _)| *i != n).map(|(_, l)| l.clone()).collect::<Vec<_>>();
+    assert_eq!(failed(&requests, &without(3), &stored, 0, t(20)), ["automatic deploys are stopped"]);
+    assert_eq!(failed(&requests, &without(4), &stored, 0, t(20)), ["a good release is in service"]);
+    assert_eq!(failed(&requests, &without(5), &stored, 0, t(20)), ["the release's flag is off"]);
+    let mut again = releases.clone();
+    again.insert(5, ReleaseLine::Deployed { at: t(25).unwrap(), release: "bad".into(), pipeline: true });
+    again.push(releases[4].clone());
+    assert_eq!(failed(&requests, &again, &stored, 0, t(20)), ["the bad release came only once"]);
+}
