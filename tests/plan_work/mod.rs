@@ -145,7 +145,7 @@ fn real_plans_are_worked_to_a_timeline() {
         let plan = parse(&name, &std::fs::read(&path).unwrap()).unwrap();
         let desk = Desk::new();
         let pty = desk.console(SIZE, &["open", path.to_str().unwrap()]);
-        pty.wait_text("SCENARIOS");
+        pty.wait_text(&plan.scenarios[0].title.chars().take(20).collect::<String>());
         declare(&pty);
         work_through(&desk, &pty, &plan, 0);
         worked(&desk, &plan, 0);
