@@ -279,3 +279,84 @@ fn a_table_dropped_at_the_moment_itself_is_read_from_the_opened_shadow() {
     assert!(text.contains("1 transactions wrote since it was opened"), "{text}");
     shadow.instance().unwrap().stop(Stop::Immediate, LIMIT).unwrap();
 }
+
+/// `BREAKGLASS_SOAK=1` kills a hundred times.
+#[test]
+fn killed_at_any_point_it_happened_whole_or_not_at_all_and_the_record_tells() {
+    let a = Archived::start("partial5");
+    let db = a.cluster.database("postgres");
+    script(&db, SCHEMA);
+    a.base_backup();
+    let xid = script(&db, "begin; select pg_current_xact_id(); delete from customers where id <= 40; commit;");
+    a.archive_now();
+    let root = a.room.path.join("shadow");
+    let dir = root.display().to_string();
+    let command = |args: &[&str]| {
+        let mut c = Command::new(env!("CARGO_BIN_EXE_breakglass"));
+        c.args(args)
+            .env("DATABASE_URL", db.url())
+            .env("BACKUP_DIR", &a.repository)
+            .env("BACKUP_ENCRYPTION_KEY", PASSPHRASE)
+            .env("BREAKGLASS_HOME", a.room.path.join("state"))
+            .current_dir(&a.room.path)
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null());
+        c
+    };
+    assert!(command(&["pitr", "restore", "--to", &format!("xid:{xid}"), "--dir", &dir]).status().unwrap().success());
+    let there = || {
+        psql(&db, "select count(*) from customers").unwrap() + "," + &psql(&db, "select count(*) from orders").unwrap()
+    };
+    let (gone, whole) = ("20,100".to_string(), "60,300".to_string());
+    assert_eq!(there(), gone);
+    let args = |out: &str| {
+        ["pitr", "partial", "--shadow", &dir, "--table", "customers", "--with-children", "--out", out]
+            .map(str::to_string)
+    };
+    // How long it takes when nobody disturbs it.
+    let began = std::time::Instant::now();
+    let out = a.room.path.join("whole").display().to_string();
+    let words = args(&out);
+    assert!(command(&words.each_ref().map(String::as_str)).status().unwrap().success());
+    let took = began.elapsed();
+    assert_eq!(there(), whole);
+    assert!(command(&["pitr", "partial", "--undo", &out]).status().unwrap().success());
+    assert_eq!(there(), gone);
+
+    let rounds = if std::env::var_os("BREAKGLASS_SOAK").is_some() { 100u32 } else { 6 };
+    let (mut done, mut not) = (0, 0);
+    for i in 0..rounds {
+        let out = a.room.path.join(format!("killed-{i}")).display().to_string();
+        let words = args(&out);
+        let mut child = command(&words.each_ref().map(String::as_str)).spawn().unwrap();
+        let moment = std::time::Instant::now() + took * (i + 1) / rounds;
+        while std::time::Instant::now() < moment {
+            std::thread::yield_now();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let deadline = std::time::Instant::now() + LIMIT;
+        let busy =
+            "select count(*) from pg_stat_activity where application_name = 'breakglass' and pid <> pg_backend_pid()";
+        while psql(&db, busy).unwrap() != "0" {
+            assert!(std::time::Instant::now() < deadline, "a killed session is still there");
+        }
+        let now = there();
+        let record = Record::load(std::path::Path::new(&out));
+        if now == whole {
+            done += 1;
+            assert!(record.is_ok(), "round {i}: done and not noted");
+            assert!(command(&["pitr", "partial", "--undo", &out]).status().unwrap().success());
+        } else {
+            not += 1;
+            // Noted and not committed is refused, not undone.
+            if record.is_ok() {
+                assert_eq!(command(&["pitr", "partial", "--undo", &out]).status().unwrap().code(), Some(4));
+            }
+        }
+        assert_eq!(there(), gone, "round {i}: half done");
+    }
+    assert!(not > 0, "{done} done, {not} not: killed too late");
+    let s = breakglass::recovery::shadow::Shadow::load(&root).unwrap();
+    s.instance().unwrap().stop(Stop::Immediate, LIMIT).unwrap();
+}
