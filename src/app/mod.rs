@@ -45,6 +45,8 @@ pub enum Screen {
     Moment,
     /// What the plan says beside the steps: contacts, matrix, templates, checklists, links.
     Reference,
+    /// A drill's sandbox is being made.
+    Waiting,
     /// All messages of this session.
     Messages,
 }
@@ -161,6 +163,10 @@ pub struct IncidentUi {
     pub moment: ListUi,
     /// Ticks that were asked for and are not in the journal yet, and what each item will be.
     pub ticking: std::collections::BTreeMap<(crate::model::StepId, u32), bool>,
+    /// When the work moved the selection to another step by itself.
+    pub came_up: Option<Time>,
+    /// The step with open items that was asked to be finished: asked again, it is.
+    pub unticked: Option<crate::model::StepId>,
 }
 
 /// How grave a message is.
@@ -214,6 +220,21 @@ pub struct Shown {
     pub hits: Vec<(u16, u16, u16, u16, Hit)>,
 }
 
+/// A drill whose sandbox is being made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// Title of its scenario.
+    pub title: String,
+    /// Since when.
+    pub since: Time,
+    /// What was done so far, with the time it began; the last one is being done.
+    pub said: Vec<(Time, String)>,
+}
+
+/// After the screen changed by itself, keys that do something count again this much later: who was about to press one meant
+/// the screen before.
+pub const SETTLE: Duration = Duration::from_secs(1);
+
 /// What a click means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hit {
@@ -248,6 +269,10 @@ pub struct App {
     pub references: Vec<ReferenceUi>,
     /// The open incident.
     pub incident: Option<IncidentUi>,
+    /// The drill that is being prepared.
+    pub waiting: Option<Waiting>,
+    /// When an incident came up by itself.
+    pub came_up: Option<Time>,
     /// Screens, the one shown last.
     pub screens: Vec<Screen>,
     /// Dialogs, the one shown last.
@@ -392,6 +417,8 @@ impl App {
             trail: Vec::new(),
             references: Vec::new(),
             incident: None,
+            waiting: None,
+            came_up: None,
             screens: vec![Screen::Home],
             dialogs: Vec::new(),
             typing: None,
@@ -415,6 +442,25 @@ impl App {
     /// The screen that is shown.
     pub fn screen(&self) -> Screen {
         self.screens.last().copied().unwrap_or(Screen::Home)
+    }
+
+    /// Whether the incident on the screen came up by itself so recently that a key was meant for the screen before.
+    pub fn unsettled(&self) -> bool {
+        self.came_up.is_some_and(|at| self.now.time.since(at) < SETTLE)
+    }
+
+    /// Whether the selected step came up by itself so recently that nobody can have looked at it.
+    pub fn step_unsettled(&self) -> bool {
+        self.incident.as_ref().and_then(|ui| ui.came_up).is_some_and(|at| self.now.time.since(at) < SETTLE)
+    }
+
+    /// A drill begins: it is waited for on a screen of its own, whose keys can mean nothing else when the incident opens.
+    pub fn wait_for_drill(&mut self, scenario: &str) {
+        let title = self.home.scenarios.iter().find(|s| s.scenario.slug == scenario).map(|s| s.scenario.title.clone());
+        let title = title.unwrap_or_else(|| scenario.replace('-', " "));
+        self.waiting = Some(Waiting { title, since: self.now.time, said: Vec::new() });
+        self.screens = vec![Screen::Home, Screen::Waiting];
+        self.dirty = true;
     }
 
     /// The contexts whose keys are valid now, the most specific first.
@@ -441,7 +487,7 @@ impl App {
             Screen::Timeline => contexts.push(Context::Timeline),
             Screen::Moment => contexts.push(Context::Moment),
             Screen::Reference => contexts.push(Context::Reference),
-            Screen::Messages => {}
+            Screen::Waiting | Screen::Messages => {}
         }
         contexts.extend([Context::Motion, Context::Screen]);
         contexts

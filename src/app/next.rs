@@ -28,6 +28,9 @@ fn wait(text: impl Into<String>) -> Next {
 
 /// The next thing on the screen that is shown.
 pub fn obvious(app: &App) -> Next {
+    if app.unsettled() {
+        return wait("wait: the incident has just come up");
+    }
     if let Some(what) = &app.busy {
         return wait(format!("wait: {what}"));
     }
@@ -37,10 +40,16 @@ pub fn obvious(app: &App) -> Next {
             Some(p) if p.row.rehearsable => next(Cmd::Drill, "rehearse it on a private PostgreSQL"),
             _ => next(Cmd::Declare, "declare it as a real incident"),
         },
-        Screen::Incident => app.incident.as_ref().map_or_else(|| wait("opening"), incident),
+        Screen::Incident => match app.incident.as_ref().map_or_else(|| wait("opening"), incident) {
+            Next { cmd: Some(Cmd::Done), .. } if app.step_unsettled() => {
+                wait("wait: read the step first; it has just come up")
+            }
+            next => next,
+        },
         Screen::Timeline => next(Cmd::Back, "back to the steps"),
         Screen::Reference => next(Cmd::Open, "fills in a message, follows a link; pgdn scrolls, y copies"),
         Screen::Moment => next(Cmd::Open, "choose the selected moment; asks first"),
+        Screen::Waiting => wait("wait: the drill opens by itself when the alarm comes"),
         Screen::Messages => next(Cmd::Back, "back"),
     }
 }

@@ -8,6 +8,8 @@ use super::{Invocation, registry};
 use crate::app::data::Env;
 use crate::app::driver::{self, Plans, World, port};
 use crate::app::{App, Effect, Settings};
+use crate::drill::leftovers;
+use crate::drill::sandbox::{Options as SandboxOptions, Sandbox};
 use crate::error::{Context, Error, Result};
 use crate::incident::Now;
 use crate::journal::clock::Clock;
@@ -141,7 +143,16 @@ pub fn run(invocation: &Invocation, matches: &ArgMatches, start: Start) -> Resul
         app.say(crate::app::Tone::Bad, problem);
     }
     let keep = matches!(start, Start::Drill { keep: true, .. });
-    let world = World { config: invocation.config.clone(), store, registry, plans, program: own_executable()?, keep };
+    // `breakglass drill` prints it itself.
+    let prints_verdict = !matches!(start, Start::Drill { .. });
+    let world = World {
+        config: invocation.config.clone(),
+        store: store.clone(),
+        registry,
+        plans,
+        program: own_executable()?,
+        keep,
+    };
     let options =
         Options { theme, keymap, copies: world.store.root().join("copies"), in_tmux: env.get("TMUX").is_some() };
     let tokio = tokio::runtime::Builder::new_current_thread()
@@ -155,9 +166,12 @@ pub fn run(invocation: &Invocation, matches: &ArgMatches, start: Start) -> Resul
     })?;
     let farewell = terminal::farewell();
     match ending {
-        Ending::Left => {
+        Ending::Left(drill) => {
             if !farewell.is_empty() {
                 super::print(&farewell)?;
+            }
+            if let Some(id) = drill {
+                clear_away(&store, &id, prints_verdict)?;
             }
             Ok(0)
         }
@@ -167,6 +181,24 @@ pub fn run(invocation: &Invocation, matches: &ArgMatches, start: Start) -> Resul
         }
         Ending::Gone => Err(Error::interrupted("the terminal went away")),
     }
+}
+
+/// After a closed drill: its sandbox is gone, whoever made it and whatever console died on the way, and its verdict is said.
+fn clear_away(store: &Store, id: &crate::model::IncidentId, say_verdict: bool) -> Result<()> {
+    let state = store.state(id)?;
+    let scratch = state.facts.drill.as_ref().map(|d| PathBuf::from(&d.0));
+    if let Some(dir) = scratch.filter(|d| d.exists()) {
+        match Sandbox::join(&dir).and_then(Sandbox::teardown) {
+            Ok(true) => {}
+            // Nobody lives in it any more: what is left is a crashed drill's.
+            Err(_) => drop(leftovers::clean(&SandboxOptions::new()?.places)),
+            Ok(false) => super::print(&format!("The sandbox is kept in {}", dir.display()))?,
+        }
+    }
+    if say_verdict {
+        super::print(&super::drill::Verdicts::of(&state).summary(&state).join("\n"))?;
+    }
+    Ok(())
 }
 
 /// The keys in force: the defaults, changed by `keys.toml` beside the configuration file.

@@ -5,7 +5,8 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
@@ -23,6 +24,9 @@ use crate::model::{Record, format_clock, parse_duration};
 use crate::plan::library::Library;
 use crate::postgres::{Programs, install};
 use crate::runtime::{Incident, Store, policy};
+
+/// How long a set-up that was stopped may take to end in order; then the rest is left to its guard.
+const STOPPING: Duration = Duration::from_secs(1);
 
 /// The definition.
 pub fn command() -> Command {
@@ -75,6 +79,10 @@ fn scenarios_help() -> String {
 
 /// Runs it.
 pub fn run(invocation: &Invocation, m: &ArgMatches) -> Result<u8> {
+    if m.get_flag("read-only") {
+        return Err(Error::usage("a drill makes, runs and records things; --read-only only looks")
+            .hint("to look: breakglass --read-only, or breakglass --read-only resume INCIDENT"));
+    }
     let all: Vec<&str> = session::DRILLS.iter().map(|(slug, _)| *slug).collect();
     let wanted = m.get_one::<String>("scenario").map(String::as_str).unwrap_or_default();
     if wanted == "all" {
@@ -109,7 +117,7 @@ impl Played {
 /// The quarterly exercise: every drill, one after the other, each with a folder of its own, and one page over all.
 fn every(invocation: &Invocation, m: &ArgMatches, slugs: &[&str]) -> Result<u8> {
     let report = m.get_one::<PathBuf>("report").map(|p| invocation.env.cwd.join(p));
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     let (mut code, mut documents, mut page) = (0, Vec::new(), String::from("# Drills\n"));
     for slug in slugs {
         note(&format!("drill {slug}"));
@@ -197,7 +205,7 @@ fn one(
     options.run_as.clone_from(&config.settings.run_as);
     options.project_size_bytes = config.settings.project_size_bytes;
     let stopped = stop_flag()?;
-    let sandbox = Sandbox::make(&options, &mut |text: &str| note(text))?;
+    let sandbox = make(&options, &stopped)?;
     note(&format!("ready after {}", format_clock(sandbox.setup())));
     let result = play(invocation, &store, &sandbox, &exercise, report, &stopped);
     let dir = sandbox.dir().to_path_buf();
@@ -210,6 +218,50 @@ fn one(
         Err(e) => note(&e.to_string()),
     }
     result.map(Some)
+}
+
+/// Makes the sandbox, and stops at once when asked to: what is left then is removed by the guard that watches every set-up.
+fn make(options: &Options, stopped: &AtomicBool) -> Result<Sandbox> {
+    let (done, made) = std::sync::mpsc::channel();
+    let asked = options.clone();
+    let work = move || {
+        let made = Sandbox::make(&asked, &mut |text: &str| {
+            if !asked.cancel.is_cancelled() {
+                note(text);
+            }
+        });
+        // Only fails when nobody waits any more.
+        let _ = done.send(made);
+    };
+    std::thread::Builder::new()
+        .name("sandbox".into())
+        .spawn(work)
+        .map_err(|e| Error::state("cannot start a thread").why(e))?;
+    let over = || Error::interrupted("the drill was stopped while its sandbox was made");
+    let mut until: Option<Instant> = None;
+    loop {
+        match made.recv_timeout(Duration::from_millis(50)) {
+            Ok(Ok(sandbox)) if until.is_some() => {
+                sandbox.teardown()?;
+                return Err(over());
+            }
+            Ok(result) => return result,
+            Err(RecvTimeoutError::Disconnected) => return Err(over()),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        match until {
+            None if stopped.load(Ordering::Relaxed) => {
+                note("stopping: what was made so far is removed");
+                options.cancel.cancel();
+                until = Some(Instant::now() + STOPPING);
+            }
+            // What is kept has no guard: it has to be left in order.
+            Some(late) if Instant::now() > late && !options.keep => {
+                return Err(over().hint("the rest of it is being removed in the background"));
+            }
+            _ => {}
+        }
+    }
 }
 
 /// The console makes the sandbox itself and removes it when the incident is closed.

@@ -26,6 +26,8 @@ use crate::app::update::update;
 use crate::app::{App, Effect, Msg, Screen, Tone};
 use crate::error::{Context, Result};
 use crate::incident::Now;
+use crate::model::IncidentId;
+use crate::model::event::Kind;
 use keymap::{Keymap, Resolved};
 use terminal::Terminal;
 use theme::Theme;
@@ -56,8 +58,8 @@ pub struct Options {
 /// Why the console ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ending {
-    /// The responder left.
-    Left,
+    /// The responder left; the drill on the screen, when it was closed.
+    Left(Option<IncidentId>),
     /// A signal, by name.
     Signal(&'static str),
     /// The terminal went away.
@@ -99,6 +101,9 @@ pub async fn run(
     frames.draw(&mut terminal, &mut app, options)?;
     send(&port, &mut app, Effect::LoadHome);
     for effect in first {
+        if let Effect::Drill { scenario, .. } = &effect {
+            app.wait_for_drill(scenario);
+        }
         send(&port, &mut app, effect);
     }
     let mut input = read_input();
@@ -176,7 +181,11 @@ pub async fn run(
         terminal::set_farewell(&farewell(&app));
         for effect in effects {
             match effect {
-                Effect::Quit => return Ok(Ending::Left),
+                Effect::Quit => {
+                    let closed = app.incident.as_ref().map(|ui| &ui.data.state);
+                    let drill = closed.filter(|s| s.kind == Kind::Drill && s.closed.is_some());
+                    return Ok(Ending::Left(drill.map(|s| s.id.clone())));
+                }
                 Effect::Redraw => {
                     terminal.screen().redraw()?;
                     app.dirty = true;

@@ -1,6 +1,7 @@
 //! The console without a terminal: keys as text on a fixed clock, what they change and what they ask of the world.
 
 mod keys;
+mod settle;
 
 use crate::support::console::*;
 use breakglass::app::command::Cmd;

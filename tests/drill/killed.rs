@@ -7,6 +7,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use super::sandbox::{Place, until};
 
 /// What the set-up says when it comes to a part of it.
@@ -55,6 +57,35 @@ fn a_set_up_killed_at_any_moment_leaves_nothing() {
         drill.kill().unwrap();
         drill.wait().unwrap();
         until(&format!("the end of a drill killed {after:?} after it said {part:?}"), || {
+            std::fs::read_dir(&place.0).unwrap().count() == 0 && processes(&place.0).is_empty()
+        });
+    }
+}
+
+#[test]
+fn a_set_up_that_is_stopped_stops_at_once() {
+    for (part, signal) in [("making", Signal::INT), ("loading", Signal::TERM)] {
+        let place = Place::new(&format!("stopped{part}"));
+        let home = tempfile::tempdir().unwrap();
+        let mut drill = Command::new(env!("CARGO_BIN_EXE_breakglass"))
+            .args(["drill", "--unattended"])
+            .env("TMPDIR", &place.0)
+            .env("HOME", home.path())
+            .env("BREAKGLASS_HOME", home.path().join("state"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(drill.stderr.take().unwrap()).lines().map_while(Result::ok);
+        assert!(lines.any(|l| l.starts_with(part)), "{part} was not reached");
+        kill_process(Pid::from_raw(drill.id() as i32).unwrap(), signal).unwrap();
+        let said: Vec<String> = lines.collect();
+        assert_eq!(drill.wait().unwrap().code(), Some(130), "{said:?}");
+        let after = said.iter().position(|l| l.starts_with("stopping")).expect("it says that it stops");
+        // What it was told not to do is not gone on with: nothing of the set-up is said any more.
+        assert!(!said[after..].iter().any(|l| PARTS.iter().any(|p| l.starts_with(p))), "{said:?}");
+        until(&format!("the end of a drill stopped after it said {part:?}"), || {
             std::fs::read_dir(&place.0).unwrap().count() == 0 && processes(&place.0).is_empty()
         });
     }

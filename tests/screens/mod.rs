@@ -183,6 +183,18 @@ pub fn shots() -> Vec<Shot> {
             a.home_loaded = false;
             a
         }),
+        shot("waiting", |size| {
+            let mut a = pressed(app(size, 343), "d y");
+            for (second, text) in [
+                (343, "making a private PostgreSQL with a small shop"),
+                (345, "loading the shop: 20000 orders of 2000 customers"),
+                (349, "taking a base backup of 31 MB into an encrypted repository"),
+            ] {
+                breakglass::app::update::update(&mut a, Msg::Busy(Some(text.into())), now(second));
+            }
+            a.now = now(352);
+            a
+        }),
         shot("home-filter", |size| pressed(app(size, 343), "/ \"security\"")),
         shot("plan", |size| pressed(app(size, 343), "enter")),
         shot("incident-new", |size| with_incident(size, 20, Story::open(Kind::Real).data())),
@@ -338,6 +350,7 @@ fn shot_of_screen(screen: Screen) -> &'static str {
         Screen::Moment => "moment",
         Screen::Messages => "messages",
         Screen::Reference => "reference",
+        Screen::Waiting => "waiting",
     }
 }
 
@@ -412,7 +425,7 @@ fn a_shot_shows_what_its_name_says() {
             }
         }
     }
-    assert_eq!(screens.len(), 7, "screens with a shot: {screens:?}");
+    assert_eq!(screens.len(), 8, "screens with a shot: {screens:?}");
     assert_eq!(dialogs.len(), 25, "dialogs with a shot: {dialogs:?}");
 }
 

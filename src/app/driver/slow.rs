@@ -9,6 +9,7 @@ use super::{Driver, Job, Msg, Tone, World, one_line};
 use crate::action::{Ctx, Output, Progress};
 use crate::app::Preview;
 use crate::app::data::{Home, IncidentRow, LastDrill, ScenarioRow};
+use crate::app::update::JUDGING;
 use crate::drill::release;
 use crate::drill::sandbox::{Options, Sandbox};
 use crate::drill::session::{DRILLS, Exercise, RPO_MS, RTO_MS, judged, open, runtime, wait_for_alarm};
@@ -148,7 +149,8 @@ pub(super) fn drill(driver: &Driver, file: String, slug: String) -> Result<()> {
             Ok((alarm, id)) => {
                 // Full: the driver takes its time; this thread has nothing else to do.
                 let _ = jobs.send(Job::Open(id));
-                Ok(vec![Msg::Busy(None), Msg::Say(Tone::Bad, format!("ALARM: {alarm}"))])
+                // It is waited for until the incident is on the screen.
+                Ok(vec![Msg::Say(Tone::Bad, format!("ALARM: {alarm}"))])
             }
             Err(e) => {
                 // Nobody will come back to a drill that has no incident.
@@ -165,7 +167,7 @@ pub(super) fn close_drill(driver: &Driver, close: Command) -> Result<()> {
     let (id, scratch) = (session.id().clone(), session.state().facts.drill.as_ref().map(|d| d.0.clone()));
     let (jobs, messages) = (driver.jobs.clone(), driver.messages.clone());
     aside(driver, "judge", move |world| {
-        let _ = messages.blocking_send(Msg::Busy(Some("judging the drill by the umpire's own logs".into())));
+        let _ = messages.blocking_send(Msg::Busy(Some(JUDGING.into())));
         let incident = world.store.incident(&id, Default::default())?;
         let sandbox = match scratch.map(|s| Sandbox::join(std::path::Path::new(&s))) {
             Some(Ok(sandbox)) => sandbox,

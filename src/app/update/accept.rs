@@ -60,6 +60,9 @@ fn act(app: &mut App, dialog: &Dialog, out: &mut Vec<Effect>) -> Result<(), Stri
         }
         Ask::Drill { file, scenario, .. } => {
             out.push(Effect::Drill { file: file.clone(), scenario: scenario.clone() });
+            app.dialogs.pop();
+            app.wait_for_drill(scenario);
+            return Ok(());
         }
         Ask::Values(names) => {
             let mut values = Vec::new();

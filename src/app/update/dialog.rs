@@ -17,7 +17,10 @@ pub(super) fn command(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
         Cmd::Yes => accept(app, out),
         // Cancel has the focus to begin with, so Enter alone is never a yes.
         Cmd::Press if dialog.focus == 1 => accept(app, out),
-        Cmd::Press => dismiss(app),
+        Cmd::Press => {
+            dismiss(app);
+            app.say(Tone::Info, "nothing was done: Cancel had the focus; y is yes".into());
+        }
         Cmd::Accept => accept(app, out),
         Cmd::Left | Cmd::Right | Cmd::NextField | Cmd::PrevField if dialog.fields.is_empty() => {
             dialog.focus = 1 - dialog.focus.min(1);

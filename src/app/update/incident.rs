@@ -1,8 +1,8 @@
 //! An incident, its timeline and the choice of the moment.
 
-use crate::incident::{Command, Context, RunRequest, RunStatus, decide};
-use crate::model::RunId;
-use crate::model::plan::Risk;
+use crate::incident::{Command, Context, Run, RunRequest, RunStatus, decide};
+use crate::model::plan::{Risk, Step};
+use crate::model::{RunId, StepId};
 
 use super::super::command::Cmd;
 use super::super::dialog::{Ask, Dialog, Field};
@@ -34,7 +34,7 @@ fn steps(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
             }
         }
         Cmd::Run => run(app, out),
-        Cmd::Done => out.extend(step_id.map(|step| submit(Command::FinishStep { step }))),
+        Cmd::Done => out.extend(step_id.and_then(|step| finish(app, step)).map(submit)),
         Cmd::Start => out.extend(step_id.map(|step| submit(Command::StartStep { step }))),
         Cmd::Skip => app.dialogs.extend(step_id.map(|s| Dialog::new(Ask::Skip(s)))),
         Cmd::Reopen => app.dialogs.extend(step_id.map(|s| Dialog::new(Ask::Reopen(s)))),
@@ -113,6 +113,30 @@ fn steps(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
         Cmd::PrevMatch => motion::search(app, false),
         _ => {}
     }
+}
+
+/// Finishing a step that was looked at. Open items are asked about first: pressed again, it is finished all the same.
+fn finish(app: &mut App, step: StepId) -> Option<Command> {
+    if app.step_unsettled() {
+        app.say(Tone::Info, "not taken: this step has just come up; read it first".into());
+        return None;
+    }
+    let ui = app.incident.as_mut()?;
+    let ticked = ui.data.state.step(&step).ticked;
+    let of = ui.data.scenario.steps.iter().find(|s| s.id == step)?;
+    let is = |item: u32| {
+        let asked = ui.ticking.get(&(step.clone(), item)).copied();
+        asked.unwrap_or_else(|| ticked.contains_key(&item))
+    };
+    let open = (0..of.items.len()).filter(|i| !u32::try_from(*i).is_ok_and(&is)).count();
+    if open > 0 && ui.unticked.as_ref() != Some(&step) {
+        ui.unticked = Some(step);
+        let items = crate::app::words::plural(open as u64, "item");
+        app.say(Tone::Bad, format!("{items} not ticked: space ticks; d again finishes the step all the same"));
+        return None;
+    }
+    ui.unticked = None;
+    Some(Command::FinishStep { step })
 }
 
 fn timeline(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
@@ -233,7 +257,7 @@ pub(super) fn run(app: &mut App, out: &mut Vec<Effect>) {
         return start(app, request, out);
     }
     request.confirmed = None;
-    app.busy = Some("looking at the target".into());
+    app.busy = Some(super::LOOKING.into());
     out.push(Effect::Preview(Box::new(request)));
 }
 
@@ -335,6 +359,32 @@ pub(super) fn next_block(app: &mut App, by: isize) {
     }
 }
 
+impl IncidentUi {
+    /// The run whose result and output belong to what is selected: one that goes on, else the last one of the selected
+    /// command, or of the step when it has but one command.
+    pub fn run_of(&self, step: &Step) -> Option<&Run> {
+        let state = &self.data.state;
+        let own = |r: &&Run| r.step.as_ref() == Some(&step.id);
+        if let Some(open) = state.open_runs().find(own) {
+            return Some(open);
+        }
+        let block = runnable::blocks(step).nth(self.steps.block).or_else(|| runnable::blocks(step).next());
+        match block {
+            Some(block) if runnable::blocks(step).count() > 1 => {
+                state.runs.values().rev().filter(own).find(|r| r.block_line.is_none_or(|l| l == block.line))
+            }
+            _ => state.last_run_of(&step.id),
+        }
+    }
+
+    /// The command of a step that ran last, by its place among the step's commands; the first when none did.
+    pub fn last_block(&self, step: usize) -> usize {
+        let Some(step) = self.data.scenario.steps.get(step) else { return 0 };
+        let line = self.data.state.last_run_of(&step.id).and_then(|r| r.block_line);
+        runnable::blocks(step).position(|b| Some(b.line) == line).unwrap_or(0)
+    }
+}
+
 /// Where the reader is among the steps on the screen.
 pub(super) fn steps_mut(app: &mut App) -> Option<&mut StepsUi> {
     match app.screen() {
@@ -353,7 +403,9 @@ pub(super) fn go_along(app: &mut App) {
         && let Some(at) = at
         && at != ui.steps.step
     {
-        ui.steps = StepsUi { step: at, pane: ui.steps.pane, ..StepsUi::default() };
+        let block = ui.last_block(at);
+        ui.steps = StepsUi { step: at, block, pane: ui.steps.pane, ..StepsUi::default() };
+        ui.came_up = Some(app.now.time);
         if ui.steps.pane == Pane::Output {
             ui.steps.pane = Pane::Steps;
         }
@@ -369,8 +421,7 @@ pub(super) fn go_along(app: &mut App) {
 pub(super) fn follow_run(app: &mut App, out: &mut Vec<Effect>) {
     let Some(ui) = &mut app.incident else { return };
     let step = ui.data.scenario.steps.get(ui.steps.step);
-    let own = step.and_then(|s| ui.data.state.last_run_of(&s.id));
-    let run: Option<RunId> = own.map(|r| r.id);
+    let run: Option<RunId> = step.and_then(|s| ui.run_of(s)).map(|r| r.id);
     if run == ui.output.run {
         return;
     }

@@ -13,7 +13,7 @@ use crate::incident::{Now, RunStatus};
 use crate::model::Time;
 
 use super::allowed::why_not;
-use super::command::Cmd;
+use super::command::{Cmd, Danger};
 use super::dialog::{Ask, Dialog};
 use super::field::Line;
 use super::{App, Effect, Hit, IncidentUi, Message, Msg, Pane, Screen, Shown, Tone};
@@ -23,6 +23,17 @@ const TWICE: Duration = Duration::from_secs(2);
 
 /// What is said between the yes to a run and its request standing in the journal.
 pub(super) const STARTING: &str = "starting it";
+
+/// What is said while a drill is judged, closed and cleared away.
+pub const JUDGING: &str = "judging the drill by the umpire's own logs";
+
+/// What is said while the target is looked at before a question.
+pub(super) const LOOKING: &str = "looking at the target";
+
+/// Whether a command only moves, looks or leaves, so that it may be meant for any screen.
+fn harmless(cmd: Cmd) -> bool {
+    cmd.info().danger == Danger::Looks && cmd != Cmd::Copy
+}
 
 /// Takes one message in. What it asks of the world is returned; whether anything visible changed is in `app.dirty`.
 pub fn update(app: &mut App, msg: Msg, now: Now) -> Vec<Effect> {
@@ -43,6 +54,10 @@ pub fn update(app: &mut App, msg: Msg, now: Now) -> Vec<Effect> {
         }
         Msg::Opened(data) => {
             app.incident = Some(IncidentUi::new(*data));
+            app.came_up = app.waiting.take().map(|_| app.now.time);
+            if app.came_up.is_some() {
+                app.busy = None;
+            }
             app.screens = vec![Screen::Home, Screen::Incident];
             app.plan = None;
             app.trail.clear();
@@ -86,6 +101,15 @@ pub fn update(app: &mut App, msg: Msg, now: Now) -> Vec<Effect> {
             app.say(tone, text);
         }
         Msg::Busy(what) => {
+            match (&what, &mut app.waiting) {
+                (Some(text), Some(waiting)) => waiting.said.push((app.now.time, text.clone())),
+                // It is over without an incident: why is said, and home is there again.
+                (None, Some(_)) => {
+                    app.waiting = None;
+                    app.screens = vec![Screen::Home];
+                }
+                (..) => {}
+            }
             app.busy = what;
             app.dirty = true;
         }
@@ -155,6 +179,18 @@ pub(super) fn command(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
     if !app.dialogs.is_empty() {
         return dialog::command(app, cmd, out);
     }
+    let looking = app.busy.as_deref() == Some(LOOKING);
+    if (app.unsettled() || looking) && !harmless(cmd) {
+        // Pressed for the screen that was there before, or for a question that is not there yet.
+        let why =
+            if looking { "the question comes when the target was looked at" } else { "the incident has just come up" };
+        return app.say(Tone::Info, format!("that key was not taken: {why}"));
+    }
+    if cmd != Cmd::Done
+        && let Some(ui) = &mut app.incident
+    {
+        ui.unticked = None;
+    }
     if let Some(why) = why_not(cmd, app) {
         return app.say(Tone::Bad, format!("{}: {why}", cmd.info().name));
     }
@@ -187,7 +223,7 @@ pub(super) fn command(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
             Screen::Incident | Screen::Timeline | Screen::Moment | Screen::Reference => {
                 incident::command(app, cmd, out);
             }
-            Screen::Messages => {}
+            Screen::Waiting | Screen::Messages => {}
         },
     }
 }
@@ -198,7 +234,7 @@ fn current_filter(app: &mut App) -> Option<&mut String> {
         Screen::Home => Some(&mut app.home_list.filter),
         Screen::Incident => app.incident.as_mut().map(|i| &mut i.output.search),
         Screen::Timeline => app.incident.as_mut().map(|i| &mut i.timeline.filter),
-        Screen::Plan | Screen::Moment | Screen::Messages | Screen::Reference => None,
+        Screen::Plan | Screen::Moment | Screen::Messages | Screen::Reference | Screen::Waiting => None,
     }
 }
 
@@ -256,6 +292,7 @@ pub fn back_word(app: &App) -> &'static str {
         Screen::Incident | Screen::Plan => "home",
         Screen::Timeline if app.incident.as_ref().is_some_and(|i| !i.timeline.filter.is_empty()) => "clear filter",
         Screen::Timeline | Screen::Moment => "to steps",
+        Screen::Waiting => "",
         Screen::Messages | Screen::Reference => "back",
     }
 }
@@ -271,6 +308,7 @@ fn back(app: &mut App, out: &mut Vec<Effect>) {
     }
     match app.screen() {
         Screen::Home => app.say(Tone::Info, "this is the first screen; q leaves the console".into()),
+        Screen::Waiting => app.say(Tone::Info, "q leaves the console; what was made so far is removed".into()),
         Screen::Incident | Screen::Plan if app.steps_ui().is_some_and(|s| s.pane != Pane::Steps) => {
             incident::focus(app, Pane::Steps);
         }
@@ -298,7 +336,9 @@ fn quit(app: &mut App, out: &mut Vec<Effect>) {
     let running = app.incident.as_ref().is_some_and(|i| {
         i.data.state.open_runs().any(|r| matches!(r.status, RunStatus::Requested | RunStatus::Running))
     });
-    if running {
+    if app.busy.as_deref() == Some(JUDGING) {
+        app.say(Tone::Info, "the drill is being judged and cleared away; q leaves when that is done".into());
+    } else if running {
         app.dialogs.push(Dialog::new(Ask::Quit));
     } else {
         out.push(Effect::Quit);
@@ -408,6 +448,8 @@ impl IncidentUi {
             timeline: Default::default(),
             moment: Default::default(),
             ticking: Default::default(),
+            came_up: None,
+            unticked: None,
         };
         ui.output.follow = true;
         ui.timeline.selected = rows.saturating_sub(1);

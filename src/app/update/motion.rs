@@ -62,6 +62,7 @@ pub(super) fn by(app: &mut App, rows: isize) {
             }
         }
         Screen::Reference => reference::by(app, rows),
+        Screen::Waiting => {}
         Screen::Moment => {
             if let Some(ui) = &mut app.incident {
                 // One more than there are: another moment, by hand.
@@ -91,6 +92,7 @@ pub(super) fn selected(app: &App) -> Option<usize> {
         Screen::Moment => app.incident.as_ref().map(|i| i.moment.selected),
         Screen::Messages => Some(app.messages_list.selected),
         Screen::Reference => app.references.last().map(|r| r.page),
+        Screen::Waiting => None,
     }
 }
 
@@ -100,6 +102,7 @@ pub(super) fn select(app: &mut App, row: usize) {
         Screen::Home => app.home_list.selected = row,
         Screen::Messages => app.messages_list.selected = row,
         Screen::Reference => reference::select(app, row),
+        Screen::Waiting => {}
         Screen::Timeline => {
             if let Some(ui) = &mut app.incident {
                 ui.timeline.selected = row;
@@ -111,8 +114,10 @@ pub(super) fn select(app: &mut App, row: usize) {
             }
         }
         Screen::Incident | Screen::Plan => {
+            let open = app.incident.as_ref().filter(|_| app.screen() == Screen::Incident);
+            let block = open.map_or(0, |ui| ui.last_block(row));
             if let Some(place) = steps_mut(app).filter(|p| p.step != row) {
-                (place.step, place.item, place.block, place.scroll) = (row, 0, 0, 0);
+                (place.step, place.item, place.block, place.scroll) = (row, 0, block, 0);
                 if app.screen() == Screen::Incident
                     && let Some(ui) = &mut app.incident
                 {

@@ -220,7 +220,7 @@ fn command(canvas: &Canvas<'_>, app: &App, ui: Option<&IncidentUi>, step: &Step,
         let text = format!("r asks for {}", missing.names().join(", "));
         lines.extend(wrap(&text, columns, 2).into_iter().take(2).map(|l| vec![p(Role::Warning, l)]));
     }
-    if let Some(run) = ui.and_then(|u| u.data.state.last_run_of(&step.id)) {
+    if let Some(run) = ui.and_then(|u| u.run_of(step)) {
         lines.extend(status(canvas, app, ui.map(|u| &u.data), run, columns));
     }
     lines

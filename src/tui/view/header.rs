@@ -157,7 +157,9 @@ fn rto(canvas: &Canvas<'_>, app: &App, data: &Incident, room: usize) -> Vec<Piec
     }
     parts.push((8, vec![p(role, word)]));
     if let (Some(a), Some(b)) = (forecast.p50, forecast.p90) {
-        let (a, b) = (&a.hms()[..5], &b.hms()[..5]);
+        // Where minutes are the objective, seconds tell whether it is met.
+        let digits = if clock.objective.is_some_and(|o| o < Duration::from_secs(3600)) { 8 } else { 5 };
+        let (a, b) = (&a.hms()[..digits], &b.hms()[..digits]);
         let least = if forecast.unknown_steps > 0 { "at the earliest " } else { "by " };
         let span = if a == b { a.to_string() } else { format!("{a}{}{b}", g.dash) };
         parts.push((7, vec![p(Role::Text, format!("done {least}{span}"))]));

@@ -115,6 +115,7 @@ fn worth(app: &App) -> &'static [Cmd] {
         Screen::Reference => {
             &[Cmd::Open, Cmd::Copy, Cmd::Contacts, Cmd::Matrix, Cmd::Templates, Cmd::Checklists, Cmd::Objectives]
         }
+        Screen::Waiting => &[],
         Screen::Messages => &[],
     }
 }

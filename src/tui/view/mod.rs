@@ -22,6 +22,7 @@ mod output;
 mod palette;
 mod reference;
 mod timeline;
+mod waiting;
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -68,6 +69,7 @@ pub fn draw(buf: &mut Buffer, app: &App, look: &Look<'_>) -> Shown {
         Screen::Timeline => timeline::draw(&mut canvas, body, app, &mut shown),
         Screen::Moment => moment::draw(&mut canvas, body, app, &mut shown),
         Screen::Reference => reference::draw(&mut canvas, body, app, &mut shown),
+        Screen::Waiting => waiting::draw(&mut canvas, body, app),
         Screen::Messages => messages::draw(&mut canvas, body, app, &mut shown),
     }
     hints::draw(&mut canvas, Rect { y: area.bottom() - foot, height: foot, ..area }, app);
