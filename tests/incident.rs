@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use breakglass::incident::forecast::{Course, restoring_steps, step_estimate};
 use breakglass::incident::{
-    Command, Context, Now, Policy, Refusal, RunRequest, RunStatus, State, StepStatus, StepTimes, decide, forecast,
+    Command, Context, Now, Policy, Refusal, RunRequest, RunStatus, State, StepStatus, StepTimes, decide, forecast, moment,
 };
 use breakglass::model::event::{Check, Event, Kind, Outcome, OutputSeal, Verdict};
 use breakglass::model::plan::{Item, Phase, Risk, Scenario, Step};
-use breakglass::model::target::{Identity, RecoveryTarget};
+use breakglass::model::target::{Candidate, Identity, Loss, RecoveryTarget};
 use breakglass::model::{Actor, Digest, IncidentId, Record, RunId, Seq, StepId, Time};
 
 const T0: i64 = 1_795_183_200_000_000;
@@ -329,10 +329,11 @@ fn waiving_needs_a_reason_and_opens_the_gate() {
     d.run("s2", "pitr restore", Risk::Change, Outcome::Succeeded, vec![shadow(), contained(), seen("shop")]);
     let c = d.request("s3", "pitr promote", Risk::Destroy, Some("shop"));
     assert_eq!(d.refused(c.clone()).gate, Some("verification"));
-    assert!(d.refused(Command::Waive { gate: "verification".into(), reason: " ".into() }).why.contains("empty"));
+    assert!(d.refused(Command::Waive { gate: "verification".into(), reason: " ".into(), step: None }).why.contains("empty"));
     d.ok(Command::Waive {
         gate: "verification".into(),
         reason: "amcheck is not installed; rows were compared by hand".into(),
+        step: None,
     });
     d.ok(c);
 }
@@ -353,7 +354,7 @@ fn destroying_without_a_shadow_needs_a_verified_backup() {
     d.ok(Command::Observe { facts: vec![seen("shop")] });
     let drop = d.request("s2", "shell", Risk::Destroy, Some("shop"));
     assert_eq!(d.refused(drop.clone()).gate, Some("verified_backup"));
-    let taken = |verified| Event::BackupTaken { id: "b".into(), bytes: 1, timeline: 1, verified };
+    let taken = |verified| Event::BackupTaken { id: "b".into(), bytes: 1, timeline: 1, verified, taken_at: None };
     d.ok(Command::Observe { facts: vec![taken(false)] });
     assert_eq!(d.refused(drop.clone()).gate, Some("verified_backup"), "an unverified backup does not count");
     d.ok(Command::Observe { facts: vec![taken(true)] });
@@ -509,7 +510,7 @@ fn service_is_back_when_verified_promoted_and_seen_healthy_by_itself() {
         let mut d = Desk::new();
         d.run("s2", "pitr restore", Risk::Change, Outcome::Succeeded, vec![shadow(), contained(), seen("shop")]);
         d.run("s2", "pitr verify", Risk::Read, Outcome::Succeeded, vec![verified(passed)]);
-        d.ok(Command::Waive { gate: "verification".into(), reason: "looked by hand".into() });
+        d.ok(Command::Waive { gate: "verification".into(), reason: "looked by hand".into(), step: None });
         d
     };
     let mut d = ready(true);
@@ -556,4 +557,218 @@ fn a_drill_without_history_scales_the_authors_estimates_to_its_own_objective() {
     *kind = Kind::Real;
     let f = forecast(&d.state(), &d.scenario, &StepTimes::new(), None, &d.now);
     assert_eq!(f.p50.unwrap().since(d.now.time), Duration::from_secs(240));
+}
+
+fn candidate(xid: &str, at: Time) -> Candidate {
+    Candidate {
+        target: RecoveryTarget::Xid(xid.into()),
+        at,
+        xid: Some(xid.into()),
+        lsn: Some("0/5000000".into()),
+        tables: vec!["public.orders".into()],
+        rows: 28_054,
+        what: "28 054 rows changed by 23 transactions".into(),
+        loses: Loss::default(),
+    }
+}
+
+fn found(at: Time) -> Event {
+    Event::MomentsFound { candidates: vec![candidate("731", at)] }
+}
+
+fn verified_but(gone: Verdict) -> Event {
+    let check = |name: &str, verdict| Check { name: name.into(), verdict, detail: "no suspects are known".into() };
+    let checks = vec![check("rows", Verdict::Passed), check("damage gone", gone)];
+    Event::ShadowVerified { passed: gone != Verdict::Failed, checks }
+}
+
+fn choose(target: RecoveryTarget, at: Option<Time>) -> Command {
+    Command::ChooseMoment { target, at, loses: None }
+}
+
+fn waive(gate: &str, step: &str) -> Command {
+    let reason = "the console on the bastion shows it".into();
+    Command::Waive { gate: gate.into(), reason, step: Some(StepId::new(step)) }
+}
+
+#[test]
+fn a_moment_behind_the_damage_on_record_is_said_to_keep_it() {
+    let mut d = Desk::new();
+    let began = d.now.time;
+    d.ok(Command::Observe { facts: vec![found(began)] });
+    let facts = d.state().facts;
+    let at = |s: i64| Time::from_micros(T0 + s * 1_000_000);
+    let say = |t: RecoveryTarget, at| moment::warning(&facts, &t, at).unwrap_or_default();
+    let late = say(RecoveryTarget::Time(at(33)), Some(at(33)));
+    assert!(late.contains("KEEPS DAMAGE") && late.contains("xid:731") && late.contains("23 transactions"), "{late}");
+    assert!(say(RecoveryTarget::Latest, None).contains("KEEPS DAMAGE"));
+    assert!(say(RecoveryTarget::Lsn("0/5000001".into()), None).contains("KEEPS DAMAGE"));
+    assert_eq!(say(RecoveryTarget::Lsn("0/5000000".into()), None), "");
+    assert_eq!(say(RecoveryTarget::Time(at(0)), Some(at(0))), "", "before means before");
+    assert_eq!(say(RecoveryTarget::Time(at(-5)), Some(at(-5))), "");
+    assert_eq!(say(RecoveryTarget::Xid("731".into()), Some(at(0))), "");
+    assert!(say(RecoveryTarget::Name("deploy".into()), None).contains("not known"));
+    assert_eq!(moment::warning(&Desk::new().state().facts, &RecoveryTarget::Latest, None), None);
+}
+
+#[test]
+fn damage_that_was_not_looked_for_is_not_gone() {
+    let mut d = Desk::new();
+    d.run("s2", "pitr restore", Risk::Change, Outcome::Succeeded, vec![shadow(), contained(), seen("shop")]);
+    d.run("s2", "pitr verify", Risk::Read, Outcome::Succeeded, vec![verified_but(Verdict::NotAvailable)]);
+    let promote = d.request("s3", "pitr promote", Risk::Destroy, Some("shop"));
+    let refusal = d.refused(promote.clone());
+    assert_eq!(refusal.gate, Some("verification"));
+    assert!(refusal.why.contains("no suspects are known"), "{refusal}");
+    d.ok(waive("verification", "s3"));
+    let healthy = Event::HealthSeen { healthy: true, components: BTreeMap::new() };
+    let promoted = Event::Promoted { identity: identity("shop"), kept: "/tmp/d".into() };
+    d.run("s3", "pitr promote", Risk::Destroy, Outcome::Succeeded, vec![promoted, healthy]);
+    assert_eq!(d.state().restored, None, "that data is good again a person has to say");
+
+    let mut d = Desk::new();
+    d.run("s2", "pitr restore", Risk::Change, Outcome::Succeeded, vec![shadow(), contained(), seen("shop")]);
+    d.run("s2", "pitr verify", Risk::Read, Outcome::Succeeded, vec![verified_but(Verdict::Passed)]);
+    d.ok(promote);
+}
+
+#[test]
+fn a_wrong_recovery_in_service_is_replaced_by_another_moment() {
+    let mut d = Desk::new();
+    let promoted = |at: &str| Event::Promoted { identity: identity("shop"), kept: at.into() };
+    let healthy = Event::HealthSeen { healthy: true, components: BTreeMap::new() };
+    let promote = d.request("s3", "pitr promote", Risk::Destroy, Some("shop"));
+    d.run("s2", "pitr restore", Risk::Change, Outcome::Succeeded, vec![shadow(), contained(), seen("shop")]);
+    d.run("s2", "pitr verify", Risk::Read, Outcome::Succeeded, vec![verified(true)]);
+    d.ok(Command::FinishStep { step: StepId::new("s2") });
+    let run = d.run("s3", "pitr promote", Risk::Destroy, Outcome::Succeeded, vec![promoted("/a"), healthy.clone()]);
+    d.ok(Command::FinishStep { step: StepId::new("s3") });
+    assert!(d.state().restored.is_some());
+    let damaged = d.state().facts.damaged;
+
+    // A second press is no second promotion, and says so.
+    let refusal = d.refused(Command::RequestRun(RunRequest {
+        step: None,
+        ..match promote.clone() {
+            Command::RequestRun(r) => r,
+            _ => unreachable!(),
+        }
+    }));
+    assert!(refusal.why.contains(&format!("already promoted by run {run}")), "{refusal}");
+
+    d.ok(choose(RecoveryTarget::Xid("700".into()), None));
+    let s = d.state();
+    assert!(s.restored.is_none(), "the clock runs again");
+    assert!(s.facts.promoted.is_some(), "what is in service is still known");
+    assert_eq!(s.step(&StepId::new("s2")).status, StepStatus::Active, "its work is to be done again");
+    assert_eq!(s.step(&StepId::new("s3")).status, StepStatus::Active);
+    assert_eq!(s.last_word_of(&StepId::new("s2")), None, "what ran for the wrong moment does not count");
+    assert!(d.refused(promote.clone()).hint.contains("restore to that moment first"));
+
+    let Event::ShadowBuilt { host, port, backup, reached_lsn, .. } = shadow() else { unreachable!() };
+    let second = Event::ShadowBuilt {
+        host,
+        port,
+        backup,
+        reached_lsn,
+        data_directory: "/tmp/y/data".into(),
+        target: RecoveryTarget::Xid("700".into()),
+        reached_time: None,
+        bytes: 1,
+        files_ms: 1,
+        replay_ms: 1,
+    };
+    d.run("s2", "pitr restore", Risk::Change, Outcome::Succeeded, vec![second]);
+    assert_eq!(d.refused(promote).gate, Some("verification"), "the old verification is of another instance");
+    d.run("s2", "pitr verify", Risk::Read, Outcome::Succeeded, vec![verified(true)]);
+    d.run("s1", "health", Risk::Read, Outcome::Succeeded, vec![healthy.clone()]);
+    assert_eq!(d.state().restored, None, "the wrong one is still in service");
+    d.run("s3", "pitr promote", Risk::Destroy, Outcome::Succeeded, vec![promoted("/b"), healthy]);
+    assert!(d.state().restored.is_some());
+    assert_eq!(d.state().facts.damaged, damaged, "who was damaged first stays known");
+}
+
+#[test]
+fn a_refused_run_takes_no_success_back() {
+    let mut d = Desk::new();
+    d.run("s2", "pitr restore", Risk::Change, Outcome::Succeeded, vec![]);
+    d.run("s2", "pitr restore", Risk::Change, Outcome::Refused, vec![]);
+    assert!(d.state().last_word_of(&StepId::new("s2")).is_some_and(|r| r.succeeded()));
+    d.ok(Command::FinishStep { step: StepId::new("s2") });
+    let mut d = Desk::new();
+    d.run("s2", "pitr restore", Risk::Change, Outcome::Succeeded, vec![]);
+    d.run("s2", "pitr restore", Risk::Change, Outcome::Failed, vec![]);
+    assert!(d.refused(Command::FinishStep { step: StepId::new("s2") }).why.contains("did not succeed"));
+}
+
+#[test]
+fn a_promotion_that_waited_in_vain_is_done_once_health_was_seen() {
+    let mut d = Desk::new();
+    let health = |healthy| Event::HealthSeen { healthy, components: BTreeMap::new() };
+    let promoted = Event::Promoted { identity: identity("shop"), kept: "/a".into() };
+    d.run("s2", "pitr restore", Risk::Change, Outcome::Succeeded, vec![shadow(), contained(), seen("shop")]);
+    d.run("s2", "pitr verify", Risk::Read, Outcome::Succeeded, vec![verified(true)]);
+    d.run("s3", "pitr promote", Risk::Destroy, Outcome::Failed, vec![promoted, health(false)]);
+    let done = Command::FinishStep { step: StepId::new("s3") };
+    assert!(d.refused(done.clone()).why.contains("did not succeed"));
+    d.run("s1", "health", Risk::Read, Outcome::Succeeded, vec![health(true)]);
+    d.ok(done);
+}
+
+#[test]
+fn a_waiver_holds_for_its_step_until_something_of_it_succeeded() {
+    let mut d = Desk::new();
+    // Nothing was ever seen of the target: no health step, no preview that could look.
+    let drop = d.request("s2", "shell", Risk::Destroy, Some("shop"));
+    assert_eq!(d.refused(drop.clone()).gate, Some("identity"));
+    d.ok(waive("identity", "s2"));
+    assert_eq!(d.refused(drop.clone()).gate, Some("verified_backup"), "the waived gate holds");
+    d.ok(waive("verified_backup", "s2"));
+    let other = d.request("s3", "shell", Risk::Destroy, Some("shop"));
+    assert_eq!(d.refused(other).gate, Some("identity"), "waived for one step, not for all");
+    let wrong = d.request("s2", "shell", Risk::Destroy, Some("shopp"));
+    assert!(d.refused(wrong).why.contains("was typed"));
+    d.run("s2", "shell", Risk::Destroy, Outcome::Failed, vec![]);
+    d.run("s2", "shell", Risk::Destroy, Outcome::Succeeded, vec![]);
+    assert_eq!(d.refused(drop.clone()).gate, Some("identity"), "spent");
+    assert_eq!(d.state().live_waivers().count(), 0);
+    let short = Command::Waive { gate: "identity".into(), reason: "ry".into(), step: None };
+    assert!(d.refused(short).why.contains("too short"));
+    // An identity that was seen and is another one than expected can be passed by its waiver, too.
+    d.ok(Command::Observe { facts: vec![seen("other")] });
+    d.ok(waive("identity", "s2"));
+    assert_eq!(d.refused(drop).gate, Some("verified_backup"));
+}
+
+#[test]
+fn a_backup_found_in_the_repository_is_as_old_as_it_is() {
+    let mut d = Desk::new();
+    d.ok(Command::Observe { facts: vec![seen("shop")] });
+    let drop = d.request("s2", "shell", Risk::Destroy, Some("shop"));
+    let found = |d: &Desk, hours: u64| {
+        let taken_at = Some(d.now.time.minus(Duration::from_secs(hours * 3600)));
+        Event::BackupTaken { id: format!("b{hours}"), bytes: 1, timeline: 1, verified: true, taken_at }
+    };
+    let old = found(&d, 25);
+    d.ok(Command::Observe { facts: vec![old] });
+    assert_eq!(d.refused(drop.clone()).gate, Some("verified_backup"));
+    let young = found(&d, 23);
+    d.ok(Command::Observe { facts: vec![young] });
+    d.ok(drop);
+}
+
+#[test]
+fn the_impact_began_with_the_first_damage_and_is_recorded_once() {
+    let mut d = Desk::new();
+    let began = d.now.time;
+    d.pass(5);
+    let alarm = Time::from_micros(d.now.time.micros() + 123_456);
+    d.pass(2);
+    d.ok(Command::SetImpact { at: alarm, source: "alarm".into() });
+    let shown = Time::from_micros(alarm.micros() - 123_456);
+    assert_eq!(d.ok(Command::SetImpact { at: shown, source: "alarm".into() }), 0, "a form left as it was");
+    d.ok(Command::Observe { facts: vec![found(began)] });
+    assert_eq!(d.ok(choose(RecoveryTarget::Xid("731".into()), Some(began))), 2);
+    assert_eq!(d.state().impact.map(|i| i.at), Some(began));
+    assert_eq!(d.ok(choose(RecoveryTarget::Xid("731".into()), Some(began))), 1, "not twice");
 }

@@ -203,5 +203,5 @@ async fn create(ctx: &Ctx, label: Option<String>) -> Result<Done> {
     Ok(Done::ok(summary)
         .json(document)
         .fact(Event::TargetSeen { role: "source".into(), identity })
-        .fact(Event::BackupTaken { id: manifest.id.clone(), bytes, timeline, verified: true }))
+        .fact(Event::BackupTaken { id: manifest.id.clone(), bytes, timeline, verified: true, taken_at: None }))
 }

@@ -144,7 +144,7 @@ pub async fn create(ctx: &Ctx, wanted: Wanted) -> Result<Done> {
     Ok(Done::ok(summary)
         .json(document)
         .fact(Event::TargetSeen { role: "source".into(), identity })
-        .fact(Event::BackupTaken { id: manifest.id.clone(), bytes, timeline, verified: true }))
+        .fact(Event::BackupTaken { id: manifest.id.clone(), bytes, timeline, verified: true, taken_at: None }))
 }
 
 /// Runs `pg_dump` and `pg_dumpall`, stores what they write, and reads it back.

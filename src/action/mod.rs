@@ -17,6 +17,7 @@ pub mod compare;
 pub mod contain;
 pub mod health;
 pub mod log_suspects;
+pub mod look;
 pub mod output;
 pub mod pitr_advance;
 pub mod pitr_check;

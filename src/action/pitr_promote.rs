@@ -26,6 +26,7 @@ use crate::recovery::promote::{
 use crate::recovery::sequences::{self, Marks};
 use crate::recovery::shadow::Shadow;
 use crate::recovery::takeover::{self, Front};
+use crate::recovery::{Phase, Watch as _};
 
 /// How long a command that switches the service may take.
 const COMMAND_LIMIT: Duration = Duration::from_secs(300);
@@ -74,14 +75,14 @@ impl Action for Promote {
             let s = shadow(ctx, args.shadow.as_deref())?;
             let (at, in_place) = recovered(ctx, &s).await?;
             let there = look_at_shadow(ctx, &at, &args).await?;
-            if in_place {
+            if in_place || before(ctx, &s).is_some() {
                 let lines = vec![format!("{at} is promoted already; what is left to do is done")];
                 return Ok(Preview { lines, target: Some(there), facts: Vec::new() });
             }
             let mut lines = Vec::new();
             let mut facts = vec![Event::TargetSeen { role: "shadow".into(), identity: there.clone() }];
             let mut target = there;
-            match seen(ctx, &reach::source(ctx)?).await {
+            match seen(ctx, &reach::replaced(ctx)?).await {
                 Ok((mut c, id)) => {
                     match local_instance(&id) {
                         Some(i) => {
@@ -97,7 +98,7 @@ impl Action for Promote {
                         None => {
                             lines.push(format!(
                                 "makes {} read-only, closes it and ends its sessions",
-                                reach::source(ctx)?
+                                reach::replaced(ctx)?
                             ));
                             lines.push(
                                 "it runs elsewhere: its address stays with it, clients must be pointed here".into(),
@@ -143,20 +144,23 @@ async fn look_at_shadow(ctx: &Ctx, at: &Database, args: &Args) -> Result<Identit
 
 async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     let s = shadow(ctx, args.shadow.as_deref())?;
-    let source = reach::source(ctx)?;
+    let source = reach::replaced(ctx)?;
     let name = database_name(ctx);
     let (at, in_place) = recovered(ctx, &s).await?;
     let there = look_at_shadow(ctx, &at, args).await?;
     let mut facts = Vec::new();
     for (gate, reason) in [("collation", &args.accept_collation), ("fence", &args.source_is_fenced)] {
         if let Some(reason) = reason {
-            facts.push(Event::GateWaived { gate: gate.into(), reason: reason.clone() });
+            facts.push(Event::GateWaived { gate: gate.into(), reason: reason.clone(), step: None });
         }
     }
     let work = ctx.clone();
     let (unlocked, url) = blocking(move || unlock(&work)).await?;
 
-    let (fenced, new) = if in_place {
+    let (fenced, new) = if let Some(fenced) = before(ctx, &s) {
+        ctx.out.line("it was promoted before in this incident; what is left to do is done");
+        (fenced, NewPrimary { database: at, identity: there, sequences: None, notes: Vec::new() })
+    } else if in_place {
         // An earlier promotion came that far and was broken off.
         let fenced = down_already(ctx, args, &s)?;
         (fenced, NewPrimary { database: at, identity: there, sequences: None, notes: Vec::new() })
@@ -176,7 +180,7 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
             }
             left.extend(a.left.iter().map(|l| format!("see that no id is given out twice: {l}")));
         }
-        None if in_place => {}
+        None if in_place || before(ctx, &s).is_some() => {}
         None => left
             .push("see that no id is given out twice: nobody knows where the damaged cluster's sequences stood".into()),
     }
@@ -240,6 +244,10 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
         ctx.out.line(&format!("TO DO: {l}"));
     }
     ctx.out.line(&format!("the damaged cluster is kept: {}", fenced.kept));
+    let earlier = ctx.incident.as_ref().and_then(|s| s.facts.promoted.as_ref()).map(|(_, kept, _)| kept);
+    if let Some(first) = earlier.filter(|first| **first != fenced.kept) {
+        ctx.out.line(&format!("the cluster that was damaged first is kept, too: {first}"));
+    }
     ctx.out.line("take a base backup next: the new timeline has none");
     let json = serde_json::json!({
         "identity": new.identity, "url": new.database.url(), "kept": fenced.kept, "fence": fenced.how,
@@ -254,9 +262,15 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     Ok(done.json(json))
 }
 
+/// What is known of the fence, when this very instance was promoted before in this incident.
+fn before(ctx: &Ctx, s: &Shadow) -> Option<Fenced> {
+    let (identity, kept, _) = ctx.incident.as_ref()?.facts.promoted.as_ref()?;
+    is_recovered(s, identity).then(|| Fenced { how: "fenced when it was promoted".into(), kept: kept.clone() })
+}
+
 /// Fences the source on the connection that sees who it is; learns first what its successor takes over.
 async fn fence_source(ctx: &Ctx, args: &Args, there: &Identity, s: &Shadow) -> Result<(Fenced, Inheritance)> {
-    let source = reach::source(ctx)?;
+    let source = reach::replaced(ctx)?;
     let wanted = |front: Option<Front>| front.filter(|_| !args.own_address).map(|f| (f, source.clone()));
     let before = || Inheritance {
         settings: s.source_settings.clone(),
@@ -364,7 +378,13 @@ async fn archived(ctx: &Ctx, at: &Database) -> Result<()> {
     let began = Instant::now();
     let mut c = at.connect().await?;
     let follow = Follow::new(ctx);
-    let a = archive_now(&mut c, Duration::from_secs(10), &*follow, &ctx.cancel).await?;
+    let done = archive_now(&mut c, Duration::from_secs(10), &*follow, &ctx.cancel).await;
+    // What is waited for from here on is the service.
+    if ctx.settings.service.health_url.is_some() {
+        let text = "waiting until the service says it is well".into();
+        follow.phase(&Phase { name: "health", text, ..Phase::default() });
+    }
+    let a = done?;
     ctx.out.line(&format!("new timeline archived up to {} after {} ms", a.segment, began.elapsed().as_millis()));
     Ok(())
 }

@@ -6,13 +6,14 @@ use std::time::Duration;
 use clap::{Args as _, Command, ValueEnum};
 use futures::future::BoxFuture;
 
-use super::pitr_locate::{Search, remembered, search};
+use super::pitr_locate::{Search, all_remembered, remembered, search};
 use super::target::{
     Follow, blocking, database_name, instances_dir, now, parse_args, scratch, seen, server_user, superuser, unlock,
 };
 use super::{Action, Ctx, Done, Preview, Spec, reach, target};
 use crate::backup::repository::Unlocked;
 use crate::error::{Error, Result};
+use crate::incident::moment as on_record;
 use crate::model::event::Event;
 use crate::model::plan::Risk;
 use crate::model::target::{Identity, RecoveryTarget};
@@ -21,7 +22,8 @@ use crate::recovery::locate::group_of;
 use crate::recovery::promote::{local_instance, source_settings as settings_of};
 use crate::recovery::range::{Ask, Route, route};
 use crate::recovery::shadow::{Request, Shadow, build};
-use crate::recovery::{sequences, takeover};
+use crate::recovery::verify::committed_here;
+use crate::recovery::{sequences, tables, takeover};
 
 /// The action `pitr restore`.
 pub struct Restore;
@@ -86,7 +88,7 @@ impl Action for Restore {
             if let Some(id) = &source {
                 same_cluster(&unlocked, id)?;
             }
-            let timeline = timeline(&args, source.as_ref());
+            let timeline = timeline(ctx, &args, source.as_ref());
             let way = find_way(ctx, &unlocked, timeline, (&to, after), Vec::new()).await?;
             let bytes: u64 = way.backup.objects.iter().map(|o| o.plain_bytes).sum();
             let mut lines = vec![
@@ -101,6 +103,7 @@ impl Action for Restore {
                 ),
             ];
             lines.extend(belongs_to(&to, &way));
+            lines.extend(keeps(ctx, &to, &way));
             if let Some(c) = &way.first_lost {
                 lines.push(format!("first transaction not replayed: {} at {}, position {}", c.xid, c.at, c.lsn));
             }
@@ -112,6 +115,15 @@ impl Action for Restore {
     fn run<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Done>> {
         Box::pin(async move { run(ctx, &parse_args(self.arguments(), args)?).await })
     }
+}
+
+/// What is on record as damage and stays in a recovery to this moment, for people.
+fn keeps(ctx: &Ctx, to: &RecoveryTarget, way: &Route) -> Option<String> {
+    let at = match to {
+        RecoveryTarget::Time(t) => Some(*t),
+        _ => way.first_lost.as_ref().map(|c| c.at),
+    };
+    on_record::warning(&ctx.incident.as_ref()?.facts, to, at)
 }
 
 /// The target a person gave, and whether recovery shall stop after it.
@@ -191,13 +203,20 @@ fn belongs_to(to: &RecoveryTarget, way: &Route) -> Option<String> {
 }
 
 /// A source that was itself recovered is on a later timeline than its backups' first one.
-fn timeline(args: &Args, source: Option<&Identity>) -> Option<u32> {
-    args.timeline.or(source.filter(|s| !s.in_recovery).map(|s| s.timeline))
+fn timeline(ctx: &Ctx, args: &Args, source: Option<&Identity>) -> Option<u32> {
+    args.timeline.or(first_damaged(ctx).map(|s| s.timeline)).or(source.filter(|s| !s.in_recovery).map(|s| s.timeline))
+}
+
+/// The cluster that was damaged first, when another was promoted in its place since: on its timeline lie all moments there are
+/// to choose from, and a recovery in its turn is built beside it.
+fn first_damaged(ctx: &Ctx) -> Option<&Identity> {
+    let facts = &ctx.incident.as_ref()?.facts;
+    facts.promoted.as_ref().and(facts.damaged.as_ref())
 }
 
 /// The source as it is seen live; none when it is gone, which does not keep anybody from recovering.
 async fn source(ctx: &Ctx) -> Option<Identity> {
-    let at = reach::source(ctx).ok()?;
+    let at = reach::database(ctx).ok()?;
     seen(ctx, &at).await.ok().map(|(_, id)| id)
 }
 
@@ -208,7 +227,7 @@ fn root(ctx: &Ctx, args: &Args, source: Option<&Identity>) -> Result<PathBuf> {
         }
         None => {
             let stamp = now().date_hms().replace([' ', ':', '-'], "");
-            let first = instances_dir(ctx, source)?.join(format!("shadow-{stamp}"));
+            let first = instances_dir(ctx, first_damaged(ctx).or(source))?.join(format!("shadow-{stamp}"));
             // What a recovery that died this very second left behind is in the way of its repetition, and never overwritten.
             let others = (2..).map(|n| PathBuf::from(format!("{}-{n}", first.display())));
             Ok(std::iter::once(first.clone()).chain(others.take(1000)).find(|d| !d.exists()).unwrap_or(first))
@@ -256,7 +275,8 @@ async fn suspects(ctx: &Ctx, to: &RecoveryTarget, source: Option<&Identity>) -> 
 
 async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     let (to, after) = moment(&args.moment)?;
-    let mut live = match reach::source(ctx) {
+    // In service is, after a promotion that has to be gone back on, what was promoted.
+    let mut live = match reach::database(ctx) {
         Ok(at) => match seen(ctx, &at).await {
             Ok(found) => Some(found),
             // Another database than expected is a reason to stop; one that is gone is the reason to recover.
@@ -275,7 +295,7 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
         if local_instance(id).is_some() {
             front = takeover::front(c).await.ok().flatten();
         }
-        marks = sequences::read(&reach::source(ctx)?).await.ok();
+        marks = sequences::read(&reach::database(ctx)?).await.ok();
     }
     let (role, id, source_settings) = match live {
         // A role that may not read all settings can recover all the same.
@@ -288,7 +308,7 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
         same_cluster(&unlocked, id)?;
     }
     let mut suspects = if after { Vec::new() } else { suspects(ctx, &to, id.as_ref()).await };
-    let way = find_way(ctx, &unlocked, timeline(args, id.as_ref()), (&to, after), suspects.clone()).await?;
+    let way = find_way(ctx, &unlocked, timeline(ctx, args, id.as_ref()), (&to, after), suspects.clone()).await?;
     if let Some(line) = belongs_to(&to, &way) {
         ctx.out.line(&line);
     }
@@ -298,6 +318,13 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
         && matches!(to, RecoveryTarget::Xid(_))
     {
         suspects.push(c.xid);
+    }
+    if suspects.is_empty() {
+        // A moment of a person's own: everything that is suspected has to be gone from it.
+        suspects = all_remembered(ctx);
+    }
+    if let Some(warning) = keeps(ctx, &to, &way) {
+        ctx.out.line(&warning);
     }
     let follow = Follow::new(ctx);
     let helper = match &ctx.settings.helper_exe {
@@ -325,7 +352,14 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     let mut c = at.connect().await?;
     let it = identity(&mut c, &at).await?;
     target::expected(ctx, &it, false)?;
-    let (summary, built) = built(&shadow, &it, &instance.layout.data);
+    let (mut summary, built) = built(&shadow, &it, &instance.layout.data);
+    // The exact number, now that it can be asked.
+    if !shadow.suspects.is_empty() && tables::commit_times(&mut c).await.unwrap_or(false) {
+        let (there, all) = (committed_here(&mut c, &shadow.suspects).await?.len(), shadow.suspects.len());
+        if there > 0 {
+            summary.push_str(&format!("; KEEPS {there} of {all} suspect transactions: choose an earlier moment"));
+        }
+    }
     ctx.out.line(&summary);
     ctx.out.line(&format!("to look at it: psql {}", at.url()));
     let json = serde_json::json!({"shadow": shadow, "url": at.url()});

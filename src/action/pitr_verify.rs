@@ -59,7 +59,11 @@ impl Action for Verify {
 async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     let s = shadow(ctx, args.shadow.as_deref())?;
     let (at, in_place) = recovered(ctx, &s).await?;
-    let source = match reach::source(ctx) {
+    let source = match reach::replaced(ctx) {
+        Ok(_) if went_apart(ctx, &s) => {
+            ctx.out.line("not compared: it stands behind the moment from which what is in service went its own way");
+            None
+        }
         Ok(d) if !in_place => d.connect().await.is_ok().then_some(d),
         _ => None,
     };
@@ -108,6 +112,13 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     let mut done = if passed { Done::ok(summary) } else { Done::check_failed(summary) };
     done.facts = facts;
     Ok(done.json(json))
+}
+
+/// Whether it was recovered further than what was promoted before: from there on the two have no common history to compare.
+fn went_apart(ctx: &Ctx, s: &Shadow) -> bool {
+    let facts = ctx.incident.as_ref().map(|i| &i.facts);
+    let fork = facts.filter(|f| f.promoted.is_some() && !f.shadow_promoted).and_then(|f| f.promoted_reached);
+    fork.is_some_and(|fork| s.reached_time.is_none_or(|reached| reached > fork))
 }
 
 /// `lost: 0:41, 26 transactions; rows: public.orders 25`: what a recovery loses, for people.

@@ -34,6 +34,16 @@ pub fn source(ctx: &Ctx) -> Result<Database> {
     Ok(Database::of(connection, ctx.secrets.get(DATABASE_PASSWORD).cloned()))
 }
 
+/// The database that the recovered instance at hand replaces: the one of the settings, or, when what was promoted before was
+/// the wrong moment, that.
+///
+/// # Errors
+/// As [`database`].
+pub fn replaced(ctx: &Ctx) -> Result<Database> {
+    let again = ctx.incident.as_ref().is_some_and(|s| s.facts.promoted.is_some() && !s.facts.shadow_promoted);
+    if again { database(ctx) } else { source(ctx) }
+}
+
 /// The repository of the settings, unlocked with `BACKUP_ENCRYPTION_KEY`.
 ///
 /// # Errors

@@ -82,7 +82,6 @@ fn incident(cmd: Cmd, app: &App) -> Option<String> {
         Cmd::Done if status == Some(StepStatus::Done) => Some("the step is done already".into()),
         Cmd::Skip if over => Some("the step is closed already; u opens it again".into()),
         Cmd::Reopen if !over => Some("the step is still open".into()),
-        Cmd::Moment if state.facts.promoted.is_some() => Some("the recovered database is in service already".into()),
         Cmd::Cancel if !state.open_runs().any(|r| matches!(r.status, RunStatus::Requested | RunStatus::Running)) => {
             Some("nothing is running".into())
         }

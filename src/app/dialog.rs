@@ -64,6 +64,8 @@ pub enum Ask {
         loses: Option<Loss>,
         /// What it is, for people.
         what: String,
+        /// What is dangerous about it.
+        warning: Option<String>,
     },
     /// A moment that is not in the list.
     OtherMoment,

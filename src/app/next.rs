@@ -100,7 +100,8 @@ pub fn incident(ui: &IncidentUi) -> Next {
         }
         return wait(format!("nothing to do but watch: run {} {verb}{}", run.id, left.unwrap_or_default()));
     }
-    if let (Some(_), None, Some((true, _, _))) = (&state.facts.promoted, &state.restored, &state.facts.health) {
+    let stays = state.facts.promoted.is_some() && !state.facts.going_back;
+    if let (true, None, Some((true, _, _))) = (stays, &state.restored, &state.facts.health) {
         return next(Cmd::Restored, "promoted and healthy: say that service is back, the clock stops");
     }
     let Some(step) = state.current_step(&data.scenario) else {
@@ -120,8 +121,13 @@ pub fn incident(ui: &IncidentUi) -> Next {
     if step.phase == Some(Phase::Decide) && state.facts.chosen.is_none() && !state.facts.candidates.is_empty() {
         return next(Cmd::Moment, "choose the moment to restore to");
     }
+    // Opened again because the moment was the wrong one: the choice made before does not count.
+    let reopened = state.step(&step.id).reopened;
+    if step.phase == Some(Phase::Decide) && reopened.is_some() && state.facts.chosen_in < reopened {
+        return next(Cmd::Moment, "choose another moment to restore to");
+    }
     // Several commands of a step are often one thing by hand and by our own action: the first one that worked will do.
-    let last = state.last_run_of(&step.id).filter(|r| r.status != RunStatus::Withdrawn);
+    let last = state.last_word_of(&step.id);
     let items_left = (0..step.items.len()).filter(|i| !ticked(ui, step, *i)).count();
     let worked = |run: &Run| run.succeeded() || looked(&data.scenario, run);
     match last {

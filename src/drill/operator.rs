@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use crate::action::runnable;
-use crate::action::{Ctx, Output, Progress, Registry};
+use crate::action::{Ctx, Output, Progress, Registry, look};
 use crate::config::{Secrets, Settings};
 use crate::error::{Error, Result};
 use crate::incident::{Command, RunRequest, RunStatus, StepStatus};
@@ -128,7 +128,11 @@ impl Operator<'_> {
             code: None,
             confirmed: None,
         };
-        let preview = self.tokio.block_on(action.preview(&ctx, &request.args))?;
+        let preview = self.tokio.block_on(async {
+            let mut seen = action.preview(&ctx, &request.args).await?;
+            look::complete(&ctx, request.risk, &mut seen).await;
+            Ok::<_, Error>(seen)
+        })?;
         request.confirmed = preview.target.as_ref().map(|t| t.database.clone());
         let facts: Vec<Event> = preview.facts;
         if !facts.is_empty() {

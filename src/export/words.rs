@@ -152,8 +152,9 @@ fn incident(event: &Event, record: &Record) -> Said {
         Event::VariableSet { name, value } => {
             Said::new(Tone::Plain, format!("{} set to {}", clean(name), clean(value)))
         }
-        Event::GateWaived { gate, reason } => {
-            Said::new(Tone::Warn, format!("Safety gate “{}” waived: {}", clean(gate), clean(reason)))
+        Event::GateWaived { gate, reason, step } => {
+            let scope = step.as_ref().map(|s| format!(" for step {}", clean(s.as_str()))).unwrap_or_default();
+            Said::new(Tone::Warn, format!("Safety gate “{}” waived{scope}: {}", clean(gate), clean(reason)))
         }
         Event::RunApproved { shown, requested_by } => {
             let mut said = Said::new(Tone::Good, format!("Approved what {} asked for", clean(requested_by.as_str())));
@@ -354,9 +355,14 @@ fn recovery(event: &Event) -> Said {
             Said::new(Tone::Milestone, format!("Promoted: the service runs on {}", identity_words(identity)))
                 .details([format!("the damaged cluster is kept at {}", clean(kept))])
         }
-        Event::BackupTaken { id, bytes, timeline, verified } => {
+        Event::BackupTaken { id, bytes, timeline, verified, taken_at } => {
             let (tone, word) = if *verified { (Tone::Good, "verified") } else { (Tone::Warn, "not verified") };
-            Said::new(tone, format!("Base backup {} taken on timeline {timeline}, {}, {word}", clean(id), size(*bytes)))
+            let taken = match taken_at {
+                Some(at) => format!("found in the repository, finished {} UTC", at.date_hms()),
+                None => "taken".into(),
+            };
+            let text = format!("Base backup {} {taken}, timeline {timeline}, {}, {word}", clean(id), size(*bytes));
+            Said::new(tone, text)
         }
         Event::DrillPrepared { scratch, size: scale, setup_ms, bytes } => {
             let what = format!("Sandbox prepared: size {scale}, {}", size(*bytes));

@@ -179,8 +179,10 @@ pub enum Command {
     Waive {
         /// Gate.
         gate: String,
-        /// Why; not empty.
+        /// Why; a few words.
         reason: String,
+        /// For this step only, until something of it that changes the world has succeeded; for all of them when absent.
+        step: Option<StepId>,
     },
     /// Second responder: approve an action.
     Approve {

@@ -127,6 +127,7 @@ impl State {
                 let s = self.steps.entry(step.clone()).or_default();
                 s.status = if s.started.is_some() { StepStatus::Active } else { StepStatus::Open };
                 s.ended = None;
+                s.reopened = Some(record.seq);
                 s.reason = Some(reason.clone());
                 s.actor = Some(record.actor.clone());
             }
@@ -144,8 +145,9 @@ impl State {
             Event::VariableSet { name, value } => {
                 self.vars.insert(name.clone(), value.clone());
             }
-            Event::GateWaived { gate, reason } => {
-                self.waivers.push(Waiver { gate: gate.clone(), reason: reason.clone(), when });
+            Event::GateWaived { gate, reason, step } => {
+                let (gate, reason, step) = (gate.clone(), reason.clone(), step.clone());
+                self.waivers.push(Waiver { seq: record.seq, gate, reason, step, when });
             }
             Event::RunApproved { shown, requested_by } => {
                 self.approvals.push((shown.clone(), requested_by.clone(), record.actor.clone()));
@@ -251,7 +253,14 @@ impl State {
         let facts = &mut self.facts;
         match event.clone() {
             Event::TargetSeen { role, identity } if role == "shadow" => facts.shadow_identity = Some((identity, when)),
-            Event::TargetSeen { identity, .. } => facts.source = Some((identity, when)),
+            Event::TargetSeen { identity, .. } => {
+                // The promotion reports its new primary in the same record: that is not the damaged one.
+                let promotes = record.events.iter().any(|e| matches!(e, Event::Promoted { .. }));
+                if facts.promoted.is_none() && !promotes {
+                    facts.damaged = Some(identity.clone());
+                }
+                facts.source = Some((identity, when));
+            }
             Event::HealthSeen { healthy, components } => facts.health = Some((healthy, components, when)),
             Event::ExposureSampled { exposure_ms, at_most, lsn, last_commit, source } => {
                 let exposure = Duration::from_millis(exposure_ms);
@@ -264,6 +273,13 @@ impl State {
             Event::MomentChosen { target, at, loses } => {
                 self.vars.insert("TARGET".into(), target.to_string());
                 facts.chosen = Some((target, at, loses));
+                facts.chosen_in = Some(record.seq);
+                if facts.promoted.is_some() {
+                    // What is in service is wrong: service is not back, whatever was said of it.
+                    facts.going_back = true;
+                    facts.in_service = false;
+                    self.restored = None;
+                }
             }
             Event::ShadowBuilt {
                 host,
@@ -283,6 +299,7 @@ impl State {
                 });
                 facts.verified = None;
                 facts.shadow_identity = None;
+                facts.shadow_promoted = false;
                 facts.shadow = Some(Shadow {
                     run,
                     host,
@@ -303,9 +320,14 @@ impl State {
                 facts.in_service = passed;
                 facts.verified = Some((passed, checks));
             }
-            Event::Promoted { identity, kept } => facts.promoted = Some((identity, kept, when)),
-            Event::BackupTaken { id, bytes, timeline, verified } => {
-                facts.backups.push(Backup { id, bytes, timeline, verified, when });
+            Event::Promoted { identity, kept } => {
+                facts.promoted = Some((identity, kept, when));
+                facts.shadow_promoted = true;
+                facts.promoted_reached = facts.shadow.as_ref().and_then(|s| s.reached_time);
+                facts.going_back = false;
+            }
+            Event::BackupTaken { id, bytes, timeline, verified, taken_at } => {
+                facts.backups.push(Backup { id, bytes, timeline, verified, taken_at, when });
             }
             Event::LossMeasured { loss } => facts.loss = Some(loss),
             Event::SalvageWritten { folder, rows, .. } => facts.salvage = Some((folder, rows)),

@@ -5,6 +5,7 @@ pub mod command;
 pub mod decide;
 mod fold;
 pub mod forecast;
+pub mod moment;
 pub mod state;
 
 pub use clock::{Instant, Now, RtoClock};

@@ -8,7 +8,7 @@ use crate::model::plan::Risk;
 use crate::model::target::{Candidate, Identity, Loss, RecoveryTarget};
 use crate::model::{Actor, Digest, IncidentId, RunId, Seq, StepId, Time};
 
-use super::Instant;
+use super::{Instant, Now};
 
 /// Status of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -37,6 +37,8 @@ pub struct StepState {
     pub ticked: BTreeMap<u32, Instant>,
     /// Why it was skipped or reopened.
     pub reason: Option<String>,
+    /// Record of the last reopening: what ran before it does not count for the work that is to be done again.
+    pub reopened: Option<Seq>,
     /// Who acted last.
     pub actor: Option<Actor>,
 }
@@ -155,10 +157,14 @@ pub struct Note {
 /// A waived safety gate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiver {
+    /// Record it stands in.
+    pub seq: Seq,
     /// Gate.
     pub gate: String,
     /// Why.
     pub reason: String,
+    /// Step it was waived for; the whole incident when absent.
+    pub step: Option<StepId>,
     /// When.
     pub when: Instant,
 }
@@ -220,8 +226,17 @@ pub struct Backup {
     pub timeline: u32,
     /// Whether every byte was read back.
     pub verified: bool,
-    /// When.
+    /// When it was finished, for one that was found in the repository.
+    pub taken_at: Option<Time>,
+    /// When it was recorded.
     pub when: Instant,
+}
+
+impl Backup {
+    /// Its age.
+    pub fn age(&self, now: &Now) -> Duration {
+        self.taken_at.map_or_else(|| self.when.elapsed(now), |t| now.time.since(t))
+    }
 }
 
 /// What has been learned of the world, latest first where several are possible.
@@ -245,6 +260,10 @@ pub struct Facts {
     pub candidates: Vec<Candidate>,
     /// The moment chosen: target, its time, the expected loss.
     pub chosen: Option<(RecoveryTarget, Option<Time>, Option<Loss>)>,
+    /// Record in which it was chosen.
+    pub chosen_in: Option<Seq>,
+    /// The source as it was last seen before anything was promoted.
+    pub damaged: Option<Identity>,
     /// The shadow.
     pub shadow: Option<Shadow>,
     /// Verification of the shadow: passed, checks. Cleared when another shadow is built.
@@ -253,6 +272,12 @@ pub struct Facts {
     pub in_service: bool,
     /// Promotion: identity of the new primary, where the damaged cluster is kept, when.
     pub promoted: Option<(Identity, String, Instant)>,
+    /// Whether the shadow is what was promoted; false again when another one is built.
+    pub shadow_promoted: bool,
+    /// How far what is in service had been replayed when it was promoted.
+    pub promoted_reached: Option<Time>,
+    /// Another moment was chosen after a promotion: what is in service is to be replaced in its turn.
+    pub going_back: bool,
     /// Backups taken.
     pub backups: Vec<Backup>,
     /// Measured loss.
@@ -347,9 +372,45 @@ impl State {
     pub fn last_run_of(&self, step: &StepId) -> Option<&Run> {
         self.runs.values().rev().find(|r| r.step.as_ref() == Some(step))
     }
-    /// Whether a gate was waived.
+    /// The last run of a step since it was opened again, that tells how the step stands: one that was withdrawn, or refused
+    /// before it touched anything, does not take an earlier success back.
+    pub fn last_word_of(&self, step: &StepId) -> Option<&Run> {
+        let since = self.steps.get(step).and_then(|s| s.reopened).map_or(0, |s| s.0);
+        let mut runs = self
+            .runs
+            .values()
+            .rev()
+            .filter(|r| r.step.as_ref() == Some(step) && r.id.0 > since && r.status != RunStatus::Withdrawn);
+        let last = runs.next()?;
+        if last.status != RunStatus::Finished(Outcome::Refused) {
+            return Some(last);
+        }
+        Some(runs.find(|r| r.status != RunStatus::Finished(Outcome::Refused)).filter(|r| r.succeeded()).unwrap_or(last))
+    }
+    /// The run that put the shadow into service and succeeded.
+    pub fn promoting_run(&self) -> Option<&Run> {
+        if !self.facts.shadow_promoted {
+            return None;
+        }
+        let built = self.facts.shadow.as_ref().and_then(|s| s.run).map_or(0, |r| r.0);
+        self.runs.values().rev().find(|r| r.action == "pitr promote" && r.id.0 > built && r.succeeded())
+    }
+    /// Waivers that still hold. One for a step is spent when something of that step that changes the world succeeded.
+    pub fn live_waivers(&self) -> impl Iterator<Item = &Waiver> {
+        self.waivers.iter().filter(|w| {
+            w.step.is_none()
+                || !self.runs.values().any(|r| {
+                    r.id.0 > w.seq.0 && r.step == w.step && r.is_mutating() && r.succeeded()
+                })
+        })
+    }
+    /// Whether a gate is waived for anything now.
     pub fn waived(&self, gate: &str) -> bool {
-        self.waivers.iter().any(|w| w.gate == gate)
+        self.live_waivers().any(|w| w.gate == gate)
+    }
+    /// Whether a gate is waived for what this step runs.
+    pub fn waived_for(&self, gate: &str, step: Option<&StepId>) -> bool {
+        self.live_waivers().any(|w| w.gate == gate && (w.step.is_none() || w.step.as_ref() == step))
     }
     /// The first step of the scenario that is neither done nor skipped.
     pub fn current_step<'a>(&self, scenario: &'a crate::model::Scenario) -> Option<&'a crate::model::Step> {

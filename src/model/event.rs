@@ -240,6 +240,9 @@ pub enum Event {
         gate: String,
         /// Why.
         reason: String,
+        /// Step it was waived for; the whole incident when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        step: Option<StepId>,
     },
     /// A second person approved a request.
     RunApproved {
@@ -375,6 +378,9 @@ pub enum Event {
         timeline: u32,
         /// Whether every byte was read back and authenticated.
         verified: bool,
+        /// When it was finished, if that was before it was recorded: a backup found in the repository.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        taken_at: Option<Time>,
     },
     /// The loss was measured after the restore.
     LossMeasured {

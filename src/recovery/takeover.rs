@@ -132,7 +132,9 @@ pub fn take(front: &Front, instance: &Instance) -> Result<Taken> {
             }
             return Err(Error::target(format!("{name} of the source is not there: {:?}", path.display())));
         }
-        let inside = path.starts_with(&front.data);
+        // A file that was taken over before lies in the folder of a recovery, which goes one day, too.
+        let taken = path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("taken-"));
+        let inside = taken || path.starts_with(&front.data);
         let used = if !inside && may(instance, "-r", path) { path.clone() } else { copy(path, name, instance)? };
         if used != *path && matches!(name.as_str(), "hba_file" | "ident_file") && has_includes(&used) {
             notes.push(format!(

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::tables::{Table, user_tables};
 use super::watch::{Phase, Watch, check_cancel};
 use crate::error::{Error, Result};
+use crate::incident::moment::DAMAGE_GONE;
 use crate::model::Time;
 use crate::model::event::{Check, Verdict};
 use crate::postgres::connect::{Database, query_error, run};
@@ -137,7 +138,7 @@ async fn state(c: &mut PgConnection) -> Result<Check> {
 }
 
 async fn damage_gone(c: &mut PgConnection, suspects: &[u32]) -> Result<Check> {
-    const NAME: &str = "damage gone";
+    const NAME: &str = DAMAGE_GONE;
     if suspects.is_empty() {
         return Ok(check(
             NAME,

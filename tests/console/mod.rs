@@ -186,7 +186,9 @@ fn a_refusal_says_the_way_around_and_records_the_reason() {
     assert_eq!(refusal.gate, Some("verification"));
     assert_eq!(press(&mut app, "enter"), vec![], "an empty reason waives nothing");
     let effects = press(&mut app, "\"compared by hand\" enter");
-    let wanted = Command::Waive { gate: "verification".into(), reason: "compared by hand".into() };
+    let step = app.step().map(|s| s.id.clone());
+    assert!(step.is_some());
+    let wanted = Command::Waive { gate: "verification".into(), reason: "compared by hand".into(), step };
     assert_eq!(effects, vec![Effect::Submit(wanted, None)]);
 }
 

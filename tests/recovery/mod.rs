@@ -1,5 +1,6 @@
 //! Recovery: finding the moment, the reachable range, the shadow, verification, promotion, salvage.
 
+mod again;
 mod commits;
 mod compare;
 mod locate;

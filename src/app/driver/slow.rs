@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::{Driver, Job, Msg, Tone, World, one_line};
-use crate::action::{Ctx, Output, Progress};
+use crate::action::{Ctx, Output, Progress, look};
 use crate::app::Preview;
 use crate::app::data::{Home, IncidentRow, LastDrill, ScenarioRow};
 use crate::app::update::JUDGING;
@@ -229,7 +229,12 @@ pub(super) fn preview(driver: &Driver, request: Box<RunRequest>) -> Result<()> {
                 confirmed: None,
             };
             runtime()?.block_on(async {
-                match tokio::time::timeout(LOOK, action.preview(&ctx, &request.args)).await {
+                let look = async {
+                    let mut seen = action.preview(&ctx, &request.args).await?;
+                    look::complete(&ctx, request.risk, &mut seen).await;
+                    Ok::<_, Error>(seen)
+                };
+                match tokio::time::timeout(LOOK, look).await {
                     Ok(done) => done,
                     Err(_) => {
                         cancel.cancel();

@@ -109,12 +109,15 @@ fn act(app: &mut App, dialog: &Dialog, out: &mut Vec<Effect>) -> Result<(), Stri
         }
         Ask::Refused(refusal) => {
             if let Some(gate) = refusal.gate {
-                out.push(submit(Command::Waive { gate: gate.to_string(), reason: say(0, "the reason")? }));
+                let reason = why_waived(say(0, "the reason")?)?;
+                let step = app.step().map(|s| s.id.clone());
+                out.push(submit(Command::Waive { gate: gate.to_string(), reason, step }));
             }
         }
         Ask::Waive => {
-            let reason = say(1, "the reason")?;
-            out.push(submit(Command::Waive { gate: dialog.value(0).to_string(), reason }));
+            let reason = why_waived(say(1, "the reason")?)?;
+            let step = app.step().map(|s| s.id.clone());
+            out.push(submit(Command::Waive { gate: dialog.value(0).to_string(), reason, step }));
         }
         Ask::Choose { target, at, loses, .. } => {
             let wish = Command::ChooseMoment { target: target.clone(), at: *at, loses: loses.clone() };
@@ -131,7 +134,8 @@ fn act(app: &mut App, dialog: &Dialog, out: &mut Vec<Effect>) -> Result<(), Stri
             };
             app.dialogs.pop();
             let what = "entered by hand; what it loses was not looked at".to_string();
-            app.dialogs.push(Dialog::new(Ask::Choose { target, at, loses: None, what }));
+            let warning = incident::warning(app, &target, at);
+            app.dialogs.push(Dialog::new(Ask::Choose { target, at, loses: None, what, warning }));
             return Ok(());
         }
         Ask::Cancel(run) => out.push(submit(Command::CancelRun { run: *run })),
@@ -183,6 +187,14 @@ fn act(app: &mut App, dialog: &Dialog, out: &mut Vec<Effect>) -> Result<(), Stri
     }
     app.dialogs.pop();
     Ok(())
+}
+
+/// A reason of one word is a key hit by accident; the rules refuse it, and here it can still be put right.
+fn why_waived(reason: String) -> Result<String, String> {
+    if reason.split_whitespace().count() < 2 {
+        return Err(format!("{reason:?} is too short: say in a few words why it is safe to go on"));
+    }
+    Ok(reason)
 }
 
 fn impact_source(dialog: &Dialog) -> String {

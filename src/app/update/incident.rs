@@ -1,8 +1,9 @@
 //! An incident, its timeline and the choice of the moment.
 
-use crate::incident::{Command, Context, Run, RunRequest, RunStatus, decide};
+use crate::incident::{Command, Context, Run, RunRequest, RunStatus, decide, moment as moments};
 use crate::model::plan::{Risk, Step};
-use crate::model::{RunId, StepId};
+use crate::model::target::RecoveryTarget;
+use crate::model::{RunId, StepId, Time};
 
 use super::super::command::Cmd;
 use super::super::dialog::{Ask, Dialog, Field};
@@ -165,11 +166,30 @@ fn moment(app: &mut App, cmd: Cmd) {
     let Some(ui) = &app.incident else { return };
     let ask = match ui.data.state.facts.candidates.get(ui.moment.selected) {
         Some(c) => {
-            Ask::Choose { target: c.target.clone(), at: Some(c.at), loses: Some(c.loses.clone()), what: c.what.clone() }
+            let warning = warning(app, &c.target, Some(c.at));
+            let (target, loses, what) = (c.target.clone(), Some(c.loses.clone()), c.what.clone());
+            Ask::Choose { target, at: Some(c.at), loses, what, warning }
         }
         None => Ask::OtherMoment,
     };
     app.dialogs.push(Dialog::new(ask));
+}
+
+/// What is dangerous about a moment: damage on record that it keeps, and what is in service already.
+pub(super) fn warning(app: &App, target: &RecoveryTarget, at: Option<Time>) -> Option<String> {
+    let facts = &app.incident.as_ref()?.data.state.facts;
+    let keeps = moments::warning(facts, target, at);
+    let replaces = facts.promoted.as_ref().map(|(id, ..)| {
+        format!(
+            "A recovered database is in service (timeline {}): it stays so until another is promoted in its place, what was \
+             written to it since is then lost, and the clock runs again",
+            id.timeline
+        )
+    });
+    match (keeps, replaces) {
+        (Some(a), Some(b)) => Some(format!("{}. {b}", a.trim_end_matches('.'))),
+        (a, b) => a.or(b),
+    }
 }
 
 pub(super) fn open_moments(app: &mut App) {
@@ -248,7 +268,7 @@ pub(super) fn run(app: &mut App, out: &mut Vec<Effect>) {
         Context { scenario: &ui.data.scenario, now: &app.now, actor: &app.env.actor, policy: &app.env.policy };
     // What is unknown of the target is about to be looked at; everything else is said at once.
     match decide(Some(state), &wish, context) {
-        Err(refusal) if refusal.gate != Some("identity") => {
+        Err(refusal) if !matches!(refusal.gate, Some("identity" | "verified_backup")) => {
             return app.dialogs.push(Dialog::new(Ask::Refused(refusal)));
         }
         _ => {}
@@ -263,8 +283,10 @@ pub(super) fn run(app: &mut App, out: &mut Vec<Effect>) {
 
 /// The name that has to be typed: the database as seen live, else the target as people call it.
 fn name_of(ui: &IncidentUi) -> Option<String> {
-    let seen = ui.data.state.facts.source.as_ref().map(|(identity, _)| identity.database.clone());
-    seen.or_else(|| ui.data.state.target.clone())
+    let state = &ui.data.state;
+    let seen = state.facts.source.as_ref().map(|(identity, _)| identity.database.clone());
+    let known = seen.or_else(|| state.target.clone()).or_else(|| state.expect.get("database").cloned());
+    Some(known.unwrap_or_else(|| state.scenario.clone()))
 }
 
 /// What the action would do was looked at: now it is asked, with everything that is known.

@@ -1,6 +1,9 @@
 //! The incident itself: open, declare, impact, notes, variables, facts, the moment, waivers, closing.
 
+use crate::incident::StepStatus;
 use crate::model::event::Event;
+use crate::model::plan::{Phase, Step};
+use crate::model::target::RecoveryTarget;
 use crate::model::{likely_secret, url_password};
 
 use super::{Command, Context, Decision, Refusal, State, must_be_open, must_say};
@@ -44,7 +47,9 @@ pub(super) fn decide(state: &State, command: &Command, ctx: Context<'_>) -> Deci
             if *at > ctx.now.time {
                 return Err(Refusal::new(format!("{at} is in the future"), "the impact can only have started already"));
             }
-            if state.impact.as_ref().is_some_and(|i| i.at == *at && i.source == *source) {
+            // What a form shows has whole seconds: left as it was, it is nothing new.
+            let same = |t: crate::model::Time| t == *at || t.micros() - t.micros().rem_euclid(1_000_000) == at.micros();
+            if state.impact.as_ref().is_some_and(|i| same(i.at) && i.source == *source) {
                 return Ok(vec![]);
             }
             Ok(vec![Event::ImpactStarted { at: *at, source: source.clone() }])
@@ -79,20 +84,27 @@ pub(super) fn decide(state: &State, command: &Command, ctx: Context<'_>) -> Deci
             Ok(facts.clone())
         }
         Command::ChooseMoment { target, at, loses } => {
-            if state.facts.promoted.is_some() {
-                return Err(Refusal::new(
-                    "The recovered database is already in service",
-                    "open another incident to recover it to another moment",
-                ));
-            }
             if at.is_some_and(|at| at > ctx.now.time) {
                 return Err(Refusal::new(format!("{target} is in the future"), "choose a moment that has passed"));
             }
-            Ok(vec![Event::MomentChosen { target: target.clone(), at: *at, loses: loses.clone() }])
+            let mut events = vec![Event::MomentChosen { target: target.clone(), at: *at, loses: loses.clone() }];
+            events.extend(impact_of(state, target));
+            events.extend(again(state, target, ctx));
+            Ok(events)
         }
-        Command::Waive { gate, reason } => {
+        Command::Waive { gate, reason, step } => {
             must_say(reason, "The reason")?;
-            Ok(vec![Event::GateWaived { gate: gate.clone(), reason: reason.clone() }])
+            // A key hit by accident is no reason; whoever reads this later must be able to follow it.
+            if reason.split_whitespace().count() < 2 {
+                return Err(Refusal::new(
+                    format!("{reason:?} is too short for a reason"),
+                    "say in a few words why it is safe to go on",
+                ));
+            }
+            if let Some(step) = step {
+                super::step::find(ctx, step)?;
+            }
+            Ok(vec![Event::GateWaived { gate: gate.clone(), reason: reason.clone(), step: step.clone() }])
         }
         Command::RestoreService { at, how } => {
             if state.restored.is_some() {
@@ -141,6 +153,29 @@ pub(super) fn decide(state: &State, command: &Command, ctx: Context<'_>) -> Deci
         }
         _ => Ok(vec![]),
     }
+}
+
+/// The impact began at the latest with the first damage: an alarm comes after it.
+fn impact_of(state: &State, target: &RecoveryTarget) -> Option<Event> {
+    let first = state.facts.candidates.iter().find(|c| c.target == *target)?;
+    let earlier = state.impact.as_ref().is_none_or(|i| first.at < i.at);
+    earlier
+        .then(|| Event::ImpactStarted { at: first.at, source: "commit time of the first suspect transaction".into() })
+}
+
+/// Steps whose work was done for another moment have to be done again.
+fn again(state: &State, target: &RecoveryTarget, ctx: Context<'_>) -> Vec<Event> {
+    if state.facts.shadow.as_ref().is_none_or(|s| s.target == *target) {
+        return Vec::new();
+    }
+    let worked = |s: &&Step| {
+        matches!(s.phase, Some(Phase::Recover | Phase::Verify | Phase::Promote))
+            && (matches!(state.step(&s.id).status, StepStatus::Done | StepStatus::Skipped)
+                || state.last_word_of(&s.id).is_some())
+    };
+    let reason = format!("another moment was chosen: {target}");
+    let reopen = |s: &Step| Event::StepReopened { step: s.id.clone(), reason: reason.clone() };
+    ctx.scenario.steps.iter().filter(worked).map(reopen).collect()
 }
 
 /// Events that only report the world and may be recorded outside a run.

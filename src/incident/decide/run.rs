@@ -5,7 +5,7 @@ use crate::model::event::Event;
 use crate::model::plan::Risk;
 
 use super::{Command, Context, Decision, Refusal, State, must_be_open, must_say, step};
-use crate::incident::{Run, RunRequest, RunStatus, StepStatus};
+use crate::incident::{Run, RunRequest, RunStatus, StepStatus, moment};
 
 pub(super) fn decide(state: &State, command: &Command, ctx: Context<'_>) -> Decision {
     match command {
@@ -144,6 +144,7 @@ fn one_at_a_time(state: &State) -> Result<(), Refusal> {
 
 /// The order that keeps data: a moment before a restore, a verified shadow and contained damage before a promotion.
 fn sequence_gates(state: &State, request: &RunRequest, _ctx: Context<'_>) -> Result<(), Refusal> {
+    let waived = |gate: &str| state.waived_for(gate, request.step.as_ref());
     match request.action.as_str() {
         "pitr restore" if request.args.iter().any(|a| a.contains("$TARGET") || a.is_empty()) => Err(Refusal::new(
             "No moment is chosen yet, so there is nothing to restore to",
@@ -156,7 +157,19 @@ fn sequence_gates(state: &State, request: &RunRequest, _ctx: Context<'_>) -> Res
             if state.facts.shadow.is_none() {
                 return Err(Refusal::new("There is no recovered instance to promote", "run the restore first"));
             }
-            if state.facts.contained.is_none() && !state.waived("containment") {
+            if state.facts.shadow_promoted && state.facts.going_back {
+                return Err(Refusal::new(
+                    "The recovered instance at hand is the one in service, and another moment was chosen since",
+                    "restore to that moment first; then promote what was recovered to it",
+                ));
+            }
+            if let Some(run) = state.promoting_run() {
+                return Err(Refusal::new(
+                    format!("The recovered instance was already promoted by run {}", run.id),
+                    "nothing is left to promote; if it is the wrong moment, choose another one (m) and restore again",
+                ));
+            }
+            if state.facts.contained.is_none() && !waived("containment") {
                 return Err(Refusal::gate(
                     "containment",
                     "Writes to the damaged database were not stopped: whatever is written now would be lost silently",
@@ -164,8 +177,16 @@ fn sequence_gates(state: &State, request: &RunRequest, _ctx: Context<'_>) -> Res
                 ));
             }
             match &state.facts.verified {
-                Some((true, _)) => Ok(()),
-                _ if state.waived("verification") => Ok(()),
+                _ if waived("verification") => Ok(()),
+                Some((true, _)) => match moment::damage_unseen(&state.facts) {
+                    None => Ok(()),
+                    Some(check) => Err(Refusal::gate(
+                        "verification",
+                        format!("Whether the damage is gone was not verified: {}", check.detail),
+                        "look at the damaged records in the recovered instance yourself, then waive the gate \
+                         \"verification\" with what you saw; or choose a moment from the list (m)",
+                    )),
+                },
                 Some((false, checks)) => {
                     let failed: Vec<_> = checks
                         .iter()
@@ -191,39 +212,15 @@ fn sequence_gates(state: &State, request: &RunRequest, _ctx: Context<'_>) -> Res
 
 /// `destroy` needs, in order: the preview, the expected identity, a verified backup, the typed name, a second person.
 fn destroy_gates(state: &State, request: &RunRequest, ctx: Context<'_>) -> Result<(), Refusal> {
-    let Some((seen, when)) = &state.facts.source else {
-        return Err(Refusal::gate(
-            "identity",
-            "The live identity of the target has not been seen",
-            "look at the target first (health or assess), or waive the gate \"identity\" with a reason",
-        ));
-    };
-    if when.elapsed(ctx.now) > ctx.policy.preview_max_age && !state.waived("identity") {
-        return Err(Refusal::gate(
-            "identity",
-            format!("The target's identity was last seen at {}", when.at.hms()),
-            "look at it again, or waive the gate \"identity\" with a reason",
-        ));
+    let waived = |gate: &str| state.waived_for(gate, request.step.as_ref());
+    let seen = state.facts.source.as_ref();
+    if !waived("identity") {
+        identity_gate(state, ctx)?;
     }
-    for (key, want) in &state.expect {
-        let got = match key.as_str() {
-            "system_identifier" => &seen.system_identifier,
-            "database" => &seen.database,
-            "host" => &seen.host,
-            _ => continue,
-        };
-        if got != want && !state.waived("identity") {
-            return Err(Refusal::gate(
-                "identity",
-                format!("The target's {key} is {got:?}, but {want:?} is expected"),
-                "check that this is the right server; the override is waiving the gate \"identity\" with a reason",
-            ));
-        }
-    }
-    let young = state.facts.backups.iter().any(|b| b.verified && b.when.elapsed(ctx.now) <= ctx.policy.backup_max_age);
+    let young = state.facts.backups.iter().any(|b| b.verified && b.age(ctx.now) <= ctx.policy.backup_max_age);
     // A recovery beside keeps the damaged cluster: the shadow that is promoted came out of a backup that was read whole.
     let restored_from_verified = request.action == "pitr promote" && state.facts.shadow.is_some();
-    if !young && !restored_from_verified && !state.waived("verified_backup") {
+    if !young && !restored_from_verified && !waived("verified_backup") {
         return Err(Refusal::gate(
             "verified_backup",
             format!(
@@ -233,11 +230,15 @@ fn destroy_gates(state: &State, request: &RunRequest, ctx: Context<'_>) -> Resul
             "take one, or waive the gate \"verified_backup\" with a reason",
         ));
     }
+    // A target that was never seen has the name people call it, or the one it is expected to have.
+    let database = seen.map(|(id, _)| &id.database).or_else(|| state.expect.get("database"));
     match &request.confirmed {
-        Some(name) if *name == seen.database || Some(name) == state.target.as_ref() => {}
+        Some(name) if Some(name) == database || Some(name) == state.target.as_ref() => {}
+        // Nobody knows its name: the scenario's stands for it.
+        Some(name) if database.is_none() && state.target.is_none() && *name == state.scenario => {}
         Some(name) => {
             return Err(Refusal::new(
-                format!("{name:?} was typed, the target is {:?}", seen.database),
+                format!("{name:?} was typed, the target is {:?}", database.or(state.target.as_ref()).map_or("", |n| n)),
                 "type the target's name exactly",
             ));
         }
@@ -250,7 +251,7 @@ fn destroy_gates(state: &State, request: &RunRequest, ctx: Context<'_>) -> Resul
     }
     if ctx.policy.second_person
         && !state.approvals.iter().any(|(shown, by, _)| *shown == request.shown && by == ctx.actor)
-        && !state.waived("second_person")
+        && !waived("second_person")
     {
         return Err(Refusal::gate(
             "second_person",
@@ -261,15 +262,53 @@ fn destroy_gates(state: &State, request: &RunRequest, ctx: Context<'_>) -> Resul
     Ok(())
 }
 
+/// The target was seen live, lately, and is the one that is expected.
+fn identity_gate(state: &State, ctx: Context<'_>) -> Result<(), Refusal> {
+    let Some((seen, when)) = &state.facts.source else {
+        return Err(Refusal::gate(
+            "identity",
+            "The live identity of the target has not been seen",
+            "look at the target first (health or assess), or waive the gate \"identity\" with a reason",
+        ));
+    };
+    if when.elapsed(ctx.now) > ctx.policy.preview_max_age {
+        return Err(Refusal::gate(
+            "identity",
+            format!("The target's identity was last seen at {}", when.at.hms()),
+            "look at it again, or waive the gate \"identity\" with a reason",
+        ));
+    }
+    for (key, want) in &state.expect {
+        let got = match key.as_str() {
+            "system_identifier" => &seen.system_identifier,
+            "database" => &seen.database,
+            // What was promoted may answer elsewhere; who it is stays the same.
+            "host" if state.facts.promoted.is_none() => &seen.host,
+            _ => continue,
+        };
+        if got != want {
+            return Err(Refusal::gate(
+                "identity",
+                format!("The target's {key} is {got:?}, but {want:?} is expected"),
+                "check that this is the right server; the override is waiving the gate \"identity\" with a reason",
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Service is back when what is in service was verified and health was seen good after it went into service.
 fn service_is_back(state: &State, facts: &[Event]) -> bool {
-    let promoted = state.facts.promoted.is_some() || facts.iter().any(|f| matches!(f, Event::Promoted { .. }));
+    // What is in service is on its way out when another moment was chosen since.
+    let stays = state.facts.promoted.is_some() && state.facts.shadow_promoted && !state.facts.going_back;
+    let promoted = stays || facts.iter().any(|f| matches!(f, Event::Promoted { .. }));
     let put_right = facts.iter().rev().find_map(|f| match f {
         Event::ServiceVerified { passed, .. } => Some(*passed),
         _ => None,
     });
     let put_right = put_right.unwrap_or(state.facts.in_service);
-    let verified = put_right || matches!(state.facts.verified, Some((true, _)));
+    let whole = moment::damage_unseen(&state.facts).is_none();
+    let verified = put_right || (whole && matches!(state.facts.verified, Some((true, _))));
     let healthy = facts.iter().rev().find_map(|f| match f {
         Event::HealthSeen { healthy, .. } => Some(*healthy),
         _ => None,

@@ -4,7 +4,7 @@ use crate::model::event::Event;
 use crate::model::{Phase, Step, StepId};
 
 use super::{Command, Context, Decision, Refusal, State, must_be_open, must_say};
-use crate::incident::{Run, RunStatus, StepStatus};
+use crate::incident::{Run, StepStatus};
 
 pub(super) fn decide(state: &State, command: &Command, ctx: Context<'_>) -> Decision {
     must_be_open(state)?;
@@ -33,10 +33,16 @@ pub(super) fn decide(state: &State, command: &Command, ctx: Context<'_>) -> Deci
             }
             // Looking is done when one has looked: bad health *is* the finding. Changing, verifying and closing must succeed.
             let looking = |r: &Run| !r.is_mutating() && !matches!(found.phase, Some(Phase::Verify | Phase::Close));
-            if let Some(run) = state.last_run_of(step)
+            // A promotion that only waited in vain for good health has done its work once health was seen.
+            let well_since = |r: &Run| {
+                r.action == "pitr promote"
+                    && state.facts.shadow_promoted
+                    && matches!((&state.facts.health, &r.ended), (Some((true, _, seen)), Some(ended)) if seen.at > ended.at)
+            };
+            if let Some(run) = state.last_word_of(step)
                 && !run.succeeded()
-                && run.status != RunStatus::Withdrawn
                 && !looking(run)
+                && !well_since(run)
             {
                 return Err(Refusal::new(
                     format!("The last run of \"{}\" did not succeed: {}", found.title, run.summary),

@@ -170,15 +170,19 @@ fn content(app: &App, ask: &Ask, columns: usize) -> (&'static str, Role, Vec<Vec
             say(
                 &mut lines,
                 Role::Warning,
-                "A gate that is waived no longer protects this incident. Who did it and why is recorded.",
+                "The gate no longer protects what this step runs, until something of it has succeeded. Who did it and why is recorded.",
             );
             ("waive a safety gate", Role::Danger, lines)
         }
-        Ask::Choose { target, at, loses, what } => {
+        Ask::Choose { target, at, loses, what, warning } => {
             let when = at.map(|t| format!(" ({} UTC)", t.date_hms())).unwrap_or_default();
             say(&mut lines, Role::Text, &format!("Restore to just before {target}{when}"));
             say(&mut lines, Role::Muted, what);
             lines.push(vec![]);
+            if let Some(warning) = warning {
+                say(&mut lines, Role::Danger, &format!("{}.", warning.trim_end_matches('.')));
+                lines.push(vec![]);
+            }
             let loss = loses.as_ref().map_or("not known".to_string(), words::loss);
             lines.push(vec![p(Role::Muted, "loses   "), p(Role::Warning, loss)]);
             say(

@@ -17,7 +17,7 @@ use crate::app::data::Incident;
 use crate::app::next::looked;
 use crate::app::{App, Hit, IncidentUi, Pane, Shown, words};
 use crate::incident::forecast::{pace, step_estimate};
-use crate::incident::{RunStatus, StepStatus};
+use crate::incident::{RunStatus, StepStatus, moment};
 use crate::model::event::Verdict;
 use crate::model::format_clock;
 use crate::model::plan::Step;
@@ -250,15 +250,24 @@ fn facts(canvas: &mut Canvas<'_>, area: Rect, app: &App, data: &Incident) {
         }
     }
     if let Some((target, at, _)) = &f.chosen {
+        let keeps = !moment::kept(f, target, *at).is_empty();
         let at = at.map_or_else(|| target.to_string(), |t| t.hms());
-        fact("moment", Role::Text, format!("before {at}"));
+        match keeps {
+            true => fact("moment", Role::Danger, format!("before {at}: KEEPS DAMAGE")),
+            false => fact("moment", Role::Text, format!("before {at}")),
+        }
     } else if !f.candidates.is_empty() {
         fact("moments", Role::Warning, format!("{} found, none chosen", f.candidates.len()));
     }
     if let Some((passed, checks)) = &f.verified {
-        let failed = checks.iter().filter(|c| c.verdict == Verdict::Failed).count();
+        let count = |v: Verdict| checks.iter().filter(|c| c.verdict == v).count();
+        let (failed, good, all) = (count(Verdict::Failed), count(Verdict::Passed), checks.len());
         match passed {
-            true => fact("verified", Role::Good, format!("{} {}", g.done, words::plural(checks.len() as u64, "check"))),
+            true if moment::damage_unseen(f).is_some() => {
+                fact("verified", Role::Warning, format!("{good} of {all}, damage not looked for"));
+            }
+            true if good < all => fact("verified", Role::Good, format!("{} {good} of {all} checks", g.done)),
+            true => fact("verified", Role::Good, format!("{} {}", g.done, words::plural(all as u64, "check"))),
             false => fact("verified", Role::Danger, format!("{} {failed} of {} failed", g.failed, checks.len())),
         }
     }
@@ -272,6 +281,10 @@ fn facts(canvas: &mut Canvas<'_>, area: Rect, app: &App, data: &Incident) {
     }
     if let Some((done, ..)) = f.contained.as_ref().filter(|_| f.promoted.is_none()) {
         fact("writes", Role::Good, format!("{} off ({})", g.done, words::plural(done.len() as u64, "measure")));
+    }
+    let waived: Vec<&str> = data.state.live_waivers().map(|w| w.gate.as_str()).collect();
+    if !waived.is_empty() {
+        fact("waived", Role::Warning, waived.join(", "));
     }
     if let Some((_, rows)) = &f.damage {
         let n: u64 = rows.values().sum();

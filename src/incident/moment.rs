@@ -1,0 +1,72 @@
+//! What a moment means beside the damage on record: whether restoring to it keeps transactions that are suspected.
+
+use crate::model::Time;
+use crate::model::event::{Check, Verdict};
+use crate::model::target::{Candidate, RecoveryTarget};
+
+use super::state::Facts;
+
+/// Name of the check that says whether suspect transactions were replayed.
+pub const DAMAGE_GONE: &str = "damage gone";
+
+/// Whether a recovery to `target` replays the first transaction of a suspect act; `at` is the target's time, if known.
+/// `None` when it cannot be told from what is on record.
+pub fn keeps(c: &Candidate, target: &RecoveryTarget, at: Option<Time>) -> Option<bool> {
+    if c.target == *target {
+        return Some(false);
+    }
+    match target {
+        RecoveryTarget::Latest => Some(true),
+        RecoveryTarget::Xid(x) if c.xid.as_ref() == Some(x) => Some(false),
+        RecoveryTarget::Lsn(l) => {
+            let (there, stop) = (c.lsn.as_deref().and_then(position)?, position(l)?);
+            Some(there < stop)
+        }
+        RecoveryTarget::Time(t) => Some(c.at < *t),
+        RecoveryTarget::Xid(_) | RecoveryTarget::Name(_) => at.map(|t| c.at < t),
+    }
+}
+
+/// The suspect acts on record, best first, that a recovery to this moment would bring back, whole or in part.
+pub fn kept<'a>(facts: &'a Facts, target: &RecoveryTarget, at: Option<Time>) -> Vec<&'a Candidate> {
+    facts.candidates.iter().filter(|c| keeps(c, target, at) == Some(true)).collect()
+}
+
+/// What a person must know before a moment is taken, one sentence; none when it lies before all damage on record.
+pub fn warning(facts: &Facts, target: &RecoveryTarget, at: Option<Time>) -> Option<String> {
+    let kept = kept(facts, target, at);
+    if let Some(first) = kept.first() {
+        let more = match kept.len() {
+            1 => String::new(),
+            n => format!(" and {} more on record", n - 1),
+        };
+        return Some(format!(
+            "KEEPS DAMAGE: it lies after {} at {} UTC{more} ({}). To be rid of it choose a moment not later than {}",
+            first.target,
+            first.at.hms(),
+            first.what,
+            kept.iter().map(|c| c.at).min().unwrap_or(first.at).hms(),
+        ));
+    }
+    let unknown = facts.candidates.iter().any(|c| keeps(c, target, at).is_none());
+    unknown.then(|| {
+        "Whether it lies before or after the damage on record is not known: the verification will tell".to_string()
+    })
+}
+
+/// The check that keeps a verification without a failure from being whole: whether the damage is gone could not be seen.
+/// Where all that is archived was wanted and nothing is suspected, there is no damage to look for.
+pub fn damage_unseen(facts: &Facts) -> Option<&Check> {
+    let (_, checks) = facts.verified.as_ref()?;
+    let everything = facts.shadow.as_ref().is_some_and(|s| s.target == RecoveryTarget::Latest);
+    if everything && facts.candidates.is_empty() {
+        return None;
+    }
+    checks.iter().find(|c| c.name == DAMAGE_GONE && c.verdict == Verdict::NotAvailable)
+}
+
+/// `0/5A2F118` as a number.
+fn position(lsn: &str) -> Option<u64> {
+    let (high, low) = lsn.split_once('/')?;
+    Some((u64::from_str_radix(high, 16).ok()? << 32) | u64::from_str_radix(low, 16).ok()?)
+}
