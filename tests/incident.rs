@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use breakglass::incident::forecast::{Course, restoring_steps, step_estimate};
 use breakglass::incident::{
-    Command, Context, Now, Policy, Refusal, RunRequest, RunStatus, State, StepStatus, StepTimes, decide, forecast, moment,
+    Command, Context, Now, Policy, Refusal, RunRequest, RunStatus, State, StepStatus, StepTimes, decide, forecast,
+    moment,
 };
 use breakglass::model::event::{Check, Event, Kind, Outcome, OutputSeal, Verdict};
 use breakglass::model::plan::{Item, Phase, Risk, Scenario, Step};
@@ -329,7 +330,9 @@ fn waiving_needs_a_reason_and_opens_the_gate() {
     d.run("s2", "pitr restore", Risk::Change, Outcome::Succeeded, vec![shadow(), contained(), seen("shop")]);
     let c = d.request("s3", "pitr promote", Risk::Destroy, Some("shop"));
     assert_eq!(d.refused(c.clone()).gate, Some("verification"));
-    assert!(d.refused(Command::Waive { gate: "verification".into(), reason: " ".into(), step: None }).why.contains("empty"));
+    assert!(
+        d.refused(Command::Waive { gate: "verification".into(), reason: " ".into(), step: None }).why.contains("empty")
+    );
     d.ok(Command::Waive {
         gate: "verification".into(),
         reason: "amcheck is not installed; rows were compared by hand".into(),

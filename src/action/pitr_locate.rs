@@ -222,16 +222,13 @@ pub fn remembered(ctx: &Ctx, target: &RecoveryTarget) -> Option<Vec<u32>> {
     list.into_iter().find(|(t, _)| t == target).map(|(_, xids)| xids)
 }
 
-/// The transactions of all acts found last, best first: what must not be in a recovery to a moment of a person's own.
-pub fn all_remembered(ctx: &Ctx) -> Vec<u32> {
+/// The transactions of the first suspect act found last: what must not be in a recovery to a moment of a person's own either.
+pub fn first_remembered(ctx: &Ctx) -> Vec<u32> {
     let read = || {
         let text = std::fs::read_to_string(ctx.incident_dir.as_ref()?.join(MOMENTS)).ok()?;
         serde_json::from_str::<Vec<(RecoveryTarget, Vec<u32>)>>(&text).ok()
     };
-    let mut all: Vec<u32> = read().unwrap_or_default().into_iter().flat_map(|(_, xids)| xids).collect();
-    let mut seen = std::collections::BTreeSet::new();
-    all.retain(|x| seen.insert(*x));
-    all
+    read().and_then(|list| list.into_iter().next()).map(|(_, xids)| xids).unwrap_or_default()
 }
 
 fn report(ctx: &Ctx, found: &Found) -> Done {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args as _, Command, ValueEnum};
 use futures::future::BoxFuture;
 
-use super::pitr_locate::{Search, all_remembered, remembered, search};
+use super::pitr_locate::{Search, first_remembered, remembered, search};
 use super::target::{
     Follow, blocking, database_name, instances_dir, now, parse_args, scratch, seen, server_user, superuser, unlock,
 };
@@ -320,8 +320,8 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
         suspects.push(c.xid);
     }
     if suspects.is_empty() {
-        // A moment of a person's own: everything that is suspected has to be gone from it.
-        suspects = all_remembered(ctx);
+        // A moment of a person's own: what is suspected first has to be gone from it.
+        suspects = first_remembered(ctx);
     }
     if let Some(warning) = keeps(ctx, &to, &way) {
         ctx.out.line(&warning);

@@ -32,23 +32,28 @@ pub fn kept<'a>(facts: &'a Facts, target: &RecoveryTarget, at: Option<Time>) -> 
     facts.candidates.iter().filter(|c| keeps(c, target, at) == Some(true)).collect()
 }
 
+/// Whether the first suspect of all would be brought back.
+pub fn keeps_damage(facts: &Facts, target: &RecoveryTarget, at: Option<Time>) -> bool {
+    facts.candidates.first().is_some_and(|c| keeps(c, target, at) == Some(true))
+}
+
 /// What a person must know before a moment is taken, one sentence; none when it lies before all damage on record.
 pub fn warning(facts: &Facts, target: &RecoveryTarget, at: Option<Time>) -> Option<String> {
     let kept = kept(facts, target, at);
-    if let Some(first) = kept.first() {
-        let more = match kept.len() {
-            1 => String::new(),
-            n => format!(" and {} more on record", n - 1),
-        };
+    if let Some(first) = facts.candidates.first().filter(|_| keeps_damage(facts, target, at)) {
         return Some(format!(
-            "KEEPS DAMAGE: it lies after {} at {} UTC{more} ({}). To be rid of it choose a moment not later than {}",
+            "KEEPS DAMAGE: it lies after {}, {} UTC ({}). To be rid of it choose a moment not later than {}",
             first.target,
             first.at.hms(),
             first.what,
-            kept.iter().map(|c| c.at).min().unwrap_or(first.at).hms(),
+            first.at.hms(),
         ));
     }
-    let unknown = facts.candidates.iter().any(|c| keeps(c, target, at).is_none());
+    if let Some(lesser) = kept.first() {
+        let (target, at) = (&lesser.target, lesser.at.hms());
+        return Some(format!("Keeps a lesser suspect, {target}, {at} UTC ({}): see that it is no damage", lesser.what));
+    }
+    let unknown = facts.candidates.first().is_some_and(|c| keeps(c, target, at).is_none());
     unknown.then(|| {
         "Whether it lies before or after the damage on record is not known: the verification will tell".to_string()
     })

@@ -399,9 +399,7 @@ impl State {
     pub fn live_waivers(&self) -> impl Iterator<Item = &Waiver> {
         self.waivers.iter().filter(|w| {
             w.step.is_none()
-                || !self.runs.values().any(|r| {
-                    r.id.0 > w.seq.0 && r.step == w.step && r.is_mutating() && r.succeeded()
-                })
+                || !self.runs.values().any(|r| r.id.0 > w.seq.0 && r.step == w.step && r.is_mutating() && r.succeeded())
         })
     }
     /// Whether a gate is waived for anything now.

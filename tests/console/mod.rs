@@ -11,7 +11,7 @@ use breakglass::app::next::obvious;
 use breakglass::app::update::update;
 use breakglass::app::{App, Effect, Msg, Pane, Preview, Screen, Tone};
 use breakglass::incident::Command;
-use breakglass::model::event::{Event, Kind, Outcome};
+use breakglass::model::event::{Event, Kind, Outcome, Verdict};
 use breakglass::model::plan::Risk;
 use breakglass::model::{CleanText, StepId, Time};
 use std::time::Duration;
@@ -210,6 +210,79 @@ fn a_target_without_a_moment_leads_to_the_moments() {
     assert_eq!(target, &candidates()[0].target);
     assert_eq!(loses.as_ref().unwrap().transactions, Some(4120));
     assert_eq!(app.screen(), Screen::Incident);
+}
+
+#[test]
+fn a_typed_moment_behind_the_damage_says_that_it_keeps_it() {
+    let asked = |typed: &str| {
+        let mut app = with_incident(SIZE, 343, recovering_data(Kind::Real));
+        press(&mut app, &format!("m down down down enter \"{typed}\" enter"));
+        let Some(Ask::Choose { warning, .. }) = app.dialogs.last().map(|d| d.ask.clone()) else { panic!("{typed}") };
+        (warning.unwrap_or_default(), text(&render(&mut app)))
+    };
+    let (warning, shown) = asked("2026-11-20T14:01:40Z");
+    assert!(warning.contains("KEEPS DAMAGE") && warning.contains("14:01:07"), "{warning}");
+    assert!(shown.contains("KEEPS DAMAGE"), "{shown}");
+    let (warning, _) = asked("2026-11-20T14:01:00Z");
+    assert!(warning.contains("lesser suspect") && !warning.contains("KEEPS"), "{warning}");
+    assert_eq!(asked("2026-11-20T13:40:00Z").0, "");
+}
+
+#[test]
+fn a_wrong_moment_in_service_can_be_chosen_again() {
+    let mut data = at_promotion().incident.unwrap().data;
+    let seen = data.state.facts.source.clone().unwrap();
+    data.state.facts.promoted = Some((seen.0, "/var/tmp/kept".into(), seen.1));
+    data.state.facts.shadow_promoted = true;
+    let mut app = with_incident(SIZE, 383, data);
+    press(&mut app, "m");
+    assert_eq!(app.screen(), Screen::Moment);
+    press(&mut app, "enter");
+    let Some(Ask::Choose { warning, .. }) = app.dialogs.last().map(|d| d.ask.clone()) else { panic!() };
+    assert!(warning.is_some_and(|w| w.contains("is in service")));
+}
+
+#[test]
+fn a_waived_gate_stands_among_what_is_known_and_a_slip_of_the_finger_waives_nothing() {
+    let mut data = at_promotion().incident.unwrap().data;
+    data.state.facts.verified = None;
+    let mut app = with_incident((120, 40), 383, data.clone());
+    press(&mut app, "r");
+    assert_eq!(press(&mut app, "\"ry\" enter"), vec![]);
+    assert!(app.dialogs.last().and_then(|d| d.problem.clone()).is_some_and(|p| p.contains("too short")));
+    data.state.waivers.push(breakglass::incident::state::Waiver {
+        seq: data.state.seq,
+        gate: "verification".into(),
+        reason: "compared by hand".into(),
+        step: None,
+        when: data.state.opened.clone(),
+    });
+    let shown = text(&render(&mut with_incident((120, 40), 383, data)));
+    let line = shown.lines().find(|l| l.contains("waived")).unwrap_or_default();
+    assert!(line.contains("verification"), "{shown}");
+}
+
+#[test]
+fn what_was_not_available_is_not_counted_as_passed() {
+    let mut data = at_promotion().incident.unwrap().data;
+    let mut shown = |gone: Verdict| {
+        let checks = vec![check("rows", Verdict::Passed), check("damage gone", gone)];
+        data.state.facts.verified = Some((true, checks));
+        text(&render(&mut with_incident((120, 40), 383, data.clone())))
+    };
+    let not_seen = shown(Verdict::NotAvailable);
+    assert!(not_seen.contains("1 of 2, damage not looked for"), "{not_seen}");
+    let all = shown(Verdict::Passed);
+    assert!(all.contains("2 checks") && !all.contains("1 of 2"), "{all}");
+}
+
+#[test]
+fn writes_are_not_called_off_once_the_recovered_database_takes_them() {
+    let mut data = at_promotion().incident.unwrap().data;
+    assert!(text(&render(&mut with_incident((120, 40), 383, data.clone()))).contains("writes "));
+    let seen = data.state.facts.source.clone().unwrap();
+    data.state.facts.promoted = Some((seen.0, "/var/tmp/kept".into(), seen.1));
+    assert!(!text(&render(&mut with_incident((120, 40), 383, data))).contains("writes "));
 }
 
 #[test]

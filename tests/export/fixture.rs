@@ -414,7 +414,13 @@ pub fn drill() -> Pen {
         ben,
         ("breakglass backup create --physical", Risk::Change),
         0,
-        vec![Event::BackupTaken { id: "20261120T1412Z-base".into(), bytes: 58_400_000, timeline: 2, verified: true, taken_at: None }],
+        vec![Event::BackupTaken {
+            id: "20261120T1412Z-base".into(),
+            bytes: 58_400_000,
+            timeline: 2,
+            verified: true,
+            taken_at: None,
+        }],
     );
     p.done(702, ben, 9);
     p.start(702, amy, 10);

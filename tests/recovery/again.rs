@@ -98,7 +98,8 @@ fn a_wrong_moment_in_service_is_seen_and_replaced_by_an_earlier_one() {
     std::fs::create_dir(&folder).unwrap();
     let target = RecoveryTarget::Xid(first.clone());
     let xids: Vec<u32> = [&first, &second].iter().map(|x| x.parse().unwrap()).collect();
-    std::fs::write(folder.join("moments.json"), serde_json::to_string(&vec![(target.clone(), &xids)]).unwrap()).unwrap();
+    std::fs::write(folder.join("moments.json"), serde_json::to_string(&vec![(target.clone(), &xids)]).unwrap())
+        .unwrap();
     let mut settings = Settings {
         database: Some(Connection {
             host: db.host().into(),

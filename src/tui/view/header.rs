@@ -275,7 +275,7 @@ pub fn step_state(canvas: &Canvas<'_>, data: &Incident, id: &StepId) -> (&'stati
     let g = canvas.glyphs();
     let state = &data.state;
     let step = state.step(id);
-    if let Some(run) = state.last_run_of(id).filter(|_| matches!(step.status, StepStatus::Active | StepStatus::Open)) {
+    if let Some(run) = state.last_word_of(id).filter(|_| matches!(step.status, StepStatus::Active | StepStatus::Open)) {
         use crate::model::event::Outcome;
         match run.status {
             RunStatus::Requested => return (g.active, "starting", Role::Info),

@@ -199,7 +199,7 @@ fn time_of(app: &App, data: Option<&Incident>, step: &Step) -> Vec<Piece> {
     };
     let planned = step_estimate(step, &data.times, pace(&data.state, &data.scenario));
     let s = data.state.step(&step.id);
-    let run = data.state.last_run_of(&step.id);
+    let run = data.state.last_word_of(&step.id);
     match s.status {
         StepStatus::Skipped => vec![p(Role::Muted, "skipped")],
         StepStatus::Done => s.took().map(|t| vec![p(Role::Muted, clock(t))]).unwrap_or_default(),
@@ -250,7 +250,7 @@ fn facts(canvas: &mut Canvas<'_>, area: Rect, app: &App, data: &Incident) {
         }
     }
     if let Some((target, at, _)) = &f.chosen {
-        let keeps = !moment::kept(f, target, *at).is_empty();
+        let keeps = moment::keeps_damage(f, target, *at);
         let at = at.map_or_else(|| target.to_string(), |t| t.hms());
         match keeps {
             true => fact("moment", Role::Danger, format!("before {at}: KEEPS DAMAGE")),
