@@ -18,10 +18,10 @@ pub fn keeps(c: &Candidate, target: &RecoveryTarget, at: Option<Time>) -> Option
     match target {
         RecoveryTarget::Latest => Some(true),
         RecoveryTarget::Xid(x) if c.xid.as_ref() == Some(x) => Some(false),
-        RecoveryTarget::Lsn(l) => {
-            let (there, stop) = (c.lsn.as_deref().and_then(position)?, position(l)?);
-            Some(there < stop)
-        }
+        RecoveryTarget::Lsn(l) => match (c.lsn.as_deref().and_then(position), position(l)) {
+            (Some(there), Some(stop)) => Some(there < stop),
+            _ => at.map(|t| c.at < t),
+        },
         RecoveryTarget::Time(t) => Some(c.at < *t),
         RecoveryTarget::Xid(_) | RecoveryTarget::Name(_) => at.map(|t| c.at < t),
     }
