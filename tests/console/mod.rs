@@ -279,10 +279,10 @@ fn what_was_not_available_is_not_counted_as_passed() {
 #[test]
 fn writes_are_not_called_off_once_the_recovered_database_takes_them() {
     let mut data = at_promotion().incident.unwrap().data;
-    assert!(text(&render(&mut with_incident((120, 40), 383, data.clone()))).contains("writes "));
+    assert!(text(&render(&mut with_incident((120, 40), 383, data.clone()))).contains("writes   "));
     let seen = data.state.facts.source.clone().unwrap();
     data.state.facts.promoted = Some((seen.0, "/var/tmp/kept".into(), seen.1));
-    assert!(!text(&render(&mut with_incident((120, 40), 383, data))).contains("writes "));
+    assert!(!text(&render(&mut with_incident((120, 40), 383, data))).contains("writes   "));
 }
 
 #[test]
