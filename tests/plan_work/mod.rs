@@ -319,3 +319,22 @@ fn a_plan_that_changes_is_offered_and_what_was_done_stays_done() {
     assert!(events.iter().any(|e| matches!(e, Event::PlanOffered { .. })));
     assert!(events.iter().any(|e| matches!(e, Event::PlanAdopted { .. })));
 }
+
+#[test]
+fn tricks_in_a_plan_do_nothing_to_the_terminal() {
+    let desk = Desk::new();
+    let hostile = "# P\u{202e}lan\n\n## Scenario 1: Lost \u{1b}[2J\u{1b}]0;owned\u{7}index\n\n1. Look\u{202e}\u{2066} at \u{1b}[31mit\u{9b}5n\n\n   ```bash\n   echo \u{202e}fr- mr\u{202c} \u{1b}[1A\n   ```\n2. Tell\n\n## Contacts\n\n| Role | Phone |\n|---|---|\n| Amy\u{1b}[5m | +1\u{202e}555 |\n";
+    let path = desk.file("hostile.md", hostile).display().to_string();
+    let pty = desk.console(SIZE, &["open", &path]);
+    pty.wait_text("index");
+    declare(&pty);
+    pty.keys("enter");
+    pty.wait_text("Look");
+    pty.keys("c");
+    pty.wait_text("BESIDE THE STEPS");
+    let bytes = pty.bytes();
+    let text = String::from_utf8_lossy(&bytes);
+    for trick in ["\u{202e}", "\u{2066}", "\u{9b}", "\u{1b}]0;owned", "\u{1b}[5m", "\u{1b}[1A"] {
+        assert!(!text.contains(trick), "{trick:?} reached the terminal");
+    }
+}
