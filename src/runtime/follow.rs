@@ -16,9 +16,10 @@ const PIECE: u64 = 512 * 1024;
 /// Further behind than this, older output is passed over.
 const BEHIND: u64 = Ring::MAX_BYTES as u64;
 
-/// A run as seen through its files.
+/// Reads a run's files, a piece at a time. It keeps no lines: who shows them takes them in under a lock of its own, which is
+/// then never held while output is read and cleaned.
 #[derive(Debug)]
-pub struct Follower {
+pub struct Reader {
     log: PathBuf,
     progress: PathBuf,
     file: Option<File>,
@@ -26,13 +27,23 @@ pub struct Follower {
     maker: LineMaker,
     skip_to_newline: bool,
     stamp: Option<(SystemTime, u64)>,
-    ring: Ring,
     status: RunStatusFile,
     passed: u64,
 }
 
-impl Follower {
-    /// Follows the run in this folder. Nothing is read yet, and the files need not exist.
+/// What one look found.
+#[derive(Debug, Default)]
+pub struct News {
+    /// New lines, oldest first.
+    pub lines: Vec<CleanText>,
+    /// Progress and counters, when they changed.
+    pub status: Option<RunStatusFile>,
+    /// Whether there may be more at once.
+    pub more: bool,
+}
+
+impl Reader {
+    /// Reads the run in this folder. Nothing is read yet, and the files need not exist.
     pub fn new(run_dir: &Path) -> Self {
         Self {
             log: run_dir.join(OUTPUT_FILE),
@@ -43,44 +54,27 @@ impl Follower {
             maker: LineMaker::new(Redactor::default()),
             skip_to_newline: false,
             stamp: None,
-            ring: Ring::default(),
             status: RunStatusFile::default(),
             passed: 0,
         }
     }
 
-    /// The last lines.
-    pub fn ring(&self) -> &Ring {
-        &self.ring
-    }
-    /// Progress and counters; of a log that is full also its current end.
-    pub fn status(&self) -> &RunStatusFile {
-        &self.status
-    }
-    /// Bytes of output that were passed over.
-    pub fn passed_bytes(&self) -> u64 {
-        self.passed
-    }
-
-    /// Reads what is new, at most half a megabyte. Returns whether anything was; call again at once while it is true.
+    /// Reads what is new, at most half a megabyte.
     ///
     /// # Errors
     /// State when the log exists and cannot be read.
-    pub fn poll(&mut self) -> Result<bool> {
-        let status = self.poll_status();
-        Ok(self.poll_log().state(|| format!("cannot read {:?}", self.log))? || status)
+    pub fn poll(&mut self) -> Result<News> {
+        let mut news = News::default();
+        let status = self.poll_status(&mut news.lines);
+        if status {
+            news.status = Some(self.status.clone());
+        }
+        let log = self.poll_log(&mut news.lines).state(|| format!("cannot read {:?}", self.log))?;
+        news.more = log || status;
+        Ok(news)
     }
 
-    /// Reads to the present end.
-    ///
-    /// # Errors
-    /// As [`Follower::poll`].
-    pub fn catch_up(&mut self) -> Result<()> {
-        while self.poll()? {}
-        Ok(())
-    }
-
-    fn poll_status(&mut self) -> bool {
+    fn poll_status(&mut self, lines: &mut Vec<CleanText>) -> bool {
         let Ok(meta) = std::fs::metadata(&self.progress) else { return false };
         let stamp = (meta.modified().unwrap_or(SystemTime::UNIX_EPOCH), std::os::unix::fs::MetadataExt::ino(&meta));
         if self.stamp == Some(stamp) {
@@ -90,7 +84,7 @@ impl Follower {
         let read = std::fs::read(&self.progress).ok().and_then(|b| serde_json::from_slice::<RunStatusFile>(&b).ok());
         match read {
             Some(status) if status != self.status => {
-                self.show_tail(&status);
+                self.show_tail(&status, lines);
                 self.status = status;
                 true
             }
@@ -99,7 +93,7 @@ impl Follower {
     }
 
     /// The log is full: what still comes is shown from the samples in progress.json, with the gaps counted.
-    fn show_tail(&mut self, new: &RunStatusFile) {
+    fn show_tail(&self, new: &RunStatusFile, lines: &mut Vec<CleanText>) {
         let fresh = new.dropped_lines.saturating_sub(self.status.dropped_lines);
         let shown = usize::try_from(fresh).unwrap_or(usize::MAX).min(new.tail.len());
         if shown == 0 {
@@ -107,14 +101,12 @@ impl Follower {
         }
         let gap = fresh - shown as u64;
         if gap > 0 {
-            self.ring.push(CleanText::from(format!("[{gap} lines left out: output.log is full]")));
+            lines.push(CleanText::from(format!("[{gap} lines left out: output.log is full]")));
         }
-        for line in &new.tail[new.tail.len() - shown..] {
-            self.ring.push(line.clone());
-        }
+        lines.extend_from_slice(&new.tail[new.tail.len() - shown..]);
     }
 
-    fn poll_log(&mut self) -> std::io::Result<bool> {
+    fn poll_log(&mut self, lines: &mut Vec<CleanText>) -> std::io::Result<bool> {
         if self.file.is_none() {
             match File::open(&self.log) {
                 Ok(f) => self.file = Some(f),
@@ -148,8 +140,72 @@ impl Follower {
                 None => fresh = &[],
             }
         }
-        let ring = &mut self.ring;
-        self.maker.feed(fresh, |line| ring.push(line));
+        self.maker.feed(fresh, |line| lines.push(line));
         Ok(!bytes.is_empty())
+    }
+}
+
+/// A run as seen through its files, with its last lines.
+#[derive(Debug)]
+pub struct Follower {
+    reader: Reader,
+    seen: Seen,
+}
+
+/// What is shown of a run: its last lines and its progress.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// The last lines.
+    pub ring: Ring,
+    /// Progress and counters; of a log that is full also its current end.
+    pub status: RunStatusFile,
+}
+
+impl Seen {
+    /// Takes in what one look found. Returns whether to look again at once.
+    pub fn take(&mut self, news: News) -> bool {
+        for line in news.lines {
+            self.ring.push(line);
+        }
+        if let Some(status) = news.status {
+            self.status = status;
+        }
+        news.more
+    }
+}
+
+impl Follower {
+    /// Follows the run in this folder. Nothing is read yet, and the files need not exist.
+    pub fn new(run_dir: &Path) -> Self {
+        Self { reader: Reader::new(run_dir), seen: Seen::default() }
+    }
+    /// The last lines.
+    pub fn ring(&self) -> &Ring {
+        &self.seen.ring
+    }
+    /// Progress and counters; of a log that is full also its current end.
+    pub fn status(&self) -> &RunStatusFile {
+        &self.seen.status
+    }
+    /// Bytes of output that were passed over.
+    pub fn passed_bytes(&self) -> u64 {
+        self.reader.passed
+    }
+
+    /// Reads what is new, at most half a megabyte. Returns whether anything was; call again at once while it is true.
+    ///
+    /// # Errors
+    /// State when the log exists and cannot be read.
+    pub fn poll(&mut self) -> Result<bool> {
+        Ok(self.seen.take(self.reader.poll()?))
+    }
+
+    /// Reads to the present end.
+    ///
+    /// # Errors
+    /// As [`Follower::poll`].
+    pub fn catch_up(&mut self) -> Result<()> {
+        while self.poll()? {}
+        Ok(())
     }
 }
