@@ -200,5 +200,10 @@ fn the_obvious_next_thing_leads_through_the_whole_drill() {
     second.keys("q");
     second.wait_sane();
     second.wait_text("is closed.");
+    // The whole path, the verdict, and nothing left of the sandbox, although another console made it.
+    second.wait_text("PASSED");
+    assert!(second.screen().replace('\n', "").contains(exports.to_str().unwrap()), "{}", second.screen());
     assert_eq!(second.wait_exit().code(), Some(0));
+    let scratch = incident(home.path()).state().unwrap().facts.drill.clone().unwrap().0;
+    assert!(!Path::new(&scratch).exists(), "{scratch}");
 }

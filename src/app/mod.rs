@@ -271,7 +271,7 @@ pub struct App {
     pub incident: Option<IncidentUi>,
     /// The drill that is being prepared.
     pub waiting: Option<Waiting>,
-    /// When an incident came up by itself.
+    /// When an incident came up by itself, or the window became large enough to show anything.
     pub came_up: Option<Time>,
     /// Screens, the one shown last.
     pub screens: Vec<Screen>,
@@ -444,7 +444,7 @@ impl App {
         self.screens.last().copied().unwrap_or(Screen::Home)
     }
 
-    /// Whether the incident on the screen came up by itself so recently that a key was meant for the screen before.
+    /// Whether what is on the screen came up by itself so recently that a key was meant for the screen before.
     pub fn unsettled(&self) -> bool {
         self.came_up.is_some_and(|at| self.now.time.since(at) < SETTLE)
     }

@@ -29,7 +29,7 @@ fn wait(text: impl Into<String>) -> Next {
 /// The next thing on the screen that is shown.
 pub fn obvious(app: &App) -> Next {
     if app.unsettled() {
-        return wait("wait: the incident has just come up");
+        return wait("wait: the screen has just come up");
     }
     if let Some(what) = &app.busy {
         return wait(format!("wait: {what}"));

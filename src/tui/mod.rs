@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use crate::app::driver::Port;
 use crate::app::field::Edit;
 use crate::app::key::Key;
-use crate::app::update::update;
+use crate::app::update::{EXPORTED, update};
 use crate::app::{App, Effect, Msg, Screen, Tone};
 use crate::error::{Context, Result};
 use crate::incident::Now;
@@ -216,16 +216,24 @@ pub async fn run(
 fn farewell(app: &App) -> String {
     let Some(ui) = &app.incident else { return String::new() };
     let state = &ui.data.state;
+    // A message is cut where the screen ends; the whole folder is said here.
+    let exported = app.messages.iter().rev().find_map(|m| m.text.split_once(EXPORTED)).map(|(_, folder)| folder.trim());
     if state.closed.is_some() {
-        return format!("Incident {} is closed.\nIts timeline: breakglass export {} --out DIR", state.id, state.id);
+        return match exported {
+            Some(folder) => format!("Incident {} is closed.\nIts timeline: {folder}", state.id),
+            None => {
+                format!("Incident {} is closed.\nIts timeline: breakglass export {} --out DIR", state.id, state.id)
+            }
+        };
     }
+    let exported = exported.map(|folder| format!("\nIts timeline so far: {folder}")).unwrap_or_default();
     let running = state.open_runs().count();
     let goes_on = match running {
         0 => String::new(),
         1 => " One action goes on without the console.".to_string(),
         n => format!(" {n} actions go on without the console."),
     };
-    format!("Incident {} is open.{goes_on}\nCome back with: breakglass resume {}", state.id, state.id)
+    format!("Incident {} is open.{goes_on}{exported}\nCome back with: breakglass resume {}", state.id, state.id)
 }
 
 fn send(port: &Port, app: &mut App, effect: Effect) {

@@ -28,6 +28,13 @@ fn a_plan_that_is_not_there_or_no_text_is_named() {
 }
 
 #[test]
+fn a_drill_that_may_only_look_is_refused() {
+    let desk = Desk::new();
+    desk.run(&["--read-only", "drill", "--unattended"]).fails(2, &["--read-only only looks"]);
+    assert!(!desk.state().exists(), "nothing was made");
+}
+
+#[test]
 fn a_plan_without_permission_says_so() {
     let desk = Desk::new();
     let plan = desk.file("secret.md", PLAN);

@@ -114,6 +114,47 @@ fn keys_pressed_while_the_target_is_looked_at_answer_nothing() {
 }
 
 #[test]
+fn the_text_of_a_step_is_read_row_by_row_down_to_its_first_item() {
+    let mut app = with_incident((60, 16), 20, Story::open(Kind::Real).data());
+    let mut scenario = (*app.incident.as_ref().unwrap().data.scenario).clone();
+    scenario.steps[0].text = (0..20).map(|n| format!("Sentence {n} is here.\n\n")).collect();
+    app.incident.as_mut().unwrap().data.scenario = scenario.into();
+    press(&mut app, "enter");
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..80 {
+        let screen = text(&render(&mut app));
+        seen.extend((0..20).filter(|n| screen.contains(&format!("Sentence {n} is"))));
+        press(&mut app, "down");
+    }
+    assert_eq!(seen.len(), 20, "{seen:?}");
+    let screen = text(&render(&mut app));
+    assert!(screen.contains("late replica") || screen.contains("Not explained"), "{screen}");
+    assert_eq!(app.steps_ui().unwrap().item, 1, "and on to the items");
+}
+
+#[test]
+fn the_pane_that_has_the_focus_is_marked() {
+    let mut app = with_incident(SIZE, 343, recovering_data(Kind::Real));
+    for (key, title) in [("2", "6 Recover beside"), ("3", "output of run")] {
+        press(&mut app, key);
+        let screen = text(&render(&mut app));
+        let line = screen.lines().find(|l| l.contains(title) && !l.contains(" 6 Recover")).unwrap_or_default();
+        assert!(line.contains('▶'), "{screen}");
+    }
+}
+
+#[test]
+fn keys_typed_blind_in_a_small_window_do_nothing_when_it_grows() {
+    let mut app = app((50, 10), 20);
+    press(&mut app, "d y");
+    update(&mut app, Msg::Resize(80, 24), now(20));
+    assert_eq!(press_at(&mut app, 20, "d y enter"), vec![]);
+    assert!(app.dialogs.is_empty());
+    press_at(&mut app, 22, "D");
+    assert_eq!(app.dialogs.len(), 1);
+}
+
+#[test]
 fn result_and_output_belong_to_the_selected_command() {
     let mut s = Story::open(Kind::Real);
     let run: RunId = s.run(1, "health", "breakglass health", Risk::Read, 5);

@@ -9,7 +9,7 @@ use super::{Driver, Job, Msg, Tone, World, one_line};
 use crate::action::{Ctx, Output, Progress, look};
 use crate::app::Preview;
 use crate::app::data::{Home, IncidentRow, LastDrill, ScenarioRow};
-use crate::app::update::JUDGING;
+use crate::app::update::{EXPORTED, JUDGING};
 use crate::drill::release;
 use crate::drill::sandbox::{Options, Sandbox};
 use crate::drill::session::{DRILLS, Exercise, RPO_MS, RTO_MS, judged, open, runtime, wait_for_alarm};
@@ -270,7 +270,7 @@ pub(super) fn export(driver: &Driver, id: IncidentId) -> Result<()> {
         let folder = world.store.root().join("exports").join(id.as_str());
         let formats = [Format::Markdown, Format::Html, Format::Json, Format::Csv];
         let written = export::write(&world.store.incident_dir(&id), &formats, &folder)?;
-        let text = format!("{} files of the timeline in {}", written.len(), folder.display());
+        let text = format!("{} {EXPORTED} {}", written.len(), folder.display());
         Ok(vec![Msg::Say(Tone::Good, text)])
     })
 }

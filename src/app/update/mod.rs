@@ -27,6 +27,9 @@ pub(super) const STARTING: &str = "starting it";
 /// What is said while a drill is judged, closed and cleared away.
 pub const JUDGING: &str = "judging the drill by the umpire's own logs";
 
+/// What is said when the timeline was exported, between the number of files and their folder.
+pub const EXPORTED: &str = "files of the timeline in";
+
 /// What is said while the target is looked at before a question.
 pub(super) const LOOKING: &str = "looking at the target";
 
@@ -41,7 +44,12 @@ pub fn update(app: &mut App, msg: Msg, now: Now) -> Vec<Effect> {
     let mut out = Vec::new();
     match msg {
         Msg::Resize(w, h) => {
+            // Keys typed blind before the window grew may arrive only now.
+            let blind = app.too_small();
             app.size = (w, h);
+            if blind && !app.too_small() {
+                app.came_up = Some(app.now.time);
+            }
             app.dirty = true;
         }
         Msg::Tick => app.dirty |= app.has_clock(),
@@ -183,7 +191,7 @@ pub(super) fn command(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
     if (app.unsettled() || looking) && !harmless(cmd) {
         // Pressed for the screen that was there before, or for a question that is not there yet.
         let why =
-            if looking { "the question comes when the target was looked at" } else { "the incident has just come up" };
+            if looking { "the question comes when the target was looked at" } else { "the screen has just come up" };
         return app.say(Tone::Info, format!("that key was not taken: {why}"));
     }
     if cmd != Cmd::Done

@@ -138,8 +138,12 @@ fn text(app: &mut App, rows: isize) {
     let height = app.shown.text.1;
     let Some(place) = steps_mut(app) else { return };
     let before = place.item;
-    if rows.abs() == 1 {
-        place.item = moved(place.item, rows, items);
+    // A row at a time up to an item that is out of sight, so that nothing between two items is jumped over.
+    let next = moved(place.item, rows, items);
+    let top = place.scroll.min(room - 1);
+    let seen = |item: usize| at.get(item).is_some_and(|row| *row >= top && *row < top + height);
+    if rows.abs() == 1 && seen(next) {
+        place.item = next;
     }
     if place.item == before {
         place.scroll = moved(place.scroll.min(room - 1), rows, room);

@@ -48,7 +48,8 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, ui: Option<&I
         None => ("", Role::Muted),
     };
     let right = if word.is_empty() || word == "open" { vec![] } else { vec![p(role, word)] };
-    let head = format!("{} {}", place.step + 1, step.title);
+    let mark = if focus { format!("{} ", canvas.glyphs().cursor) } else { String::new() };
+    let head = format!("{mark}{} {}", place.step + 1, step.title);
     super::incident::title(canvas, text_area, &head, focus, &right);
 
     let body = Rect { x: area.x + 1, y: area.y + 1, width: columns as u16, height: text_area.height.saturating_sub(1) };

@@ -40,6 +40,16 @@ pub(super) fn yes_word(ask: &Ask) -> &'static str {
     }
 }
 
+/// The command, for another terminal, that shows what an action of this name left behind.
+fn look_with(action: &str) -> &'static str {
+    match action.split_once(' ').map_or(action, |(family, _)| family) {
+        "backup" => "breakglass backup list",
+        "wal" => "breakglass wal status",
+        "pitr" => "breakglass pitr range",
+        _ => "breakglass health",
+    }
+}
+
 /// Title, role of the border, and the text above the fields.
 fn content(app: &App, ask: &Ask, columns: usize) -> (&'static str, Role, Vec<Vec<Piece>>) {
     let mut lines: Vec<Vec<Piece>> = Vec::new();
@@ -222,7 +232,12 @@ fn content(app: &App, ask: &Ask, columns: usize) -> (&'static str, Role, Vec<Vec
                     &format!("The worker of run {run} vanished before it could say how it ended:"),
                 );
                 code(&mut lines, &r.shown);
-                say(&mut lines, Role::Warning, "Look at the target itself. It is never run again by the program.");
+                say(
+                    &mut lines,
+                    Role::Warning,
+                    "Look at the target itself. It is never run again by the program. To look:",
+                );
+                code(&mut lines, look_with(&r.action));
             }
             ("what became of it?", Role::Danger, lines)
         }

@@ -178,7 +178,7 @@ fn steps(canvas: &mut Canvas<'_>, area: Rect, app: &App, ui: Option<&IncidentUi>
     shown.hits.push((area.x, area.y, area.width, area.height, Hit::Pane(Pane::Steps)));
 }
 
-/// The title of a pane: marked and in the accent role when it has the focus.
+/// The title of a pane: marked by the accent role when it has the focus.
 pub(super) fn title(canvas: &mut Canvas<'_>, area: Rect, text: &str, focus: bool, right: &[Piece]) {
     let role = if focus { Role::Accent } else { Role::Muted };
     canvas.line(area, 0, &[p(role, format!(" {text}"))]);

@@ -18,7 +18,8 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, ui: &Incident
     let rows = area.height.saturating_sub(1) as usize;
     shown.output_rows = rows;
     let role = if focus { Role::Accent } else { Role::Muted };
-    let mut title: Vec<Piece> = vec![p(role, format!("output of run {}", run.id))];
+    let mark = if focus { format!("{} ", canvas.glyphs().cursor) } else { String::new() };
+    let mut title: Vec<Piece> = vec![p(role, format!("{mark}output of run {}", run.id))];
     if !place.search.is_empty() {
         title.push(p(Role::Warning, format!(" /{}", place.search)));
     }
