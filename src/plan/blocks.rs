@@ -212,6 +212,9 @@ fn shell(lang: &str, code: &str, output_above: bool) -> (BlockRole, &'static str
     {
         return (BlockRole::Sample, "C1 not shell", None);
     }
+    if wants_arguments(code) {
+        return (BlockRole::Sample, "C1 script with arguments", None);
+    }
     let known_first = PROGRAMS.contains(&commands::program(&first));
     if (TRANSCRIPT.contains(&lang) || output_above)
         && !all_known(code)
@@ -220,6 +223,32 @@ fn shell(lang: &str, code: &str, output_above: bool) -> (BlockRole, &'static str
         return (BlockRole::Output, "C1 output", None);
     }
     (BlockRole::Run, "C1 shell", None)
+}
+
+/// Whether it is the text of a script that is called with arguments (`$1`, `${2:-x}`, `"$@"`): run as it stands, they would
+/// be empty. Inside single quotes they are another program's (`awk '{print $1}'`), inside a function they are its own.
+fn wants_arguments(code: &str) -> bool {
+    if code.lines().any(|l| l.contains("() {") || l.contains("(){") || l.trim_start().starts_with("function ")) {
+        return false;
+    }
+    let (mut single, mut double) = (false, false);
+    let mut rest = code.chars().peekable();
+    while let Some(c) = rest.next() {
+        match c {
+            '\\' if !single => drop(rest.next()),
+            '\'' if !double => single = !single,
+            '"' if !single => double = !double,
+            '#' if !single && !double => while rest.next_if(|c| *c != '\n').is_some() {},
+            '$' if !single => {
+                rest.next_if_eq(&'{');
+                if rest.peek().is_some_and(|c| matches!(c, '1'..='9' | '@')) {
+                    return true;
+                }
+            }
+            _ => {}
+        }
+    }
+    false
 }
 
 /// `0 3 * * * command`, `@daily command`.

@@ -161,7 +161,7 @@ fn blanks_become_questions() {
 #[test]
 fn variables_no_earlier_block_sets_are_asked_for() {
     let scenario = only(
-        "# P\n\n1. A\n   ```bash\n   export URL=x\n   echo $URL $HOME ${OTHER} '$quoted' ${D:-1} $1\n   ```\n2. B\n   ```bash\n   psql \"$URL\" -v t=\"$TARGET\"\n   ```\n",
+        "# P\n\n1. A\n   ```bash\n   export URL=x\n   echo $URL $HOME ${OTHER} '$quoted' ${D:-1}\n   ```\n2. B\n   ```bash\n   psql \"$URL\" -v t=\"$TARGET\"\n   ```\n",
     );
     assert_eq!(scenario.steps[0].blocks[0].variables, ["OTHER"]);
     assert_eq!(scenario.steps[1].blocks[0].variables, ["TARGET"]);
@@ -268,6 +268,18 @@ fn logical_commands() {
         ("cat <<< x\nb", 2),
     ] {
         assert_eq!(count(code), want, "{code:?}");
+    }
+}
+
+#[test]
+fn a_script_that_wants_arguments_is_shown_and_not_run() {
+    for code in ["TARGET_TIME=$1\npg_restore --to \"$TARGET_TIME\"", "ARCHIVE=${1:-latest}\nborg extract $ARCHIVE", "exec psql \"$@\""] {
+        let b = block("bash", code);
+        assert_eq!(b.role, BlockRole::Sample, "{code:?} is called with arguments");
+    }
+    let own = ["ps aux | awk '{print $1}'", "f() {\n  echo $1\n}\nf now", "echo \"costs \\$1\"", "# it's $1\nls /backup", "psql -c 'select $1'"];
+    for code in own {
+        assert_eq!(block("bash", code).role, BlockRole::Run, "{code:?} wants none");
     }
 }
 
