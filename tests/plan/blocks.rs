@@ -273,11 +273,21 @@ fn logical_commands() {
 
 #[test]
 fn a_script_that_wants_arguments_is_shown_and_not_run() {
-    for code in ["TARGET_TIME=$1\npg_restore --to \"$TARGET_TIME\"", "ARCHIVE=${1:-latest}\nborg extract $ARCHIVE", "exec psql \"$@\""] {
+    for code in [
+        "TARGET_TIME=$1\npg_restore --to \"$TARGET_TIME\"",
+        "ARCHIVE=${1:-latest}\nborg extract $ARCHIVE",
+        "exec psql \"$@\"",
+    ] {
         let b = block("bash", code);
         assert_eq!(b.role, BlockRole::Sample, "{code:?} is called with arguments");
     }
-    let own = ["ps aux | awk '{print $1}'", "f() {\n  echo $1\n}\nf now", "echo \"costs \\$1\"", "# it's $1\nls /backup", "psql -c 'select $1'"];
+    let own = [
+        "ps aux | awk '{print $1}'",
+        "f() {\n  echo $1\n}\nf now",
+        "echo \"costs \\$1\"",
+        "# it's $1\nls /backup",
+        "psql -c 'select $1'",
+    ];
     for code in own {
         assert_eq!(block("bash", code).role, BlockRole::Run, "{code:?} wants none");
     }
