@@ -130,7 +130,7 @@ pub fn judged(sandbox: &Sandbox, incident: &Incident, tokio: &tokio::runtime::Ru
     }
     if sandbox.facts().scenario == RELEASE {
         return Ok(
-            judged_release(sandbox, &state, &folder, tokio).unwrap_or_else(|e| failed("judgement", e.to_string()))
+            judged_release(sandbox, state, &folder, tokio).unwrap_or_else(|e| failed("judgement", e.to_string()))
         );
     }
     if let Err(e) = sandbox.control().judge(&folder, given_up) {

@@ -111,9 +111,9 @@ fn a_wrong_password_is_not_shown() {
 #[test]
 fn programs_of_another_version() {
     let ours = programs();
-    let found = Client::find_in(&[ours.bin_dir.clone()], ours.major).unwrap();
+    let found = Client::find_in(std::slice::from_ref(&ours.bin_dir), ours.major).unwrap();
     assert_eq!((found.major, found.minor), (ours.major, ours.minor));
-    let error = Client::find_in(&[ours.bin_dir.clone()], ours.major + 1).unwrap_err().to_string();
+    let error = Client::find_in(std::slice::from_ref(&ours.bin_dir), ours.major + 1).unwrap_err().to_string();
     assert!(error.contains("refuses a server newer than itself") && error.contains(&ours.version()), "{error}");
     // Through the program: the folder of the configuration holds an older one.
     let c = cluster();

@@ -25,13 +25,13 @@ fn play(home: &Path, args: &[&str]) -> (i32, Value, Vec<(String, String)>) {
     let stderr = String::from_utf8_lossy(&out.stderr);
     let result = serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{e}: {stderr}"));
     assert!(stderr.contains("the sandbox is removed"), "{stderr}");
-    let report = std::fs::read_dir(home.join("report")).unwrap().map(|e| e.unwrap().path());
-    let json = report.filter(|p| p.extension().is_some_and(|e| e == "json")).next().unwrap();
+    let mut report = std::fs::read_dir(home.join("report")).unwrap().map(|e| e.unwrap().path());
+    let json = report.find(|p| p.extension().is_some_and(|e| e == "json")).unwrap();
     let document: Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
     let lines = document["journal"]["lines"].as_array().unwrap();
     let records = lines.iter().map(|l| serde_json::from_str::<Value>(l.as_str().unwrap()).unwrap());
-    let events = records.flat_map(|r| r["events"].as_array().unwrap().clone());
-    let judged = events.filter(|e| e["type"] == "drill_judged").last().unwrap();
+    let mut events = records.flat_map(|r| r["events"].as_array().unwrap().clone());
+    let judged = events.rfind(|e| e["type"] == "drill_judged").unwrap();
     let word = |v: &Value| v.as_str().unwrap().to_string();
     let checks = judged["checks"].as_array().unwrap().iter().map(|c| (word(&c["name"]), word(&c["verdict"]))).collect();
     (out.status.code().unwrap(), result, checks)
@@ -77,7 +77,9 @@ fn deleted_rows_come_back_and_newer_ones_stay() {
 }
 
 /// Logs of a release that was bad from second 10 to 20 and rolled back properly.
-fn logs() -> (Vec<RequestLine>, Vec<ReleaseLine>, BTreeMap<(u32, u64), i64>) {
+type Logs = (Vec<RequestLine>, Vec<ReleaseLine>, BTreeMap<(u32, u64), i64>);
+
+fn logs() -> Logs {
     let t = |s: i64| Time::from_micros(1_795_183_200_000_000 + s * 1_000_000);
     let requests: Vec<RequestLine> = (0..40)
         .map(|s| {
