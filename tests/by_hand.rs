@@ -98,7 +98,7 @@ fn restores(incident: &Incident) -> Vec<Run> {
     all.filter(|r| r.action == "pitr restore" && r.status != RunStatus::Withdrawn).cloned().collect()
 }
 
-/// The worker of the restore, held up once it has printed something. Let go when dropped, so that nothing stays behind.
+/// The worker of the restore, held up once it has said that it restores. Let go when dropped, so that nothing stays behind.
 struct Held(Pid);
 
 impl Held {
@@ -106,10 +106,10 @@ impl Held {
         let begun = Instant::now();
         loop {
             let incident = incident(home);
-            let printed = |run: &Run| std::fs::metadata(incident.run_dir(run.id).join("output.log"));
+            let printed = |run: &Run| std::fs::read_to_string(incident.run_dir(run.id).join("output.log"));
             if let Some(run) = restores(&incident).first()
                 && let Some((pid, _)) = run.worker
-                && printed(run).is_ok_and(|m| m.len() > 0)
+                && printed(run).is_ok_and(|out| out.contains("restoring base backup"))
             {
                 let held = Self(Pid::from_raw(pid as i32).unwrap());
                 kill_process(held.0, Signal::STOP).unwrap();
