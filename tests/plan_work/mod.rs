@@ -2,6 +2,7 @@
 //! asked for on the way, what is never recorded, and what happens when the plan changes meanwhile.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use breakglass::model::event::Event;
 use breakglass::model::{Plan, Record};
@@ -52,7 +53,19 @@ fn work_through(desk: &Desk, pty: &Pty, plan: &Plan, scenario: usize) {
             pty.keys("space");
         }
         until(&format!("{ticks} ticks"), || ticked(desk) == ticks);
-        pty.keys("d");
+        // A step that has just come up by itself does not take the key yet: pressed again until it does.
+        let done = format!("{} of {}", n + 1, steps.len());
+        until(&format!("{done} in {}", plan.file), || {
+            pty.keys("d");
+            let begun = Instant::now();
+            while begun.elapsed() < Duration::from_millis(400) {
+                if pty.screen().contains(&done) {
+                    return true;
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            false
+        });
     }
     pty.wait_text(&format!("{0} of {0}", steps.len()));
     pty.keys("R");

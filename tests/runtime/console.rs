@@ -122,6 +122,10 @@ fn a_run_outlives_the_console_that_was_killed() {
         let (run, worker) = begun(&mut d);
         // The whole group of the console, as a closed terminal or Ctrl-C would.
         kill_process_group(Pid::from_child(&console.0), signal).unwrap();
+        if ignores(console.0.id(), signal) {
+            // Started in the background of a script, INT is ignored from the beginning: the console goes on.
+            console.0.kill().unwrap();
+        }
         console.0.wait().unwrap();
         assert!(running(worker));
         // Another console finds the same run, running, with its output and its clock.
@@ -134,6 +138,14 @@ fn a_run_outlives_the_console_that_was_killed() {
         assert_eq!(d.ended(run).status, RunStatus::Finished(Outcome::Succeeded));
         assert_eq!(d.output(run), "first\nlast\n");
     }
+}
+
+/// Whether a process ignores a signal: bit n - 1 of SigIgn in /proc/PID/status (proc(5)).
+fn ignores(pid: u32, signal: rustix::process::Signal) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let mask =
+        status.lines().find_map(|l| l.strip_prefix("SigIgn:")).and_then(|m| u64::from_str_radix(m.trim(), 16).ok());
+    mask.is_some_and(|m| m & (1 << (signal.as_raw() - 1)) != 0)
 }
 
 /// Kills the console at random moments while it requests and starts a run. Nothing is lost and nothing runs twice: afterwards
