@@ -143,7 +143,7 @@ async fn create(ctx: &Ctx, label: Option<String>) -> Result<Done> {
     let at = reach::database(ctx)?;
     let mut c = at.connect_read_only(Duration::from_secs(2), Duration::from_secs(30)).await?;
     let identity = crate::postgres::identity(&mut c, &at).await?;
-    super::contain::expected(&identity, ctx)?;
+    super::target::expected(ctx, &identity, true)?;
     let expected = cluster_bytes(&mut c).await?;
     one_tablespace(&mut c).await?;
     drop(c);

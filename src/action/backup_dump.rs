@@ -72,7 +72,7 @@ pub async fn create(ctx: &Ctx, wanted: Wanted) -> Result<Done> {
     let at = reach::database(ctx)?;
     let (mut c, snapshot) = begin_snapshot(&at).await?;
     let identity = crate::postgres::identity(&mut c, &at).await?;
-    super::contain::expected(&identity, ctx)?;
+    super::target::expected(ctx, &identity, true)?;
     let client = Client::find(ctx.settings.bin_dir.as_deref(), identity.version_num / 10_000)?;
     let unlocked = reach::unlocked_or_new(ctx).await?;
     let system_identifier = identity

@@ -16,7 +16,6 @@ use super::{Action, Ctx, Done, Preview, Spec, reach};
 use crate::error::{Error, Result};
 use crate::model::event::Event;
 use crate::model::plan::Risk;
-use crate::model::target::Identity;
 use crate::postgres::connect::{query_error, quote_ident, run};
 use crate::process::{ChildSpec, RunOptions, capture};
 use crate::recovery::exposure;
@@ -87,7 +86,7 @@ async fn contain(ctx: &Ctx, args: Args) -> Result<Done> {
     let at = reach::database(ctx)?;
     let mut c = at.connect().await?;
     let identity = crate::postgres::identity(&mut c, &at).await?;
-    expected(&identity, ctx)?;
+    super::target::expected(ctx, &identity, true)?;
     let mut done = Vec::new();
     let mut say = |text: String| {
         ctx.out.line(&text);
@@ -132,25 +131,6 @@ async fn contain(ctx: &Ctx, args: Args) -> Result<Done> {
     facts.push(Event::BleedingStopped { done: done.clone(), archived_lsn });
     let document = json!({"done": done, "lsn": lsn, "archived": archived.is_ok()});
     Ok(Done { facts, ..Done::ok(summary).json(document) })
-}
-
-/// The live identity must be what plan and configuration expect: seen on the very connection that will be used.
-pub(super) fn expected(identity: &Identity, ctx: &Ctx) -> Result<()> {
-    for (key, want) in &ctx.settings.expect {
-        let got = match key.as_str() {
-            "system_identifier" => &identity.system_identifier,
-            "database" => &identity.database,
-            "host" => &identity.host,
-            _ => continue,
-        };
-        let waived = ctx.incident.as_ref().is_some_and(|s| s.waived("identity"));
-        if got != want && !waived {
-            return Err(Error::refused(format!("the target's {key} is {got:?}, but {want:?} is expected"))
-                .why("this is another server than the one the configuration names")
-                .hint("check the address; in an incident the gate \"identity\" can be waived with a reason"));
-        }
-    }
-    Ok(())
 }
 
 const APPLICATION_SESSIONS: &str = "backend_type = 'client backend' AND datname = current_database() \

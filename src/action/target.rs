@@ -10,7 +10,7 @@ use sqlx::postgres::PgConnection;
 use super::{Ctx, Output, Progress, ProgressPhase, reach};
 use crate::backup::repository::Unlocked;
 use crate::error::{Error, Result};
-use crate::model::Time;
+use crate::model::{RunId, Time};
 use crate::model::target::Identity;
 use crate::postgres::connect::query_error;
 use crate::postgres::{Database, identity, user};
@@ -38,24 +38,44 @@ pub async fn seen(ctx: &Ctx, at: &Database) -> Result<(PgConnection, Identity)> 
 /// is looked at: it is the same cluster in another place.
 ///
 /// # Errors
-/// Refused, naming what differs.
+/// Refused, naming what differs, unless the gate was waived for the step this runs in.
 pub fn expected(ctx: &Ctx, id: &Identity, host: bool) -> Result<()> {
     let incident = ctx.incident.as_ref().map(|s| s.expect.clone()).unwrap_or_default();
     let moved = ctx.incident.as_ref().is_some_and(|s| s.facts.promoted.is_some());
-    for (key, want) in ctx.settings.expect.iter().chain(&incident) {
+    match mismatch(ctx.settings.expect.iter().chain(&incident), id, host && !moved) {
+        Some(what) if !waived(ctx) => Err(Error::refused(what)
+            .why("this is another database than the one the plan or configuration names")
+            .hint("nothing was touched; if the expectation is wrong, change it in breakglass.toml")
+            .hint("in an incident the gate \"identity\" can be waived with a reason")),
+        _ => Ok(()),
+    }
+}
+
+/// The first expectation an identity does not meet, in words.
+pub fn mismatch<'a>(
+    expect: impl IntoIterator<Item = (&'a String, &'a String)>,
+    id: &Identity,
+    host: bool,
+) -> Option<String> {
+    expect.into_iter().find_map(|(key, want)| {
         let got = match key.as_str() {
             "system_identifier" => &id.system_identifier,
             "database" => &id.database,
-            "host" if host && !moved => &id.host,
-            _ => continue,
+            "host" if host => &id.host,
+            _ => return None,
         };
-        if got != want {
-            return Err(Error::refused(format!("the target's {key} is {got:?}, but {want:?} is expected"))
-                .why("this is another database than the one the plan or configuration names")
-                .hint("nothing was touched; if the expectation is wrong, change it in breakglass.toml"));
-        }
+        (got != want).then(|| format!("the target's {key} is {got:?}, but {want:?} is expected"))
+    })
+}
+
+/// Whether the identity gate is waived for the step of this run; before there is a run, for any.
+fn waived(ctx: &Ctx) -> bool {
+    let Some(state) = &ctx.incident else { return false };
+    let number = ctx.run_dir.as_ref().and_then(|d| d.file_name()?.to_str()?.parse().ok());
+    match number.and_then(|n| state.runs.get(&RunId(n))) {
+        Some(run) => state.waived_for("identity", run.step.as_ref()),
+        None => state.waived("identity"),
     }
-    Ok(())
 }
 
 /// The repository, unlocked, and its URL in the absolute form that commands of a server need.

@@ -62,7 +62,7 @@ pub fn command() -> Command {
             Arg::new("variant")
                 .long("variant")
                 .value_name("WAY")
-                .value_parser(["rows", "truncate", "drop"])
+                .value_parser(["rows", "truncate"])
                 .help("How data is deleted in data-deletion, instead of a surprise"),
         )
         .arg(flag("keep", "Keep the sandbox at the end"))
@@ -196,7 +196,6 @@ fn one(
     options.scenario.clone_from(&exercise.scenario);
     options.way = m.get_one::<String>("variant").map(|w| match w.as_str() {
         "truncate" => Way::Truncate,
-        "drop" => Way::Drop,
         _ => Way::Rows,
     });
     options.size = size.unwrap_or(options.size);

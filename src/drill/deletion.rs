@@ -1,5 +1,5 @@
-//! The clean-up job with a wrong condition: it takes payments away, by deleting most of them, by emptying the table or, when
-//! that is asked for, by dropping it, while orders keep coming. How and when follows from a seed in this process's memory.
+//! The clean-up job with a wrong condition: it takes payments away, by deleting most of them or by emptying the
+//! table, while orders keep coming. How and when follows from a seed in this process's memory.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,8 +29,6 @@ pub enum Way {
     Rows,
     /// TRUNCATE.
     Truncate,
-    /// DROP TABLE.
-    Drop,
 }
 
 /// One line of the job's log.
@@ -93,7 +91,6 @@ impl Deleter {
             return;
         }
         let mut c = self.choices.lock().unwrap_or_else(PoisonError::into_inner);
-        // A dropped table is only taken when it is asked for.
         let drawn = c.one(&[Way::Rows, Way::Rows, Way::Truncate]).copied().unwrap_or(Way::Rows);
         let way = self.way.unwrap_or(drawn);
         let statement = match way {
@@ -102,7 +99,6 @@ impl Deleter {
                 format!("DELETE FROM {TABLE} WHERE order_id % {modulus} <> {rest}")
             }
             Way::Truncate => format!("TRUNCATE {TABLE}"),
-            Way::Drop => format!("DROP TABLE {TABLE}"),
         };
         let delay = Duration::from_millis(c.between(window.from_ms, window.to_ms.max(window.from_ms)));
         let line = DeletionLine::Plan { seed: c.open(), armed: now(), way, statement: statement.clone() };
@@ -144,7 +140,7 @@ async fn delete(service: &Service, way: Way, statement: &str, sealed: &Mutex<Vec
             .fetch_all(&mut *tx)
             .await
             .target(what)?,
-        Way::Truncate | Way::Drop => {
+        Way::Truncate => {
             sqlx::query(&format!("LOCK TABLE {TABLE} IN ACCESS EXCLUSIVE MODE"))
                 .execute(&mut *tx)
                 .await

@@ -115,7 +115,7 @@ pub fn open(store: &Store, sandbox: &Sandbox, exercise: &Exercise, alarm: &str) 
 /// # Errors
 /// Only when the journal's folder cannot be written; whatever else fails is a failed check.
 pub fn judged(sandbox: &Sandbox, incident: &Incident, tokio: &tokio::runtime::Runtime) -> Result<Vec<Event>> {
-    let folder = incident.dir().join("evidence").join("judge");
+    let folder = judge_folder(incident.dir());
     crate::journal::files::create_dir(&folder)?;
     let state = incident.state()?;
     let failed = |name: &str, why: String| {
@@ -123,15 +123,13 @@ pub fn judged(sandbox: &Sandbox, incident: &Incident, tokio: &tokio::runtime::Ru
         vec![Event::DrillJudged { passed: false, checks, injected_at: None }]
     };
     let given_up = state.facts.promoted.is_none();
-    if sandbox.facts().scenario == DELETION {
-        return Ok(
-            judged_deletion(sandbox, state, &folder, tokio).unwrap_or_else(|e| failed("judgement", e.to_string()))
-        );
-    }
-    if sandbox.facts().scenario == RELEASE {
-        return Ok(
-            judged_release(sandbox, state, &folder, tokio).unwrap_or_else(|e| failed("judgement", e.to_string()))
-        );
+    let by_its_own = match sandbox.facts().scenario.as_str() {
+        DELETION => Some(judged_deletion(sandbox, state, &folder, tokio)),
+        RELEASE => Some(judged_release(sandbox, state, &folder, tokio)),
+        _ => None,
+    };
+    if let Some(judged) = by_its_own {
+        return Ok(judged.unwrap_or_else(|e| failed("judgement", e.to_string())));
     }
     if let Err(e) = sandbox.control().judge(&folder, given_up) {
         return Ok(failed("the umpire's logs", e.to_string()));

@@ -1,7 +1,7 @@
 //! The timeline as GitHub-flavoured Markdown. Every text from the journal is escaped: it can make no heading, link, image or HTML.
 
 use super::report::Report;
-use super::timeline::{Judgement, Row, StepRow, Timeline, duration, offset};
+use super::timeline::{Judgement, ObjectiveRow, Row, StepRow, Timeline, duration, offset};
 
 /// The timeline as Markdown.
 pub fn markdown(t: &Timeline) -> String {
@@ -15,18 +15,7 @@ pub fn markdown(t: &Timeline) -> String {
     }
     out += "\n## Objectives\n\n| | Objective | Actual | Result | How it was measured |\n|---|---:|---:|---|---|\n";
     for o in &t.objectives {
-        let bound = if o.at_most { "≤ " } else { "" };
-        let result = match o.judgement {
-            Judgement::Missed => "**missed**",
-            j => j.word(),
-        };
-        out += &format!(
-            "| {} | {} | {} | {result} | {} |\n",
-            o.name,
-            o.objective.map_or("none".into(), duration),
-            o.actual.map_or("not measured".into(), |d| format!("{bound}{}", duration(d))),
-            text(&o.how)
-        );
+        out += &format!("{} {} |\n", objective_cells(o), text(&o.how));
     }
     out += "\n## Steps\n\n| # | Step | By | Started (UTC) | Completed (UTC) | Planned | Actual | Result | Evidence |\n|---:|---|---|---|---|---:|---:|---|---|\n";
     for step in &t.steps {
@@ -70,6 +59,17 @@ pub fn markdown(t: &Timeline) -> String {
     out += &integrity(t);
     out += "\n## Approval\n\n| Name | Role | Date | Signature |\n|---|---|---|---|\n| | | | |\n";
     out
+}
+
+/// Name, objective, actual and result, as the first cells of a row of a table.
+pub(super) fn objective_cells(o: &ObjectiveRow) -> String {
+    let bound = if o.at_most { "≤ " } else { "" };
+    let result = match o.judgement {
+        Judgement::Missed => "**missed**",
+        j => j.word(),
+    };
+    let actual = o.actual.map_or("not measured".into(), |d| format!("{bound}{}", duration(d)));
+    format!("| {} | {} | {actual} | {result} |", o.name, o.objective.map_or("none".into(), duration))
 }
 
 /// The outcome in one or two sentences.

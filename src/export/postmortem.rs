@@ -1,7 +1,7 @@
 //! The draft of a post-mortem: what the journal knows is filled in, what only people know is asked for.
 
-use super::markdown::{summary, text};
-use super::timeline::{Judgement, Timeline, Tone, duration, offset};
+use super::markdown::{objective_cells, summary, text};
+use super::timeline::{Timeline, Tone, duration, offset};
 
 /// Events that belong into the story although nothing went well or wrong with them.
 const TOLD: [&str; 4] = ["note_added", "moment_chosen", "message_sent", "step_skipped"];
@@ -34,17 +34,7 @@ pub fn postmortem(t: &Timeline) -> String {
     out += "| Customers concerned | |\n\n";
     out += "## Objectives against actuals\n\n| | Objective | Actual | Result |\n|---|---:|---:|---|\n";
     for o in &t.objectives {
-        let bound = if o.at_most { "≤ " } else { "" };
-        let result = match o.judgement {
-            Judgement::Missed => "**missed**",
-            j => j.word(),
-        };
-        out += &format!(
-            "| {} | {} | {} | {result} |\n",
-            o.name,
-            o.objective.map_or("none".into(), duration),
-            o.actual.map_or("not measured".into(), |d| format!("{bound}{}", duration(d)))
-        );
+        out += &format!("{}\n", objective_cells(o));
     }
     out += &format!("\n## Timeline\n\nTimes are UTC; offsets count from {} at {}.\n\n", t.zero_is, t.zero);
     out += "| UTC | Offset | Who | What |\n|---|---:|---|---|\n";

@@ -280,6 +280,9 @@ pub async fn pin(c: &mut PgConnection) -> Result<()> {
     run(c, PINNED).await
 }
 
+/// SQL that hashes a row of alias `t` by its text. Written `t.*`: a table may have a column of that name.
+pub const ROW_TEXT_HASH: &str = "pg_catalog.hashtextextended((t.*)::text COLLATE \"C\", 0)";
+
 /// Rows of one table, children not included, and the sum of their hashes where that is wanted. A sum, never XOR: equal rows
 /// would cancel each other. Over the text form: enums and references hash by numbers that a dump does not keep.
 ///
@@ -287,10 +290,10 @@ pub async fn pin(c: &mut PgConnection) -> Result<()> {
 /// The query fails.
 pub async fn measure(c: &mut PgConnection, table: &TableRecord, fingerprint: bool) -> Result<(u64, Option<String>)> {
     let sum = match fingerprint {
-        true => "coalesce(sum(pg_catalog.hashtextextended(\"the row\"::text COLLATE \"C\", 0)::numeric), 0)::text",
-        false => "NULL::text",
+        true => format!("coalesce(sum({ROW_TEXT_HASH}::numeric), 0)::text"),
+        false => "NULL::text".to_string(),
     };
-    let sql = format!("SELECT count(*), {sum} FROM ONLY {} AS \"the row\"", table.sql());
+    let sql = format!("SELECT count(*), {sum} FROM ONLY {} AS t", table.sql());
     let (rows, sum): (i64, Option<String>) =
         sqlx::query_as(&sql).fetch_one(c).await.map_err(|e| query_error(&sql, &e))?;
     Ok((u64::try_from(rows).map_err(|e| Error::state("a count below zero").why(e))?, sum))

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::range::{Route, Stop as StopAt};
-use super::shadow::{RECORD, Request, Shadow, configure, replay, serve};
+use super::replay::replay;
+use super::shadow::{RECORD, Request, Shadow, configure, serve};
 use super::watch::Watch;
 use crate::backup::repository::Unlocked;
 use crate::error::{Context, Error, Result};

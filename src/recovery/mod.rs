@@ -14,6 +14,7 @@ pub mod loss;
 pub mod partial;
 pub mod promote;
 pub mod range;
+pub mod replay;
 pub mod salvage;
 pub mod sequences;
 pub mod shadow;

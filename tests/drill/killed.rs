@@ -4,7 +4,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -28,6 +28,23 @@ fn processes(place: &Path) -> Vec<String> {
     found
 }
 
+/// Starts a drill and reads what it says up to the line that begins with this part of the set-up.
+fn until_it_says(part: &str, place: &Place, home: &Path) -> (Child, impl Iterator<Item = String> + use<>) {
+    let mut drill = Command::new(env!("CARGO_BIN_EXE_breakglass"))
+        .args(["drill", "--unattended"])
+        .env("TMPDIR", &place.0)
+        .env("HOME", home)
+        .env("BREAKGLASS_HOME", home.join("state"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(drill.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.any(|l| l.starts_with(part)), "{part} was not reached");
+    (drill, lines)
+}
+
 #[test]
 fn a_set_up_killed_at_any_moment_leaves_nothing() {
     let rounds = if std::env::var_os("BREAKGLASS_SOAK").is_some() { 50 } else { 3 };
@@ -35,18 +52,7 @@ fn a_set_up_killed_at_any_moment_leaves_nothing() {
         let part = PARTS[round % PARTS.len()];
         let place = Place::new(&format!("killed{round}"));
         let home = tempfile::tempdir().unwrap();
-        let mut drill = Command::new(env!("CARGO_BIN_EXE_breakglass"))
-            .args(["drill", "--unattended"])
-            .env("TMPDIR", &place.0)
-            .env("HOME", home.path())
-            .env("BREAKGLASS_HOME", home.path().join("state"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(drill.stderr.take().unwrap()).lines().map_while(Result::ok);
-        assert!(lines.any(|l| l.starts_with(part)), "{part} was not reached");
+        let (mut drill, _lines) = until_it_says(part, &place, home.path());
         assert_eq!(std::fs::read_dir(&place.0).unwrap().count(), 1);
         let mut random = [0u8; 2];
         getrandom::fill(&mut random).unwrap();
@@ -67,18 +73,7 @@ fn a_set_up_that_is_stopped_stops_at_once() {
     for (part, signal) in [("making", Signal::INT), ("loading", Signal::TERM)] {
         let place = Place::new(&format!("stopped{part}"));
         let home = tempfile::tempdir().unwrap();
-        let mut drill = Command::new(env!("CARGO_BIN_EXE_breakglass"))
-            .args(["drill", "--unattended"])
-            .env("TMPDIR", &place.0)
-            .env("HOME", home.path())
-            .env("BREAKGLASS_HOME", home.path().join("state"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(drill.stderr.take().unwrap()).lines().map_while(Result::ok);
-        assert!(lines.any(|l| l.starts_with(part)), "{part} was not reached");
+        let (mut drill, lines) = until_it_says(part, &place, home.path());
         kill_process(Pid::from_raw(drill.id() as i32).unwrap(), signal).unwrap();
         let said: Vec<String> = lines.collect();
         assert_eq!(drill.wait().unwrap().code(), Some(130), "{said:?}");

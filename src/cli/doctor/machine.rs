@@ -5,6 +5,7 @@ use crate::config::settings::REPOSITORY_KEY;
 use crate::lint::Level as Finding;
 use crate::plan::library::Library;
 use crate::postgres::{Programs, install, user};
+use crate::recovery::shadow::free_space;
 use crate::runtime::{Store, store};
 
 /// A state directory with less room than this cannot keep the output of a long incident.
@@ -28,8 +29,8 @@ fn state(invocation: &Invocation, checks: &mut Checks) {
         return checks.error(AREA, &e);
     }
     let root = store.root().display();
-    match free_bytes(store.root()) {
-        Some(free) if free < ROOM => checks.warning(
+    match free_space(store.root()) {
+        Ok(free) if free < ROOM => checks.warning(
             AREA,
             format!("{root} can be written, only {} MB are free", free / 1_000_000),
             "make room: output of a long incident is kept there, and nothing is recorded on a full disk",
@@ -52,12 +53,6 @@ fn state(invocation: &Invocation, checks: &mut Checks) {
         }
         Err(e) => checks.error(AREA, &e),
     }
-}
-
-/// Bytes an unprivileged user may still write there.
-fn free_bytes(path: &std::path::Path) -> Option<u64> {
-    let v = rustix::fs::statvfs(path).ok()?;
-    Some(v.f_bavail.saturating_mul(v.f_frsize))
 }
 
 fn configuration(invocation: &Invocation, checks: &mut Checks) {

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use sqlx::Row;
 
 use super::{Checks, Invocation};
+use crate::action::target::mismatch;
 use crate::backup::catalog::{BackupKind, Catalog};
 use crate::backup::repository::Repository;
 use crate::backup::wal;
@@ -71,20 +72,8 @@ async fn database(invocation: &Invocation, at: &Database, checks: &mut Checks) -
             id.database, id.host, id.port, id.system_identifier, id.timeline
         ),
     );
-    for (key, want) in &settings.expect {
-        let got = match key.as_str() {
-            "system_identifier" => &id.system_identifier,
-            "database" => &id.database,
-            "host" => &id.host,
-            _ => continue,
-        };
-        if got != want {
-            checks.problem(
-                AREA,
-                format!("its {key} is {got:?}, {want:?} is expected"),
-                "every action on it is refused; put target.expect or target.url right",
-            );
-        }
+    if let Some(what) = mismatch(&settings.expect, &id, true) {
+        checks.problem(AREA, what, "every action on it is refused; put target.expect or target.url right");
     }
     if let Err(e) = Programs::find(settings.bin_dir.as_deref(), Some(major)) {
         checks.error("programs", &e);

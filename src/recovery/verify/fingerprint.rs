@@ -13,6 +13,7 @@ use super::{Boundary, check};
 use crate::error::{Context, Result};
 use crate::model::event::{Check, Verdict};
 use crate::postgres::connect::{describe, query_error, quote_ident, sqlstate};
+use crate::postgres::inventory::ROW_TEXT_HASH;
 use crate::recovery::tables::Table;
 use crate::recovery::watch::check_cancel;
 
@@ -62,7 +63,7 @@ pub fn row_hash(table: &Table) -> &'static str {
     if table.columns.iter().all(|c| c.kind == "b" && quick(&c.ty)) {
         "pg_catalog.hash_record_extended(t.*, 0)"
     } else {
-        "pg_catalog.hashtextextended((t.*)::text, 0)"
+        ROW_TEXT_HASH
     }
 }
 
