@@ -1,0 +1,204 @@
+//! Following a shadow while it replays: how far it is, when it stands before its target, and whether it really does.
+
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use super::range::Stop as StopAt;
+use super::shadow::Request;
+use super::watch::{Phase, Watch, check_cancel};
+use crate::backup::wal_service::Service;
+use crate::error::{Error, Result};
+use crate::model::{CleanText, Time};
+use crate::postgres::connect::query_error;
+use crate::postgres::instance::State;
+use crate::postgres::{Database, Instance, Lsn};
+
+/// Where it stands.
+pub(super) struct Reached {
+    /// Position up to which the log is replayed.
+    pub lsn: Lsn,
+    /// Time of the last commit that was replayed.
+    pub time: Option<Time>,
+}
+
+struct Position {
+    lsn: Option<Lsn>,
+    time: Option<Time>,
+    paused: bool,
+    recovering: bool,
+}
+
+async fn position(at: &Database) -> Result<Position> {
+    let mut c = at.connect_within(Duration::from_secs(5)).await?;
+    let sql = "SELECT pg_catalog.pg_last_wal_replay_lsn()::text, \
+               (extract(epoch FROM pg_catalog.pg_last_xact_replay_timestamp()) * 1000000)::int8, \
+               CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_get_wal_replay_pause_state() = 'paused' \
+               ELSE false END, pg_catalog.pg_is_in_recovery()";
+    let (lsn, time, paused, recovering): (Option<String>, Option<i64>, bool, bool) =
+        sqlx::query_as(sql).fetch_one(&mut c).await.map_err(|e| query_error(sql, &e))?;
+    Ok(Position { lsn: lsn.and_then(|l| l.parse().ok()), time: time.map(Time::from_micros), paused, recovering })
+}
+
+/// Starts the server and follows it until it stands before the target.
+pub(super) async fn replay(
+    instance: &Instance,
+    request: &Request,
+    service: &Service,
+    watch: &dyn Watch,
+    cancel: &CancellationToken,
+) -> Result<Reached> {
+    let start: Lsn = request.route.backup.start_lsn.as_deref().and_then(|l| l.parse().ok()).unwrap_or_default();
+    let goal = match &request.route.stop {
+        StopAt::Lsn(lsn) | StopAt::After(lsn) => *lsn,
+        _ => request.route.first_lost.as_ref().map_or(request.route.log_end, |c| c.lsn),
+    };
+    // What an earlier stop wrote there proves nothing about this one.
+    let log_from = std::fs::metadata(&instance.layout.log).map_or(0, |m| m.len());
+    let begun = instance.begin_start_of_run()?;
+    let began = Instant::now();
+    let at = instance.database("postgres");
+    let mut still: Option<(Lsn, Instant)> = None;
+    let mut first_time: Option<Time> = None;
+    loop {
+        check_cancel(cancel, "the shadow was stopped; its folder is left")?;
+        let state = instance.poll_start(&begun).map_err(|e| explain(e, service))?;
+        let mut reached = Position { lsn: None, time: None, paused: false, recovering: true };
+        if state == State::Ready
+            && let Ok(p) = position(&at).await
+        {
+            reached = p;
+        }
+        if !reached.recovering {
+            return Err(Error::check("the shadow ended its recovery by itself")
+                .why("it came to the end of the log before its target")
+                .hint("do not use it; look at the range: breakglass pitr range"));
+        }
+        if request.route.stop == StopAt::End && state != State::Ready {
+            ends_too_early(instance, request)?;
+        }
+        first_time = first_time.or(reached.time);
+        watch.phase(&replay_phase(start, goal, &reached, first_time, request, service, began.elapsed()));
+        if reached.paused {
+            return verify_reached(instance, request, service, &reached, log_from);
+        }
+        if request.route.stop == StopAt::End
+            && let Some(lsn) = reached.lsn
+        {
+            // A standby waits at the end of the archive: it is there when nothing moved for a while.
+            match still {
+                Some((l, since)) if l == lsn => {
+                    if since.elapsed() > Duration::from_secs(3) {
+                        let mut c = at.connect().await?;
+                        crate::postgres::connect::run(&mut c, "SELECT pg_catalog.pg_wal_replay_pause()").await?;
+                    }
+                }
+                _ => still = Some((lsn, Instant::now())),
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// A standby that has come to the end of the archive before its base backup is consistent would wait there for ever.
+fn ends_too_early(instance: &Instance, request: &Request) -> Result<()> {
+    let log = crate::postgres::instance::read_tail(&instance.layout.log, 64 * 1024);
+    let waits: Vec<&str> = log.lines().filter(|l| l.contains("waiting for WAL to become available at")).collect();
+    // It asks every five seconds; twice may be a segment that is just being archived.
+    if waits.len() < 3 {
+        return Ok(());
+    }
+    let at = waits.last().and_then(|l| l.rsplit(' ').next()).unwrap_or("?");
+    let stop = request.route.backup.stop_lsn.as_deref().unwrap_or("its end");
+    Err(Error::check("the archived log ends before the base backup is consistent")
+        .why(format!("the log can be read up to {at}, backup {} needs it up to {stop}", request.route.backup.id))
+        .hint(format!("the server's own log says more: {}", instance.layout.log.display()))
+        .hint("look at what is archived: breakglass wal status; an older backup may do"))
+}
+
+/// A server that stopped because a segment could not be had says so in its log only; the service knows why.
+fn explain(e: Error, service: &Service) -> Error {
+    match service.served().failed {
+        Some(cause) => Error::check("recovery stopped: the log could not be read").why(cause).why(e.what),
+        None => e,
+    }
+}
+
+/// Whether the instance really stands before its target, and not at a gap.
+fn verify_reached(
+    instance: &Instance,
+    request: &Request,
+    service: &Service,
+    p: &Position,
+    log_from: u64,
+) -> Result<Reached> {
+    if let Some(cause) = service.served().failed {
+        return Err(Error::check("the shadow did not reach its target").why(cause));
+    }
+    let Some(lsn) = p.lsn else { return Err(Error::check("the shadow says no position")) };
+    let wrong = |why: String| Err(Error::check("the shadow is not where it should be").why(why));
+    match &request.route.stop {
+        // A position that a person gave may lie inside a record, which is then replayed whole; that of a commit does not.
+        StopAt::Lsn(goal) if lsn > *goal && request.route.first_lost.is_some() => {
+            return wrong(format!("it stands at {lsn}, after {goal}"));
+        }
+        StopAt::After(goal) if lsn <= *goal => return wrong(format!("it stands at {lsn}, not after {goal}")),
+        StopAt::Including(goal) if p.time.is_some_and(|t| t > *goal) => {
+            return wrong(format!("it replayed a commit of {}, after {goal}", p.time.unwrap_or_default()));
+        }
+        StopAt::Time(goal) if p.time.is_some_and(|t| t >= *goal) => {
+            return wrong(format!("it replayed a commit of {}, not before {goal}", p.time.unwrap_or_default()));
+        }
+        _ => {}
+    }
+    // The server's own words; without them a pause could be anything.
+    let written = std::fs::metadata(&instance.layout.log).map_or(0, |m| m.len()).saturating_sub(log_from);
+    let log = crate::postgres::instance::read_tail(&instance.layout.log, written.min(256 * 1024));
+    let words = if matches!(request.route.stop, StopAt::After(_)) {
+        "recovery stopping after"
+    } else {
+        "recovery stopping before"
+    };
+    if request.route.stop != StopAt::End && !log.contains(words) {
+        let tail = CleanText::line(instance.log_tail(3).as_bytes());
+        return wrong(format!("its log does not say that it stopped before the target: {tail}"));
+    }
+    Ok(Reached { lsn, time: p.time })
+}
+
+fn replay_phase(
+    start: Lsn,
+    goal: Lsn,
+    p: &Position,
+    first: Option<Time>,
+    request: &Request,
+    service: &Service,
+    took: Duration,
+) -> Phase {
+    let served = service.served();
+    // Before the server answers, the segments it took say how far it is.
+    let at = p.lsn.or_else(|| {
+        let name = served.last_segment.as_deref()?;
+        let size = request.route.backup.wal_segment_size.unwrap_or(crate::backup::wal::DEFAULT_SEGMENT_SIZE);
+        Lsn::of_segment(name, u64::from(size)).map(|(_, l)| l)
+    });
+    let total = goal.0.saturating_sub(start.0);
+    let done = at.map_or(0, |l| l.0.saturating_sub(start.0)).min(total);
+    let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX).max(1);
+    let rate = done.saturating_mul(1000) / ms;
+    let upto = request.route.first_lost.as_ref().map(|c| c.at);
+    let text = match (first.and(p.time), upto) {
+        (Some(now), Some(goal)) => format!("{} → {}", now.hms(), goal.hms()),
+        (Some(now), None) => format!("{} → {}", now.hms(), request.route.target),
+        _ => at.map_or_else(String::new, |l| l.to_string()),
+    };
+    Phase {
+        name: "replay",
+        done,
+        total: Some(total),
+        unit: "bytes",
+        text,
+        rate: (rate > 0).then_some(rate),
+        eta_ms: (rate > 0).then(|| total.saturating_sub(done).saturating_mul(1000) / rate),
+    }
+}
