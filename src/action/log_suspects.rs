@@ -11,6 +11,7 @@ use crate::model::Time;
 use crate::model::target::Candidate;
 use crate::postgres::Lsn;
 use crate::recovery::range::Reach;
+use crate::recovery::wal_index;
 use crate::recovery::wal_locate::{self, Deed, NameMap, Report, Rules, Suspect, archive, snapshot};
 use crate::recovery::watch::check_cancel;
 
@@ -68,8 +69,10 @@ fn weight(s: &Suspect) -> (u8, u64) {
 
 async fn read(ctx: &Ctx, args: &Search, since: Time, reach: &Reach, timeline: u32) -> Result<(Report, Vec<String>)> {
     let mut notes = Vec::new();
-    let mut names = NameMap::new();
-    // The log itself tells the names of what it saw made; the server those of what was there before.
+    // The repository keeps the names of what is long dropped, the server knows what is there, the log what it saw made.
+    let work = ctx.clone();
+    let kept = blocking(move || wal_index::names(&unlock(&work)?.0)).await;
+    let mut names: NameMap = kept.unwrap_or_default();
     if let Err(e) = snapshot::update(&mut names, &reach::source(ctx)?).await {
         notes.push(format!("some tables may show as numbers: {}; {}", e.what, e.why));
     }

@@ -9,6 +9,7 @@
 //! backups/<backup>/base.tar.bgo      what a backup holds, and beside it
 //! backups/<backup>/manifest.bgo      what it consists of
 //! catalog/<number>.bgo               the chain of catalog entries
+//! index/<timeline>/<number>.bgo      what was read of 256 segments; index/names.bgo which name belonged to which file
 //! ```
 
 use std::path::Path;
@@ -357,6 +358,19 @@ impl Unlocked {
     }
     /// Writes a small object as a holder of the secret.
     pub fn write_own(&self, object: ObjectType, name: &str, bytes: &[u8]) -> Result<(Committed, Summary)> {
+        self.put_own(object, name, bytes, Existing::Keep)
+    }
+    /// As [`Unlocked::write_own`], in the place of what may be there.
+    pub fn replace_own(&self, object: ObjectType, name: &str, bytes: &[u8]) -> Result<()> {
+        self.put_own(object, name, bytes, Existing::Replace).map(|_| ())
+    }
+    fn put_own(
+        &self,
+        object: ObjectType,
+        name: &str,
+        bytes: &[u8],
+        existing: Existing,
+    ) -> Result<(Committed, Summary)> {
         let mut spec = Spec::new(object, self.repository.id, name, now());
         spec.chunk_size = 1 << 16;
         spec.frame_size = 1 << 16;
@@ -366,7 +380,7 @@ impl Unlocked {
         std::io::Write::write_all(&mut writer, bytes)
             .map_err(|e| super::container::from_io(e, || format!("writing {name:?}")))?;
         let (upload, summary) = writer.finish()?;
-        Ok((upload.commit(Existing::Keep)?, summary))
+        Ok((upload.commit(existing)?, summary))
     }
 }
 

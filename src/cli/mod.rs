@@ -26,6 +26,7 @@ pub mod postmortem;
 pub mod report;
 pub mod sandbox;
 pub mod wal;
+mod wal_index;
 pub mod worker;
 
 /// What every subcommand gets.

@@ -1,4 +1,4 @@
-//! `breakglass wal archive|fetch|status`.
+//! `breakglass wal archive|fetch|index|status`.
 //!
 //! A PostgreSQL server runs the first two: in its environment, as its user, in a directory of its choosing. They read
 //! neither configuration nor `HOME`, and the exit status of `fetch` decides whether a recovery goes on or promotes.
@@ -66,6 +66,7 @@ pub fn command() -> Command {
                         .help("Where to put it (%p)"),
                 ),
         )
+        .subcommand(super::wal_index::command())
         .subcommand(
             Command::new("status")
                 .about("What the archive holds, with every hole, and how the server's archiving is doing; exit 1 when something is wrong")
@@ -104,6 +105,7 @@ pub fn run(matches: &ArgMatches, json: bool) -> Result<u8> {
                 }
             })
         }
+        Some(("index", m)) => super::wal_index::run(m, json),
         Some(("status", m)) => {
             // Asked by a person, not by a server: what is configured counts here.
             let given = m.value_source("repository") != Some(ValueSource::DefaultValue);

@@ -22,6 +22,7 @@ pub mod tables;
 pub mod takeover;
 pub mod verify;
 pub mod wal_health;
+pub mod wal_index;
 pub mod wal_locate;
 pub mod watch;
 

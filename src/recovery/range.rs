@@ -1,6 +1,8 @@
 //! What can be recovered to, from the repository alone; and the way to one target. A target that cannot be reached is
 //! refused here, before anything is touched.
 
+pub mod reach;
+
 use std::path::Path;
 
 use tokio_util::sync::CancellationToken;
@@ -9,28 +11,13 @@ use super::commits::{Commit, LogArchive, RestorePoint};
 use super::watch::{Phase, Watch, check_cancel};
 use crate::backup::catalog::{BackupKind, Catalog, Manifest};
 use crate::backup::repository::Unlocked;
-use crate::backup::wal::{Continuity, Depth, Hole, check_continuity, status};
+use crate::backup::wal::{Continuity, Depth, Hole, Way, status};
 use crate::error::{Error, Result};
 use crate::model::Time;
 use crate::model::target::RecoveryTarget;
 use crate::postgres::{Lsn, Programs};
 
-/// What can be recovered to on one timeline.
-#[derive(Debug, Clone)]
-pub struct Reach {
-    /// The timeline.
-    pub timeline: u32,
-    /// Base backups, oldest first.
-    pub backups: Vec<Manifest>,
-    /// From here on: the oldest base backup is consistent.
-    pub earliest: Option<Time>,
-    /// Newest commit in the archive that an unbroken log leads to.
-    pub latest: Option<Commit>,
-    /// Last segment of the unbroken log from the newest base backup.
-    pub last_segment: Option<String>,
-    /// What breaks the log.
-    pub holes: Vec<Hole>,
-}
+pub use reach::{Reach, range, ranges};
 
 /// Where recovery is told to stop: before it, unless a person asked for the rare other.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,8 +68,7 @@ pub fn newest_timeline(unlocked: &Unlocked) -> Result<u32> {
 }
 
 /// Physical backups whose timeline leads to the log archive's, oldest first.
-fn usable(unlocked: &Unlocked, archive: &LogArchive<'_>, timeline: u32) -> Result<Vec<Manifest>> {
-    let catalog = Catalog::load(unlocked)?;
+fn usable(catalog: Catalog, archive: &LogArchive<'_>, timeline: u32) -> Vec<Manifest> {
     let mut out: Vec<Manifest> = catalog
         .backups
         .into_iter()
@@ -91,7 +77,7 @@ fn usable(unlocked: &Unlocked, archive: &LogArchive<'_>, timeline: u32) -> Resul
         .filter(|m| start_of(m).is_some_and(|lsn| Some(archive.owner(archive.number(lsn))) >= m.timeline))
         .collect();
     out.sort_by_key(|m| (stop_of(m), m.started_at));
-    Ok(out)
+    out
 }
 
 fn start_of(m: &Manifest) -> Option<Lsn> {
@@ -105,8 +91,8 @@ fn stop_of(m: &Manifest) -> Option<Lsn> {
 fn run_from(
     unlocked: &Unlocked,
     archive: &LogArchive<'_>,
+    way: &Way,
     m: &Manifest,
-    timeline: u32,
     upto: Option<u64>,
     depth: Depth,
     step: &mut dyn FnMut(u64) -> Result<()>,
@@ -116,51 +102,10 @@ fn run_from(
     };
     let upto = upto.map(|n| archive.name(n));
     let first = archive.name(archive.number(start));
-    let c = check_continuity(unlocked, &first, timeline, upto.as_deref(), depth, step)?;
+    let c = way.check(unlocked, &first, upto.as_deref(), depth, step)?;
     let last =
         c.last.as_ref().and_then(|name| Lsn::of_segment(name, archive.segment_bytes())).map(|(_, l)| archive.number(l));
     Ok((c, last))
-}
-
-/// What can be recovered to. `timeline` is the newest when not given.
-///
-/// # Errors
-/// The repository cannot be read, or a history is damaged. That nothing can be recovered is an answer, not an error.
-pub fn range(unlocked: &Unlocked, programs: &Programs, timeline: Option<u32>, scratch: &Path) -> Result<Reach> {
-    let timeline = match timeline {
-        Some(t) => t,
-        None => newest_timeline(unlocked)?,
-    };
-    let archive = LogArchive::open(unlocked, programs, timeline)?;
-    let backups = usable(unlocked, &archive, timeline)?;
-    let mut reach = Reach {
-        timeline,
-        earliest: backups.first().map(|m| m.finished_at),
-        backups,
-        latest: None,
-        last_segment: None,
-        holes: Vec::new(),
-    };
-    let mut quiet = |_: u64| Ok(());
-    for m in &reach.backups {
-        let (c, last) = run_from(unlocked, &archive, m, timeline, None, Depth::Names, &mut quiet)?;
-        if let Some(h) = c.hole
-            && !reach.holes.contains(&h)
-        {
-            reach.holes.push(h);
-        }
-        let (Some(last), Some(start)) = (last, start_of(m)) else { continue };
-        reach.last_segment = c.last;
-        let mut newest = None;
-        archive.walk_back(archive.number(start), last, scratch, &mut |piece, _| {
-            newest = piece.commits.last().cloned();
-            Ok(newest.is_some())
-        })?;
-        if newest.is_some() {
-            reach.latest = newest;
-        }
-    }
-    Ok(reach)
 }
 
 /// Finds the way to a target and checks that it can be gone: a base backup before it, every segment from there to it
@@ -183,7 +128,8 @@ pub fn route(
         None => newest_timeline(unlocked)?,
     };
     let archive = LogArchive::open(unlocked, programs, timeline)?;
-    let backups = usable(unlocked, &archive, timeline)?;
+    let way = Way::list(unlocked, timeline)?;
+    let backups = usable(Catalog::load(unlocked)?, &archive, timeline);
     let Some(oldest) = backups.first() else {
         return Err(Error::refused(format!("cannot recover to {}", ask.target))
             .why(format!("the repository has no base backup that leads to timeline {timeline}"))
@@ -193,7 +139,7 @@ pub fn route(
     let mut quiet = |_: u64| Ok(());
     let mut ends = Vec::new();
     for m in &backups {
-        ends.push(run_from(unlocked, &archive, m, timeline, None, Depth::Names, &mut quiet)?);
+        ends.push(run_from(unlocked, &archive, &way, m, None, Depth::Names, &mut quiet)?);
     }
     let runs = runs(&archive, &backups, &ends);
     let Some((_, last)) = runs.first().copied() else {
@@ -226,7 +172,7 @@ pub fn route(
         watch.phase(&Phase { name: "log check", done: n, unit: "segments", ..Phase::default() });
         Ok(())
     };
-    let (checked, reached) = run_from(unlocked, &archive, backup, timeline, goal, Depth::Stored, &mut step)?;
+    let (checked, reached) = run_from(unlocked, &archive, &way, backup, goal, Depth::Stored, &mut step)?;
     if let Some(hole) = &checked.hole {
         return Err(hole_error(ask.target, hole, &checked));
     }

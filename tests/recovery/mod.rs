@@ -12,4 +12,5 @@ pub mod shop;
 mod takeover;
 mod targets;
 mod verify;
+mod wal_index;
 mod wal_status;

@@ -64,6 +64,10 @@ ids!(
         LogicalDump = 7 => "logical dump",
         /// Files and configuration.
         Files = 8 => "files",
+        /// What was read of some WAL segments.
+        WalIndex = 9 => "wal index",
+        /// Which name belonged to which file of the cluster.
+        NameMap = 10 => "name map",
     }
 );
 

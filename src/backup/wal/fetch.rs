@@ -110,12 +110,17 @@ fn refuse_hole(repository: &Repository, missing: &Segment) -> Result<()> {
 
 /// The whole segments of a timeline that are in the repository, in order.
 pub fn segments(repository: &Repository, timeline: u32) -> Result<Vec<Segment>> {
-    let mut found: Vec<Segment> = repository
+    Ok(sized_segments(repository, timeline)?.into_iter().map(|(s, _)| s).collect())
+}
+
+/// As [`segments`], each with its bytes as stored.
+pub(crate) fn sized_segments(repository: &Repository, timeline: u32) -> Result<Vec<(Segment, u64)>> {
+    let mut found: Vec<(Segment, u64)> = repository
         .store()
         .list(&timeline_folder(timeline))?
         .iter()
         .filter_map(|e| match WalName::from_object(&e.name) {
-            Some(WalName::Segment(s)) if s.timeline == timeline => Some(s),
+            Some(WalName::Segment(s)) if s.timeline == timeline => Some((s, e.size)),
             _ => None,
         })
         .collect();

@@ -1,12 +1,12 @@
 //! What the archive holds: per timeline from where to where, with every hole; and whether a recovery can run through.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use super::super::container::{Expect, Header, ObjectType, check_stored, verify};
 use super::super::repository::{Repository, Unlocked, of_object};
-use super::fetch::{read, segments};
+use super::fetch::{read, sized_segments};
 use super::name::{DEFAULT_SEGMENT_SIZE, Segment, WalName, parse_lsn};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Time;
@@ -192,67 +192,112 @@ pub fn check_continuity(
     depth: Depth,
     progress: &mut dyn FnMut(u64) -> Result<()>,
 ) -> Result<Continuity> {
-    let bad = |name: &str| Error::usage(format!("{name:?} is not the name of a WAL segment"));
-    let repository = unlocked.repository();
-    let size = repository.cluster()?.and_then(|c| c.wal_segment_size).unwrap_or(DEFAULT_SEGMENT_SIZE);
-    let first = Segment::parse(start).ok_or_else(|| bad(start))?.number(size);
-    let upto = upto.map(|u| Segment::parse(u).map(|s| s.number(size)).ok_or_else(|| bad(u))).transpose()?;
-    let path = path_to(unlocked, timeline)?;
-    let mut there: Vec<(Branch, BTreeSet<u64>)> = Vec::new();
-    for branch in path {
-        let numbers = segments(repository, branch.timeline)?.iter().map(|s| s.number(size)).collect();
-        there.push((branch, numbers));
+    Way::list(unlocked, timeline)?.check(unlocked, start, upto, depth, progress)
+}
+
+/// The segments on the way to a timeline, listed once: what is asked of them costs nothing more.
+#[derive(Debug, Clone)]
+pub struct Way {
+    segment_size: u32,
+    there: Vec<(Branch, BTreeMap<u64, u64>)>,
+}
+
+impl Way {
+    /// Lists them.
+    ///
+    /// # Errors
+    /// A missing or damaged history; a repository that cannot be read.
+    pub fn list(unlocked: &Unlocked, timeline: u32) -> Result<Self> {
+        let repository = unlocked.repository();
+        let segment_size = repository.cluster()?.and_then(|c| c.wal_segment_size).unwrap_or(DEFAULT_SEGMENT_SIZE);
+        let mut there = Vec::new();
+        for branch in path_to(unlocked, timeline)? {
+            let numbers = sized_segments(repository, branch.timeline)?;
+            there.push((branch, numbers.into_iter().map(|(s, bytes)| (s.number(segment_size), bytes)).collect()));
+        }
+        Ok(Self { segment_size, there })
     }
-    let branch_start = |i: usize| match i.checked_sub(1).and_then(|i| there[i].0.ends_at) {
-        Some(lsn) => lsn / u64::from(size),
-        None => 0,
-    };
-    // The last segment that any timeline of the path has, as far as the path runs along it.
-    let end = there
-        .iter()
-        .filter_map(|(branch, numbers)| match branch.ends_at {
-            Some(lsn) => numbers.range(..=lsn / u64::from(size)).next_back(),
-            None => numbers.last(),
-        })
-        .max()
-        .copied();
-    let goal = upto.or(end);
-    let mut answer = Continuity { last: None, hole: None };
-    let Some(goal) = goal else {
-        return Ok(answer);
-    };
-    for (looked, number) in (first..=goal).enumerate() {
-        // The newest timeline that has begun by this segment is the one whose copy counts.
-        let Some(i) = (0..there.len()).rev().find(|&i| branch_start(i) <= number) else { break };
-        let mut owner = i;
-        let begins_here = i > 0 && branch_start(i) == number;
-        if begins_here && there[i].1.is_empty() {
-            // Just promoted, nothing archived yet: the old timeline's copy goes up to the branch.
-            owner = i - 1;
+
+    /// Where the timeline of this place in the path begins, as a segment's number.
+    fn branch_start(&self, i: usize) -> u64 {
+        match i.checked_sub(1).and_then(|i| self.there.get(i)?.0.ends_at) {
+            Some(lsn) => lsn / u64::from(self.segment_size),
+            None => 0,
         }
-        let (branch, numbers) = &there[owner];
-        let segment = Segment::from_number(branch.timeline, number, size);
-        if !numbers.contains(&number) {
-            let next = numbers.range(number..).next().copied();
-            let last = next.map_or(goal, |n| n - 1);
-            let next = next.map(|n| Segment::from_number(branch.timeline, n, size));
-            answer.hole = Some(missing(branch.timeline, number, last.max(number), next, size));
-            return Ok(answer);
-        }
-        if let Some(error) = look(unlocked, segment, depth)? {
-            let next = numbers.range(number + 1..).next().map(|n| Segment::from_number(branch.timeline, *n, size));
-            answer.hole = Some(Hole {
-                first: segment.to_string(),
-                last: segment.to_string(),
-                next: next.map(|s| s.to_string()),
-                why: error,
-            });
-            return Ok(answer);
-        }
-        answer.last = Some(segment.to_string());
-        progress(looked as u64 + 1)?;
     }
-    Ok(answer)
+
+    /// The last segment that any timeline of the path has, as far as the path runs along it.
+    pub fn end(&self) -> Option<u64> {
+        let last = |(branch, numbers): &(Branch, BTreeMap<u64, u64>)| match branch.ends_at {
+            Some(lsn) => numbers.range(..=lsn / u64::from(self.segment_size)).next_back().map(|(n, _)| *n),
+            None => numbers.last_key_value().map(|(n, _)| *n),
+        };
+        self.there.iter().filter_map(last).max()
+    }
+
+    /// The newest timeline that has begun by this segment: its copy counts.
+    fn owner(&self, number: u64) -> Option<usize> {
+        let i = (0..self.there.len()).rev().find(|&i| self.branch_start(i) <= number)?;
+        let begins_here = i > 0 && self.branch_start(i) == number;
+        // Just promoted, nothing archived yet: the old timeline's copy goes up to the branch.
+        Some(if begins_here && self.there[i].1.is_empty() { i - 1 } else { i })
+    }
+
+    /// The segment of this number on the way and its bytes as stored; `None` when it is not there.
+    pub fn segment(&self, number: u64) -> Option<(Segment, u64)> {
+        let (branch, numbers) = self.there.get(self.owner(number)?)?;
+        let bytes = *numbers.get(&number)?;
+        Some((Segment::from_number(branch.timeline, number, self.segment_size), bytes))
+    }
+
+    /// As [`check_continuity`].
+    ///
+    /// # Errors
+    /// As [`check_continuity`].
+    pub fn check(
+        &self,
+        unlocked: &Unlocked,
+        start: &str,
+        upto: Option<&str>,
+        depth: Depth,
+        progress: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<Continuity> {
+        let size = self.segment_size;
+        let bad = |name: &str| Error::usage(format!("{name:?} is not the name of a WAL segment"));
+        let first = Segment::parse(start).ok_or_else(|| bad(start))?.number(size);
+        let upto = upto.map(|u| Segment::parse(u).map(|s| s.number(size)).ok_or_else(|| bad(u))).transpose()?;
+        let mut answer = Continuity { last: None, hole: None };
+        let Some(goal) = upto.or(self.end()) else {
+            return Ok(answer);
+        };
+        let mut last = None;
+        for (looked, number) in (first..=goal).enumerate() {
+            let Some((branch, numbers)) = self.owner(number).and_then(|i| self.there.get(i)) else { break };
+            let segment = Segment::from_number(branch.timeline, number, size);
+            if !numbers.contains_key(&number) {
+                let next = numbers.range(number..).next().map(|(n, _)| *n);
+                let end = next.map_or(goal, |n| n - 1);
+                let next = next.map(|n| Segment::from_number(branch.timeline, n, size));
+                answer.hole = Some(missing(branch.timeline, number, end.max(number), next, size));
+                break;
+            }
+            if let Some(error) = look(unlocked, segment, depth)? {
+                let next = numbers.range(number + 1..).next();
+                let next = next.map(|(n, _)| Segment::from_number(branch.timeline, *n, size));
+                answer.hole = Some(Hole {
+                    first: segment.to_string(),
+                    last: segment.to_string(),
+                    next: next.map(|s| s.to_string()),
+                    why: error,
+                });
+                break;
+            }
+            last = Some(segment);
+            progress(looked as u64 + 1)?;
+        }
+        answer.last = last.map(|s| s.to_string());
+        Ok(answer)
+    }
 }
 
 /// What is wrong with a segment, if anything.

@@ -136,6 +136,12 @@ pub struct SegmentIndex {
     pub last_commit: Option<Time>,
     /// Latest commit time; later than `last_commit` where clocks and log disagree.
     pub latest_commit: Option<Time>,
+    /// Position of the last commit record; none in an index written before this was kept.
+    #[serde(default, with = "lsn_text::optional")]
+    pub last_commit_lsn: Option<Lsn>,
+    /// Transaction id of the last commit; 0 when there is none.
+    #[serde(default)]
+    pub last_commit_xid: u32,
     /// Commits per interval.
     pub activity: Activity,
     /// Named restore points.

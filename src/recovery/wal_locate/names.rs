@@ -293,4 +293,22 @@ pub(super) mod lsn_text {
     pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Lsn, D::Error> {
         String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
     }
+
+    /// The same for one that may be missing.
+    pub mod optional {
+        use serde::{Deserialize, Deserializer, Serializer};
+
+        use crate::postgres::Lsn;
+
+        pub fn serialize<S: Serializer>(lsn: &Option<Lsn>, s: S) -> Result<S::Ok, S::Error> {
+            match lsn {
+                Some(lsn) => s.collect_str(lsn),
+                None => s.serialize_none(),
+            }
+        }
+        pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Lsn>, D::Error> {
+            let text: Option<String> = Option::deserialize(d)?;
+            text.map(|t| t.parse().map_err(serde::de::Error::custom)).transpose()
+        }
+    }
 }

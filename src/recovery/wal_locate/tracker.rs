@@ -342,6 +342,8 @@ impl Tracker {
         self.segment.commits += 1;
         self.segment.first_commit.get_or_insert(end.time);
         self.segment.last_commit = Some(end.time);
+        self.segment.last_commit_lsn = Some(record.lsn);
+        self.segment.last_commit_xid = top;
         self.segment.latest_commit = self.segment.latest_commit.max(Some(end.time));
         self.segment.activity.add(end.time);
         let minute = end.time.micros().div_euclid(60_000_000);

@@ -1,0 +1,172 @@
+//! What can be recovered to, per timeline, from the catalog, the names of what is archived, and the index of the log.
+
+use std::path::Path;
+
+use super::{newest_timeline, start_of, stop_of, usable};
+use crate::backup::catalog::{Catalog, Manifest};
+use crate::backup::repository::Unlocked;
+use crate::backup::wal::{Depth, Hole, Way, status};
+use crate::error::Result;
+use crate::model::Time;
+use crate::postgres::{Lsn, Programs};
+use crate::recovery::commits::{Commit, LogArchive};
+use crate::recovery::wal_index::Index;
+
+/// What can be recovered to on one timeline.
+#[derive(Debug, Clone)]
+pub struct Reach {
+    /// The timeline.
+    pub timeline: u32,
+    /// Base backups, oldest first.
+    pub backups: Vec<Manifest>,
+    /// From here on: the oldest base backup is consistent.
+    pub earliest: Option<Time>,
+    /// The position of that.
+    pub earliest_lsn: Option<Lsn>,
+    /// Newest commit in the archive that an unbroken log leads to.
+    pub latest: Option<Commit>,
+    /// Last segment of the unbroken log from the newest base backup.
+    pub last_segment: Option<String>,
+    /// Where that log ends.
+    pub end_lsn: Option<Lsn>,
+    /// What breaks the log.
+    pub holes: Vec<Hole>,
+    /// Segments on the way that the index does not know yet.
+    pub unread: u64,
+}
+
+/// What can be recovered to. `timeline` is the newest when not given.
+///
+/// # Errors
+/// The repository cannot be read, or a history is damaged. That nothing can be recovered is an answer, not an error.
+pub fn range(unlocked: &Unlocked, programs: &Programs, timeline: Option<u32>, scratch: &Path) -> Result<Reach> {
+    let timeline = match timeline {
+        Some(t) => t,
+        None => newest_timeline(unlocked)?,
+    };
+    let known = Known { index: Index::load(unlocked)?, catalog: Catalog::load(unlocked)? };
+    reach(unlocked, programs, timeline, &known, scratch)
+}
+
+/// As [`range`], for every timeline of the archive, the oldest first.
+///
+/// # Errors
+/// As [`range`].
+pub fn ranges(unlocked: &Unlocked, programs: &Programs, scratch: &Path) -> Result<Vec<Reach>> {
+    let known = Known { index: Index::load(unlocked)?, catalog: Catalog::load(unlocked)? };
+    let s = status(unlocked.repository())?;
+    let mut all: Vec<u32> = s.timelines.iter().map(|t| t.timeline).chain(s.histories).collect();
+    all.sort_unstable();
+    all.dedup();
+    if all.is_empty() {
+        all.push(1);
+    }
+    all.into_iter().map(|t| reach(unlocked, programs, t, &known, scratch)).collect()
+}
+
+/// What a range is made from, read once.
+struct Known {
+    index: Index,
+    catalog: Catalog,
+}
+
+fn reach(unlocked: &Unlocked, programs: &Programs, timeline: u32, known: &Known, scratch: &Path) -> Result<Reach> {
+    let archive = LogArchive::open(unlocked, programs, timeline)?;
+    let way = Way::list(unlocked, timeline)?;
+    let backups = usable(known.catalog.clone(), &archive, timeline);
+    let mut reach = Reach {
+        timeline,
+        earliest: backups.first().map(|m| m.finished_at),
+        earliest_lsn: backups.first().and_then(stop_of),
+        backups,
+        latest: None,
+        last_segment: None,
+        end_lsn: None,
+        holes: Vec::new(),
+        unread: 0,
+    };
+    // Backups share most of the log that follows them: each stretch is looked at once.
+    let mut stretches: Vec<(u64, u64)> = Vec::new();
+    for m in &reach.backups {
+        let Some(start) = start_of(m) else { continue };
+        let first = archive.number(start);
+        if let Some((_, last)) = stretches.iter().find(|(f, l)| (*f..=*l).contains(&first)) {
+            reach.last_segment = Some(archive.name(*last));
+            continue;
+        }
+        let mut c = way.check(unlocked, &archive.name(first), None, Depth::Names, &mut |_| Ok(()))?;
+        let numbered = |name: &String| Lsn::of_segment(name, archive.segment_bytes()).map(|(_, l)| archive.number(l));
+        let mut last = c.last.as_ref().and_then(numbered);
+        // What the index knows to be damaged ends the log as surely as what is missing.
+        let bad = last.and_then(|last| (first..=last).find_map(|n| damaged(&way, &known.index, n)));
+        if let Some((number, hole)) = bad {
+            last = number.checked_sub(1).filter(|n| *n >= first);
+            (c.last, c.hole) = (last.map(|n| archive.name(n)), Some(hole));
+        }
+        if let Some(h) = c.hole
+            && !reach.holes.contains(&h)
+        {
+            reach.holes.push(h);
+        }
+        let Some(last) = last else { continue };
+        stretches.push((first, last));
+        reach.last_segment = c.last;
+        let newest = newest_commit(&archive, &way, &known.index, first, last, scratch)?;
+        if newest.is_some() {
+            reach.latest = newest;
+        }
+        reach.end_lsn = Some(Lsn((last + 1) * archive.segment_bytes()));
+        let read = |n: &u64| way.segment(*n).is_some_and(|(s, bytes)| known.index.get(s, bytes).is_some());
+        reach.unread += (first..=last).filter(|n| !read(n)).count() as u64;
+    }
+    Ok(reach)
+}
+
+fn damaged(way: &Way, index: &Index, number: u64) -> Option<(u64, Hole)> {
+    let (segment, bytes) = way.segment(number)?;
+    let Some(crate::recovery::wal_index::Known::Damaged(why)) = index.get(segment, bytes) else { return None };
+    let name = segment.to_string();
+    let next = way.segment(number + 1).map(|(s, _)| s.to_string());
+    Some((number, Hole { first: name.clone(), last: name, next, why: why.clone() }))
+}
+
+/// The last commit of a stretch: from the index where it knows the segment, else from the log.
+fn newest_commit(
+    archive: &LogArchive<'_>,
+    way: &Way,
+    index: &Index,
+    first: u64,
+    last: u64,
+    scratch: &Path,
+) -> Result<Option<Commit>> {
+    let known = |n: u64| way.segment(n).and_then(|(s, bytes)| index.read(s, bytes));
+    let mut end = last;
+    loop {
+        match known(end) {
+            Some(i) if i.commits == 0 => {}
+            Some(i) if i.last_commit_lsn.is_some() => {
+                let (lsn, at) = (i.last_commit_lsn.unwrap_or_default(), i.last_commit.unwrap_or_default());
+                return Ok(Some(Commit { lsn, xid: i.last_commit_xid, subxids: Vec::new(), at }));
+            }
+            _ => {
+                let mut begin = end;
+                while begin > first && known(begin - 1).is_none() {
+                    begin -= 1;
+                }
+                let mut newest = None;
+                archive.walk_back(begin, end, scratch, &mut |piece, _| {
+                    newest = piece.commits.last().cloned();
+                    Ok(newest.is_some())
+                })?;
+                if newest.is_some() {
+                    return Ok(newest);
+                }
+                end = begin;
+            }
+        }
+        if end == first {
+            return Ok(None);
+        }
+        end -= 1;
+    }
+}

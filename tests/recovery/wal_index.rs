@@ -1,0 +1,187 @@
+//! The index of the archived log: the same whether read at once or piece by piece, never believed over the log, and quick.
+
+use std::process::Command;
+
+use breakglass::backup::container::{ObjectType, Spec, Writer};
+use breakglass::backup::store::{Access, Existing};
+use breakglass::backup::wal::{Segment, WalName};
+use breakglass::model::Time;
+use breakglass::recovery::range::{range, ranges};
+use breakglass::recovery::wal_index::{self, Index, Known};
+use breakglass::recovery::wal_locate::{Deed, NameMap, SegmentIndex};
+use breakglass::recovery::watch::Unwatched;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::archived::{Archived, PASSPHRASE};
+use crate::support::cluster::programs;
+
+const SIZE: u32 = 1 << 20;
+
+fn update(a: &Archived, index: &mut Index) -> wal_index::Updated {
+    let names = wal_index::names(&a.unlocked).unwrap();
+    wal_index::update(&a.unlocked, index, names, &Unwatched, &CancellationToken::new()).unwrap().0
+}
+
+/// All segments of a timeline, with their bytes as stored.
+fn archived(a: &Archived) -> Vec<(Segment, u64)> {
+    let entries = a.unlocked.repository().store().list("wal/").unwrap();
+    let segment = |name: &str| match WalName::from_object(name) {
+        Some(WalName::Segment(s)) => Some(s),
+        _ => None,
+    };
+    entries.iter().filter_map(|e| Some((segment(&e.name)?, e.size))).collect()
+}
+
+fn indexes(a: &Archived, index: &Index) -> Vec<SegmentIndex> {
+    archived(a)
+        .iter()
+        .map(|(s, bytes)| index.read(*s, *bytes).unwrap_or_else(|| panic!("{s} is not known")).clone())
+        .collect()
+}
+
+#[test]
+fn what_was_read_piece_by_piece_is_what_is_read_at_once_and_the_range_is_the_same() {
+    let a = Archived::start("walindex");
+    let sql = |text: &str| a.cluster.sql("postgres", text);
+    sql("create table keep (i int, p text)");
+    sql("create table doomed (i int)");
+    a.base_backup();
+    let mut pieces = Index::load(&a.unlocked).unwrap();
+    assert!(pieces.is_empty());
+    let mut read = 0;
+    for round in 0..4 {
+        // A transaction that runs over several segments, so that records and counts cross their borders.
+        sql(&format!("insert into keep select g, repeat('{round}', 300) from generate_series(1, 6000) g"));
+        sql(&format!("delete from keep where p = repeat('{round}', 300) and i % 2 = 0"));
+        if round == 1 {
+            sql("create table passing (i int); insert into passing select generate_series(1, 300)");
+        }
+        if round == 2 {
+            sql("drop table passing; drop table doomed");
+        }
+        a.archive_now();
+        read += update(&a, &mut pieces).segments;
+    }
+    let all = archived(&a);
+    assert!(all.len() > 8, "{} segments", all.len());
+    assert_eq!(read as usize, all.len(), "each was read once");
+    let found = indexes(&a, &pieces);
+
+    // From a fresh start: the same.
+    let mut whole = Index::default();
+    let (done, _) =
+        wal_index::update(&a.unlocked, &mut whole, NameMap::new(), &Unwatched, &CancellationToken::new()).unwrap();
+    assert_eq!((done.segments as usize, done.damaged.len()), (all.len(), 0));
+    let once = indexes(&a, &whole);
+    for (left, right) in found.iter().zip(&once) {
+        assert_eq!((&left.segment, left.records, left.commits), (&right.segment, right.records, right.commits));
+        assert_eq!(
+            (left.first_lsn, left.end_lsn, left.last_commit_lsn),
+            (right.first_lsn, right.end_lsn, right.last_commit_lsn)
+        );
+        let acts = |i: &SegmentIndex| {
+            i.suspects
+                .iter()
+                .map(|s| (s.xid, s.target, s.rows(), s.acts.iter().map(|a| a.deed).collect::<Vec<_>>()))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(acts(left), acts(right), "{}", left.segment);
+    }
+    let suspects: Vec<_> = found.iter().flat_map(|i| &i.suspects).collect();
+    assert_eq!(suspects.iter().filter(|s| s.rows() == 3000).count(), 4, "{suspects:#?}");
+    let dropped: Vec<&str> =
+        suspects.iter().flat_map(|s| &s.acts).filter(|a| a.deed == Deed::DropTable).map(|a| a.table.as_str()).collect();
+    assert!(dropped.contains(&"public.passing"), "{dropped:?}");
+
+    // The range by the index is the range by the log.
+    let by_index = range(&a.unlocked, &programs(), None, &a.room.path).unwrap();
+    assert_eq!(by_index.unread, 0);
+    for entry in a.unlocked.repository().store().list("index/").unwrap() {
+        a.unlocked.repository().store().delete(&entry.name).unwrap();
+    }
+    let by_log = range(&a.unlocked, &programs(), None, &a.room.path).unwrap();
+    assert!(by_log.unread > 0);
+    let key = |r: &breakglass::recovery::range::Reach| {
+        let c = r.latest.clone().unwrap();
+        (r.earliest, r.earliest_lsn, c.lsn, c.xid, c.at, r.last_segment.clone(), r.end_lsn)
+    };
+    assert_eq!(key(&by_index), key(&by_log));
+
+    // The command does the same, asks the server for names, and says what it did.
+    let run = |args: &[&str]| {
+        let mut c = Command::new(env!("CARGO_BIN_EXE_breakglass"));
+        c.args(args).arg("--repository").arg(&a.repository).env("BACKUP_ENCRYPTION_KEY", PASSPHRASE);
+        c.env("DATABASE_URL", a.cluster.database("postgres").url());
+        let out = c.output().unwrap();
+        let text = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
+        (out.status.code().unwrap(), text)
+    };
+    let (code, text) = run(&["wal", "index", "--json"]);
+    let said: serde_json::Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
+    assert_eq!((code, said["segments"].as_u64().unwrap() as usize), (0, all.len()), "{text}");
+    let names = wal_index::names(&a.unlocked).unwrap();
+    assert_eq!(names.snapshots().len(), 1, "the server was asked");
+    let (code, text) = run(&["wal", "index"]);
+    assert_eq!((code, text.trim()), (0, format!("0 segments read, {} known", all.len()).as_str()));
+}
+
+#[test]
+fn damage_is_known_and_mending_too_and_an_index_nobody_holding_the_key_wrote_counts_for_nothing() {
+    let a = Archived::start("walindexdamage");
+    a.cluster.sql("postgres", "create table t (i int)");
+    a.base_backup();
+    for i in 0..4 {
+        a.cluster.sql("postgres", &format!("insert into t values ({i})"));
+        a.archive_now();
+    }
+    let all = archived(&a);
+    let (bad, _) = all[all.len() - 2];
+    let path = a.repository.join(WalName::Segment(bad).object());
+    let good = std::fs::read(&path).unwrap();
+    let mut rotten = good.clone();
+    let middle = rotten.len() / 2;
+    rotten[middle] ^= 1;
+    std::fs::write(&path, &rotten).unwrap();
+    let mut index = Index::load(&a.unlocked).unwrap();
+    let done = update(&a, &mut index);
+    assert_eq!((done.damaged.len(), done.segments as usize), (1, all.len() - 1), "{done:?}");
+    assert!(done.damaged[0].contains(&bad.to_string()), "{done:?}");
+    let reach = range(&a.unlocked, &programs(), None, &a.room.path).unwrap();
+    assert_eq!(reach.holes.len(), 1, "{:?}", reach.holes);
+    assert_eq!(reach.holes[0].first, bad.to_string());
+    let before = Segment::from_number(bad.timeline, bad.number(SIZE) - 1, SIZE);
+    assert_eq!(reach.last_segment, Some(before.to_string()), "the log ends before what cannot be read");
+
+    // Mended: the next round reads it again, and nothing else.
+    std::fs::write(&path, &good).unwrap();
+    let done = update(&a, &mut index);
+    assert_eq!((done.segments, done.damaged.len()), (1, 0), "{done:?}");
+    assert!(range(&a.unlocked, &programs(), None, &a.room.path).unwrap().holes.is_empty());
+
+    // An object that is whole but was written without the key.
+    let store = a.unlocked.repository().store();
+    let name = store.list("index/").unwrap().into_iter().find(|e| !e.name.ends_with("names.bgo")).unwrap().name;
+    let lie = br#"{"v":1,"entries":{}}"#;
+    let spec = Spec::new(ObjectType::WalIndex, a.unlocked.repository().id(), &name, Time::from_micros(0));
+    let mut writer =
+        Writer::new(store.create(&name, Access::Group).unwrap(), &spec, &[a.unlocked.repository().recipient()])
+            .unwrap();
+    std::io::Write::write_all(&mut writer, lie).unwrap();
+    writer.finish().unwrap().0.commit(Existing::Replace).unwrap();
+    let mut index = Index::load(&a.unlocked).unwrap();
+    assert_eq!((index.len(), index.problems.len()), (0, 1), "{:?}", index.problems);
+    assert!(index.problems[0].contains("holder"), "{:?}", index.problems);
+    assert_eq!(update(&a, &mut index).segments as usize, all.len());
+    assert!(Index::load(&a.unlocked).unwrap().problems.is_empty(), "written anew");
+
+    // A segment of another size is another segment; one that retention took away is forgotten.
+    let (first, bytes) = all[0];
+    assert!(matches!(index.get(first, bytes), Some(Known::Read(_))));
+    assert_eq!(index.get(first, bytes + 1), None);
+    store.delete(&WalName::Segment(first).object()).unwrap();
+    update(&a, &mut index);
+    assert_eq!(index.get(first, bytes), None);
+
+    let reaches = ranges(&a.unlocked, &programs(), &a.room.path).unwrap();
+    assert_eq!(reaches.iter().map(|r| r.timeline).collect::<Vec<_>>(), [1]);
+}
