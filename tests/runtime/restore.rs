@@ -364,21 +364,24 @@ fn a_server_of_a_dead_worker_is_seen_and_blocks_a_retry() {
         runtime::start_run(&mut s.d.incident, request(&s.xid), &s.d.job, &s.d.secrets, &s.d.program).unwrap();
     let worker = started.unwrap();
     let dir = s.d.incident.run_dir(run);
-    // Held still while it replays, so that it cannot end by itself.
+    // Held still while it replays, so that it cannot end by itself. Nothing else is: a process the worker has only just forked
+    // still holds the worker's own lock, and would keep it for ever.
     let servers = until("the shadow's server starts", || {
         let mut found = holders(&dir.join(SERVERS_LOCK));
-        found.retain(|pid| *pid != worker);
-        let is_server = |pid: &u32| {
-            std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|c| c.windows(9).any(|w| w == b"postgres\0"))
-        };
-        found.iter().any(is_server).then_some(found)
+        found.retain(|pid| {
+            let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let mut words = command.split(|b| *b == 0);
+            words.next().is_some_and(|program| program.ends_with(b"postgres")) && words.any(|word| word == b"-D")
+        });
+        (!found.is_empty()).then_some(found)
     });
     servers.iter().for_each(|pid| signal(*pid, Signal::STOP));
     kill_9(worker);
-    let left = until("the worker is seen as died", || match s.d.health(run, Duration::ZERO) {
-        Some(RunHealth::WorkerDied(left)) => Some(left),
-        _ => None,
+    let left = until("the worker is gone", || match s.d.health(run, Duration::ZERO) {
+        Some(RunHealth::Running) => None,
+        other => Some(other),
     });
+    let Some(RunHealth::WorkerDied(left)) = left else { panic!("{left:?}\n{}", s.d.output(run)) };
     assert!(left.iter().any(|o| o.command.contains("postgres")), "{left:?}");
     assert_eq!(s.d.run(run).status, RunStatus::Running, "nothing is recorded while it goes on");
     let refused = s.d.incident.submit(Order::RequestRun(request(&s.xid))).unwrap_err();
