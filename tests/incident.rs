@@ -1,8 +1,12 @@
 //! The fold, decide, clocks and forecast: pure, in tables.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use breakglass::action::{Ctx, Nowhere, target};
+use breakglass::config::{Secrets, Settings};
 use breakglass::incident::forecast::{Course, restoring_steps, step_estimate};
 use breakglass::incident::{
     Command, Context, Now, Policy, Refusal, RunRequest, RunStatus, State, StepStatus, StepTimes, decide, forecast,
@@ -741,6 +745,26 @@ fn a_waiver_holds_for_its_step_until_something_of_it_succeeded() {
     d.ok(Command::Observe { facts: vec![seen("other")] });
     d.ok(waive("identity", "s2"));
     assert_eq!(d.refused(drop).gate, Some("verified_backup"));
+}
+
+#[test]
+fn a_waived_identity_holds_inside_the_actions_of_its_step() {
+    let mut d = Desk::new();
+    d.ok(Command::Observe { facts: vec![seen("other")] });
+    let ctx = |d: &Desk, run: Option<RunId>| Ctx {
+        incident: Some(Arc::new(d.state())),
+        run_dir: run.map(|r| PathBuf::from(format!("/nowhere/runs/{}", r.0))),
+        ..Ctx::new(Settings::default(), Secrets::default(), Arc::new(Nowhere))
+    };
+    let looked = |ctx: &Ctx| target::expected(ctx, &identity("other"), true);
+    let refused = looked(&ctx(&d, None)).unwrap_err().to_string();
+    assert!(refused.contains("database is \"other\", but \"shop\" is expected"), "{refused}");
+    d.ok(waive("identity", "s2"));
+    looked(&ctx(&d, None)).unwrap();
+    let run = d.run("s2", "shell", Risk::Destroy, Outcome::Failed, vec![]);
+    looked(&ctx(&d, Some(run))).unwrap();
+    let elsewhere = d.run("s1", "health", Risk::Read, Outcome::Failed, vec![]);
+    assert!(looked(&ctx(&d, Some(elsewhere))).is_err(), "waived for one step, not for all");
 }
 
 #[test]

@@ -104,6 +104,15 @@ pub trait Output: Send + Sync {
     fn progress(&self, progress: &Progress);
 }
 
+/// An output nobody reads, for previews: they say what they have to say in what they return.
+pub struct Nowhere;
+
+impl Output for Nowhere {
+    fn line(&self, _: &str) {}
+    fn bytes(&self, _: &[u8]) {}
+    fn progress(&self, _: &Progress) {}
+}
+
 /// What an action gets.
 #[derive(Clone)]
 pub struct Ctx {
@@ -130,6 +139,22 @@ pub struct Ctx {
 }
 
 impl Ctx {
+    /// A context outside of any incident, with nothing confirmed.
+    pub fn new(settings: Settings, secrets: Secrets, out: Arc<dyn Output>) -> Self {
+        Self {
+            settings: Arc::new(settings),
+            secrets: Arc::new(secrets),
+            incident: None,
+            incident_dir: None,
+            run_dir: None,
+            children_lock: None,
+            out,
+            cancel: CancellationToken::new(),
+            code: None,
+            confirmed: None,
+        }
+    }
+
     /// The target database as configured.
     ///
     /// # Errors

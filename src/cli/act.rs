@@ -71,16 +71,8 @@ pub fn run(invocation: &Invocation, name: &str, matches: &ArgMatches) -> Result<
     let out = Arc::new(Foreground { redactor, json: invocation.json, shown: Mutex::new(String::new()) });
     let cancel = CancellationToken::new();
     let mut ctx = Ctx {
-        settings: Arc::new(invocation.config.settings.clone()),
-        secrets: Arc::new(invocation.config.secrets.clone()),
-        incident: None,
-        incident_dir: None,
-        run_dir: None,
-        children_lock: None,
-        out: out.clone(),
         cancel: cancel.clone(),
-        code: None,
-        confirmed: None,
+        ..Ctx::new(invocation.config.settings.clone(), invocation.config.secrets.clone(), out.clone())
     };
     let interrupted = cancel.clone();
     runtime.spawn(async move {

@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use crate::action::runnable;
-use crate::action::{Ctx, Output, Progress, Registry, look};
+use crate::action::{Ctx, Nowhere, Registry, look};
 use crate::config::{Secrets, Settings};
 use crate::error::{Error, Result};
 use crate::incident::{Command, RunRequest, RunStatus, StepStatus};
@@ -117,16 +117,9 @@ impl Operator<'_> {
             .get(&request.action)
             .ok_or_else(|| Error::state(format!("there is no action {:?}", request.action)))?;
         let ctx = Ctx {
-            settings: std::sync::Arc::new(self.settings.clone()),
-            secrets: std::sync::Arc::new(self.secrets.clone()),
             incident: Some(std::sync::Arc::new(self.incident.state()?.clone())),
             incident_dir: Some(self.incident.dir().to_path_buf()),
-            run_dir: None,
-            children_lock: None,
-            out: std::sync::Arc::new(Silent),
-            cancel: tokio_util::sync::CancellationToken::new(),
-            code: None,
-            confirmed: None,
+            ..Ctx::new(self.settings.clone(), self.secrets.clone(), std::sync::Arc::new(Nowhere))
         };
         let preview = self.tokio.block_on(async {
             let mut seen = action.preview(&ctx, &request.args).await?;
@@ -213,13 +206,4 @@ impl Operator<'_> {
         self.submit(Command::Tell { audience: "nobody (drill)".into(), text })?;
         Ok(())
     }
-}
-
-/// Output that nobody reads: a preview returns what it has to say.
-struct Silent;
-
-impl Output for Silent {
-    fn line(&self, _: &str) {}
-    fn bytes(&self, _: &[u8]) {}
-    fn progress(&self, _: &Progress) {}
 }

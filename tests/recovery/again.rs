@@ -6,7 +6,7 @@ use std::sync::Arc;
 use breakglass::action::pitr_promote::Promote;
 use breakglass::action::pitr_restore::Restore;
 use breakglass::action::pitr_verify::Verify;
-use breakglass::action::{Action, Ctx, Done, Output, Preview, Progress, look};
+use breakglass::action::{Action, Ctx, Done, Nowhere, Preview, look};
 use breakglass::backup::base::verify_backup;
 use breakglass::config::settings::{Connection, REPOSITORY_KEY};
 use breakglass::config::{Secrets, Settings};
@@ -21,14 +21,6 @@ use breakglass::recovery::shadow::Shadow;
 use super::shop::{SCHEMA, damage, now, script, traffic};
 use crate::support::archived::{Archived, PASSPHRASE};
 use crate::support::cluster::{LIMIT, block_on, psql, server_user};
-
-struct Nowhere;
-
-impl Output for Nowhere {
-    fn line(&self, _: &str) {}
-    fn bytes(&self, _: &[u8]) {}
-    fn progress(&self, _: &Progress) {}
-}
 
 /// An incident without a worker: what the actions learn is folded at once.
 struct Desk {
@@ -117,16 +109,9 @@ fn a_wrong_moment_in_service_is_seen_and_replaced_by_an_earlier_one() {
     let mut secrets = Secrets::default();
     secrets.set(REPOSITORY_KEY, Secret::new(PASSPHRASE));
     let ctx = Ctx {
-        settings: Arc::new(settings),
-        secrets: Arc::new(secrets),
-        incident: None,
         incident_dir: Some(folder),
-        run_dir: None,
-        children_lock: None,
-        out: Arc::new(Nowhere),
-        cancel: Default::default(),
-        code: None,
         confirmed: Some("postgres".into()),
+        ..Ctx::new(settings, secrets, Arc::new(Nowhere))
     };
     let mut d = Desk { ctx, records: Vec::new() };
     let candidate = Candidate {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::{Driver, Job, Msg, Tone, World, one_line};
-use crate::action::{Ctx, Output, Progress, look};
+use crate::action::{Ctx, Nowhere, look};
 use crate::app::Preview;
 use crate::app::data::{Home, IncidentRow, LastDrill, ScenarioRow};
 use crate::app::update::{EXPORTED, JUDGING};
@@ -217,16 +217,11 @@ pub(super) fn preview(driver: &Driver, request: Box<RunRequest>) -> Result<()> {
                 .ok_or_else(|| Error::state(format!("there is no action {:?}", request.action)))?;
             let cancel = CancellationToken::new();
             let ctx = Ctx {
-                settings: Arc::new(settings),
-                secrets: Arc::new(secrets),
                 incident: Some(Arc::new(state)),
                 incident_dir: dir,
-                run_dir: None,
-                children_lock: None,
-                out: Arc::new(Nowhere),
                 cancel: cancel.clone(),
                 code: (request.action == "shell" || request.action == "sql").then(|| request.shown.clone()),
-                confirmed: None,
+                ..Ctx::new(settings, secrets, Arc::new(Nowhere))
             };
             runtime()?.block_on(async {
                 let look = async {
@@ -273,15 +268,6 @@ pub(super) fn export(driver: &Driver, id: IncidentId) -> Result<()> {
         let text = format!("{} {EXPORTED} {}", written.len(), folder.display());
         Ok(vec![Msg::Say(Tone::Good, text)])
     })
-}
-
-/// A preview says what it has to say in what it returns.
-struct Nowhere;
-
-impl Output for Nowhere {
-    fn line(&self, _: &str) {}
-    fn bytes(&self, _: &[u8]) {}
-    fn progress(&self, _: &Progress) {}
 }
 
 /// Stops what is left of a run whose worker died.
