@@ -87,6 +87,8 @@ pub struct Incident {
     pub scenario: Arc<Scenario>,
     /// The whole of its plan.json: contacts, matrix, templates, links.
     pub plan: Arc<Plan>,
+    /// What is wrong with its plan.json, and what stands in for it.
+    pub plan_damage: Option<String>,
     /// Names of variables a command finds in its environment.
     pub environment: Arc<BTreeSet<String>>,
     /// Names of secrets that were given; they last as long as this console.

@@ -14,14 +14,13 @@ mod report;
 pub mod timeline;
 mod words;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::incident::State;
-use crate::journal::record::{self, sha256_hex};
 use crate::journal::{Anchors, Clock, FileJournal, Head, files, verify};
-use crate::model::{CleanText, Plan, Scenario, Seq};
+use crate::model::{CleanText, Seq};
+use crate::runtime::kept_plan::read_plan;
 
 pub use csv::csv;
 pub use html::html;
@@ -157,14 +156,14 @@ pub fn load(incident_dir: &Path, options: &Options) -> Result<Timeline> {
         }
     }
     let report = verify(incident_dir, &anchors)?;
-    let (plan, scenario) = match read_plan(incident_dir, &state) {
-        Ok((plan, scenario)) => (Some(plan), Some(scenario)),
+    let (plan, scenario) = match read_plan(incident_dir, &state.plan, &state.scenario) {
+        Ok(kept) => (Some(kept.plan), Some(kept.scenario)),
         Err(e) => {
             notices.push(format!("without the plan: {e}"));
             (None, None)
         }
     };
-    let mut timeline = Timeline::build(&lines, state, plan.as_ref(), scenario.as_ref(), now);
+    let mut timeline = Timeline::build(&lines, state, plan.as_deref(), scenario.as_deref(), now);
     timeline.journal.verified = report.lines();
     timeline.notices.extend(notices);
     timeline.projection = options.project_to_bytes.and_then(|bytes| {
@@ -172,27 +171,6 @@ pub fn load(incident_dir: &Path, options: &Options) -> Result<Timeline> {
         crate::incident::forecast::projected(shadow, bytes).map(|d| (bytes, d))
     });
     Ok(timeline)
-}
-
-/// The plan the incident works with, and its scenario in it.
-fn read_plan(incident_dir: &Path, state: &State) -> Result<(Plan, Scenario)> {
-    let digest = state.plan.as_str();
-    if !record::is_digest(digest) {
-        return Err(Error::state(format!("{digest:?} is not the digest of a plan")));
-    }
-    let path = incident_dir.join("plan").join(digest).join("plan.json");
-    let what = || format!("cannot read {path:?}");
-    let bytes = fs::read(&path).state(what)?;
-    let seen = sha256_hex(&bytes);
-    if seen != digest {
-        return Err(Error::state(format!("{path:?} is not the plan the incident was opened with"))
-            .why(format!("its SHA-256 is {seen}")));
-    }
-    let plan: Plan = serde_json::from_slice(&bytes).state(what)?;
-    match plan.scenarios.iter().find(|s| s.slug == state.scenario).cloned() {
-        Some(scenario) => Ok((plan, scenario)),
-        None => Err(Error::state(format!("{path:?} has no scenario {:?}", state.scenario))),
-    }
 }
 
 /// An id as a file name: ids are made by us, but a journal can come from anywhere.

@@ -428,11 +428,18 @@ fn steps(lines: &[Line], state: &State, scenario: Option<&Scenario>, until: Time
                 items: s.items.len(),
             })
             .collect(),
-        None => state
-            .steps
-            .keys()
-            .map(|id| Planned { id: id.clone(), title: clean(id.as_str()), estimate_s: None, expected: None, items: 0 })
-            .collect(),
+        None => {
+            let mut ids: Vec<&StepId> = state.steps.keys().collect();
+            ids.sort_by_key(|id| id.order());
+            let bare = |id: &StepId| Planned {
+                id: id.clone(),
+                title: clean(id.as_str()),
+                estimate_s: None,
+                expected: None,
+                items: 0,
+            };
+            ids.into_iter().map(bare).collect()
+        }
     };
     planned
         .into_iter()

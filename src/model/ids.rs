@@ -58,6 +58,14 @@ text_id!(
     /// A step of a scenario, unique within the scenario and kept in plan.json: `s6` or an author's own id.
     StepId
 );
+impl StepId {
+    /// What steps are listed by when their plan is not at hand: `s2` before `s10`.
+    pub fn order(&self) -> (usize, &str) {
+        let digits = self.0.trim_start_matches(|c: char| !c.is_ascii_digit());
+        let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+        (digits.get(..end).and_then(|d| d.parse().ok()).unwrap_or(usize::MAX), &self.0)
+    }
+}
 text_id!(
     /// SHA-256 in lower-case hexadecimal, 64 characters.
     Digest

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::store::read_plan;
+use super::kept_plan::{KeptPlan, plan_of, read_plan};
 use crate::error::{Error, Result};
 use crate::incident::{Now, Policy, State};
 use crate::journal::{Anchors, FileJournal, Head, Journal, Watch};
@@ -20,6 +20,7 @@ pub struct Incident {
     pub(super) plan: Arc<Plan>,
     pub(super) plan_digest: Digest,
     pub(super) scenario: Arc<Scenario>,
+    pub(super) plan_damage: Option<String>,
     pub(super) policy: Policy,
     pub(super) actor: Actor,
 }
@@ -28,14 +29,14 @@ impl Incident {
     /// Opens the incident in `dir`.
     ///
     /// # Errors
-    /// State when its journal or plan cannot be read or is not what its digest says.
+    /// State when its journal cannot be read. A damaged plan is replaced: see [`Incident::plan_damage`].
     pub fn open(dir: &Path, policy: Policy) -> Result<Self> {
         let mut journal = journal(dir)?;
         let records = journal.read_from(Seq(1))?;
         let state = State::fold(&records).map(Box::new).ok_or_else(|| {
             Error::state(format!("there is no incident in {dir:?}")).why("its journal does not begin with an opening")
         })?;
-        let (plan, scenario) = plan_of(dir, &state.plan, &state.scenario)?;
+        let KeptPlan { plan, scenario, damage } = plan_of(dir, &state);
         Ok(Self {
             dir: dir.to_path_buf(),
             id: state.id.clone(),
@@ -45,6 +46,7 @@ impl Incident {
             plan,
             plan_digest: state.plan.clone(),
             scenario,
+            plan_damage: damage,
             state: Some(state),
             policy,
             actor: super::actor(),
@@ -53,7 +55,7 @@ impl Incident {
 
     /// A new one in `dir`, its plan already written, its journal still empty.
     pub(super) fn create(dir: &Path, id: IncidentId, plan: &Digest, scenario: &str, policy: Policy) -> Result<Self> {
-        let (plan_read, scenario) = plan_of(dir, plan, scenario)?;
+        let kept = read_plan(dir, plan, scenario)?;
         Ok(Self {
             dir: dir.to_path_buf(),
             id,
@@ -61,9 +63,10 @@ impl Incident {
             head: Head::empty(),
             records: Vec::new(),
             state: None,
-            plan: plan_read,
+            plan: kept.plan,
             plan_digest: plan.clone(),
-            scenario,
+            scenario: kept.scenario,
+            plan_damage: None,
             policy,
             actor: super::actor(),
         })
@@ -98,6 +101,10 @@ impl Incident {
     /// The plan it works with.
     pub fn plan(&self) -> &Arc<Plan> {
         &self.plan
+    }
+    /// What is wrong with the plan it keeps, and what stands in for it.
+    pub fn plan_damage(&self) -> Option<&str> {
+        self.plan_damage.as_deref()
     }
     /// The scenario it works through.
     pub fn scenario(&self) -> &Arc<Scenario> {
@@ -136,7 +143,7 @@ impl Incident {
     /// Looks for what others have written. Returns whether anything was new.
     ///
     /// # Errors
-    /// State when the journal or a newly adopted plan cannot be read.
+    /// State when the journal cannot be read.
     pub fn refresh(&mut self) -> Result<bool> {
         match self.journal.read_after(&self.head)? {
             Some(new) if new.is_empty() => return Ok(false),
@@ -153,7 +160,7 @@ impl Incident {
                 self.records = records;
             }
         }
-        self.follow_plan()?;
+        self.follow_plan();
         Ok(true)
     }
 
@@ -168,15 +175,13 @@ impl Incident {
     }
 
     /// Another plan was adopted: read it.
-    pub(super) fn follow_plan(&mut self) -> Result<()> {
-        let Some(state) = &self.state else { return Ok(()) };
+    pub(super) fn follow_plan(&mut self) {
+        let Some(state) = &self.state else { return };
         if state.plan != self.plan_digest {
-            let (plan, scenario) = plan_of(&self.dir, &state.plan, &state.scenario)?;
-            self.plan = plan;
-            self.scenario = scenario;
+            let KeptPlan { plan, scenario, damage } = plan_of(&self.dir, state);
+            (self.plan, self.scenario, self.plan_damage) = (plan, scenario, damage);
             self.plan_digest = state.plan.clone();
         }
-        Ok(())
     }
 }
 
@@ -186,15 +191,4 @@ fn journal(dir: &Path) -> Result<FileJournal> {
         Some(anchors) => journal.with_anchors(anchors),
         None => journal,
     })
-}
-
-fn plan_of(dir: &Path, digest: &Digest, slug: &str) -> Result<(Arc<Plan>, Arc<Scenario>)> {
-    let plan = read_plan(dir, digest)?;
-    let scenario = plan
-        .scenarios
-        .iter()
-        .find(|s| s.slug == slug)
-        .cloned()
-        .ok_or_else(|| Error::state(format!("the incident's plan has no scenario {slug:?}")))?;
-    Ok((Arc::new(plan), Arc::new(scenario)))
 }

@@ -4,6 +4,7 @@ pub mod adopt;
 pub mod follow;
 pub mod history;
 pub mod incident;
+pub mod kept_plan;
 pub mod request;
 pub mod store;
 pub mod submit;

@@ -6,17 +6,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest as _, Sha256};
-
 use super::Incident;
+use super::kept_plan::write_plan;
 use crate::config::Config;
 use crate::error::{Context, Error, Result};
 use crate::incident::{Command, Policy, State};
 use crate::journal::files;
-use crate::model::{Digest, IncidentId, Kind, Plan, Time};
+use crate::model::{IncidentId, Kind, Plan, Time};
 
-/// Name of the plan as understood, in its folder.
-pub const PLAN_FILE: &str = "plan.json";
 
 /// A state directory.
 #[derive(Debug, Clone)]
@@ -258,49 +255,6 @@ impl Store {
         }
         Err(Error::state("no free name for a new incident was found"))
     }
-}
-
-/// Writes plan.json and the documents it was read from below `plan/<digest>/`; the digest is of plan.json's bytes.
-///
-/// # Errors
-/// State when it cannot be written.
-pub fn write_plan(incident_dir: &Path, plan: &Plan, documents: &[(String, Vec<u8>)]) -> Result<Digest> {
-    let json = serde_json::to_vec_pretty(plan).state(|| "the plan cannot be written as JSON".into())?;
-    let digest = digest_of(&json);
-    let folder = incident_dir.join("plan").join(digest.as_str());
-    files::create_dir(&folder)?;
-    for (name, bytes) in documents {
-        // A document's name may hold folders; only its last part names a file of ours.
-        let Some(last) = Path::new(name).file_name() else { continue };
-        if last == PLAN_FILE {
-            continue;
-        }
-        files::write_atomic(&folder.join(last), bytes)?;
-    }
-    // Last, so that a folder with a plan.json is a complete one.
-    files::write_atomic(&folder.join(PLAN_FILE), &json)?;
-    Ok(digest)
-}
-
-/// Reads a plan.json and checks it against its digest.
-///
-/// # Errors
-/// State when it is missing, changed or not a plan.
-pub fn read_plan(incident_dir: &Path, digest: &Digest) -> Result<Plan> {
-    let path = incident_dir.join("plan").join(digest.as_str()).join(PLAN_FILE);
-    let bytes = std::fs::read(&path).state(|| format!("cannot read the incident's plan {path:?}"))?;
-    let found = digest_of(&bytes);
-    if found != *digest {
-        return Err(Error::state(format!("the incident's plan {path:?} was changed"))
-            .why(format!("its SHA-256 is {found}, the journal says {digest}"))
-            .hint("Put the original file back; it is the one the journal was written with."));
-    }
-    serde_json::from_slice(&bytes).state(|| format!("the incident's plan {path:?} cannot be read as one"))
-}
-
-/// SHA-256 of bytes.
-pub fn digest_of(bytes: &[u8]) -> Digest {
-    Digest::new(Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect::<String>())
 }
 
 fn default_root() -> Result<PathBuf> {

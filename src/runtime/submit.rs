@@ -89,7 +89,7 @@ impl Incident {
             match self.journal.append_if(&self.head, draft)? {
                 Append::Appended(record) => {
                     self.take(record.clone());
-                    self.follow_plan()?;
+                    self.follow_plan();
                     if matches!(command, Command::Close { .. }) {
                         // What blocks exported may hold secrets; it has served its purpose.
                         Carried::forget(&self.dir);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use breakglass::incident::RunStatus;
 use breakglass::journal::verify;
 use breakglass::model::event::{Event, Outcome};
-use breakglass::runtime::store::digest_of;
+use breakglass::plan::digest as digest_of;
 use breakglass::runtime::{self, RunHealth};
 
 use super::{Desk, kill_9, running, until};

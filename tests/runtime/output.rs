@@ -3,7 +3,7 @@
 use breakglass::action::Output;
 use breakglass::action::output::{LineMaker, MAX_LINE, OutputLog, Ring};
 use breakglass::model::{CleanText, Redactor, Secret};
-use breakglass::runtime::store::digest_of;
+use breakglass::plan::digest as digest_of;
 use proptest::prelude::*;
 
 fn made(redactor: &Redactor, chunks: &[&[u8]]) -> Vec<String> {

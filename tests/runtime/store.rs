@@ -6,7 +6,7 @@ use std::time::Duration;
 use breakglass::config::Config;
 use breakglass::incident::Command;
 use breakglass::model::{StepId, Time};
-use breakglass::runtime::{History, Incident, Store};
+use breakglass::runtime::{History, Incident, Opening, Store};
 
 use super::{Desk, opening};
 
@@ -43,13 +43,49 @@ fn incidents_are_found_by_any_clear_name() {
 }
 
 #[test]
-fn a_changed_plan_is_noticed() {
-    let d = Desk::new();
-    let plan = d.incident.dir().join("plan").join(d.incident.state().unwrap().plan.as_str()).join("plan.json");
-    let text = std::fs::read_to_string(&plan).unwrap().replace("\"Plan\"", "\"Plam\"");
-    std::fs::write(&plan, text).unwrap();
-    let e = Incident::open(d.incident.dir(), Default::default()).err().unwrap();
-    assert!(e.what.contains("was changed"), "{e}");
+fn a_changed_or_lost_plan_is_replaced_by_the_best_there_is() {
+    let document = "# Plan\n\n## Scenario: Test Scenario\n\n1. Look at it\n2. Repair it\n";
+    let mut plan = breakglass::plan::parse("plan.md", document.as_bytes()).unwrap();
+    assert_eq!((plan.scenarios.len(), plan.scenarios[0].steps.len()), (1, 2), "{:?}", plan.scenarios);
+    plan.scenarios[0].slug = "test-scenario".into();
+    let slug = plan.scenarios[0].slug.clone();
+    let mut d = Desk::new();
+    let opening = |plan: &breakglass::model::Plan| Opening {
+        plan: plan.clone(),
+        documents: vec![("docs/plan.md".into(), document.as_bytes().to_vec())],
+        scenario: slug.clone(),
+        ..opening()
+    };
+    d.incident = d.store.create(opening(&plan)).unwrap();
+    for id in ["s1", "s2"] {
+        d.incident.submit(Command::StartStep { step: StepId::new(id) }).unwrap();
+    }
+    assert_eq!(d.incident.plan_damage(), None);
+    let folder = d.incident.dir().join("plan").join(d.incident.state().unwrap().plan.as_str());
+    let json = std::fs::read_to_string(folder.join("plan.json")).unwrap();
+    let titles = |i: &Incident| i.scenario().steps.iter().map(|s| s.title.clone()).collect::<Vec<_>>();
+    let open = || Incident::open(d.incident.dir(), Default::default()).unwrap();
+
+    for broken in [Some(json.replace("Repair it", "Remove it")), Some(json[..json.len() / 2].into()), None] {
+        match &broken {
+            Some(text) => std::fs::write(folder.join("plan.json"), text).unwrap(),
+            None => std::fs::remove_file(folder.join("plan.json")).unwrap(),
+        }
+        let found = open();
+        assert_eq!(titles(&found), ["Look at it", "Repair it"], "from the document beside it");
+        let damage = found.plan_damage().unwrap();
+        assert!(damage.contains("plan.json") && damage.contains("\"plan.md\""), "{damage}");
+        // A timeline claims only the plan the journal names.
+        let exported = breakglass::export::load(d.incident.dir(), &Default::default()).unwrap();
+        assert!(exported.notices.iter().any(|n| n.starts_with("without the plan")), "{:?}", exported.notices);
+    }
+    std::fs::remove_file(folder.join("plan.md")).unwrap();
+    let mut found = open();
+    assert_eq!(titles(&found), ["Step s1", "Step s2"], "what the journal knows");
+    assert!(found.plan_damage().unwrap().contains("your own copy of the plan"));
+    found.submit(Command::FinishStep { step: StepId::new("s1") }).unwrap();
+    std::fs::write(folder.join("plan.json"), json).unwrap();
+    assert_eq!(open().plan_damage(), None);
 }
 
 #[test]
@@ -57,7 +93,7 @@ fn another_plan_is_worked_with_once_it_is_adopted() {
     let mut d = Desk::new();
     let mut other = super::plan();
     other.scenarios[0].title = "Renamed".into();
-    let digest = breakglass::runtime::store::write_plan(d.incident.dir(), &other, &[]).unwrap();
+    let digest = breakglass::runtime::kept_plan::write_plan(d.incident.dir(), &other, &[]).unwrap();
     d.incident.submit(Command::OfferPlan { plan: digest.clone() }).unwrap();
     assert_eq!(d.incident.scenario().title, "Test");
     let mut second = Incident::open(d.incident.dir(), Default::default()).unwrap();

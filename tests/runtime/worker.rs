@@ -10,7 +10,8 @@ use breakglass::model::plan::Risk;
 use breakglass::model::{Digest, Secret};
 use breakglass::process::RunLiveness;
 use breakglass::process::locks::probe;
-use breakglass::runtime::{self, RunHealth, follow::Follower, store::digest_of};
+use breakglass::plan::digest as digest_of;
+use breakglass::runtime::{self, RunHealth, follow::Follower};
 
 use super::{Desk, followed, lines, program, running, until};
 

@@ -229,6 +229,15 @@ pub fn shots() -> Vec<Shot> {
             data.recording = Recording::ReadOnly("the journal holds records of a newer version".into());
             with_incident(size, 343, data)
         }),
+        shot("plan-damaged", |size| {
+            let mut data = recovering_data(Kind::Real);
+            data.plan_damage = Some(
+                "the kept plan cannot be used (plan.json is not the one the journal names); read anew from the document \
+                 \"plan.md\" kept beside it"
+                    .into(),
+            );
+            with_incident(size, 343, data)
+        }),
         shot("outcome-unknown", lost),
         shot("worker-died", died),
         shot("elsewhere", elsewhere),

@@ -279,6 +279,7 @@ impl Story {
                 (StepId::new("s7"), vec![Duration::from_secs(90); 3]),
                 (StepId::new("s8"), vec![Duration::from_secs(20); 3]),
             ])),
+            plan_damage: None,
             recording: Recording::On,
             workers: BTreeMap::new(),
             progress: BTreeMap::new(),

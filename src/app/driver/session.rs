@@ -27,7 +27,7 @@ use crate::plan::library::Origin;
 use crate::plan::watch as plan_watch;
 use crate::process::locks::Orphan;
 use crate::runtime::adopt::START_GRACE;
-use crate::runtime::store::write_plan;
+use crate::runtime::kept_plan::write_plan;
 use crate::runtime::{History, Incident, Job, Opening, RunHealth, SubmitError, actor, look, policy, start_run};
 
 /// An incident that is on the screen.
@@ -434,6 +434,11 @@ impl Session {
             state: self.state.clone(),
             scenario: self.scenario.clone(),
             plan: self.plan.clone(),
+            plan_damage: self
+                .incident
+                .as_ref()
+                .and_then(|i| i.plan_damage())
+                .map(|d| CleanText::text(d).to_string()),
             environment: Arc::new(self.environment()),
             held: self.held.clone(),
             timeline: self.timeline.clone(),

@@ -252,6 +252,9 @@ fn banners(ui: &IncidentUi) -> Vec<(Role, String)> {
         }
         Recording::ReadOnly(why) => out.push((Role::Real, format!("READ ONLY: {why}"))),
     }
+    if let Some(damage) = &ui.data.plan_damage {
+        out.push((Role::Real, format!("PLAN DAMAGED: {damage}")));
+    }
     for run in ui.data.state.open_runs() {
         if run.status == RunStatus::Unknown {
             out.push((
