@@ -9,6 +9,7 @@ use serde_json::json;
 use super::reach::{self, Reporter};
 use super::{Action, Ctx, Done, Preview, Spec, backup_dump, backup_files};
 use crate::backup::base::{store_base, verify_backup};
+use crate::config::settings::REPOSITORY_KEY;
 use crate::error::{Context, Error, Result};
 use crate::model::event::Event;
 use crate::model::plan::Risk;
@@ -101,6 +102,10 @@ impl Action for BackupCreate {
     fn run<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Done>> {
         Box::pin(async move {
             let m = super::parse_matches(self.arguments(), args)?;
+            // Before a server is asked for anything.
+            if let Some(key) = ctx.secrets.get(REPOSITORY_KEY) {
+                crate::backup::keys::check_passphrase(key)?;
+            }
             if let Some(folders) = folders(&m) {
                 return backup_files::create(ctx, folders, m.get_one::<String>("label").cloned()).await;
             }

@@ -296,7 +296,7 @@ pub fn identity_from_text(text: &Secret) -> Result<Identity> {
 pub fn check_passphrase(passphrase: &Secret) -> Result<()> {
     let n = passphrase.expose().chars().count();
     if n < MIN_PASSPHRASE {
-        return Err(Error::usage(format!("a passphrase of {n} characters"))
+        return Err(Error::usage(format!("the repository's key has {n} characters"))
             .why(format!("at least {MIN_PASSPHRASE} are needed"))
             .hint("Make one with `openssl rand -base64 33` and set it as BACKUP_ENCRYPTION_KEY."));
     }

@@ -186,6 +186,9 @@ impl Repository {
 
     /// As [`Repository::unlock`], by the passphrase or by the key of an extra recipient.
     pub fn unlock_by(&self, opener: Opener<'_>) -> Result<Unlocked> {
+        if let Opener::Passphrase(key) = opener {
+            super::keys::check_passphrase(key)?;
+        }
         let identities = self.key_file()?.unlock_by(opener)?;
         // An older one than the newest: a rotation was interrupted, and the next one finishes it.
         if !identities.iter().any(|i| i.public() == self.recipient) {

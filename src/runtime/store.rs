@@ -14,7 +14,6 @@ use crate::incident::{Command, Policy, State};
 use crate::journal::files;
 use crate::model::{IncidentId, Kind, Plan, Time};
 
-
 /// A state directory.
 #[derive(Debug, Clone)]
 pub struct Store {

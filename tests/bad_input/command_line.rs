@@ -132,7 +132,6 @@ fn a_password_in_the_configuration_is_refused_and_never_shown() {
 fn bad_environment_is_named_without_its_value() {
     let desk = Desk::new();
     for (name, value, says) in [
-        ("BACKUP_ENCRYPTION_KEY", "hunter2", "at least 32"),
         ("DATABASE_URL", "mysql://shop:hunter2@db/shop", "postgres://"),
         ("DATABASE_URL", "postgres://shop:hunter2/shop", "port"),
         ("DATABASE_URL", "postgres://:hunter2@db/shop", "user"),
@@ -142,6 +141,17 @@ fn bad_environment_is_named_without_its_value() {
         said.fails(2, &[name, says]);
         assert!(!said.stderr.contains("hunter2"), "{said:?}");
     }
+}
+
+/// A key that opens nothing must not stand in the way of what needs no key, at 3 a.m. least of all.
+#[test]
+fn a_short_key_is_said_where_a_key_is_needed() {
+    let desk = Desk::new();
+    let with = |args: &[&str]| ran(desk.command(args).env("BACKUP_ENCRYPTION_KEY", "hunter2").env("BACKUP_DIR", "b"));
+    assert_eq!(with(&["incident", "list"]).code, Some(0));
+    let said = with(&["backup", "init"]);
+    said.fails(2, &["7 characters", "at least 32", "BACKUP_ENCRYPTION_KEY"]);
+    assert!(!said.stderr.contains("hunter2"), "{said:?}");
 }
 
 #[test]

@@ -8,9 +8,9 @@ use breakglass::incident::{Command, RunStatus};
 use breakglass::model::event::Outcome;
 use breakglass::model::plan::Risk;
 use breakglass::model::{Digest, Secret};
+use breakglass::plan::digest as digest_of;
 use breakglass::process::RunLiveness;
 use breakglass::process::locks::probe;
-use breakglass::plan::digest as digest_of;
 use breakglass::runtime::{self, RunHealth, follow::Follower};
 
 use super::{Desk, followed, lines, program, running, until};

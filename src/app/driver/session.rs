@@ -434,11 +434,7 @@ impl Session {
             state: self.state.clone(),
             scenario: self.scenario.clone(),
             plan: self.plan.clone(),
-            plan_damage: self
-                .incident
-                .as_ref()
-                .and_then(|i| i.plan_damage())
-                .map(|d| CleanText::text(d).to_string()),
+            plan_damage: self.incident.as_ref().and_then(|i| i.plan_damage()).map(|d| CleanText::text(d).to_string()),
             environment: Arc::new(self.environment()),
             held: self.held.clone(),
             timeline: self.timeline.clone(),
