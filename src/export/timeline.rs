@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::incident::{RunStatus, State, StepStatus};
+use crate::incident::{RunStatus, State, StepStatus, moment};
 use crate::journal::{Head, Line};
 use crate::model::event::{Outcome, OutputSeal};
 use crate::model::{Event, Plan, Record, Risk, RunId, Scenario, Seq, StepId, Time};
@@ -551,7 +551,12 @@ fn objectives(state: &State, scenario: Option<&Scenario>, zero: Time, zero_is: &
                 Some(n) => format!(", {} transactions", words::grouped(n)),
                 None => String::new(),
             };
-            let how = format!("measured: from the chosen moment to the last commit that was given up{transactions}");
+            let damaged = match moment::chosen_keeps_damage(&state.facts) {
+                true => "; the recovered data still holds damage that is on record",
+                false => "",
+            };
+            let how =
+                format!("measured: from the chosen moment to the last commit that was given up{transactions}{damaged}");
             (Some(Duration::from_millis(loss.window_ms)), loss.at_most, how)
         }
         None => (None, false, "the loss was not measured".to_string()),
@@ -562,7 +567,10 @@ fn objectives(state: &State, scenario: Option<&Scenario>, zero: Time, zero_is: &
         state.rpo,
         rpo,
         at_most,
-        judge(state.rpo, rpo, None),
+        match judge(state.rpo, rpo, None) {
+            Judgement::Met if moment::chosen_keeps_damage(&state.facts) => Judgement::Missed,
+            other => other,
+        },
         rpo_how,
     ));
     let mtd = scenario

@@ -37,6 +37,11 @@ pub fn keeps_damage(facts: &Facts, target: &RecoveryTarget, at: Option<Time>) ->
     facts.candidates.first().is_some_and(|c| keeps(c, target, at) == Some(true))
 }
 
+/// Whether the moment that was chosen brings damage on record back: then what was lost is not all that is wrong.
+pub fn chosen_keeps_damage(facts: &Facts) -> bool {
+    facts.chosen.as_ref().is_some_and(|(target, at, _)| keeps_damage(facts, target, *at))
+}
+
 /// What a person must know before a moment is taken, one sentence; none when it lies before all damage on record.
 pub fn warning(facts: &Facts, target: &RecoveryTarget, at: Option<Time>) -> Option<String> {
     let kept = kept(facts, target, at);

@@ -6,6 +6,7 @@ use std::process::Command;
 use breakglass::export::{self, Format, Options};
 use breakglass::journal::{Anchors, verify};
 use breakglass::model::IncidentId;
+use breakglass::model::target::RecoveryTarget;
 
 use super::fixture::{self, ID, drill, read};
 
@@ -44,6 +45,19 @@ fn every_format_holds_every_event_and_the_head() {
     }
     assert_eq!(std::fs::read_dir(&out).unwrap().count(), 4, "no temporary files stay");
     assert_eq!(json, read(&files[2]));
+}
+
+/// An objective is not met by bringing back what was to be got rid of.
+#[test]
+fn a_loss_within_the_objective_is_no_success_while_damage_is_kept() {
+    let pen = drill();
+    let t = export::load(&pen.dir, &Options::default()).unwrap();
+    let mut state = t.state.clone();
+    let late = state.facts.candidates[0].at.plus(std::time::Duration::from_secs(60));
+    state.facts.chosen = Some((RecoveryTarget::Time(late), Some(late), None));
+    let rpo = &export::Timeline::build(&[], state, None, None, t.exported_at).objectives[1];
+    assert_eq!(rpo.judgement.word(), "missed");
+    assert!(rpo.how.contains("still holds damage"), "{}", rpo.how);
 }
 
 #[test]
@@ -185,7 +199,7 @@ fn an_incident_without_its_plan_still_exports() {
     let folder = std::fs::read_dir(pen.dir.join("plan")).unwrap().next().unwrap().unwrap().path();
     std::fs::write(folder.join("plan.json"), serde_json::to_vec(&fixture::plan("Forged")).unwrap()).unwrap();
     let t = export::load(&pen.dir, &Options::default()).unwrap();
-    assert!(t.plan.is_none() && t.notices.iter().any(|n| n.contains("not the plan")), "{:?}", t.notices);
+    assert!(t.plan.is_none() && t.notices.iter().any(|n| n.contains("not the one the journal names")), "{:?}", t.notices);
 }
 
 #[test]

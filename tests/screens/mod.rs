@@ -10,6 +10,7 @@ use breakglass::app::dialog::Ask;
 use breakglass::app::{App, Effect, Msg, Preview, Screen, Tone};
 use breakglass::model::event::{Event, Kind, Outcome, Verdict};
 use breakglass::model::plan::Risk;
+use breakglass::model::target::RecoveryTarget;
 use breakglass::model::{CleanText, RunId, StepId};
 
 /// The sizes every screen is kept at.
@@ -213,6 +214,13 @@ pub fn shots() -> Vec<Shot> {
         shot("incident-late", |size| with_incident(size, 343 + 4 * 3600, recovering_data(Kind::Real))),
         shot("incident-verified", |size| with_incident(size, 383, verified(Kind::Drill).data())),
         shot("incident-promoted", |size| with_incident(size, 414, ended(Kind::Drill, false).data())),
+        shot("incident-damage-kept", |size| {
+            let mut data = ended(Kind::Drill, false).data();
+            let facts = &mut data.state.facts;
+            let late = facts.candidates[0].at.plus(std::time::Duration::from_secs(60));
+            facts.chosen = Some((RecoveryTarget::Time(late), Some(late), None));
+            with_incident(size, 414, data)
+        }),
         shot("incident-closed", |size| with_incident(size, 460, ended(Kind::Real, true).data())),
         shot("incident-ascii", |size| {
             let mut a = recovering_app(size);

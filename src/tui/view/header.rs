@@ -14,7 +14,7 @@ use crate::app::data::{Incident, Recording};
 use crate::app::next::looked;
 use crate::app::{App, IncidentUi, Screen, words};
 use crate::incident::forecast::{Course, Forecast, forecast};
-use crate::incident::{RunStatus, StepStatus};
+use crate::incident::{RunStatus, StepStatus, moment};
 use crate::model::StepId;
 use crate::model::event::Kind;
 use crate::model::format_clock;
@@ -191,13 +191,18 @@ fn rpo(canvas: &Canvas<'_>, app: &App, data: &Incident, room: usize) -> Vec<Piec
     let mut parts: Vec<(u8, Vec<Piece>)> = Vec::new();
     let chosen = facts.chosen.as_ref();
     if let Some(loss) = &facts.loss {
-        let role = within(loss.window_ms);
-        let word = if role == Role::Danger { "missed" } else { "met" };
+        let damaged = moment::chosen_keeps_damage(facts);
+        let role = if damaged { Role::Danger } else { within(loss.window_ms) };
+        let word = match role {
+            _ if damaged => "DAMAGE KEPT",
+            Role::Danger => "missed",
+            _ => "met",
+        };
         let (window, most) = (Duration::from_millis(loss.window_ms), if loss.at_most { g.at_most } else { "" });
         let lost = format!("lost {most}{}", format_clock(window));
         parts.push((9, vec![p(Role::Muted, "RPO  "), p(role, lost), p(Role::Text, objective)]));
         parts.push((7, vec![p(Role::Text, words::transactions(loss))]));
-        if state.rpo.is_some() {
+        if state.rpo.is_some() || damaged {
             parts.push((8, vec![p(role, word)]));
         }
         parts.push((6, vec![p(Role::Muted, "measured")]));
