@@ -199,7 +199,11 @@ fn an_incident_without_its_plan_still_exports() {
     let folder = std::fs::read_dir(pen.dir.join("plan")).unwrap().next().unwrap().unwrap().path();
     std::fs::write(folder.join("plan.json"), serde_json::to_vec(&fixture::plan("Forged")).unwrap()).unwrap();
     let t = export::load(&pen.dir, &Options::default()).unwrap();
-    assert!(t.plan.is_none() && t.notices.iter().any(|n| n.contains("not the one the journal names")), "{:?}", t.notices);
+    assert!(
+        t.plan.is_none() && t.notices.iter().any(|n| n.contains("not the one the journal names")),
+        "{:?}",
+        t.notices
+    );
 }
 
 #[test]
