@@ -136,7 +136,9 @@ pub fn incident(ui: &IncidentUi) -> Next {
         Some(run) => next(Cmd::Run, format!("run it again (last time: {})", short(&run.summary))),
         None => match runnable::blocks(step).nth(ui.steps.block).or_else(|| runnable::blocks(step).next()) {
             Some(block) => {
-                let what = block.code.lines().find(|l| !l.trim().is_empty()).unwrap_or("").trim();
+                // The command, not the caption above it.
+                let lines = || block.code.lines().map(str::trim).filter(|l| !l.is_empty());
+                let what = lines().find(|l| !l.starts_with('#')).or_else(|| lines().next()).unwrap_or("");
                 let ask = match block.attrs.get("risk").map(String::as_str) {
                     Some("read") => "reads only",
                     Some("destroy") => "destroys; asks for the name",

@@ -6,6 +6,7 @@
 //! Every rule is named in `docs/formats.md`, "Reading rules"; the names stand in each field's source.
 
 pub mod adopt;
+pub mod applying;
 pub mod attributes;
 pub mod blocks;
 pub mod command_line;
@@ -26,7 +27,9 @@ pub mod placeholders;
 pub mod risk;
 pub mod roles;
 pub mod scenario;
+pub mod sessions;
 pub mod severity;
+pub mod shell_words;
 pub mod show;
 pub mod span;
 pub mod steps;

@@ -214,6 +214,12 @@ impl Store {
             .iter()
             .find(|s| s.slug == opening.scenario)
             .ok_or_else(|| Error::usage(format!("the plan has no scenario {:?}", opening.scenario)))?;
+        // A scenario that states none is held to the plan's objectives.
+        let held = |metric: &str| {
+            let seconds = crate::plan::applying::applying(&opening.plan, scenario, metric)?.seconds;
+            Some(seconds.saturating_mul(1000))
+        };
+        let (rto_ms, rpo_ms) = (opening.rto_ms.or_else(|| held("rto")), opening.rpo_ms.or_else(|| held("rpo")));
         files::create_dir(&self.incidents_dir())?;
         let now = Time::from_system(std::time::SystemTime::now());
         let (id, dir) = self.new_folder(now, &scenario.slug)?;
@@ -223,8 +229,8 @@ impl Store {
             id,
             kind: opening.kind,
             plan: digest,
-            rto_ms: opening.rto_ms,
-            rpo_ms: opening.rpo_ms,
+            rto_ms,
+            rpo_ms,
             program: env!("CARGO_PKG_VERSION").to_string(),
             target: opening.target,
             expect: opening.expect,

@@ -154,7 +154,7 @@ fn line(numbers: &mut Numbers) -> String {
 #[test]
 fn agrees_with_bash_or_declines() {
     let soak = std::env::var_os("BREAKGLASS_SOAK").is_some();
-    let count = if soak { 10_000 } else { 600 };
+    let count = if soak { 200_000 } else { 10_000 };
     let mut numbers = Numbers(20_261_120);
     let values = [("A", "alpha"), ("B", "b/e:t=a"), ("SP", "two  words"), ("EMPTY", ""), ("Ab", "ab")];
     let accepted: Vec<(String, Vec<String>)> = (0..count)
@@ -175,14 +175,11 @@ fn agrees_with_bash_or_declines() {
         script.push_str(line.trim_end_matches('\n'));
         script.push('\n');
     }
-    let out = Command::new("bash")
-        .arg("--norc")
-        .arg("-c")
-        .arg(&script)
-        .env_clear()
-        .env("LC_ALL", "C.UTF-8")
-        .output()
-        .unwrap();
+    // By way of a file: an argument may not be as long.
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), &script).unwrap();
+    let out =
+        Command::new("bash").arg("--norc").arg(file.path()).env_clear().env("LC_ALL", "C.UTF-8").output().unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     let text = String::from_utf8(out.stdout).unwrap();
     let mut parts = text.split('\0');
@@ -195,4 +192,5 @@ fn agrees_with_bash_or_declines() {
         }
         assert_eq!(&got, want, "{line:?}");
     }
+    println!("{count} lines, {} accepted, each as bash reads it; the others declined", accepted.len());
 }

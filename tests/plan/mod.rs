@@ -3,12 +3,14 @@
 
 mod bad_input;
 mod blocks;
+mod cli;
 mod command_line;
 mod documents;
 mod fuzz;
 mod library;
 mod lint;
 mod rules;
+mod sessions;
 mod shipped;
 mod text;
 

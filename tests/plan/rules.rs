@@ -452,3 +452,21 @@ fn what_the_development_set_taught() {
     let check = "# DR\n\n## Verify a restore\n\n1. Look\n\n## Restore for real\n\n1. Restore\n\n## Node failure\n\n1. Replace it\n";
     assert!(!titles(check).contains(&"Verify a restore".to_string()), "{:?}", titles(check));
 }
+
+#[test]
+fn the_objective_a_scenario_is_held_to() {
+    use breakglass::plan::applying::applying;
+    let held = |plan: &str, title: &str, metric: &str| {
+        let plan = read(plan);
+        let scenario = plan.scenarios.iter().find(|s| s.title == title).unwrap();
+        applying(&plan, scenario, metric).map(|o| (o.seconds, o.scope.map(str::to_string), o.own))
+    };
+    let scoped = "# P\n\n## RTO\n\n- **Critical systems**: 15 minutes\n- **Reporting**: 4 hours\n\n## Scenarios\n\n### Scenario 1: Reporting down\n\n1. Look\n\n### Scenario 2: Region lost\n\n1. Look\n\n### Scenario 3: Cache lost\n\n**RTO:** 1 hour\n\n1. Look\n";
+    assert_eq!(held(scoped, "Reporting down", "rto"), Some((14_400, Some("Reporting".into()), false)));
+    assert_eq!(held(scoped, "Region lost", "rto"), Some((900, Some("Critical systems".into()), false)), "the first");
+    assert_eq!(held(scoped, "Cache lost", "rto"), Some((3600, None, true)), "its own");
+    assert_eq!(held(scoped, "Region lost", "rpo"), None);
+    let whole = "# P\n\n**RTO:** 4 hours\n**RPO:** 1 hour\n\n## Scenario 1: X\n\n1. Look\n";
+    assert_eq!(held(whole, "X", "rto"), Some((14_400, None, false)));
+    assert_eq!(held(whole, "X", "rpo"), Some((3600, None, false)));
+}

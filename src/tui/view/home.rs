@@ -17,6 +17,7 @@ use crate::app::data::{IncidentRow, ScenarioRow};
 use crate::app::{App, Hit, HomeRow, Shown, words};
 use crate::model::event::Kind;
 use crate::model::format_clock;
+use crate::plan::applying::applying;
 use crate::tui::theme::Role;
 
 use super::canvas::{Canvas, Piece, fit, p, prose, width, wrap};
@@ -217,7 +218,9 @@ fn scenario_columns(room: u16, severity: &str, rto: &str, rpo: &str, drill: &str
 fn scenario_row(canvas: &mut Canvas<'_>, area: Rect, app: &App, row: &ScenarioRow) {
     let g = canvas.glyphs();
     let s = &row.scenario;
-    let span = |seconds: Option<u64>| seconds.map_or("-".into(), |v| words::span(std::time::Duration::from_secs(v)));
+    let span = |metric: &str| {
+        applying(&row.plan, s, metric).map_or("-".into(), |o| words::span(std::time::Duration::from_secs(o.seconds)))
+    };
     let short = area.width < 70;
     let (drill, role) = match &row.last_drill {
         None => ("never".to_string(), Role::Warning),
@@ -233,7 +236,7 @@ fn scenario_row(canvas: &mut Canvas<'_>, area: Rect, app: &App, row: &ScenarioRo
         }
     };
     let severity = s.severity.as_ref().map_or("", |v| v.level.as_str());
-    let mut columns = scenario_columns(area.width, severity, &span(s.rto_s), &span(s.rpo_s), &drill, Role::Text);
+    let mut columns = scenario_columns(area.width, severity, &span("rto"), &span("rpo"), &drill, Role::Text);
     if let Some(last) = columns.last_mut() {
         last.0 = role;
     }
@@ -302,6 +305,17 @@ fn about_scenario(canvas: &Canvas<'_>, app: &App, row: &ScenarioRow, area: Rect)
             p(Role::Muted, "last drill "),
             p(Role::Text, format!("{} ({when}): {how}", &d.at.date_hms()[..16])),
         ]);
+    }
+    let lent: Vec<String> = [("RTO", "rto"), ("RPO", "rpo")]
+        .into_iter()
+        .filter_map(|(name, metric)| {
+            let o = applying(&row.plan, s, metric).filter(|o| !o.own)?;
+            let span = words::span(std::time::Duration::from_secs(o.seconds));
+            Some(format!("{name} {span}{}", o.scope.map(|s| format!(" ({s})")).unwrap_or_default()))
+        })
+        .collect();
+    if !lent.is_empty() {
+        out.push(vec![p(Role::Muted, "of the whole plan: "), p(Role::Text, lent.join(", "))]);
     }
     let tall = area.height > 9;
     if tall {

@@ -21,6 +21,7 @@ use crate::incident::{RunStatus, StepStatus, moment};
 use crate::model::event::Verdict;
 use crate::model::format_clock;
 use crate::model::plan::Step;
+use crate::plan::applying::applying;
 use crate::tui::theme::Role;
 
 use super::canvas::{Canvas, Piece, p, width};
@@ -69,7 +70,17 @@ pub(super) fn draw_plan(canvas: &mut Canvas<'_>, area: Rect, app: &App, shown: &
     let Some(plan) = &app.plan else { return };
     let s = &plan.row.scenario;
     let inner = Rect { x: area.x + 1, width: area.width.saturating_sub(2), ..area };
-    let span = |seconds: Option<u64>| seconds.map_or("not said".into(), |v| words::span(Duration::from_secs(v)));
+    let span = |metric: &str| match applying(&plan.row.plan, s, metric) {
+        None => "not said".to_string(),
+        Some(o) => {
+            let span = words::span(Duration::from_secs(o.seconds));
+            match o.scope {
+                _ if o.own => span,
+                Some(scope) => format!("{span} (plan: {scope})"),
+                None => format!("{span} (plan)"),
+            }
+        }
+    };
     let mut first = vec![p(Role::Muted, "PLAN  "), p(Role::Accent, s.title.clone())];
     if let Some(v) = &s.severity {
         first.push(p(Role::Warning, format!("  {}", header::severity_words(&v.level))));
@@ -81,9 +92,9 @@ pub(super) fn draw_plan(canvas: &mut Canvas<'_>, area: Rect, app: &App, shown: &
         1,
         &[
             p(Role::Muted, "RTO  "),
-            p(Role::Text, span(s.rto_s)),
+            p(Role::Text, span("rto")),
             p(Role::Muted, "   RPO  "),
-            p(Role::Text, span(s.rpo_s)),
+            p(Role::Text, span("rpo")),
             p(Role::Muted, "   nothing is started by reading"),
         ],
     );
