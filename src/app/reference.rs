@@ -72,7 +72,10 @@ pub fn pages(plan: &Plan, scenario: Option<&Scenario>) -> Vec<Page> {
             format!("- {name}: {}", if parts.is_empty() { "see the text".into() } else { parts.join(", ") })
         })
         .collect();
-    add(Kind::Matrix, "severity matrix", rows.join("\n"), plan.matrix.first().map_or(0, |m| m.line));
+    // What a level means stands only in the author's own words: both on one page.
+    let written: Vec<&str> = plan.extras.iter().filter(|e| e.kind == "matrix").map(|e| e.text.trim()).collect();
+    let whole = [rows.join("\n"), written.join("\n\n")].into_iter().filter(|t| !t.is_empty()).collect::<Vec<_>>();
+    add(Kind::Matrix, "severity matrix", whole.join("\n\n"), plan.matrix.first().map_or(0, |m| m.line));
     let mut people: Vec<String> = plan
         .contacts
         .iter()
@@ -89,12 +92,11 @@ pub fn pages(plan: &Plan, scenario: Option<&Scenario>) -> Vec<Page> {
         }));
     }
     add(Kind::Contacts, "contacts, escalation", people.join("\n"), plan.contacts.first().map_or(0, |c| c.line));
-    for extra in &plan.extras {
+    for extra in plan.extras.iter().filter(|e| e.kind != "matrix") {
         let kind = match extra.kind.as_str() {
             "template" => Kind::Template,
             "checklist" => Kind::Checklist,
             "contacts" | "escalation" | "channels" => Kind::Contacts,
-            "matrix" => Kind::Matrix,
             "objectives" => Kind::Objectives,
             _ => Kind::Kept,
         };

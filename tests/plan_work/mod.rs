@@ -218,7 +218,7 @@ fn what_the_plan_says_beside_its_steps_is_one_key_away() {
         ("O", "Critical systems"),
         ("T", "[Service Name] is down"),
         ("K", "Review within 5 days"),
-        ("S", "Orders are lost or wrong"),
+        ("S", "Orders are lost"),
     ] {
         pty.keys(key);
         pty.wait(&format!("{key}: {says}"), |s| s.contains("BESIDE THE STEPS") && s.contains(says));
