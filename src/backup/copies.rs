@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::catalog::Catalog;
 use super::container::{check_stored, hex};
 use super::repository::{INFO, Repository, SUFFIX, Unlocked};
-use super::store::{Access, Committed, DirStore, Existing, Store, directory_of};
+use super::store::{Access, Committed, Existing, Store, open_place};
 use crate::error::{Context, Error, Result};
 
 /// What copying did.
@@ -33,7 +33,7 @@ pub struct Copied {
 /// different ways; target when a place cannot be read or written.
 pub fn copy_to(unlocked: &Unlocked, to: &str, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<Copied> {
     let source = unlocked.repository();
-    let dest: Box<dyn Store> = Box::new(DirStore::new(directory_of(to, false)?));
+    let dest = open_place(to, false)?;
     let mut done = Copied { to: dest.url(), ..Copied::default() };
     if dest.url() == source.store().url() {
         return Err(Error::usage(format!("{to:?} is the repository itself")));

@@ -40,7 +40,7 @@ impl KdfCost {
     pub const CEILING: Self = Self { memory_kib: 1024 * 1024, passes: 64, lanes: 16 };
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct ByPassphrase {
     kdf: String,
     memory_kib: u32,
@@ -50,13 +50,13 @@ struct ByPassphrase {
     sealed: String,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct ByRecipient {
     public: String,
     stanza: String,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct SealedIdentity {
     public: String,
     created_at: Time,
@@ -64,7 +64,7 @@ struct SealedIdentity {
 }
 
 /// The key file as stored (`keys/<repository>.json`).
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyFile {
     format: String,
     version: u32,

@@ -6,6 +6,7 @@
 pub mod base;
 pub mod catalog;
 pub mod cleanup;
+pub mod cloud;
 pub mod container;
 pub mod copies;
 pub mod files;

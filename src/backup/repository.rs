@@ -12,7 +12,6 @@
 //! index/<timeline>/<number>.bgo      what was read of 256 segments; index/names.bgo which name belonged to which file
 //! ```
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -20,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::container::{Expect, Identity, ObjectType, Reader, Recipient, Spec, Summary, Writer, hex, seal, unhex};
 use super::keys::{KdfCost, KeyFile, Opener};
-use super::store::{Access, Committed, DirStore, Existing, Store, directory_of};
+use super::store::{Access, Committed, Existing, Store, open_place};
 use crate::error::{Context, Error, Result};
 use crate::model::{Secret, Time};
 
@@ -31,6 +30,7 @@ pub(crate) const INFO: &str = "repository.json";
 /// Name of the file that says whose WAL this is.
 pub const CLUSTER: &str = "wal/cluster.json";
 const FORMAT: &str = "breakglass repository";
+const MAX_INFO: u64 = 1 << 16;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Info {
@@ -83,44 +83,32 @@ pub(crate) fn now() -> Time {
 }
 
 impl Repository {
-    /// Makes a repository in a new or empty directory.
+    /// Makes a repository in a new or empty place.
     ///
     /// # Errors
     /// Refused when there is a repository or anything else; a usage failure when the passphrase is too short.
     pub fn init(url: &str, passphrase: &Secret, options: &InitOptions) -> Result<Self> {
-        let root = directory_of(url, false)?;
+        let store = open_place(url, false)?;
         super::keys::check_passphrase(passphrase)?;
-        let foreign = match std::fs::read_dir(&root) {
-            Ok(entries) => entries
-                .filter_map(|e| e.ok()?.file_name().into_string().ok())
-                .find(|n| !matches!(n.as_str(), "keys" | "wal" | "lost+found") && !n.starts_with('.')),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
-            Err(e) => return Err(Error::target(format!("looking at {:?}", root.display())).why(e)),
-        };
-        if let Some(name) = foreign {
-            let error = Error::refused(format!("making a repository in {:?}", root.display()));
-            return Err(if name == INFO {
+        let shown = store.url();
+        if let Some(name) = store.foreign(&["keys", "wal"])? {
+            let error = Error::refused(format!("making a repository in {shown:?}"));
+            return Err(if name == INFO || store.size(INFO)?.is_some() {
                 error.why("there is one already")
             } else {
                 error.why(format!("the folder is not empty: it holds {name:?}")).hint("Name a new folder.")
             });
         }
-        let store = DirStore::new(&root);
         let mut id = [0u8; 16];
         seal::random(&mut id)?;
         let created_at = now();
         let (keys, identity) = KeyFile::create(id, passphrase, options.kdf, created_at)?;
         // The key file bears the repository's id, so that of two at the same time none can take the other's keys.
         store.put(&keys_name(&id), Access::Private, &keys.to_bytes()?, Existing::Keep)?;
-        let repository = Self { store: Arc::new(store.clone()), id, recipient: identity.public(), created_at };
-        make_public_dir(&root)?;
-        make_public_dir(&root.join("wal"))?;
+        let repository = Self { store: store.clone(), id, recipient: identity.public(), created_at };
+        store.prepare(options.wal_owner)?;
         if let Some(system_identifier) = options.system_identifier {
             repository.bind_cluster(system_identifier, None)?;
-        }
-        if let Some((uid, gid)) = options.wal_owner {
-            std::os::unix::fs::chown(root.join("wal"), Some(uid), Some(gid))
-                .target(|| format!("giving {:?} to user {uid}", root.join("wal").display()))?;
         }
         let info =
             Info { format: FORMAT.into(), version: 1, id: hex(&id), recipient: hex(&identity.public()), created_at };
@@ -129,8 +117,9 @@ impl Repository {
         // Written last: without it there is no repository.
         if store.put(INFO, Access::Public, &bytes, Existing::Keep)? == Committed::Kept {
             store.delete(&keys_name(&id))?;
-            return Err(Error::refused(format!("making a repository in {:?}", root.display()))
-                .why("another one was made there just now"));
+            return Err(
+                Error::refused(format!("making a repository in {shown:?}")).why("another one was made there just now")
+            );
         }
         Ok(repository)
     }
@@ -140,23 +129,22 @@ impl Repository {
     /// # Errors
     /// The URL cannot be used, or the place cannot be looked at.
     pub fn exists(url: &str) -> Result<bool> {
-        Ok(DirStore::new(directory_of(url, false)?).size(INFO)?.is_some())
+        Ok(open_place(url, false)?.get(INFO, MAX_INFO)?.is_some())
     }
 
     /// Opens a repository. Needs no secret.
     pub fn open(url: &str) -> Result<Self> {
-        Self::open_dir(&directory_of(url, false)?)
+        Self::open_at(open_place(url, false)?)
     }
 
     /// As [`Repository::open`], for commands that run in a working directory that is not theirs.
     pub fn open_absolute(url: &str) -> Result<Self> {
-        Self::open_dir(&directory_of(url, true)?)
+        Self::open_at(open_place(url, true)?)
     }
 
-    fn open_dir(root: &Path) -> Result<Self> {
-        let store = DirStore::new(root);
-        let shown = root.display().to_string();
-        let bytes = store.get(INFO, 1 << 16)?.ok_or_else(|| {
+    fn open_at(store: Arc<dyn Store>) -> Result<Self> {
+        let shown = store.url();
+        let bytes = store.get(INFO, MAX_INFO)?.ok_or_else(|| {
             Error::target(format!("no repository in {shown:?}"))
                 .why(format!("there is no {INFO}"))
                 .hint("Make one with `breakglass backup init`.")
@@ -169,7 +157,7 @@ impl Repository {
                 .hint("Use a newer breakglass."));
         }
         Ok(Self {
-            store: Arc::new(store),
+            store,
             id: unhex(&info.id).ok_or_else(|| damaged().why("id"))?,
             recipient: unhex(&info.recipient).ok_or_else(|| damaged().why("recipient"))?,
             created_at: info.created_at,
@@ -209,9 +197,18 @@ impl Repository {
         KeyFile::parse(&bytes, &self.id)
     }
 
-    /// Replaces the key file in one step.
-    pub fn store_key_file(&self, keys: &KeyFile) -> Result<()> {
-        self.store.put(&keys_name(&self.id), Access::Private, &keys.to_bytes()?, Existing::Replace).map(|_| ())
+    /// Replaces the key file in one step, if it still is the one that was read.
+    ///
+    /// # Errors
+    /// Refused when somebody else changed it meanwhile: their change would be lost.
+    pub fn store_key_file(&self, was: &KeyFile, keys: &KeyFile) -> Result<()> {
+        let is = |bytes: &[u8]| KeyFile::parse(bytes, &self.id).is_ok_and(|now| now == *was);
+        if self.store.swap(&keys_name(&self.id), Access::Private, &is, &keys.to_bytes()?)? {
+            return Ok(());
+        }
+        Err(Error::refused("changing the key file")
+            .why("somebody else changed it at the same time")
+            .hint("Look at `breakglass backup list`, then do it again."))
     }
 
     /// Says that objects are written for this public key from now on. Its identity must be in the key file already.
@@ -306,13 +303,6 @@ impl Repository {
 
 fn keys_name(id: &[u8; 16]) -> String {
     format!("keys/{}.json", hex(id))
-}
-
-fn make_public_dir(dir: &Path) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::create_dir_all(dir).target(|| format!("creating folder {:?}", dir.display()))?;
-    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755))
-        .target(|| format!("setting the mode of {:?}", dir.display()))
 }
 
 /// A repository whose objects can be read. Holds the secret keys; zeroized when the last clone is dropped.

@@ -4,9 +4,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::cloud::CloudStore;
+use super::cloud::url::{CloudUrl, service_of};
 use super::container::header::check_name;
-use super::container::{hex, seal};
+use super::container::{from_io, hex, seal};
 use crate::error::{Context, Error, Result};
 
 /// Who may read an object's file; its content is sealed anyway.
@@ -69,6 +72,15 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     fn delete(&self, name: &str) -> Result<bool>;
     /// Makes sure that an object seen is also durable, whoever stored it.
     fn settle(&self, name: &str) -> Result<()>;
+    /// Makes the place ready for a repository, `wal/` for the user and group that archive when they are not the caller.
+    fn prepare(&self, _wal_owner: Option<(u32, u32)>) -> Result<()> {
+        Ok(())
+    }
+    /// Something at the place's top that is none of `ours` and not hidden, if there is any.
+    fn foreign(&self, ours: &[&str]) -> Result<Option<String>>;
+    /// Replaces an object by `new` in one step if `is` says so of what is there; `false` when it does not, when there is none, or when
+    /// somebody else replaced it meanwhile.
+    fn swap(&self, name: &str, access: Access, is: &dyn Fn(&[u8]) -> bool, new: &[u8]) -> Result<bool>;
     /// Unfinished objects whose writers are gone; nobody else sees them.
     fn leftovers(&self) -> Result<Vec<Entry>> {
         Ok(Vec::new())
@@ -80,14 +92,14 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Writes a small object at once.
     fn put(&self, name: &str, access: Access, bytes: &[u8], existing: Existing) -> Result<Committed> {
         let mut upload = self.create(name, access)?;
-        upload.write_all(bytes).target(|| format!("writing {name:?}"))?;
+        upload.write_all(bytes).map_err(|e| from_io(e, || format!("writing {name:?}")))?;
         upload.commit(existing)
     }
     /// Reads a small object, at most `limit` bytes.
     fn get(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
         let Some(input) = self.open(name)? else { return Ok(None) };
         let mut bytes = Vec::new();
-        input.take(limit + 1).read_to_end(&mut bytes).target(|| format!("reading {name:?}"))?;
+        input.take(limit + 1).read_to_end(&mut bytes).map_err(|e| from_io(e, || format!("reading {name:?}")))?;
         if bytes.len() as u64 > limit {
             return Err(Error::check(format!("{name:?} is larger than {limit} bytes")));
         }
@@ -107,9 +119,9 @@ pub fn directory_of(url: &str, absolute: bool) -> Result<PathBuf> {
         }
         PathBuf::from(percent_decoded(rest))
     } else if let Some((scheme, _)) = url.split_once("://") {
-        return Err(Error::usage(format!("repository {url:?}"))
-            .why(format!("storage of type {scheme:?} is not supported"))
-            .hint("Use a directory or a file:// URL."));
+        return Err(Error::usage(format!("a repository whose URL begins with {scheme:?}"))
+            .why("there is no such storage")
+            .hint("Use a directory, or a URL that begins with file://, s3://, gs:// or az://."));
     } else {
         PathBuf::from(url)
     };
@@ -124,7 +136,7 @@ pub fn directory_of(url: &str, absolute: bool) -> Result<PathBuf> {
     std::path::absolute(&path).usage(|| format!("repository {url:?}"))
 }
 
-fn percent_decoded(text: &str) -> std::ffi::OsString {
+pub(crate) fn percent_decoded(text: &str) -> std::ffi::OsString {
     use std::os::unix::ffi::OsStringExt;
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
@@ -143,6 +155,17 @@ fn percent_decoded(text: &str) -> std::ffi::OsString {
     std::ffi::OsString::from_vec(out)
 }
 
+/// Opens the place that a URL names; `absolute` as in [`directory_of`]. Nothing is asked of it yet.
+///
+/// # Errors
+/// Usage or config, when the URL cannot be used.
+pub fn open_place(url: &str, absolute: bool) -> Result<Arc<dyn Store>> {
+    Ok(match service_of(url) {
+        Some(_) => Arc::new(CloudStore::new(CloudUrl::parse(url)?)?),
+        None => Arc::new(DirStore::new(directory_of(url, absolute)?)),
+    })
+}
+
 /// Objects as files under a directory: temporary name, fsync, rename, fsync of every folder up to the root.
 #[derive(Debug, Clone)]
 pub struct DirStore {
@@ -150,6 +173,8 @@ pub struct DirStore {
 }
 
 const TEMPORARY: &str = ".tmp-";
+/// Largest object that is looked at before it is replaced.
+const MAX_SWAPPED: u64 = 1 << 20;
 
 impl DirStore {
     /// The directory need not exist yet.
@@ -383,6 +408,44 @@ impl Store for DirStore {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(e) => Err(Error::target(format!("removing {name:?}")).why(e)),
         }
+    }
+
+    fn prepare(&self, wal_owner: Option<(u32, u32)>) -> Result<()> {
+        let wal = self.root.join("wal");
+        for dir in [&self.root, &wal] {
+            fs::create_dir_all(dir).target(|| format!("creating folder {:?}", dir.display()))?;
+            fs::set_permissions(dir, fs::Permissions::from_mode(0o755))
+                .target(|| format!("setting the mode of {:?}", dir.display()))?;
+        }
+        match wal_owner {
+            Some((uid, gid)) => std::os::unix::fs::chown(&wal, Some(uid), Some(gid))
+                .target(|| format!("giving {:?} to user {uid}", wal.display())),
+            None => Ok(()),
+        }
+    }
+
+    fn foreign(&self, ours: &[&str]) -> Result<Option<String>> {
+        match fs::read_dir(&self.root) {
+            Ok(entries) => Ok(entries
+                .filter_map(|e| e.ok()?.file_name().into_string().ok())
+                .find(|n| !ours.contains(&n.as_str()) && n != "lost+found" && !n.starts_with('.'))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::target(format!("looking at {:?}", self.root.display())).why(e)),
+        }
+    }
+
+    fn swap(&self, name: &str, access: Access, is: &dyn Fn(&[u8]) -> bool, new: &[u8]) -> Result<bool> {
+        let path = self.path(name)?;
+        let dir = path.parent().unwrap_or(&self.root);
+        // Held while we look and replace; released when it is closed, also by our death.
+        let lock = File::open(dir).target(|| format!("opening folder {:?}", dir.display()))?;
+        lock.lock().target(|| format!("locking folder {:?}", dir.display()))?;
+        let swapped = match self.get(name, MAX_SWAPPED)? {
+            Some(bytes) if is(&bytes) => self.put(name, access, new, Existing::Replace).map(|_| true),
+            _ => Ok(false),
+        };
+        let _ = lock.unlock();
+        swapped
     }
 
     fn settle(&self, name: &str) -> Result<()> {

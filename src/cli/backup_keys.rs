@@ -78,7 +78,8 @@ pub fn rotate(invocation: &Invocation, m: &ArgMatches, url: &str) -> Result<u8> 
         return Err(Error::usage("nothing to rotate")
             .hint("Set BACKUP_NEW_ENCRYPTION_KEY to the new passphrase, or see breakglass backup rotate-key --help."));
     }
-    let mut keys = repository.key_file()?;
+    let was = repository.key_file()?;
+    let mut keys = was.clone();
     let mut done = Vec::new();
     for public in &add {
         keys.add_recipient(opener, *public)?;
@@ -114,7 +115,7 @@ pub fn rotate(invocation: &Invocation, m: &ArgMatches, url: &str) -> Result<u8> 
             .hint("Open it with the passphrase, or set a new one with BACKUP_NEW_ENCRYPTION_KEY."));
     }
     keys.unlock_by(check)?;
-    repository.store_key_file(&keys)?;
+    repository.store_key_file(&was, &keys)?;
     if let Some(public) = made.or(unfinished) {
         repository.store_recipient(public)?;
         done.push(format!("objects are written for the new key {} from now on", hex(&public)));

@@ -289,12 +289,32 @@ impl Config {
             let url = if dir.contains("://") { dir.to_string() } else { env.cwd.join(dir).display().to_string() };
             self.settings.repository = Some(url);
         }
+        // Environment alone is enough: with a key and nothing else said, there is a place.
+        if self.settings.repository.is_none() && self.secrets.get(REPOSITORY_KEY).is_some() {
+            self.settings.repository = Some(env.cwd.join("backups").display().to_string());
+        }
+        for name in STORAGE_SECRETS {
+            if let Some(value) = env.get(name) {
+                self.secrets.set(name, Secret::new(value));
+            }
+        }
         if let Some(home) = env.get("BREAKGLASS_HOME") {
             self.state_dir = Some(env.cwd.join(home));
         }
         Ok(())
     }
 }
+
+/// Variables of storage services that must never be shown. The service's client reads them itself.
+const STORAGE_SECRETS: [&str; 7] = [
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AZURE_STORAGE_ACCOUNT_KEY",
+    "AZURE_STORAGE_ACCESS_KEY",
+    "AZURE_STORAGE_SAS_KEY",
+    "AZURE_CLIENT_SECRET",
+    "GOOGLE_SERVICE_ACCOUNT_KEY",
+];
 
 const KEEP_HINT: &str = "give the days to keep backups, from 1 on; 30 when not given";
 

@@ -113,7 +113,7 @@ pub struct Settings {
     pub database: Option<Connection>,
     /// What the live identity must be: `system_identifier`, `database`, `host`.
     pub expect: BTreeMap<String, String>,
-    /// Repository of backups and WAL: a path or a `file://` URL.
+    /// Repository of backups and WAL: a path or the URL of a folder or bucket.
     pub repository: Option<String>,
     /// Places that get a copy of the repository after every backup.
     pub repository_copies: Vec<String>,

@@ -240,11 +240,12 @@ fn keys_change_and_old_backups_stay_readable() {
     assert_eq!(run(&with_file, &["backup", "list"]).0, 2, "no longer");
 
     // Died between the key file and repository.json: everything works, and the next rotation finishes it.
-    let mut keys = repo.key_file().unwrap();
+    let was = repo.key_file().unwrap();
+    let mut keys = was.clone();
     let made: Identity = keys
         .add_identity(breakglass::backup::keys::Opener::Passphrase(&super::passphrase()), at("2026-01-03T00:00:00Z"))
         .unwrap();
-    repo.store_key_file(&keys).unwrap();
+    repo.store_key_file(&was, &keys).unwrap();
     assert_eq!(run(&[], &["backup", "verify", "--all"]).0, 0);
     assert_eq!(run(&[], &["backup", "rotate-key"]).0, 0);
     let opened = breakglass::backup::repository::Repository::open(d.join("repo").to_str().unwrap()).unwrap();

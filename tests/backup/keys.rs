@@ -22,13 +22,17 @@ fn a_new_passphrase_opens_old_objects_and_the_old_one_nothing() {
     let (repo, _, url) = repository(dir.path());
     let s = segment(1, 5);
     archive(&url, &write_segment(dir.path(), s, SYSTEM, 1), None).unwrap();
-    let mut keys = repo.key_file().unwrap();
+    let was = repo.key_file().unwrap();
+    let mut keys = was.clone();
     assert_eq!(
         keys.change_passphrase(Opener::Passphrase(&other()), &passphrase(), CHEAP).unwrap_err().kind,
         ErrorKind::Usage
     );
     keys.change_passphrase(Opener::Passphrase(&passphrase()), &other(), CHEAP).unwrap();
-    repo.store_key_file(&keys).unwrap();
+    repo.store_key_file(&was, &keys).unwrap();
+    // Somebody who read it before and changes it now would undo that: refused.
+    let late = repo.store_key_file(&was, &was.clone()).unwrap_err();
+    assert_eq!(late.kind, ErrorKind::Refused, "{late}");
     let repo = Repository::open(&url).unwrap();
     assert_eq!(repo.unlock(&passphrase()).unwrap_err().kind, ErrorKind::Usage);
     let unlocked = repo.unlock(&other()).unwrap();

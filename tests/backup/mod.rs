@@ -5,6 +5,7 @@ pub mod bad_input;
 pub mod base;
 pub mod catalog;
 pub mod cli;
+pub mod cloud;
 pub mod cluster;
 pub mod container;
 pub mod copies;

@@ -2,6 +2,7 @@
 #![allow(dead_code)] // each topic uses a part
 
 pub mod archived;
+pub mod bucket;
 pub mod cluster;
 pub mod console;
 pub mod pty;
