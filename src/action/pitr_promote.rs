@@ -365,7 +365,7 @@ fn still_promoted(e: Error, at: &Database) -> Error {
 }
 
 /// The command with `{host}`, `{port}`, `{database}` replaced.
-fn filled(argv: &[String], at: &Database) -> Vec<String> {
+pub(super) fn filled(argv: &[String], at: &Database) -> Vec<String> {
     argv.iter()
         .map(|a| {
             a.replace("{host}", at.host()).replace("{port}", &at.port().to_string()).replace("{database}", at.name())

@@ -12,7 +12,6 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::{Invocation, print};
 use crate::config::{Config, load::DrillConfig};
-use crate::drill::deletion::Way;
 use crate::drill::sandbox::{Options, Sandbox};
 use crate::drill::session::{self, Exercise};
 use crate::drill::unattended;
@@ -61,9 +60,9 @@ pub fn command() -> Command {
         .arg(
             Arg::new("variant")
                 .long("variant")
-                .value_name("WAY")
-                .value_parser(["rows", "truncate"])
-                .help("How data is deleted in data-deletion, instead of a surprise"),
+                .value_name("NAME")
+                .value_parser(session::VARIANTS.iter().map(|(_, name, _)| *name).collect::<Vec<_>>())
+                .help("What of the scenario happens, instead of a surprise; listed below"),
         )
         .arg(flag("keep", "Keep the sandbox at the end"))
         .arg(duration("rto", "Recovery time objective of the sandbox (default 5m)"))
@@ -74,7 +73,20 @@ pub fn command() -> Command {
 /// What can be drilled, for the help.
 fn scenarios_help() -> String {
     let lines = session::DRILLS.iter().map(|(slug, what)| format!("  {slug:<20} {what}"));
-    format!("Scenarios:\n{}", lines.collect::<Vec<_>>().join("\n"))
+    let variants = session::VARIANTS.iter().map(|(of, name, what)| format!("  {of:<20} {name}: {what}"));
+    let lines = lines.collect::<Vec<_>>().join("\n");
+    format!("Scenarios:\n{lines}\n\nVariants:\n{}", variants.collect::<Vec<_>>().join("\n"))
+}
+
+/// The variant that is asked for; it must be one of this scenario.
+fn variant(m: &ArgMatches, scenario: &str) -> Result<Option<String>> {
+    let Some(name) = m.get_one::<String>("variant") else { return Ok(None) };
+    if session::VARIANTS.iter().any(|(of, n, _)| *of == scenario && n == name) {
+        return Ok(Some(name.clone()));
+    }
+    let mine: Vec<&str> = session::VARIANTS.iter().filter(|(of, ..)| *of == scenario).map(|(_, n, _)| *n).collect();
+    let hint = if mine.is_empty() { "it has none".to_string() } else { format!("it has: {}", mine.join(", ")) };
+    Err(Error::usage(format!("the drill {scenario} has no variant {name:?}")).hint(hint))
 }
 
 /// Runs it.
@@ -194,10 +206,7 @@ fn one(
     }
     let mut options = Options::new()?;
     options.scenario.clone_from(&exercise.scenario);
-    options.way = m.get_one::<String>("variant").map(|w| match w.as_str() {
-        "truncate" => Way::Truncate,
-        _ => Way::Rows,
-    });
+    options.variant = variant(m, scenario)?;
     options.size = size.unwrap_or(options.size);
     options.keep = keep;
     options.bin_dir.clone_from(&config.settings.bin_dir);
@@ -275,7 +284,12 @@ fn work_through(
 ) -> Result<u8> {
     let before = store.ids()?;
     let mut config = invocation.config.clone();
-    config.drill = DrillConfig { size, rto_s: Some(exercise.rto_ms / 1000), rpo_s: Some(exercise.rpo_ms / 1000) };
+    config.drill = DrillConfig {
+        size,
+        rto_s: Some(exercise.rto_ms / 1000),
+        rpo_s: Some(exercise.rpo_ms / 1000),
+        variant: variant(m, &exercise.scenario)?,
+    };
     let invocation = Invocation { env: invocation.env.clone(), config, json: invocation.json };
     let start = super::console::Start::Drill { scenario: Some(exercise.scenario.clone()), keep };
     let code = super::console::run(&invocation, m, start)?;

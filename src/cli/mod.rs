@@ -120,6 +120,14 @@ pub fn registry() -> crate::action::Registry {
     all.add(crate::action::service::Rollback);
     all.add(crate::action::service::Flag);
     all.add(crate::action::service::Verify);
+    all.add(crate::action::failover::Confirm);
+    all.add(crate::action::failover::Standby);
+    all.add(crate::action::failover::Fence);
+    all.add(crate::action::failover_promote::Promote);
+    all.add(crate::action::failover_promote::Route);
+    all.add(crate::action::failover_promote::Verify);
+    all.add(crate::action::failover_rebuild::Rebuild);
+    all.add(crate::action::failover_rebuild::Back);
     all.add(crate::action::pitr_range::Range);
     all.add(crate::action::pitr_locate::Locate);
     all.add(crate::action::pitr_restore::Restore);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::settings::FailoverSettings;
 use super::settings::{DATABASE_PASSWORD, REPOSITORY_IDENTITY, REPOSITORY_KEY, Retention};
 use super::{Connection, Policies, Secrets, ServiceSettings, Settings};
 use crate::error::{Error, Result};
@@ -63,6 +64,8 @@ pub struct DrillConfig {
     pub rto_s: Option<u64>,
     /// Objective of the sandbox in seconds.
     pub rpo_s: Option<u64>,
+    /// What of the scenario is given and not drawn.
+    pub variant: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -76,6 +79,7 @@ struct File {
     repository: FileRepository,
     postgres: FilePostgres,
     service: ServiceSettings,
+    failover: FileFailover,
     policy: FilePolicy,
     drill: FileDrill,
 }
@@ -118,6 +122,17 @@ struct FilePostgres {
     bin_dir: Option<PathBuf>,
     run_as: Option<String>,
     instances_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct FileFailover {
+    standby: Option<Spanned<String>>,
+    primary: Option<Spanned<String>>,
+    fence: Vec<String>,
+    monitor: Vec<String>,
+    outside: Vec<Vec<String>>,
+    old_data: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -195,16 +210,26 @@ impl Config {
         let s = &mut self.settings;
         s.target = file.target.name;
         s.expect = file.target.expect;
-        if let Some(url) = &file.target.url {
+        let address = |key: &str, url: &Option<Spanned<String>>| -> Result<Option<Connection>> {
+            let Some(url) = url else { return Ok(None) };
             let at = url.span().start;
             let (connection, password) =
-                parse_database_url(url.as_ref()).map_err(|e| bad(at, format!("target.url: {e}")))?;
+                parse_database_url(url.as_ref()).map_err(|e| bad(at, format!("{key}: {e}")))?;
             if password.is_some() {
-                return Err(bad(at, "target.url holds a password".into())
+                return Err(bad(at, format!("{key} holds a password"))
                     .hint("leave it out and set PGPASSWORD, or put the whole URL into DATABASE_URL"));
             }
-            s.database = Some(connection);
-        }
+            Ok(Some(connection))
+        };
+        s.database = address("target.url", &file.target.url)?;
+        s.failover = FailoverSettings {
+            standby: address("failover.standby", &file.failover.standby)?,
+            primary: address("failover.primary", &file.failover.primary)?,
+            fence: file.failover.fence,
+            monitor: file.failover.monitor,
+            outside: file.failover.outside,
+            old_data: file.failover.old_data.map(|p| dir.join(p)),
+        };
         s.retention = match (&file.repository.retention_days, &file.repository.generations) {
             (Some(_), Some(g)) => {
                 let why =
@@ -249,6 +274,7 @@ impl Config {
             size: file.drill.size,
             rto_s: duration("drill.rto", &file.drill.rto)?,
             rpo_s: duration("drill.rpo", &file.drill.rpo)?,
+            variant: None,
         };
         Ok(())
     }

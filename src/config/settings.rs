@@ -59,6 +59,24 @@ pub struct ServiceSettings {
     pub flag: Vec<String>,
 }
 
+/// Another region that can take over.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FailoverSettings {
+    /// The standby, by an address that needs nothing of the lost region.
+    pub standby: Option<Connection>,
+    /// The primary by its own address, past name service and load balancer; the target's when not given.
+    pub primary: Option<Connection>,
+    /// Command that closes the primary for good: power, network, start. Program and arguments, run without a shell.
+    pub fence: Vec<String>,
+    /// Command that prints the last sample of the primary as JSON (docs/formats.md, "Sample of a primary").
+    pub monitor: Vec<String>,
+    /// Commands that look at the service from outside, one for each place; exit 0 when it answers there.
+    pub outside: Vec<Vec<String>>,
+    /// Data directory of the primary, where it is on this machine.
+    pub old_data: Option<PathBuf>,
+}
+
 /// Limits of the safety gates, as configured.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -129,6 +147,8 @@ pub struct Settings {
     pub helper_exe: Option<PathBuf>,
     /// The service in front of the database.
     pub service: ServiceSettings,
+    /// Another region that can take over.
+    pub failover: FailoverSettings,
     /// Limits of the safety gates.
     pub policy: Policies,
     /// Database size in bytes for which drill reports project the recovery time.

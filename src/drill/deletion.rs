@@ -31,6 +31,17 @@ pub enum Way {
     Truncate,
 }
 
+impl Way {
+    /// By the name of a variant.
+    pub fn of(variant: &str) -> Option<Self> {
+        match variant {
+            "rows" => Some(Self::Rows),
+            "truncate" => Some(Self::Truncate),
+            _ => None,
+        }
+    }
+}
+
 /// One line of the job's log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "line", rename_all = "snake_case")]

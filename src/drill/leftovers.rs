@@ -111,6 +111,13 @@ fn age(dir: &Path) -> Option<Duration> {
     SystemTime::now().duration_since(fs::metadata(dir).ok()?.modified().ok()?).ok()
 }
 
+/// Kills one at once and does not wait.
+pub(super) fn kill(process: &ProcessId) {
+    if let Some(pid) = i32::try_from(process.pid).ok().and_then(Pid::from_raw).filter(|_| process.is_alive()) {
+        let _ = kill_process(pid, Signal::KILL);
+    }
+}
+
 /// Sends the signals one after the other until the process is gone.
 fn end(process: &ProcessId, signals: &[Signal]) {
     let Some(pid) = i32::try_from(process.pid).ok().and_then(Pid::from_raw) else { return };

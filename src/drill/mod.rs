@@ -5,13 +5,16 @@
 
 pub mod control;
 pub mod deletion;
+pub mod door;
 pub mod judge;
 pub mod judge_deletion;
+pub mod judge_region;
 pub mod judge_release;
 pub mod leftovers;
 pub mod logs;
 pub mod operator;
 pub mod random;
+pub mod region;
 pub mod release;
 pub mod sandbox;
 pub mod scratch;

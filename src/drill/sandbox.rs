@@ -13,7 +13,9 @@ use sqlx::{Connection, Row};
 use tokio_util::sync::CancellationToken;
 
 use super::control::Control;
+use super::door::PORT;
 use super::leftovers;
+use super::region;
 use super::release::Window;
 use super::scratch::{self, Facts, ProcessId, Scratch};
 use super::server::{self, Server};
@@ -24,10 +26,11 @@ use super::umpire;
 use crate::backup::base::store_base;
 use crate::backup::repository::{InitOptions, Repository, Unlocked};
 use crate::backup::wal::archive::archive_command;
+use crate::config::settings::FailoverSettings;
 use crate::config::{Connection as Target, Secrets, ServiceSettings, Settings};
 use crate::error::{Context, Error, Result};
 use crate::model::Secret;
-use crate::postgres::{BaseBackup, Instance, Programs, user};
+use crate::postgres::{BaseBackup, Instance, Layout, Programs, user};
 use crate::process::UnixUser;
 use crate::process::detach::own_executable;
 
@@ -45,8 +48,8 @@ const NEED: (u64, u64) = (900_000_000, 400_000_000);
 pub struct Options {
     /// Slug of the scenario that is drilled, one of [`super::session::DRILLS`].
     pub scenario: String,
-    /// How data is deleted, when that is given and not drawn.
-    pub way: Option<super::deletion::Way>,
+    /// What of the scenario is given and not drawn, one of [`super::session::VARIANTS`].
+    pub variant: Option<String>,
     /// `--size`, see [`Scale::of`].
     pub size: u32,
     /// Leave everything when the drill ends.
@@ -79,7 +82,7 @@ impl Options {
     pub fn new() -> Result<Self> {
         Ok(Self {
             scenario: super::session::CORRUPTION.into(),
-            way: None,
+            variant: None,
             size: 1,
             keep: false,
             shape: Shape::default(),
@@ -243,13 +246,40 @@ pub fn settings(dir: &Path, facts: &Facts, health_url: &str) -> Settings {
             probe_url: (facts.scenario == super::session::RELEASE)
                 .then(|| health_url.replace("/api/health", "/internal/checkout")),
             releases: front(&["releases"]),
-            maintenance: front(&["maintenance", "{state}"]),
+            maintenance: match facts.scenario.as_str() {
+                super::session::REGION | super::session::RELEASE => inner(&["tell", "maintenance", "{state}"]),
+                _ => Vec::new(),
+            },
             autodeploy: front(&["autodeploy", "{state}"]),
             rollback: front(&["rollback", "{release}"]),
             flag: front(&["flag", "{flag}", "{state}"]),
         },
+        failover: match facts.scenario == super::session::REGION {
+            true => failover(dir, facts, &inner),
+            false => FailoverSettings::default(),
+        },
         project_size_bytes: facts.project_size_bytes,
         ..Settings::default()
+    }
+}
+
+/// Two regions as a team would have written them down.
+fn failover(dir: &Path, facts: &Facts, inner: &dyn Fn(&[&str]) -> Vec<String>) -> FailoverSettings {
+    let at = |root: &Path| Target {
+        host: Layout::under(root, PORT).sockets.display().to_string(),
+        port: PORT,
+        user: SUPERUSER.into(),
+        database: facts.server.database.clone(),
+        sslmode: None,
+    };
+    let near = scratch::cluster(dir);
+    FailoverSettings {
+        standby: Some(at(&region::far_root(dir))),
+        primary: Some(at(&near)),
+        fence: inner(&["tell", "fence"]),
+        monitor: inner(&["tell", "sample"]),
+        outside: ["north", "overseas"].map(|place| inner(&["tell", "look", place])).to_vec(),
+        old_data: Some(Layout::under(&near, PORT).data),
     }
 }
 
@@ -301,18 +331,27 @@ fn fill(
     say(&format!("taking a base backup of {} MB into an encrypted repository", bytes / 1_000_000))?;
     back_up(&repository.unlock(&passphrase)?, &instance)?;
 
+    let lost_region = options.scenario == super::session::REGION;
+    if lost_region {
+        say("making a streaming standby in another region")?;
+        region::make_far(dir, &instance, server_user.as_ref(), &server_settings(dir)?)?;
+    }
+
     let mut facts = Facts {
         v: 1,
         program: env!("CARGO_PKG_VERSION").into(),
         made: now(),
         keep: options.keep,
         scenario: options.scenario.clone(),
-        way: options.way,
+        variant: options.variant.clone(),
         size: options.size,
         scale,
         seed: options.seed,
         shape: options.shape,
-        server: superuser.with_user(APP_ROLE),
+        server: match lost_region {
+            true => region::door(dir, APP_ROLE),
+            false => superuser.with_user(APP_ROLE),
+        },
         system_identifier,
         bytes,
         run_as: server_user.map(|u| u.name),
@@ -358,7 +397,10 @@ fn server_settings(dir: &Path) -> Result<Vec<(String, String)>> {
         // A quiet shop must not have an unlimited exposure.
         ("archive_timeout", "15s".into()),
         ("wal_level", "replica".into()),
-        ("max_wal_senders", "4".into()),
+        ("max_wal_senders", "8".into()),
+        // A standby that was away for a while goes on from here.
+        ("wal_keep_size", "256MB".into()),
+        ("wal_retrieve_retry_interval", "200ms".into()),
         ("track_commit_timestamp", "on".into()),
         ("max_connections", "60".into()),
         ("shared_buffers", "64MB".into()),

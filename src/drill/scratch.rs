@@ -20,7 +20,6 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::deletion::Way;
 use super::server::{SOCKET_PATH_MAX, Server};
 use super::shop::Scale;
 use super::traffic::Shape;
@@ -48,9 +47,9 @@ pub struct Facts {
     /// Slug of the scenario that is drilled.
     #[serde(default = "first_scenario")]
     pub scenario: String,
-    /// How data is deleted, when that is given and not drawn.
+    /// What of the scenario is given and not drawn, one of [`super::session::VARIANTS`].
     #[serde(default)]
-    pub way: Option<Way>,
+    pub variant: Option<String>,
     /// `--size`.
     pub size: u32,
     /// Rows loaded.

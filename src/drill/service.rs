@@ -410,6 +410,16 @@ impl Service {
         Ok(generation)
     }
 
+    /// What is behind the database's address changes, by `change`, while no order is in flight. Counts as another database.
+    pub async fn moved(&self, change: impl FnOnce()) -> u32 {
+        let open = self.open.write().await;
+        change();
+        let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
+        drop(open);
+        self.forget_health().await;
+        generation
+    }
+
     async fn forget_health(&self) {
         self.probe.lock().await.last = None;
     }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::judge;
 use super::judge_deletion;
+use super::judge_region;
 use super::judge_release;
 use super::sandbox::Sandbox;
 use super::scratch;
@@ -27,10 +28,19 @@ pub const CORRUPTION: &str = "database-corruption";
 pub const RELEASE: &str = "application-failure";
 /// Slug of the scenario with deleted data.
 pub const DELETION: &str = "data-deletion";
+/// Slug of the scenario with a lost region.
+pub const REGION: &str = "regional-outage";
+/// Variants of a drill, by scenario and name, and what each is.
+pub const VARIANTS: &[(&str, &str, &str)] = &[
+    (DELETION, "rows", "DELETE with a condition that is too wide"),
+    (DELETION, "truncate", "TRUNCATE"),
+    (REGION, super::region::LAGGING, "the line to the standby is clogged before the loss"),
+];
 /// Scenarios that have a drill, by slug, and what happens in each.
 pub const DRILLS: &[(&str, &str)] = &[
     (CORRUPTION, "a faulty release rewrites rows while good orders keep coming"),
     (DELETION, "a clean-up job takes payments away: rows deleted, or the table emptied"),
+    (REGION, "the region with the primary database is killed; a standby in another region streams from it"),
     (RELEASE, "a bad release of the shop's web front answers 5xx, and a pipeline puts it out again"),
 ];
 
@@ -125,6 +135,7 @@ pub fn judged(sandbox: &Sandbox, incident: &Incident, tokio: &tokio::runtime::Ru
     let given_up = state.facts.promoted.is_none();
     let by_its_own = match sandbox.facts().scenario.as_str() {
         DELETION => Some(judged_deletion(sandbox, state, &folder, tokio)),
+        REGION => Some(judged_region(sandbox, state, &folder, tokio)),
         RELEASE => Some(judged_release(sandbox, state, &folder, tokio)),
         _ => None,
     };
@@ -161,6 +172,21 @@ fn judged_deletion(
     let live = sandbox.facts().server.with_user(super::shop::SUPERUSER);
     let restored = state.restored.as_ref().map(|r| r.at);
     let j = tokio.block_on(judge_deletion::judge(folder, &live, restored))?;
+    let passed = j.checks.iter().all(|c| c.verdict == Verdict::Passed);
+    Ok(vec![Event::DrillJudged { passed, checks: j.checks, injected_at: j.at }])
+}
+
+fn judged_region(
+    sandbox: &Sandbox,
+    state: &State,
+    folder: &Path,
+    tokio: &tokio::runtime::Runtime,
+) -> Result<Vec<Event>> {
+    sandbox.control().judge(folder, true)?;
+    let door = sandbox.facts().server.with_user(super::shop::SUPERUSER);
+    let lost = state.facts.loss.as_ref().and_then(|l| l.rows.get("public.orders")).copied();
+    let claim = judge_region::Claim { restored: state.restored.as_ref().map(|r| r.at), lost_orders: lost };
+    let j = tokio.block_on(judge_region::judge(folder, &door, claim))?;
     let passed = j.checks.iter().all(|c| c.verdict == Verdict::Passed);
     Ok(vec![Event::DrillJudged { passed, checks: j.checks, injected_at: j.at }])
 }

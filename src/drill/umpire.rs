@@ -24,9 +24,10 @@ use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::{Mutex, Notify};
 
 use super::control::{Answer, Ask, Control, Status};
-use super::deletion::{self, Deleter};
+use super::deletion::{self, Deleter, Way};
 use super::leftovers;
 use super::logs;
+use super::region::Region;
 use super::release::Injector;
 use super::scratch::{self, Facts, Scratch};
 use super::server::Server;
@@ -52,6 +53,8 @@ struct Umpire {
     injector: Mutex<Injector>,
     /// The job that deletes, in a drill of that.
     deleter: Option<Deleter>,
+    /// Both regions, in a drill of a lost one.
+    region: Option<Arc<Region>>,
     /// The shop's web front, in a drill of a bad release.
     front: Option<Arc<Storefront>>,
     health_url: String,
@@ -125,6 +128,11 @@ struct Begun {
 }
 
 async fn begin(dir: &Path, facts: &Facts) -> Result<Begun> {
+    // Before anything else: the service reaches its database through the door.
+    let region = match facts.scenario == session::REGION {
+        true => Some(Region::open(dir, facts)?),
+        false => None,
+    };
     let service = Service::start(facts.server.clone(), facts.scale.orders).await?;
     let http =
         TcpListener::bind(("127.0.0.1", 0)).await.state(|| "cannot open a port on the loopback interface".into())?;
@@ -140,11 +148,12 @@ async fn begin(dir: &Path, facts: &Facts) -> Result<Begun> {
         false => None,
     };
     let deleter = match facts.scenario == session::DELETION {
-        true => Some(Deleter::new(facts.way)?),
+        true => Some(Deleter::new(facts.variant.as_deref().and_then(Way::of))?),
         false => None,
     };
     let umpire = Arc::new(Umpire {
         deleter,
+        region,
         dir: dir.to_path_buf(),
         front,
         service,
@@ -294,10 +303,11 @@ impl Umpire {
                 serde_json::to_value(status).state(|| "cannot word the status".into())
             }
             Ask::Inject { window } => {
-                match (&self.front, &self.deleter) {
-                    (Some(front), _) => front.arm(window),
-                    (None, Some(deleter)) => deleter.arm(&self.service, window),
-                    (None, None) => self.injector.lock().await.arm(&self.service, window),
+                match (&self.front, &self.deleter, &self.region) {
+                    (Some(front), ..) => front.arm(window),
+                    (_, Some(deleter), _) => deleter.arm(&self.service, window),
+                    (.., Some(region)) => region.arm(&self.service, window),
+                    (None, None, None) => self.injector.lock().await.arm(&self.service, window),
                 }
                 Ok(Value::Null)
             }
@@ -315,7 +325,10 @@ impl Umpire {
                 Ok(Value::Null)
             }
             Ask::Switch { server } => {
-                let generation = self.service.switch(server.with_user(APP_ROLE)).await?;
+                let generation = match &self.region {
+                    Some(region) => region.route(&self.service, &server).await?,
+                    None => self.service.switch(server.with_user(APP_ROLE)).await?,
+                };
                 Ok(Value::from(generation))
             }
             Ask::Drain => {
@@ -329,9 +342,10 @@ impl Umpire {
                 Ok(Value::Null)
             }
             Ask::Judge { into, given_up } => self.judge(&into, given_up).await,
-            Ask::Tell { words } => match &self.front {
-                Some(front) => front.obey(&words),
-                None => Err(Error::usage(format!("this drill does not know {:?}", words.join(" ")))),
+            Ask::Tell { words } => match (&self.front, &self.region) {
+                (Some(front), _) => front.obey(&words),
+                (None, Some(region)) => region.obey(&self.service, &words).await,
+                (None, None) => Err(Error::usage(format!("this drill does not know {:?}", words.join(" ")))),
             },
             Ask::Shutdown => Ok(Value::Null),
         }
@@ -351,6 +365,7 @@ impl Umpire {
             health_url: self.health_url.clone(),
             armed: self.injector.lock().await.is_armed()
                 || self.front.as_ref().is_some_and(|f| f.is_armed())
+                || self.region.as_ref().is_some_and(|r| r.is_armed())
                 || self.deleter.as_ref().is_some_and(Deleter::is_armed),
             release_stopped: self.service.release.is_stopped(),
             judged: self.judged.load(Ordering::Relaxed),
@@ -376,6 +391,11 @@ impl Umpire {
             let (requests, releases) = front.logs();
             logs::write(&into.join(storefront::REQUESTS), &requests)?;
             logs::write(&into.join(storefront::RELEASES), &releases)?;
+            self.judged.store(true, Ordering::Relaxed);
+            return Ok(Value::Bool(complete));
+        }
+        if let Some(region) = &self.region {
+            region.open_logs(into).await?;
             self.judged.store(true, Ordering::Relaxed);
             return Ok(Value::Bool(complete));
         }

@@ -355,6 +355,28 @@ fn recovery(event: &Event) -> Said {
             Said::new(Tone::Milestone, format!("Promoted: the service runs on {}", identity_words(identity)))
                 .details([format!("the damaged cluster is kept at {}", clean(kept))])
         }
+        Event::StandbySeen { identity, received, last_commit, behind_bytes, behind_ms, sampled_at, .. } => {
+            let behind = match (behind_bytes, behind_ms) {
+                (Some(0), _) => "it has everything of the last sample of the primary".to_string(),
+                (Some(b), Some(ms)) => {
+                    format!("{} of log behind, {}", size(*b), duration(Duration::from_millis(*ms)))
+                }
+                (Some(b), None) => format!("{} of log behind", size(*b)),
+                (None, _) => "how far it is behind is not known".into(),
+            };
+            let tone = if *behind_bytes == Some(0) { Tone::Plain } else { Tone::Warn };
+            Said::new(tone, format!("Standby seen: {behind}"))
+                .details([identity_words(identity), format!("received up to {}", clean(received))])
+                .details(last_commit.map(|t| format!("last commit {} UTC", t.date_hms())))
+                .details(sampled_at.map(|t| format!("last sample of the primary {} UTC", t.date_hms())))
+        }
+        Event::OldPrimaryFenced { done, proof } => Said::new(Tone::Milestone, "The old primary was fenced")
+            .details(done.iter().map(|d| clean(d)))
+            .details(proof.iter().map(|p| format!("proof: {}", clean(p)))),
+        Event::StandbyRebuilt { identity, how } => {
+            Said::new(Tone::Good, format!("The other server follows as a standby ({})", clean(how)))
+                .details([identity_words(identity)])
+        }
         Event::BackupTaken { id, bytes, timeline, verified, taken_at } => {
             let (tone, word) = if *verified { (Tone::Good, "verified") } else { (Tone::Warn, "not verified") };
             let taken = match taken_at {

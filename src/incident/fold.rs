@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::model::event::Event;
 use crate::model::{Record, RunId, Seq};
 
-use super::state::{Backup, Exposure, Facts, Impact, Note, Restored, Shadow, Waiver};
+use super::state::{Backup, Exposure, Facts, Impact, Note, Restored, Shadow, Standby, Waiver};
 use super::{Instant, Run, RunStatus, State, StepStatus};
 
 impl State {
@@ -253,6 +253,8 @@ impl State {
         let facts = &mut self.facts;
         match event.clone() {
             Event::TargetSeen { role, identity } if role == "shadow" => facts.shadow_identity = Some((identity, when)),
+            // Its cluster is the target's; it is not what is damaged.
+            Event::TargetSeen { role, identity } if role == "standby" => facts.source = Some((identity, when)),
             Event::TargetSeen { identity, .. } => {
                 // The promotion reports its new primary in the same record: that is not the damaged one.
                 let promotes = record.events.iter().any(|e| matches!(e, Event::Promoted { .. }));
@@ -325,6 +327,17 @@ impl State {
                 facts.shadow_promoted = true;
                 facts.promoted_reached = facts.shadow.as_ref().and_then(|s| s.reached_time);
                 facts.going_back = false;
+            }
+            Event::StandbySeen { identity, received, last_commit, behind_bytes, behind_ms, sampled_at, .. } => {
+                let behind = behind_ms.map(Duration::from_millis);
+                facts.source = Some((identity.clone(), when.clone()));
+                facts.standby =
+                    Some(Standby { identity, received, last_commit, behind_bytes, behind, sampled_at, when });
+            }
+            Event::OldPrimaryFenced { proof, .. } => facts.fenced = Some((proof, when)),
+            Event::StandbyRebuilt { identity, how } => {
+                facts.fenced = None;
+                facts.rebuilt = Some((identity, how, when));
             }
             Event::BackupTaken { id, bytes, timeline, verified, taken_at } => {
                 facts.backups.push(Backup { id, bytes, timeline, verified, taken_at, when });

@@ -239,6 +239,25 @@ impl Backup {
     }
 }
 
+/// A standby as it was last seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standby {
+    /// Who it is.
+    pub identity: Identity,
+    /// Position up to which it has received the log.
+    pub received: String,
+    /// Last commit it has.
+    pub last_commit: Option<Time>,
+    /// Bytes it is behind the last sample of its primary; none without a sample.
+    pub behind_bytes: Option<u64>,
+    /// The same as time.
+    pub behind: Option<Duration>,
+    /// When the sample was taken.
+    pub sampled_at: Option<Time>,
+    /// When the standby was looked at.
+    pub when: Instant,
+}
+
 /// What has been learned of the world, latest first where several are possible.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Facts {
@@ -278,6 +297,12 @@ pub struct Facts {
     pub promoted_reached: Option<Time>,
     /// Another moment was chosen after a promotion: what is in service is to be replaced in its turn.
     pub going_back: bool,
+    /// The standby that can take over.
+    pub standby: Option<Standby>,
+    /// The old primary is closed for good: what proves it, when. Cleared when it is a standby.
+    pub fenced: Option<(Vec<String>, Instant)>,
+    /// The former primary follows as a standby: who, how, when.
+    pub rebuilt: Option<(Identity, String, Instant)>,
     /// Backups taken.
     pub backups: Vec<Backup>,
     /// Measured loss.

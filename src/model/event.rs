@@ -368,6 +368,41 @@ pub enum Event {
         /// Where the damaged cluster is kept.
         kept: String,
     },
+    /// A standby was looked at, against the last sample of its primary.
+    StandbySeen {
+        /// Who it is, seen live.
+        identity: Identity,
+        /// Position up to which it has received the log.
+        received: String,
+        /// Position up to which it has replayed it.
+        replayed: String,
+        /// Last commit it has.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        last_commit: Option<Time>,
+        /// Bytes of log that the primary had by its last sample and the standby has not; none without a sample.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        behind_bytes: Option<u64>,
+        /// The same as time between the last commits of both.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        behind_ms: Option<u64>,
+        /// When that sample was taken.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sampled_at: Option<Time>,
+    },
+    /// A primary was closed so that it takes no more writes, also when it comes back, and that was proved.
+    OldPrimaryFenced {
+        /// What was done, one line each.
+        done: Vec<String>,
+        /// What proves it, one line each.
+        proof: Vec<String>,
+    },
+    /// A former primary follows the present one as its standby.
+    StandbyRebuilt {
+        /// Who it is.
+        identity: Identity,
+        /// `pg_rewind` or `base backup`.
+        how: String,
+    },
     /// A base backup exists.
     BackupTaken {
         /// Its id.

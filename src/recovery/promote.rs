@@ -135,7 +135,7 @@ pub fn local_instance(source: &Identity) -> Option<Instance> {
     (control.system_identifier == source.system_identifier).then_some(i)
 }
 
-fn owner_of(uid: u32) -> Option<UnixUser> {
+pub(super) fn owner_of(uid: u32) -> Option<UnixUser> {
     let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
     let name = passwd.lines().find_map(|l| {
         let f: Vec<&str> = l.split(':').collect();
@@ -194,7 +194,7 @@ pub async fn prepared(c: &mut PgConnection) -> Result<Vec<String>> {
 }
 
 /// A connection must be refused by the system, not by the server: a server that says no still runs.
-async fn prove_refused(source: &Database) -> Result<()> {
+pub(super) async fn prove_refused(source: &Database) -> Result<()> {
     let options = source.options()?;
     match tokio::time::timeout(Duration::from_secs(10), <PgConnection as sqlx::Connection>::connect_with(&options))
         .await

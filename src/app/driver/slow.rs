@@ -125,6 +125,7 @@ pub(super) fn drill(driver: &Driver, file: String, slug: String) -> Result<()> {
         let mut options = Options::new()?;
         options.scenario.clone_from(&scenario.slug);
         options.size = config.size.unwrap_or(options.size);
+        options.variant.clone_from(&config.variant);
         options.keep = world.keep;
         options.bin_dir = world.config.settings.bin_dir.clone();
         options.run_as = world.config.settings.run_as.clone();

@@ -185,6 +185,7 @@ fn is_fact(event: &Event) -> bool {
         Event::TargetSeen { .. }
             | Event::HealthSeen { .. }
             | Event::ExposureSampled { .. }
+            | Event::StandbySeen { .. }
             | Event::RangeSeen { .. }
             | Event::DamageAssessed { .. }
             | Event::MomentsFound { .. }

@@ -1,5 +1,6 @@
 //! What is allowed, and what then has happened. One file per command family; nothing else says no.
 
+mod failover;
 mod incident;
 mod run;
 mod step;

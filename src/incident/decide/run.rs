@@ -112,6 +112,7 @@ fn request(state: &State, request: &RunRequest, ctx: Context<'_>) -> Decision {
         one_at_a_time(state)?;
     }
     sequence_gates(state, request, ctx)?;
+    super::failover::gates(state, request)?;
     if request.risk == Risk::Destroy {
         destroy_gates(state, request, ctx)?;
     }
@@ -220,7 +221,9 @@ fn destroy_gates(state: &State, request: &RunRequest, ctx: Context<'_>) -> Resul
     let young = state.facts.backups.iter().any(|b| b.verified && b.age(ctx.now) <= ctx.policy.backup_max_age);
     // A recovery beside keeps the damaged cluster: the shadow that is promoted came out of a backup that was read whole.
     let restored_from_verified = request.action == "pitr promote" && state.facts.shadow.is_some();
-    if !young && !restored_from_verified && !waived("verified_backup") {
+    // A failover changes who takes writes; the files of both servers stay as they are. Only a rebuild replaces some.
+    let keeps_files = matches!(request.action.as_str(), "failover fence" | "failover promote" | "failover back");
+    if !young && !restored_from_verified && !keeps_files && !waived("verified_backup") {
         return Err(Refusal::gate(
             "verified_backup",
             format!(
