@@ -171,8 +171,8 @@ async fn orphans(
     let fork = rebuild::fork_of(c, new.timeline).await?;
     ctx.out.line(&format!("both went apart at {}, on timeline {}", fork.lsn, fork.timeline));
     let reader = old.clone();
-    let commits = blocking(move || rebuild::commits_after(&reader, fork)).await?;
-    ctx.out.line(&format!("only the old primary has {} transactions", commits.len()));
+    let apart = blocking(move || rebuild::apart_after(&reader, fork)).await?;
+    ctx.out.line(&format!("only the old primary has {} transactions", apart.commits.len()));
     let folder = match &ctx.incident_dir {
         Some(dir) => dir.join(&args.out),
         None => std::path::absolute(&args.out).map_err(|e| Error::usage("--out is not a folder").why(e))?,
@@ -181,7 +181,7 @@ async fn orphans(
         Ok(dir) => dir,
         Err(_) => old.layout.data.parent().unwrap_or(&old.layout.data).join("breakglass"),
     };
-    let out = rebuild::write_orphans(old, &database_name(ctx), &room.join("old"), &commits, c, &folder).await?;
+    let out = rebuild::write_orphans(old, &database_name(ctx), &room.join("old"), &apart, &folder).await?;
     for (table, n) in &out.new {
         ctx.out.line(&format!("{table}: {n} rows, written to {}", folder.display()));
     }

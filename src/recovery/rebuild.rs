@@ -6,17 +6,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures::TryStreamExt;
-use sqlx::Row;
 use sqlx::postgres::PgConnection;
 
 use super::commits::{Commit, parse_commit};
-use super::loss::keys_there;
 use super::promote::open_kept;
 use super::tables::user_tables;
 use crate::error::{Context, Error, Result};
 use crate::journal::record::sha256_hex;
 use crate::model::{CleanText, Digest, Time};
-use crate::postgres::connect::{query_error, quote_ident};
+use crate::postgres::connect::query_error;
 use crate::postgres::{Database, Instance, Lsn, Stop, user};
 
 /// Longest time for a server to start or stop.
@@ -38,9 +36,9 @@ pub struct Orphans {
     pub transactions: u64,
     /// Time of the last of them.
     pub last: Option<Time>,
-    /// Rows that the new primary does not have, per table.
+    /// Rows that were made there after the fork, per table.
     pub new: BTreeMap<String, u64>,
-    /// Rows that it has in an older or another form, per table.
+    /// Older rows that were changed there after the fork, per table.
     pub changed: BTreeMap<String, u64>,
     /// SHA-256 per file written.
     pub files: BTreeMap<String, Digest>,
@@ -62,13 +60,22 @@ pub async fn fork_of(c: &mut PgConnection, timeline: u32) -> Result<Fork> {
     })
 }
 
-/// Transactions that the stopped old primary committed after the fork, in the order of its log.
+/// What a stopped server's own log says of the time after a fork.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Apart {
+    /// Committed transactions, in the order of the log.
+    pub commits: Vec<Commit>,
+    /// Rows that these inserted, by database and file of the table.
+    pub inserted: BTreeMap<(u32, u32), u64>,
+}
+
+/// Reads what the stopped old primary did after the fork.
 ///
 /// # Errors
 /// `pg_waldump` cannot be run or fails.
-pub fn commits_after(old: &Instance, fork: Fork) -> Result<Vec<Commit>> {
+pub fn apart_after(old: &Instance, fork: Fork) -> Result<Apart> {
     let mut c = old.programs.command("pg_waldump", old.user.as_ref());
-    c.arg("-p").arg(old.layout.data.join("pg_wal")).args(["-r", "Transaction", "-t", &fork.timeline.to_string(), "-s"]);
+    c.arg("-p").arg(old.layout.data.join("pg_wal")).args(["-t", &fork.timeline.to_string(), "-s"]);
     let run = c.arg(fork.lsn.to_string()).output().target(|| "cannot run pg_waldump".to_string())?;
     let words = CleanText::line(run.stderr.trim_ascii()).to_string();
     // The end of the log is where it stops; it calls that an error. So it does when nothing at all came after the fork.
@@ -76,7 +83,36 @@ pub fn commits_after(old: &Instance, fork: Fork) -> Result<Vec<Commit>> {
     if !run.status.success() && !usual.iter().any(|u| words.contains(u)) {
         return Err(Error::target("pg_waldump failed").why(words));
     }
-    Ok(String::from_utf8_lossy(&run.stdout).lines().filter_map(parse_commit).collect())
+    let text = String::from_utf8_lossy(&run.stdout);
+    let commits: Vec<Commit> = text.lines().filter_map(parse_commit).collect();
+    let done: BTreeSet<u32> = commits.iter().flat_map(|c| c.subxids.iter().chain([&c.xid])).copied().collect();
+    let mut inserted = BTreeMap::new();
+    for (xid, table, rows) in text.lines().filter_map(parse_insert) {
+        if done.contains(&xid) {
+            *inserted.entry(table).or_default() += rows;
+        }
+    }
+    Ok(Apart { commits, inserted })
+}
+
+/// Parses a line of `pg_waldump` that inserts rows: transaction, database and file of the table, rows.
+pub fn parse_insert(line: &str) -> Option<(u32, (u32, u32), u64)> {
+    let (head, rest) = line.split_once(", desc: ")?;
+    let (kind, rest) = rest.split_once(' ')?;
+    let rows = match kind.strip_suffix("+INIT").unwrap_or(kind) {
+        "INSERT" if head.starts_with("rmgr: Heap ") => 1,
+        // `3 tuples flags 0x02` up to version 15, `ntuples: 3, flags: 0x02` later.
+        "MULTI_INSERT" => {
+            let number = rest.strip_prefix("ntuples: ").unwrap_or(rest);
+            number.split([' ', ',']).next()?.parse().ok()?
+        }
+        _ => return None,
+    };
+    let (_, tx) = head.split_once(" tx:")?;
+    let xid = tx.trim_start().split(',').next()?.parse().ok()?;
+    let (_, rel) = rest.split_once("blkref #0: rel ")?;
+    let mut parts = rel.split([' ', ',']).next()?.split('/').skip(1);
+    Some((xid, (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?), rows))
 }
 
 /// Writes the rows of these transactions, as the old primary has them, into `folder`: one file of JSON lines for each table.
@@ -84,14 +120,8 @@ pub fn commits_after(old: &Instance, fork: Fork) -> Result<Vec<Commit>> {
 ///
 /// # Errors
 /// It does not open, a query fails, or a file cannot be written.
-pub async fn write_orphans(
-    old: &Instance,
-    name: &str,
-    room: &Path,
-    commits: &[Commit],
-    new: &mut PgConnection,
-    folder: &Path,
-) -> Result<Orphans> {
+pub async fn write_orphans(old: &Instance, name: &str, room: &Path, apart: &Apart, folder: &Path) -> Result<Orphans> {
+    let commits = &apart.commits;
     let mut out =
         Orphans { transactions: commits.len() as u64, last: commits.iter().map(|c| c.at).max(), ..Orphans::default() };
     if commits.is_empty() {
@@ -108,37 +138,28 @@ pub async fn write_orphans(
     let mut c = opened.0.database(name).connect().await?;
     let xids: Vec<i64> = commits.iter().flat_map(|c| c.subxids.iter().chain([&c.xid])).map(|x| i64::from(*x)).collect();
     std::fs::create_dir_all(folder).target(|| format!("cannot make the folder {:?}", folder.display()))?;
+    let sql = "SELECT oid::int8 FROM pg_catalog.pg_database WHERE datname = current_database()";
+    let database: i64 = sqlx::query_scalar(sql).fetch_one(&mut c).await.map_err(|e| query_error(sql, &e))?;
+    let database = u32::try_from(database).unwrap_or(0);
     for table in user_tables(&mut c).await? {
-        let key: Vec<String> = table.key.iter().map(|k| format!("t.{}::text", quote_ident(k))).collect();
-        let sql = format!(
-            "SELECT ARRAY[{}]::text[] AS key, row_to_json(t)::text AS row FROM ONLY {} t WHERE xmin::text::int8 = ANY ($1)",
-            key.join(", "),
-            table.sql
-        );
-        let rows: Vec<(Vec<String>, String)> = sqlx::query(&sql)
+        let sql = format!("SELECT row_to_json(t)::text FROM ONLY {} t WHERE xmin::text::int8 = ANY ($1)", table.sql);
+        let rows: Vec<String> = sqlx::query_scalar(&sql)
             .bind(&xids)
             .fetch(&mut c)
-            .map_ok(|r| (r.get(0), r.get(1)))
             .try_collect()
             .await
             .map_err(|e| query_error(&sql, &e))?;
         if rows.is_empty() {
             continue;
         }
-        let there: BTreeSet<usize> = match table.key.is_empty() {
-            true => BTreeSet::new(),
-            false => {
-                let keys: Vec<Vec<String>> = rows.iter().map(|(k, _)| k.clone()).collect();
-                keys_there(new, &table, &keys).await?.into_iter().collect()
+        // Its log tells new rows from changed ones. Keys do not: the new primary gives the same numbers out again.
+        let made = apart.inserted.get(&(database, table.filenode)).copied().unwrap_or(0).min(rows.len() as u64);
+        for (count, n) in [(&mut out.new, made), (&mut out.changed, rows.len() as u64 - made)] {
+            if n > 0 {
+                *count.entry(table.family.clone()).or_default() += n;
             }
-        };
-        let mut text = String::new();
-        for (i, (_, row)) in rows.iter().enumerate() {
-            let count = if there.contains(&i) { &mut out.changed } else { &mut out.new };
-            *count.entry(table.family.clone()).or_default() += 1;
-            text.push_str(row);
-            text.push('\n');
         }
+        let text: String = rows.iter().map(|row| format!("{row}\n")).collect();
         let file = format!("{}.jsonl", table.name.replace(['/', '\0'], "_"));
         crate::journal::files::write_atomic(&folder.join(&file), text.as_bytes())?;
         out.files.insert(file, Digest::new(sha256_hex(text.as_bytes())));
