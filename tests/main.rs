@@ -60,5 +60,7 @@ mod by_hand;
 
 // A plan worked through in the console: five shapes of plans, questions, secrets, links, a plan that changes.
 mod plan_work;
+// Deadlines of the people's side, on a clock that only the test moves.
+mod timers;
 // Figures over many incidents, computed twice.
 mod figures;

@@ -101,6 +101,15 @@ pub(super) fn say(event: &Event, record: &Record, future: Option<&str>, names: &
         | Event::GateWaived { .. }
         | Event::RunApproved { .. }
         | Event::MessageSent { .. }
+        | Event::TimerAcknowledged { .. }
+        | Event::TimerSnoozed { .. }
+        | Event::Escalated { .. }
+        | Event::EscalationAnswered { .. }
+        | Event::RoleAssigned { .. }
+        | Event::CodenameSet { .. }
+        | Event::LocalOnlySet { .. }
+        | Event::SecretRotated { .. }
+        | Event::AfterwardsTicked { .. }
         | Event::EvidenceAdded { .. }
         | Event::PlanOffered { .. }
         | Event::PlanAdopted { .. }
@@ -165,9 +174,16 @@ fn incident(event: &Event, record: &Record) -> Said {
             }
             said
         }
-        Event::MessageSent { audience, text } => {
-            Said::new(Tone::Plain, format!("Message to {}", clean(audience))).details([clean(text)])
-        }
+        Event::MessageSent { .. }
+        | Event::TimerAcknowledged { .. }
+        | Event::TimerSnoozed { .. }
+        | Event::Escalated { .. }
+        | Event::EscalationAnswered { .. }
+        | Event::RoleAssigned { .. }
+        | Event::CodenameSet { .. }
+        | Event::LocalOnlySet { .. }
+        | Event::SecretRotated { .. }
+        | Event::AfterwardsTicked { .. } => people(event),
         Event::EvidenceAdded { file, sha256 } => {
             Said::new(Tone::Plain, format!("Evidence attached: {}", clean(file))).details([format!("SHA-256 {sha256}")])
         }
@@ -178,6 +194,72 @@ fn incident(event: &Event, record: &Record) -> Said {
         }
         Event::TornTailMoved { bytes, file } => {
             Said::new(Tone::Warn, format!("{bytes} torn bytes at the end of the journal were moved to {}", clean(file)))
+        }
+        _ => Said::new(Tone::Plain, type_of(event)),
+    }
+}
+
+fn people(event: &Event) -> Said {
+    let within = |ms: u64| super::timeline::duration(Duration::from_millis(ms));
+    match event {
+        Event::MessageSent { audience, text, how } => {
+            let how = match how.as_deref() {
+                Some("copied") => ", copied to be sent by hand",
+                Some("command") => ", handed to the configured command",
+                Some("said") => ", told in another way",
+                _ => "",
+            };
+            Said::new(Tone::Plain, format!("Message to {}{how}", clean(audience))).details([clean(text)])
+        }
+        Event::TimerAcknowledged { timer, note } => {
+            let what = match timer.as_str() {
+                "respond" => "Somebody is on it".to_string(),
+                "escalate" => "Decided that nobody else has to be called".to_string(),
+                other => format!("Acknowledged: {}", clean(other)),
+            };
+            let note = if note.is_empty() { String::new() } else { format!(": {}", clean(note)) };
+            Said::new(Tone::Good, format!("{what}{note}"))
+        }
+        Event::TimerSnoozed { timer, for_ms, reason } => Said::new(
+            Tone::Warn,
+            format!("Deadline “{}” put off for {}: {}", clean(timer), within(*for_ms), clean(reason)),
+        ),
+        Event::Escalated { level, who, within_ms } => Said::new(
+            Tone::Milestone,
+            format!("Escalated to level {level}, {}; an answer is due within {}", clean(who), within(*within_ms)),
+        ),
+        Event::EscalationAnswered { level, by } => {
+            Said::new(Tone::Good, format!("Level {level} answered: {}", clean(by)))
+        }
+        Event::RoleAssigned { role, person, from, note } => {
+            let what = match from {
+                Some(from) => format!("{} handed over from {} to {}", clean(role), clean(from), clean(person)),
+                None => format!("{} is {}", clean(role), clean(person)),
+            };
+            let mut letters = what.chars();
+            let first = letters.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
+            let mut said = Said::new(Tone::Plain, format!("{first}{}", letters.as_str()));
+            if !note.is_empty() {
+                said.details.push(clean(note));
+            }
+            said
+        }
+        Event::CodenameSet { codename } => {
+            Said::new(Tone::Plain, format!("Spoken of as “{}” from here on", clean(codename)))
+        }
+        Event::LocalOnlySet { on: true, reason } => Said::new(
+            Tone::Warn,
+            format!("Local only: no message command and no remote repository from here on: {}", clean(reason)),
+        ),
+        Event::LocalOnlySet { on: false, reason } => {
+            Said::new(Tone::Warn, format!("No longer local only: {}", clean(reason)))
+        }
+        Event::SecretRotated { secret, at } => {
+            Said::new(Tone::Good, format!("Secret changed: {} at {} UTC", clean(secret), at.date_hms()))
+        }
+        Event::AfterwardsTicked { item, done } => {
+            let done = if *done { "Done afterwards" } else { "Not done after all" };
+            Said::new(Tone::Plain, format!("{done}: {}", clean(item)))
         }
         _ => Said::new(Tone::Plain, type_of(event)),
     }

@@ -204,6 +204,75 @@ pub enum Command {
         audience: String,
         /// Text.
         text: String,
+        /// `copied`, `command` or `said`.
+        how: Option<String>,
+    },
+    /// Responder: works on it, or a deadline needs nothing.
+    Acknowledge {
+        /// `respond` or `escalate`.
+        timer: String,
+        /// Words; needed where nothing is to be done.
+        note: String,
+    },
+    /// Responder: put a deadline off.
+    Snooze {
+        /// Its name.
+        timer: String,
+        /// For so long, milliseconds.
+        for_ms: u64,
+        /// Why; not empty.
+        reason: String,
+    },
+    /// Responder: call a level.
+    Escalate {
+        /// Level.
+        level: u32,
+        /// Who.
+        who: String,
+        /// Time to answer, milliseconds.
+        within_ms: u64,
+    },
+    /// Responder: a level answered.
+    Answer {
+        /// Level.
+        level: u32,
+        /// Who.
+        by: String,
+    },
+    /// Responder: give a role to somebody, or hand it over.
+    Assign {
+        /// Role.
+        role: String,
+        /// Who.
+        person: String,
+        /// What is passed on in words.
+        note: String,
+    },
+    /// Responder: speak of it under this name.
+    SetCodename {
+        /// The name.
+        codename: String,
+    },
+    /// Responder: nothing leaves this machine by our doing, or may again.
+    SetLocalOnly {
+        /// Nothing may.
+        on: bool,
+        /// Why; not empty.
+        reason: String,
+    },
+    /// Responder: a secret was changed.
+    Rotate {
+        /// Its name.
+        secret: String,
+        /// When.
+        at: Time,
+    },
+    /// Responder: tick a box of the list for afterwards.
+    TickAfterwards {
+        /// Its text.
+        item: String,
+        /// Ticked or not.
+        done: bool,
     },
     /// Responder: a file was attached.
     Attach {
@@ -258,6 +327,15 @@ impl Command {
             Self::Approve { .. } => "approve",
             Self::RestoreService { .. } => "restore-service",
             Self::Tell { .. } => "tell",
+            Self::Acknowledge { .. } => "acknowledge",
+            Self::Snooze { .. } => "snooze",
+            Self::Escalate { .. } => "escalate",
+            Self::Answer { .. } => "answer",
+            Self::Assign { .. } => "assign",
+            Self::SetCodename { .. } => "set-codename",
+            Self::SetLocalOnly { .. } => "set-local-only",
+            Self::Rotate { .. } => "rotate",
+            Self::TickAfterwards { .. } => "tick-afterwards",
             Self::Attach { .. } => "attach",
             Self::OfferPlan { .. } => "offer-plan",
             Self::AdoptPlan { .. } => "adopt-plan",

@@ -64,6 +64,7 @@ impl State {
             approvals: Vec::new(),
             messages: Vec::new(),
             evidence: Vec::new(),
+            people: Default::default(),
             facts: Facts::default(),
             seq: Seq(0),
             head: record.prev.clone(),
@@ -153,7 +154,7 @@ impl State {
                 self.approvals.push((shown.clone(), requested_by.clone(), record.actor.clone()));
             }
             Event::ServiceRestored { at, how } => self.restored = Some(Restored { at: *at, how: how.clone() }),
-            Event::MessageSent { audience, text } => self.messages.push((audience.clone(), text.clone(), when)),
+            Event::MessageSent { audience, text, .. } => self.messages.push((audience.clone(), text.clone(), when)),
             Event::EvidenceAdded { file, sha256 } => self.evidence.push((file.clone(), sha256.clone())),
             Event::PlanOffered { plan } => self.plan_offered = Some(plan.clone()),
             Event::PlanAdopted { plan } => {
@@ -165,6 +166,15 @@ impl State {
             }
             Event::IncidentClosed { summary } => self.closed = Some((when, summary.clone())),
             Event::Unknown => self.read_only = true,
+            Event::TimerAcknowledged { .. }
+            | Event::TimerSnoozed { .. }
+            | Event::Escalated { .. }
+            | Event::EscalationAnswered { .. }
+            | Event::RoleAssigned { .. }
+            | Event::CodenameSet { .. }
+            | Event::LocalOnlySet { .. }
+            | Event::SecretRotated { .. }
+            | Event::AfterwardsTicked { .. } => self.people.apply(event, &record.actor, when),
             Event::RunRequested { .. }
             | Event::RunStarted { .. }
             | Event::RunFinished { .. }

@@ -370,6 +370,8 @@ pub struct State {
     pub messages: Vec<(String, String, Instant)>,
     /// Evidence: file, digest.
     pub evidence: Vec<(String, Digest)>,
+    /// Roles, calls for help, deadlines taken note of.
+    pub people: super::People,
     /// What has been learned of the world.
     pub facts: Facts,
     /// Sequence number of the last record.

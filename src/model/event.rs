@@ -444,6 +444,81 @@ pub enum Event {
         audience: String,
         /// Text.
         text: String,
+        /// `copied`, `command` (handed to the configured command) or `said` (told by a person in another way).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        how: Option<String>,
+    },
+    /// Somebody took note of a deadline: works on it, or decided that it needs nothing.
+    TimerAcknowledged {
+        /// `respond` or `escalate`.
+        timer: String,
+        /// Their words.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        note: String,
+    },
+    /// A deadline was put off.
+    TimerSnoozed {
+        /// `respond`, `communicate`, `level-2`, `update-team`, …
+        timer: String,
+        /// For so long.
+        for_ms: u64,
+        /// Why.
+        reason: String,
+    },
+    /// The next level was called.
+    Escalated {
+        /// Level, from 1.
+        level: u32,
+        /// Who.
+        who: String,
+        /// Time they have to answer.
+        within_ms: u64,
+    },
+    /// Somebody of a level answered.
+    EscalationAnswered {
+        /// Level.
+        level: u32,
+        /// Who.
+        by: String,
+    },
+    /// A role was given to somebody, or handed over.
+    RoleAssigned {
+        /// `incident commander`, `operations`, `communications`, `scribe`, or one of the plan's.
+        role: String,
+        /// Who has it from now on.
+        person: String,
+        /// Who had it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<String>,
+        /// What was passed on in words.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        note: String,
+    },
+    /// It is spoken of under this name from here on.
+    CodenameSet {
+        /// Says nothing of what happened.
+        codename: String,
+    },
+    /// Whether anything may leave this machine by our doing.
+    LocalOnlySet {
+        /// Nothing may.
+        on: bool,
+        /// Why.
+        reason: String,
+    },
+    /// A secret was changed.
+    SecretRotated {
+        /// Its name, as the plan's table has it; never its value.
+        secret: String,
+        /// When.
+        at: Time,
+    },
+    /// A box of the list for afterwards was ticked or unticked.
+    AfterwardsTicked {
+        /// Its text.
+        item: String,
+        /// Ticked or not.
+        done: bool,
     },
     /// A file was attached.
     EvidenceAdded {

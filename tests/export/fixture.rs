@@ -253,6 +253,7 @@ pub fn drill() -> Pen {
         vec![Event::MessageSent {
             audience: "#incident".into(),
             text: "Orders are being stored wrongly since about 14:00.\nWe are stopping writes now.".into(),
+            how: None,
         }],
     );
     p.done(55, amy, 2);

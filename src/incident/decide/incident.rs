@@ -115,10 +115,6 @@ pub(super) fn decide(state: &State, command: &Command, ctx: Context<'_>) -> Deci
             }
             Ok(vec![Event::ServiceRestored { at: *at, how: how.clone() }])
         }
-        Command::Tell { audience, text } => {
-            must_say(text, "The message")?;
-            Ok(vec![Event::MessageSent { audience: audience.clone(), text: text.clone() }])
-        }
         Command::Attach { file, sha256 } => {
             Ok(vec![Event::EvidenceAdded { file: file.clone(), sha256: sha256.clone() }])
         }

@@ -2,6 +2,7 @@
 
 mod failover;
 mod incident;
+mod people;
 mod run;
 mod step;
 
@@ -111,6 +112,16 @@ pub fn decide(state: Option<&State>, command: &Command, ctx: Context<'_>) -> Dec
         | Command::LoseRun { .. }
         | Command::ResolveRun { .. }
         | Command::Approve { .. } => run::decide(state, command, ctx),
+        Command::Tell { .. }
+        | Command::Acknowledge { .. }
+        | Command::Snooze { .. }
+        | Command::Escalate { .. }
+        | Command::Answer { .. }
+        | Command::Assign { .. }
+        | Command::SetCodename { .. }
+        | Command::SetLocalOnly { .. }
+        | Command::Rotate { .. }
+        | Command::TickAfterwards { .. } => people::decide(state, command, ctx),
         _ => incident::decide(state, command, ctx),
     }
 }

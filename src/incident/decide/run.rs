@@ -7,6 +7,9 @@ use crate::model::plan::Risk;
 use super::{Command, Context, Decision, Refusal, State, must_be_open, must_say, step};
 use crate::incident::{Run, RunRequest, RunStatus, StepStatus, moment};
 
+/// The action that hands a message to the configured command.
+pub const NOTIFY: &str = "notify";
+
 pub(super) fn decide(state: &State, command: &Command, ctx: Context<'_>) -> Decision {
     match command {
         Command::RequestRun(request) => {
@@ -108,8 +111,16 @@ fn request(state: &State, request: &RunRequest, ctx: Context<'_>) -> Decision {
             }
         }
     }
-    if request.risk > Risk::Read {
+    // A message may go out while a restore runs: that is when people wait for one.
+    let message = request.action == NOTIFY;
+    if request.risk > Risk::Read && !message {
         one_at_a_time(state)?;
+    }
+    if message && state.people.local_only {
+        return Err(Refusal::new(
+            "This incident is local only: nothing leaves this machine by our doing",
+            "copy the message and carry it by hand, or switch local-only off with a reason",
+        ));
     }
     sequence_gates(state, request, ctx)?;
     super::failover::gates(state, request)?;
@@ -130,7 +141,7 @@ fn request(state: &State, request: &RunRequest, ctx: Context<'_>) -> Decision {
 
 /// While something that changes the world may still be going on, nothing else that changes it begins.
 fn one_at_a_time(state: &State) -> Result<(), Refusal> {
-    let Some(run) = state.open_runs().find(|r| r.is_mutating()) else { return Ok(()) };
+    let Some(run) = state.open_runs().find(|r| r.is_mutating() && r.action != NOTIFY) else { return Ok(()) };
     Err(match run.status {
         RunStatus::Unknown => Refusal::new(
             format!("The outcome of run {} ({}) is unknown: its worker vanished", run.id, run.shown),
