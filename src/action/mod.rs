@@ -21,6 +21,8 @@ pub mod failover_rebuild;
 pub mod health;
 pub mod log_suspects;
 pub mod look;
+pub mod message;
+pub mod notify;
 pub mod output;
 pub mod pitr_advance;
 pub mod pitr_check;

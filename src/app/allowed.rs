@@ -24,7 +24,7 @@ pub fn why_not(cmd: Cmd, app: &App) -> Option<String> {
             if let Recording::ReadOnly(why) = &ui.data.recording {
                 return Some(format!("read only: {why}"));
             }
-            if ui.data.state.closed.is_some() && !matches!(cmd, Cmd::Note) {
+            if ui.data.state.closed.is_some() && !matches!(cmd, Cmd::Note | Cmd::Afterwards | Cmd::Rotated) {
                 return Some("the incident is closed; a note is still possible".into());
             }
         }

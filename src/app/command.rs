@@ -167,6 +167,16 @@ commands! {
     Close "close" "close" "Close the incident, with one sentence" [Incident] Records ["C"];
     Export "export" "export" "Write the timeline as Markdown, HTML, JSON and CSV" [Incident Timeline] Looks ["E"];
     AdoptPlan "adopt-plan" "adopt plan" "Work with the changed plan from here on" [Incident] Records ["A"];
+    Tell "tell" "tell" "Tell an audience: fill in a message, copy it or hand it to the configured command" [Incident] Acts ["w"];
+    Deadlines "deadlines" "deadlines" "Show every deadline: respond, escalate, answers, updates" [Incident] Looks ["p"];
+    Ack "acknowledge" "ack" "Say that somebody is on it, that a level answered, or that nobody has to be called" [Incident] Records ["i"];
+    Snooze "snooze" "snooze" "Put a deadline off, with a reason" [Incident] Records ["z"];
+    Escalate "escalate" "escalate" "Call the next level; its time to answer runs from then" [Incident] Records ["e"];
+    Assign "assign" "roles" "Give a role to somebody, or hand it over" [Incident] Records ["a"];
+    Afterwards "afterwards" "afterwards" "Tick what is to be done once it is over" [Incident] Records ["X"];
+    Rotated "secret-rotated" "rotated" "Write down that a secret was changed" [Incident] Records ["I"];
+    Codename "codename" "code name" "Speak of the incident under a name that says nothing" [Incident] Records ["V"];
+    LocalOnly "local-only" "local only" "Let nothing leave this machine by our doing, or let it again" [Incident] Records ["Z"];
     Contacts "contacts" "contacts" "Show who to reach, and everything else the plan says beside its steps" [Incident Plan Timeline Reference] Looks ["c"];
     Matrix "severity-matrix" "matrix" "Show what each severity asks for" [Incident Plan Timeline Reference] Looks ["S"];
     Objectives "objectives" "objectives" "Show every objective, with what it applies to" [Incident Plan Timeline Reference] Looks ["O"];
@@ -182,8 +192,8 @@ commands! {
     Down "down" "down" "Move down" [Motion Palette] Looks ["down" "j"];
     Left "left" "left" "Move the output sideways, or to the choice before" [Motion Choice Confirm] Looks ["left" "h"];
     Right "right" "right" "Move the output sideways, or to the next choice" [Motion Choice Confirm] Looks ["right" "l"];
-    PageUp "page-up" "page up" "Move up one page" [Motion Palette Confirm] Looks ["pageup" "ctrl-b"];
-    PageDown "page-down" "page down" "Move down one page" [Motion Palette Confirm] Looks ["pagedown" "ctrl-f"];
+    PageUp "page-up" "page up" "Move up one page" [Motion Palette Confirm Choice] Looks ["pageup" "ctrl-b"];
+    PageDown "page-down" "page down" "Move down one page" [Motion Palette Confirm Choice] Looks ["pagedown" "ctrl-f"];
     HalfUp "half-page-up" "half up" "Move up half a page" [Motion] Looks ["ctrl-u"];
     HalfDown "half-page-down" "half down" "Move down half a page" [Motion] Looks ["ctrl-d"];
     First "first" "first" "Go to the first line" [Motion] Looks ["g g" "home"];

@@ -241,6 +241,8 @@ pub struct Env {
     pub read_only: bool,
     /// Version of the program.
     pub version: &'static str,
+    /// Whether a command is configured that takes messages.
+    pub notify: bool,
     /// The actions of the program by name, and what each can do at worst.
     pub actions: BTreeMap<String, Risk>,
 }
@@ -252,6 +254,7 @@ impl Default for Env {
             policy: Policy::default(),
             read_only: false,
             version: env!("CARGO_PKG_VERSION"),
+            notify: false,
             actions: BTreeMap::new(),
         }
     }

@@ -85,6 +85,40 @@ pub enum Ask {
     Adopt(Digest),
     /// Which link to follow.
     Links(Vec<Link>),
+    /// Every deadline, and what to do about the ones that run.
+    Deadlines,
+    /// Put a deadline off.
+    Snooze,
+    /// Call a level.
+    Escalate,
+    /// Who of a level answered.
+    Answered(u32),
+    /// Why nobody has to be called.
+    NoCall,
+    /// Give a role to somebody.
+    Assign,
+    /// Whom to tell, and with which message.
+    Tell,
+    /// A message, and how it goes out.
+    Send {
+        /// To whom.
+        audience: String,
+        /// Its text with blanks.
+        text: String,
+    },
+    /// The name it goes by.
+    Codename,
+    /// Nothing may leave the machine any more, or it may again.
+    LocalOnly(bool),
+    /// A secret was changed.
+    Rotated,
+    /// What is left to do once it is over.
+    Afterwards {
+        /// The items.
+        items: Vec<String>,
+        /// Closing comes after it.
+        closing: bool,
+    },
     /// Leave although actions run.
     Quit,
 }
@@ -233,6 +267,18 @@ impl Dialog {
                 ],
                 0,
             )],
+            Ask::Answered(_) => vec![Field::text("Who", "the name of the person", "")],
+            Ask::NoCall | Ask::LocalOnly(_) => vec![Field::text("Because", "the reason is recorded", "")],
+            // These are filled by whoever opens them, with what is known.
+            Ask::Deadlines
+            | Ask::Snooze
+            | Ask::Escalate
+            | Ask::Assign
+            | Ask::Tell
+            | Ask::Send { .. }
+            | Ask::Codename
+            | Ask::Rotated
+            | Ask::Afterwards { .. } => vec![],
             Ask::Drill { .. }
             | Ask::Run(..)
             | Ask::Refused(_)

@@ -388,6 +388,8 @@ pub enum Effect {
     StopProcesses(RunId),
     /// Follow the output of this run.
     Follow(RunId),
+    /// Keep a message that was copied as a file of the incident: audience and text.
+    KeepMessage(String, String),
     /// Write the timeline in all formats.
     Export(IncidentId),
     /// Put a text on the clipboard; what it is, for the message.

@@ -136,6 +136,7 @@ pub fn run(invocation: &Invocation, matches: &ArgMatches, start: Start) -> Resul
         policy: policy(&invocation.config.settings),
         read_only: matches.get_flag("read-only"),
         actions,
+        notify: !invocation.config.settings.notify.is_empty(),
         ..Env::default()
     };
     let mut app = App::new(app_env, Settings { ascii, mouse: false }, terminal::size(), now());

@@ -6,7 +6,7 @@ use super::{Invocation, print};
 use crate::error::{Error, Result};
 use crate::incident::{Command as Wish, RunStatus, State};
 use crate::model::event::{Kind, Outcome};
-use crate::model::{Time, format_clock};
+use crate::model::{IncidentId, StepId, Time, format_clock};
 use crate::runtime::{Store, policy};
 
 /// The definition.
@@ -14,8 +14,9 @@ pub fn command() -> Command {
     let id =
         || Arg::new("incident").value_name("INCIDENT").help("Its id, the beginning of it or its last four characters");
     Command::new("incident")
-        .about("List, show, annotate and close incidents")
+        .about("List, show, annotate and close incidents; deadlines, calls, roles, messages")
         .subcommand_required(true)
+        .subcommands(super::people::commands())
         .subcommand(Command::new("list").about("All incidents, newest first"))
         .subcommand(Command::new("show").about("One incident as it stands").arg(id()))
         .subcommand(
@@ -62,7 +63,8 @@ pub fn run(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
         Some(("list", _)) => list(invocation, &store),
         Some(("show", m)) => {
             let id = store.find(m.get_one::<String>("incident").map(String::as_str))?;
-            show(invocation, &*store.state(&id)?)
+            let titles = titles(&store, &id);
+            show(invocation, &*store.state(&id)?, &titles)
         }
         Some(("note", m)) => {
             let at = match m.get_one::<String>("at") {
@@ -76,11 +78,19 @@ pub fn run(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
             let summary = m.get_one::<String>("summary").cloned().unwrap_or_default();
             submit(invocation, &store, m, Wish::Close { summary, force: m.get_flag("force") }, None)
         }
-        _ => Err(Error::usage("incident needs a subcommand").hint("list, show, note or close")),
+        Some((name, m)) => super::people::run(invocation, &store, name, m)
+            .unwrap_or_else(|| Err(Error::usage(format!("there is no incident {name}")))),
+        None => Err(Error::usage("incident needs a subcommand").hint("list, show, note, close, timers, …")),
     }
 }
 
-fn submit(invocation: &Invocation, store: &Store, m: &ArgMatches, wish: Wish, at: Option<Time>) -> Result<u8> {
+pub(super) fn submit(
+    invocation: &Invocation,
+    store: &Store,
+    m: &ArgMatches,
+    wish: Wish,
+    at: Option<Time>,
+) -> Result<u8> {
     let id = store.find(m.get_one::<String>("incident").map(String::as_str))?;
     let mut incident = store.incident(&id, policy(&invocation.config.settings))?;
     let submitted = incident.submit_at(wish, at).map_err(Error::from)?;
@@ -117,7 +127,13 @@ fn list(invocation: &Invocation, store: &Store) -> Result<u8> {
     Ok(0)
 }
 
-fn show(invocation: &Invocation, s: &State) -> Result<u8> {
+/// The steps of its plan, in the plan's order: id and title. Empty when the plan cannot be read.
+fn titles(store: &Store, id: &IncidentId) -> Vec<(StepId, String)> {
+    let incident = store.incident(id, Default::default());
+    incident.map_or_else(|_| vec![], |i| i.scenario().steps.iter().map(|s| (s.id.clone(), s.title.clone())).collect())
+}
+
+fn show(invocation: &Invocation, s: &State, titles: &[(StepId, String)]) -> Result<u8> {
     if invocation.json {
         return print(&format!("{:#}", summary(s))).map(|()| 0);
     }
@@ -131,9 +147,20 @@ fn show(invocation: &Invocation, s: &State) -> Result<u8> {
     if let Some(r) = &s.restored {
         out.push(format!("restored  {} ({})", r.at, r.how));
     }
-    for (id, step) in &s.steps {
-        let took = step.took().map(|d| format!(" {}", format_clock(d))).unwrap_or_default();
-        out.push(format!("step {id:<4} {:?}{took}", step.status));
+    for (role, held) in &s.people.roles {
+        if let Some(now) = held.last() {
+            out.push(format!("{role:<9} {}", now.person));
+        }
+    }
+    for (n, (id, title)) in titles.iter().enumerate() {
+        let step = s.step(id);
+        let took = step.took().map(format_clock).unwrap_or_default();
+        let word = format!("{:?}", step.status).to_lowercase();
+        out.push(format!("step {:<4} {word:<8} {took:>8}  {title}", n + 1));
+    }
+    for (id, step) in s.steps.iter().filter(|(id, _)| !titles.iter().any(|(t, _)| t == *id)) {
+        let took = step.took().map(format_clock).unwrap_or_default();
+        out.push(format!("step {id:<4} {:<8} {took:>8}", format!("{:?}", step.status).to_lowercase()));
     }
     for run in s.runs.values() {
         out.push(format!(

@@ -21,6 +21,7 @@ pub mod export;
 pub mod incident;
 pub mod journal;
 pub mod keys;
+mod people;
 pub mod plan;
 pub mod postmortem;
 pub mod report;
@@ -107,6 +108,7 @@ pub fn registry() -> crate::action::Registry {
     all.add(crate::action::shell::Shell);
     all.add(crate::action::health::Health);
     all.add(crate::action::contain::Contain);
+    all.add(crate::action::notify::Notify);
     all.add(crate::action::assess::Assess);
     all.add(crate::action::backup_create::BackupCreate);
     all.add(crate::action::compare::Compare);

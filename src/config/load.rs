@@ -10,7 +10,7 @@ use super::settings::FailoverSettings;
 use super::settings::{DATABASE_PASSWORD, REPOSITORY_IDENTITY, REPOSITORY_KEY, Retention};
 use super::{Connection, Policies, Secrets, ServiceSettings, Settings};
 use crate::error::{Error, Result};
-use crate::model::{Secret, parse_duration};
+use crate::model::{Secret, Time, parse_duration};
 
 /// The environment variables we understand, read once by the caller.
 #[derive(Debug, Clone, Default)]
@@ -51,6 +51,8 @@ pub struct Config {
     pub plans: Vec<PathBuf>,
     /// Drill settings: size, objectives in seconds.
     pub drill: DrillConfig,
+    /// Secrets and how often they are changed, beside those of the plans' tables.
+    pub rotations: Vec<SecretConfig>,
     /// The file that was read, if any.
     pub file: Option<PathBuf>,
 }
@@ -68,6 +70,17 @@ pub struct DrillConfig {
     pub variant: Option<String>,
 }
 
+/// A secret whose changes are watched; never its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretConfig {
+    /// Its name.
+    pub name: String,
+    /// Seconds from one change to the next.
+    pub every_s: Option<u64>,
+    /// When it was changed last.
+    pub rotated: Option<Time>,
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct File {
@@ -82,6 +95,8 @@ struct File {
     failover: FileFailover,
     policy: FilePolicy,
     drill: FileDrill,
+    notify: FileNotify,
+    secrets: Vec<FileSecret>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -150,6 +165,20 @@ struct FileDrill {
     rto: Option<Spanned<String>>,
     rpo: Option<Spanned<String>>,
     project_size: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct FileNotify {
+    command: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileSecret {
+    name: String,
+    every: Option<Spanned<String>>,
+    rotated: Option<Spanned<String>>,
 }
 
 impl Config {
@@ -256,6 +285,14 @@ impl Config {
         s.run_as = file.postgres.run_as;
         s.instances_dir = file.postgres.instances_dir.map(|p| dir.join(p));
         s.service = file.service;
+        s.notify = file.notify.command;
+        for secret in file.secrets {
+            let rotated = secret
+                .rotated
+                .map(|d| date(d.as_ref()).map_err(|e| bad(d.span().start, format!("secrets.rotated: {e}"))));
+            let every_s = duration("secrets.every", &secret.every)?;
+            self.rotations.push(SecretConfig { name: secret.name, every_s, rotated: rotated.transpose()? });
+        }
         let defaults = Policies::default();
         s.policy = Policies {
             backup_max_age_s: duration("policy.backup_max_age", &file.policy.backup_max_age)?
@@ -403,6 +440,11 @@ pub fn parse_database_url(url: &str) -> std::result::Result<(Connection, Option<
         connection.database.clone_from(&connection.user);
     }
     Ok((connection, secret))
+}
+
+/// A time with a zone, or a day (its beginning in UTC).
+fn date(text: &str) -> std::result::Result<Time, String> {
+    Time::parse(text).or_else(|e| Time::parse(&format!("{}T00:00:00Z", text.trim())).map_err(|_| e))
 }
 
 /// Number of the line, from 1, that a byte of the text is on.

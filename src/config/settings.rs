@@ -149,6 +149,8 @@ pub struct Settings {
     pub service: ServiceSettings,
     /// Another region that can take over.
     pub failover: FailoverSettings,
+    /// Command that takes a message on its standard input: program and arguments, run without a shell; `{audience}` is replaced.
+    pub notify: Vec<String>,
     /// Limits of the safety gates.
     pub policy: Policies,
     /// Database size in bytes for which drill reports project the recovery time.

@@ -222,3 +222,33 @@ fn rhythm(scenario: &Scenario) -> Option<Duration> {
         .filter(|sentence| sentence.to_lowercase().contains("update"))
         .find_map(every)
 }
+
+/// What a team does once it is over, when its plan does not say.
+const AFTERWARDS: [&str; 6] = [
+    "Everybody who was told that it broke was told that it works",
+    "Temporary access, exceptions and switched-off alarms are taken back",
+    "A new backup was taken and verified",
+    "Evidence and the timeline are exported and kept outside this machine",
+    "The post-mortem has a date and an owner",
+    "What the plan got wrong is corrected in the plan",
+];
+
+/// What is to be done once it is over: of the scenario, else of the plan's lists for afterwards, else the usual things.
+pub fn afterwards(plan: &Plan, scenario: &Scenario) -> Vec<String> {
+    let mut items: Vec<String> = scenario.after.iter().map(|i| i.title.clone()).collect();
+    if items.is_empty() {
+        let lists = plan.extras.iter().filter(|e| e.kind == "checklist" && is_after(&e.title));
+        items = lists.flat_map(|e| e.items.iter().map(|i| i.title.clone())).collect();
+    }
+    if items.is_empty() {
+        items = AFTERWARDS.iter().map(|t| t.to_string()).collect();
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    items.retain(|i| !i.trim().is_empty() && seen.insert(i.clone()));
+    items
+}
+
+fn is_after(title: &str) -> bool {
+    let lower = title.to_lowercase();
+    ["post", "after", "follow", "recovery checklist", "lessons"].iter().any(|w| lower.contains(w))
+}

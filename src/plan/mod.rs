@@ -27,6 +27,7 @@ pub mod placeholders;
 pub mod risk;
 pub mod roles;
 pub mod scenario;
+pub mod secrets;
 pub mod sessions;
 pub mod severity;
 pub mod shell_words;

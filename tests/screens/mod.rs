@@ -320,7 +320,32 @@ pub fn shots() -> Vec<Shot> {
         shot("dialog-died", |size| pressed(died(size), "o")),
         shot("dialog-elsewhere", |size| pressed(elsewhere(size), "o")),
         shot("dialog-restored", |size| pressed(with_incident(size, 414, ended(Kind::Real, false).data()), "R")),
-        shot("dialog-close", |size| pressed(real(size), "C")),
+        shot("dialog-close", |size| pressed(real(size), "C enter")),
+        shot("dialog-afterwards", |size| pressed(real(size), "C")),
+        shot("dialog-deadlines", |size| pressed(real(size), "p")),
+        shot("dialog-snooze", |size| pressed(real(size), "z")),
+        shot("dialog-escalate", |size| pressed(real(size), "e")),
+        shot("dialog-no-call", |size| pressed(real(size), "i")),
+        shot("dialog-answered", |size| pressed(with_incident(size, 403, called().data()), "i")),
+        shot("dialog-assign", |size| pressed(with_incident(size, 403, called().data()), "a")),
+        shot("dialog-tell", |size| pressed(real(size), "w")),
+        shot("dialog-send", |size| pressed(real(size), "w enter")),
+        shot("dialog-codename", |size| pressed(real(size), "V")),
+        shot("dialog-local-only", |size| pressed(real(size), "Z")),
+        shot("dialog-rotated", |size| pressed(real(size), "I")),
+        shot("incident-called", |size| with_incident(size, 403, called().data())),
+        shot("incident-overdue", |size| with_incident(size, 2000, called().data())),
+        shot("incident-codename", |size| {
+            let mut s = called();
+            s.add(
+                402,
+                vec![
+                    Event::CodenameSet { codename: "Heron".into() },
+                    Event::LocalOnlySet { on: true, reason: "the intruder may read our chat".into() },
+                ],
+            );
+            with_incident(size, 403, s.data())
+        }),
         shot("dialog-adopt", |size| {
             let mut data = recovering_data(Kind::Real);
             data.state.plan_offered = Some(breakglass::model::Digest::new("e".repeat(64)));
@@ -355,6 +380,34 @@ pub fn shots() -> Vec<Shot> {
         shot("reference-template", |size| pressed(real(size), "T")),
         shot("dialog-quit", |size| pressed(real(size), "q")),
     ]
+}
+
+/// An incident with people in it: roles, a level that was called, a deadline put off.
+fn called() -> Story {
+    let (mut s, _) = recovering(Kind::Real);
+    s.add(
+        350,
+        vec![Event::RoleAssigned {
+            role: "incident commander".into(),
+            person: "amy".into(),
+            from: None,
+            note: String::new(),
+        }],
+    );
+    s.add(
+        351,
+        vec![Event::RoleAssigned { role: "operations".into(), person: "ben".into(), from: None, note: String::new() }],
+    );
+    s.add(360, vec![Event::Escalated { level: 2, who: "engineering manager".into(), within_ms: 1_800_000 }]);
+    s.add(
+        370,
+        vec![Event::TimerSnoozed {
+            timer: "update-team".into(),
+            for_ms: 1_200_000,
+            reason: "all of them are on the call".into(),
+        }],
+    );
+    s
 }
 
 /// The shot of a screen. No wildcard: a new screen needs one.
@@ -399,6 +452,18 @@ fn shot_of_dialog(ask: &Ask) -> &'static str {
         Ask::Adopt(_) => "dialog-adopt",
         Ask::Links(_) => "dialog-links",
         Ask::Quit => "dialog-quit",
+        Ask::Deadlines => "dialog-deadlines",
+        Ask::Snooze => "dialog-snooze",
+        Ask::Escalate => "dialog-escalate",
+        Ask::Answered(_) => "dialog-answered",
+        Ask::NoCall => "dialog-no-call",
+        Ask::Assign => "dialog-assign",
+        Ask::Tell => "dialog-tell",
+        Ask::Send { .. } => "dialog-send",
+        Ask::Codename => "dialog-codename",
+        Ask::LocalOnly(_) => "dialog-local-only",
+        Ask::Rotated => "dialog-rotated",
+        Ask::Afterwards { .. } => "dialog-afterwards",
     }
 }
 
@@ -443,7 +508,7 @@ fn a_shot_shows_what_its_name_says() {
         }
     }
     assert_eq!(screens.len(), 8, "screens with a shot: {screens:?}");
-    assert_eq!(dialogs.len(), 25, "dialogs with a shot: {dialogs:?}");
+    assert_eq!(dialogs.len(), 37, "dialogs with a shot: {dialogs:?}");
 }
 
 #[test]

@@ -222,6 +222,12 @@ impl Driver {
             }
             Effect::StopProcesses(run) => slow::stop_processes(self, run),
             Effect::Follow(run) => self.start_following(run),
+            Effect::KeepMessage(audience, text) => {
+                let Some(session) = &self.session else { return Ok(()) };
+                let kept = session.keep_message(&audience, &text)?;
+                self.say(Tone::Good, format!("copied; also in {}", kept.display()));
+                Ok(())
+            }
             Effect::Export(id) => slow::export(self, id),
             // The loop does these itself.
             Effect::Copy(..) | Effect::Mouse(_) | Effect::Redraw | Effect::Suspend | Effect::Quit => Ok(()),

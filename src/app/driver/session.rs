@@ -279,6 +279,20 @@ impl Session {
         self.held = Arc::new(self.secrets.held().map(|(name, _)| name.to_string()).collect());
     }
 
+    /// Keeps a message as a file of its own beside the journal. Returns its path.
+    pub(super) fn keep_message(&self, audience: &str, text: &str) -> Result<PathBuf> {
+        let dir = self
+            .dir()
+            .ok_or_else(|| Error::state("nothing can be written, so the message is only in the clipboard"))?;
+        let folder = dir.join("messages");
+        crate::journal::files::create_dir(&folder)?;
+        let name: String = audience.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(40).collect();
+        let at = now(&self.clock).time;
+        let path = folder.join(format!("{}-{:03}-{name}.txt", at.compact(), self.state.seq.0));
+        crate::journal::files::write_atomic(&path, format!("{}\n", text.trim_end()).as_bytes())?;
+        Ok(path)
+    }
+
     /// Names of the variables a command finds: ours, the target's, and what earlier blocks exported.
     fn environment(&self) -> BTreeSet<String> {
         let own = std::env::vars_os().filter(|(_, v)| !v.is_empty()).filter_map(|(n, _)| n.into_string().ok());

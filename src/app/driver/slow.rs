@@ -96,7 +96,7 @@ fn row(state: &State, total: usize) -> IncidentRow {
     IncidentRow {
         id: state.id.clone(),
         kind: state.kind,
-        title: state.title.clone(),
+        title: state.people.codename.clone().unwrap_or_else(|| state.title.clone()),
         severity: state.severity.clone(),
         since: state.impact.as_ref().map_or(state.opened.at, |i| i.at),
         rto: state.rto,

@@ -8,12 +8,18 @@ use crate::model::{Secret, may_hold_secret};
 use super::super::dialog::{Ask, Dialog, Field};
 use super::super::when::parse_when;
 use super::super::{App, Effect, Screen};
-use super::incident;
+use super::{incident, people};
 use crate::action::runnable;
 
 /// Checks what was entered and does it; what is wrong is said in the dialog, which stays.
 pub(super) fn accept(app: &mut App, out: &mut Vec<Effect>) {
     let Some(dialog) = app.dialogs.last().cloned() else { return };
+    if let Some(done) = people::accept(app, &dialog, out) {
+        if let (Err(problem), Some(open)) = (done, app.dialogs.last_mut()) {
+            open.problem = Some(problem);
+        }
+        return;
+    }
     if let Err(problem) = act(app, &dialog, out)
         && let Some(open) = app.dialogs.last_mut()
     {
@@ -29,7 +35,20 @@ fn act(app: &mut App, dialog: &Dialog, out: &mut Vec<Effect>) -> Result<(), Stri
         if text.is_empty() { Err(format!("{what} is needed; a few words will do")) } else { Ok(text.to_string()) }
     };
     match &dialog.ask {
-        Ask::Help | Ask::Palette => return Ok(()),
+        Ask::Help
+        | Ask::Palette
+        | Ask::Deadlines
+        | Ask::Snooze
+        | Ask::Escalate
+        | Ask::Answered(_)
+        | Ask::NoCall
+        | Ask::Assign
+        | Ask::Tell
+        | Ask::Send { .. }
+        | Ask::Codename
+        | Ask::LocalOnly(_)
+        | Ask::Rotated
+        | Ask::Afterwards { .. } => return Ok(()),
         Ask::Note => {
             let text = say(0, "the note")?;
             let at = parse_when(dialog.value(1), now)?;

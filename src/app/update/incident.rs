@@ -8,7 +8,7 @@ use crate::model::{RunId, StepId, Time};
 use super::super::command::Cmd;
 use super::super::dialog::{Ask, Dialog, Field};
 use super::super::{App, Effect, IncidentUi, Pane, Preview, Screen, StepsUi, Tone};
-use super::{motion, reference};
+use super::{motion, people, reference};
 use crate::action::runnable;
 
 pub(super) fn command(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
@@ -23,6 +23,9 @@ pub(super) fn command(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
 fn steps(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
     let step_id = app.step().map(|s| s.id.clone());
     let submit = |c: Command| Effect::Submit(c, None);
+    if people::command(app, cmd, out) {
+        return;
+    }
     match cmd {
         Cmd::Open => {
             let pane = app.steps_ui().map_or(Pane::Steps, |s| s.pane);
@@ -87,7 +90,7 @@ fn steps(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
             app.dialogs.push(dialog);
         }
         Cmd::Restored => app.dialogs.push(Dialog::new(Ask::Restored)),
-        Cmd::Close => app.dialogs.push(Dialog::new(Ask::Close)),
+        Cmd::Close => people::close(app),
         Cmd::AdoptPlan => {
             let offered = app.incident.as_ref().and_then(|i| i.data.state.plan_offered.clone());
             app.dialogs.extend(offered.map(|d| Dialog::new(Ask::Adopt(d))));

@@ -5,6 +5,7 @@ pub mod dialog;
 mod home;
 mod incident;
 mod motion;
+pub mod people;
 pub mod reference;
 
 use std::time::Duration;
@@ -86,6 +87,7 @@ pub fn update(app: &mut App, msg: Msg, now: Now) -> Vec<Effect> {
                 ui.ticking.retain(|(step, item), done| state.step(step).ticked.contains_key(item) != *done);
                 app.dirty = true;
                 incident::go_along(app);
+                people::refresh(app);
             }
         }
         Msg::Progress(run, progress) => {

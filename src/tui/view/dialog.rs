@@ -10,6 +10,7 @@ use crate::model::{RunId, may_hold_secret};
 use crate::tui::theme::Role;
 
 use super::canvas::{Canvas, Piece, chop, fold, p, width, wrap};
+use super::dialog_people;
 
 /// Processes of a dead worker that are listed one by one.
 const LEFT_BEHIND: usize = 4;
@@ -37,6 +38,18 @@ pub(super) fn yes_word(ask: &Ask) -> &'static str {
         Ask::Close => "close it",
         Ask::Adopt(_) => "use the new plan",
         Ask::Links(_) => "follow it",
+        Ask::Deadlines
+        | Ask::Snooze
+        | Ask::Escalate
+        | Ask::Answered(_)
+        | Ask::NoCall
+        | Ask::Assign
+        | Ask::Tell
+        | Ask::Send { .. }
+        | Ask::Codename
+        | Ask::LocalOnly(_)
+        | Ask::Rotated
+        | Ask::Afterwards { .. } => dialog_people::yes_word(ask),
     }
 }
 
@@ -80,6 +93,18 @@ fn content(app: &App, ask: &Ask, columns: usize) -> (&'static str, Role, Vec<Vec
     });
     match ask {
         Ask::Help | Ask::Palette => ("", Role::Accent, lines),
+        Ask::Deadlines
+        | Ask::Snooze
+        | Ask::Escalate
+        | Ask::Answered(_)
+        | Ask::NoCall
+        | Ask::Assign
+        | Ask::Tell
+        | Ask::Send { .. }
+        | Ask::Codename
+        | Ask::LocalOnly(_)
+        | Ask::Rotated
+        | Ask::Afterwards { .. } => dialog_people::content(app, ask, columns).unwrap_or(("", Role::Accent, lines)),
         Ask::Note => {
             say(
                 &mut lines,
@@ -303,7 +328,18 @@ fn content(app: &App, ask: &Ask, columns: usize) -> (&'static str, Role, Vec<Vec
             if open > 0 {
                 say(&mut lines, Role::Warning, &format!("{} not worked yet.", words::plural(open as u64, "step")));
             }
-            say(&mut lines, Role::Muted, "After this only notes can be added.");
+            if let Some(ui) = ui {
+                let ticked = &ui.data.state.people.afterwards;
+                let left = ui.afterwards().iter().filter(|i| !ticked.contains_key(*i)).count() as u64;
+                if left > 0 {
+                    say(
+                        &mut lines,
+                        Role::Text,
+                        &format!("For afterwards: {} open; X lists them.", words::plural(left, "item")),
+                    );
+                }
+            }
+            say(&mut lines, Role::Muted, "After this only notes, secrets and the list for afterwards can be written.");
             ("close the incident", Role::Warning, lines)
         }
         Ask::Adopt(digest) => {

@@ -10,11 +10,14 @@ use std::time::Duration;
 
 use ratatui::layout::Rect;
 
+use crate::app::command::Cmd;
 use crate::app::data::{Incident, Recording};
 use crate::app::next::looked;
+use crate::app::update::people;
 use crate::app::{App, IncidentUi, Screen, words};
 use crate::incident::forecast::{Course, Forecast, forecast};
-use crate::incident::{RunStatus, StepStatus, moment};
+use crate::incident::people::{COMMAND, ROLES};
+use crate::incident::{Deadline, RunStatus, State, StepStatus, moment, timers};
 use crate::model::StepId;
 use crate::model::event::Kind;
 use crate::model::format_clock;
@@ -55,9 +58,15 @@ pub fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, ui: &IncidentUi) -> 
     let target = target(&ui.data, g.failed);
     let room = (inner.width as usize).saturating_sub(super::canvas::pieces_width(&target) + 2);
     let mut first = vec![(9, vec![p(badge, format!(" {} ", kind_word(state.kind)))])];
-    first.push((8, vec![p(Role::Accent, state.title.clone())]));
+    match &state.people.codename {
+        Some(name) => first.push((8, vec![p(Role::Accent, name.clone()), p(Role::Muted, " (code name)")])),
+        None => first.push((8, vec![p(Role::Accent, state.title.clone())])),
+    }
     if let Some(s) = &state.severity {
         first.push((7, vec![p(if s == "P0" { Role::Danger } else { Role::Warning }, severity_words(s))]));
+    }
+    if state.people.local_only {
+        first.push((5, vec![p(Role::Warning, "local only")]));
     }
     if state.closed.is_some() {
         first.push((6, vec![p(Role::Muted, "closed")]));
@@ -75,7 +84,8 @@ pub fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, ui: &IncidentUi) -> 
     canvas.line(Rect { width: room as u16, ..inner }, 2, &rpo);
 
     let mut row = 3;
-    for (role, text) in banners(ui) {
+    let deadlines = if state.closed.is_some() { vec![] } else { ui.deadlines(&app.now) };
+    for (role, text) in banners(canvas, ui, &deadlines) {
         let at = Rect { y: area.y + row, height: 1, ..area };
         canvas.tint(at, role);
         canvas.line(at, 0, &[p(role, format!(" {} {text}", g.failed))]);
@@ -83,7 +93,9 @@ pub fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, ui: &IncidentUi) -> 
         row += 1;
     }
     let (role, heavy) = line_of(app);
-    canvas.rule(area, row, role, heavy, &[], &[]);
+    let next = timers::next(&deadlines).filter(|d| !d.overdue());
+    let next: Vec<Piece> = next.map(|d| p(super::dialog_people::role_of(d), people::short(d))).into_iter().collect();
+    canvas.rule(area, row, role, heavy, &holders(state), &next);
     row + 1
 }
 
@@ -247,8 +259,26 @@ fn rpo(canvas: &Canvas<'_>, app: &App, data: &Incident, room: usize) -> Vec<Piec
     fit(parts, "  ", room)
 }
 
+/// Who leads and who does what: the first two of the roles.
+fn holders(state: &State) -> Vec<Piece> {
+    let short = |role: &str| match role {
+        COMMAND => "lead".to_string(),
+        "operations" => "ops".into(),
+        "communications" => "comms".into(),
+        other => other.to_string(),
+    };
+    let mut out: Vec<Piece> = Vec::new();
+    let named = ROLES.iter().filter_map(|r| state.people.holder(r).map(|h| (*r, h)));
+    for (role, holding) in named.take(3) {
+        let lead = if out.is_empty() { "" } else { "  " };
+        out.push(p(Role::Muted, format!("{lead}{} ", short(role))));
+        out.push(p(Role::Text, holding.person.clone()));
+    }
+    out
+}
+
 /// What has to be known before anything else is read.
-fn banners(ui: &IncidentUi) -> Vec<(Role, String)> {
+fn banners(canvas: &Canvas<'_>, ui: &IncidentUi, deadlines: &[Deadline]) -> Vec<(Role, String)> {
     let mut out = Vec::new();
     match &ui.data.recording {
         Recording::On => {}
@@ -273,6 +303,13 @@ fn banners(ui: &IncidentUi) -> Vec<(Role, String)> {
                 format!("WORKER DIED, its processes go on: {which} (run {}: {})", run.id, run.shown),
             ));
         }
+    }
+    let late: Vec<&Deadline> = deadlines.iter().filter(|d| d.overdue()).collect();
+    if let Some(first) = timers::next(deadlines).filter(|d| d.overdue()) {
+        let key = |cmd: Cmd| canvas.look.keymap.shown(cmd, canvas.look.ascii);
+        let more = if late.len() > 1 { format!(", and {} more", late.len() - 1) } else { String::new() };
+        let (p, z) = (key(Cmd::Deadlines), key(Cmd::Snooze));
+        out.push((Role::Real, format!("{}{more} ({p}: what to do, {z}: put off)", people::short(first))));
     }
     out.truncate(2);
     out

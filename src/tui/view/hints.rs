@@ -102,6 +102,8 @@ fn worth(app: &App) -> &'static [Cmd] {
             Cmd::Timeline,
             Cmd::Moment,
             Cmd::Contacts,
+            Cmd::Tell,
+            Cmd::Deadlines,
             Cmd::AdoptPlan,
             Cmd::Tick,
             Cmd::Copy,

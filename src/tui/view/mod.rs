@@ -12,6 +12,7 @@
 pub mod canvas;
 mod detail;
 mod dialog;
+mod dialog_people;
 mod header;
 mod hints;
 mod home;
