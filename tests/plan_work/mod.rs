@@ -75,6 +75,9 @@ fn work_through(desk: &Desk, pty: &Pty, plan: &Plan, scenario: usize) {
     pty.keys("E");
     pty.wait_text("files of the timeline in");
     pty.keys("C");
+    // What is left for afterwards comes before a real incident is closed.
+    pty.wait_text("Before closing");
+    pty.keys("enter");
     pty.wait_text("one sentence for whoever");
     pty.send(b"worked through by hand");
     pty.keys("enter");
