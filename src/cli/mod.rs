@@ -28,6 +28,7 @@ pub mod report;
 pub mod sandbox;
 pub mod wal;
 mod wal_index;
+mod wal_receive;
 pub mod worker;
 
 /// What every subcommand gets.

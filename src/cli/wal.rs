@@ -1,4 +1,4 @@
-//! `breakglass wal archive|fetch|index|status`.
+//! `breakglass wal archive|fetch|receive|index|status`.
 //!
 //! A PostgreSQL server runs the first two: in its environment, as its user, in a directory of its choosing. They read
 //! neither configuration nor `HOME`, and the exit status of `fetch` decides whether a recovery goes on or promotes.
@@ -66,6 +66,7 @@ pub fn command() -> Command {
                         .help("Where to put it (%p)"),
                 ),
         )
+        .subcommand(super::wal_receive::command())
         .subcommand(super::wal_index::command())
         .subcommand(
             Command::new("status")
@@ -105,6 +106,7 @@ pub fn run(matches: &ArgMatches, json: bool) -> Result<u8> {
                 }
             })
         }
+        Some(("receive", m)) => super::wal_receive::run(m),
         Some(("index", m)) => super::wal_index::run(m, json),
         Some(("status", m)) => {
             // Asked by a person, not by a server: what is configured counts here.
@@ -147,10 +149,11 @@ fn server(archive: &wal::WalStatus) -> Option<Result<ServerWal>> {
 fn status(url: &str, json: bool) -> Result<u8> {
     let status = wal::status(&Repository::open(url)?)?;
     let server = server(&status);
-    let problems = match &server {
+    let mut problems = match &server {
         Some(Ok(s)) => s.problems(),
         _ => Vec::new(),
     };
+    problems.extend(status.received.as_ref().and_then(|r| wal_health::silent(r, crate::action::target::now())));
     if json {
         let mut value = serde_json::to_value(&status).map_err(|e| Error::state("printing the status").why(e))?;
         match &server {
@@ -173,6 +176,14 @@ fn status(url: &str, json: bool) -> Result<u8> {
             for hole in &t.holes {
                 print(&format!("  HOLE {} to {}: {}", hole.first, hole.last, hole.why))?;
             }
+        }
+        if let Some(r) = &status.received {
+            let lsn = match &server {
+                Some(Ok(s)) => s.lsn.parse().ok(),
+                _ => None,
+            };
+            let line = wal_health::received_line(r, lsn, crate::action::target::now());
+            print(&CleanText::line(line.as_bytes()).to_string())?;
         }
         match &server {
             Some(Ok(s)) => s.lines().iter().try_for_each(|l| print(CleanText::line(l.as_bytes()).as_str()))?,

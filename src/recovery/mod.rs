@@ -16,6 +16,7 @@ pub mod partial;
 pub mod promote;
 pub mod range;
 pub mod rebuild;
+pub mod receive;
 pub mod replay;
 pub mod salvage;
 pub mod sequences;

@@ -145,7 +145,8 @@ pub fn route(
     let Some((_, last)) = runs.first().copied() else {
         return Err(unreachable(ask.target, &archive, &ends, "not even the log of the base backups is archived"));
     };
-    let found = find(&archive, ask, &runs, &ends, watch, cancel)?;
+    let log_end = Lsn(way.end_lsn(unlocked, last)?);
+    let found = find(&archive, ask, &runs, log_end, &ends, watch, cancel)?;
 
     // The newest backup that is consistent before the stop.
     let fits = |m: &Manifest| match &found.stop {
@@ -185,7 +186,7 @@ pub fn route(
         timeline,
         stop: found.stop,
         first_lost: found.first_lost,
-        log_end: Lsn((last + 1) * archive.segment_bytes()),
+        log_end,
     })
 }
 
@@ -230,6 +231,7 @@ fn find(
     archive: &LogArchive<'_>,
     ask: &Ask<'_>,
     runs: &[(u64, u64)],
+    log_end: Lsn,
     ends: &Ends,
     watch: &dyn Watch,
     cancel: &CancellationToken,
@@ -260,7 +262,7 @@ fn find(
         RecoveryTarget::Latest => Ok(FoundStop { stop: Stop::End, first_lost: None }),
         RecoveryTarget::Lsn(text) => {
             let lsn: Lsn = text.parse().map_err(Error::usage)?;
-            if lsn > Lsn((newest + 1) * archive.segment_bytes()) {
+            if lsn > log_end {
                 return Err(unreachable(ask.target, archive, ends, "it is beyond the end of the archived log"));
             }
             Ok(FoundStop { stop: at(lsn), first_lost: None })

@@ -8,7 +8,7 @@ use sqlx::Row;
 use sqlx::postgres::PgConnection;
 
 use super::shadow::free_space;
-use crate::backup::wal::WalStatus;
+use crate::backup::wal::{Received, WalStatus};
 use crate::error::{Context, Result};
 use crate::model::{Time, format_clock};
 use crate::postgres::Lsn;
@@ -110,6 +110,31 @@ impl ServerWal {
         }
         out
     }
+}
+
+/// How far `wal receive` is, for people. `server` is the server's position now, when it can be asked.
+pub fn received_line(r: &Received, server: Option<Lsn>, now: Time) -> String {
+    let mut line = format!("received to {} through slot {:?}, last {} ago", r.end_lsn, r.slot, ago(r.at, now));
+    let end: Option<Lsn> = r.end_lsn.parse().ok();
+    match (server.zip(end), r.covered_at) {
+        (Some((server, end)), _) if server <= end => line.push_str(": nothing is exposed"),
+        (_, Some(at)) => line.push_str(&format!(": exposed is what was committed in the last {}", ago(at, now))),
+        (_, None) => line.push_str(": exposure not known yet"),
+    }
+    line
+}
+
+/// How long a receiver may be silent before that is a problem.
+const SILENT: Duration = Duration::from_secs(60);
+
+/// A receiver that has not been heard of, as a problem.
+pub fn silent(r: &Received, now: Time) -> Option<String> {
+    let since = now.since(r.at);
+    (since > SILENT).then(|| format!("wal receive (slot {:?}) was last heard of {} ago", r.slot, ago(r.at, now)))
+}
+
+fn ago(at: Time, now: Time) -> String {
+    format_clock(now.since(at))
 }
 
 /// Asks the server; takes about a second, because the pace of the log is measured.

@@ -7,6 +7,7 @@ mod locate;
 mod partial;
 mod promote;
 mod random;
+mod receive;
 mod shadow;
 pub mod shop;
 mod takeover;

@@ -7,6 +7,7 @@ use std::path::Path;
 use super::super::container::{ObjectType, from_io};
 use super::super::repository::{Repository, Unlocked, of_object};
 use super::name::{Segment, WalName, timeline_folder};
+use super::received;
 use crate::error::{Context, Error, Result};
 
 /// Exit status of `wal fetch` when the file is not in the archive: PostgreSQL then goes on to the end of its WAL.
@@ -62,13 +63,20 @@ pub(crate) fn place(dest: &Path, bytes: &[u8]) -> Result<()> {
 /// # Errors
 /// As [`fetch`].
 pub fn read(unlocked: &Unlocked, name: &WalName) -> Result<Option<Vec<u8>>> {
-    let object = name.object();
-    let Some(mut reader) = unlocked.open_object(object_type(name), &object)? else {
-        return match name {
-            WalName::Segment(segment) => refuse_hole(unlocked.repository(), segment).map(|()| None),
-            _ => Ok(None),
-        };
-    };
+    if let Some(bytes) = read_object(unlocked, object_type(name), &name.object())? {
+        return Ok(Some(bytes));
+    }
+    let WalName::Segment(segment) = name else { return Ok(None) };
+    if refuse_hole(unlocked.repository(), segment)? == Place::Last {
+        // Behind it nothing is archived: what there is of it is the end of the log.
+        return received::read(unlocked, *segment);
+    }
+    Ok(None)
+}
+
+/// An object's bytes, authenticated to the last one, of the repository's own cluster.
+pub(crate) fn read_object(unlocked: &Unlocked, kind: ObjectType, object: &str) -> Result<Option<Vec<u8>>> {
+    let Some(mut reader) = unlocked.open_object(kind, object)? else { return Ok(None) };
     if let Some(cluster) = unlocked.repository().cluster()? {
         let said = reader.header().spec.system_identifier;
         if said != 0 && said != cluster.system_identifier {
@@ -77,8 +85,8 @@ pub fn read(unlocked: &Unlocked, name: &WalName) -> Result<Option<Vec<u8>>> {
         }
     }
     let mut bytes = Vec::with_capacity(16 << 20);
-    io::copy(&mut reader, &mut bytes).map_err(|e| of_object(from_io(e, || "reading".into()), &object))?;
-    reader.finish().map_err(|e| of_object(e, &object))?;
+    io::copy(&mut reader, &mut bytes).map_err(|e| of_object(from_io(e, || "reading".into()), object))?;
+    reader.finish().map_err(|e| of_object(e, object))?;
     Ok(Some(bytes))
 }
 
@@ -90,8 +98,17 @@ pub(crate) fn object_type(name: &WalName) -> ObjectType {
     }
 }
 
+/// Where a segment that is missing would stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Before the first of its timeline that is there.
+    First,
+    /// After the last one that is there, or there is none.
+    Last,
+}
+
 /// A segment that is missing between two that are there is a hole, not the end of the WAL.
-fn refuse_hole(repository: &Repository, missing: &Segment) -> Result<()> {
+fn refuse_hole(repository: &Repository, missing: &Segment) -> Result<Place> {
     let (mut before, mut after) = (None, None);
     for segment in segments(repository, missing.timeline)? {
         if segment < *missing {
@@ -104,7 +121,8 @@ fn refuse_hole(repository: &Repository, missing: &Segment) -> Result<()> {
         (Some(before), Some(after)) => Err(Error::check(format!("WAL segment {missing} is missing from the archive"))
             .why(format!("{before} and {after} are there: everything from {missing} on would be lost"))
             .hint("Recover to a point before it, or put the segment back.")),
-        _ => Ok(()),
+        (_, None) => Ok(Place::Last),
+        (None, Some(_)) => Ok(Place::First),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the archive holds: per timeline from where to where, with every hole; and whether a recovery can run through.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -8,6 +8,7 @@ use super::super::container::{Expect, Header, ObjectType, check_stored, verify};
 use super::super::repository::{Repository, Unlocked, of_object};
 use super::fetch::{read, sized_segments};
 use super::name::{DEFAULT_SEGMENT_SIZE, Segment, WalName, parse_lsn};
+use super::received::{self, Received};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Time;
 
@@ -54,6 +55,8 @@ pub struct WalStatus {
     pub timelines: Vec<TimelineStatus>,
     /// Timelines whose history is archived.
     pub histories: Vec<u32>,
+    /// How far `wal receive` is, by its own word.
+    pub received: Option<Received>,
 }
 
 /// Lists the archive. Needs no secret.
@@ -95,6 +98,7 @@ pub fn status(repository: &Repository) -> Result<WalStatus> {
         segment_size,
         timelines,
         histories,
+        received: received::state(repository)?,
     })
 }
 
@@ -200,6 +204,8 @@ pub fn check_continuity(
 pub struct Way {
     segment_size: u32,
     there: Vec<(Branch, BTreeMap<u64, u64>)>,
+    /// Segments of which the beginning is there, at the end of a timeline: timeline and number.
+    begun: BTreeSet<(u32, u64)>,
 }
 
 impl Way {
@@ -211,11 +217,44 @@ impl Way {
         let repository = unlocked.repository();
         let segment_size = repository.cluster()?.and_then(|c| c.wal_segment_size).unwrap_or(DEFAULT_SEGMENT_SIZE);
         let mut there = Vec::new();
+        let mut begun = BTreeSet::new();
         for branch in path_to(unlocked, timeline)? {
             let numbers = sized_segments(repository, branch.timeline)?;
-            there.push((branch, numbers.into_iter().map(|(s, bytes)| (s.number(segment_size), bytes)).collect()));
+            let mut numbers: BTreeMap<u64, u64> =
+                numbers.into_iter().map(|(s, bytes)| (s.number(segment_size), bytes)).collect();
+            let last = numbers.last_key_value().map(|(n, _)| *n);
+            for (s, bytes) in received::beginnings(repository, branch.timeline)? {
+                let number = s.number(segment_size);
+                // Anywhere else it is left over, or what it is the beginning of is a hole.
+                if last.is_none_or(|last| number == last + 1) {
+                    numbers.insert(number, bytes);
+                    begun.insert((branch.timeline, number));
+                }
+            }
+            there.push((branch, numbers));
         }
-        Ok(Self { segment_size, there })
+        Ok(Self { segment_size, there, begun })
+    }
+
+    /// Where the log of the segment of this number ends: at its end, or, when only its beginning is there, where that ends.
+    ///
+    /// # Errors
+    /// The beginning cannot be read.
+    pub fn end_lsn(&self, unlocked: &Unlocked, number: u64) -> Result<u64> {
+        let full = (number + 1) * u64::from(self.segment_size);
+        match self.segment(number).filter(|_| self.is_begun(number)) {
+            Some((segment, _)) => {
+                let bytes = received::read(unlocked, segment)?;
+                Ok(bytes.and_then(|b| received::valid_end(segment, &b)).unwrap_or(full - u64::from(self.segment_size)))
+            }
+            None => Ok(full),
+        }
+    }
+
+    /// Whether of the segment of this number only the beginning is there.
+    pub fn is_begun(&self, number: u64) -> bool {
+        let owner = self.owner(number).and_then(|i| self.there.get(i));
+        owner.is_some_and(|(branch, _)| self.begun.contains(&(branch.timeline, number)))
     }
 
     /// Where the timeline of this place in the path begins, as a segment's number.
@@ -281,7 +320,17 @@ impl Way {
                 answer.hole = Some(missing(branch.timeline, number, end.max(number), next, size));
                 break;
             }
-            if let Some(error) = look(unlocked, segment, depth)? {
+            let wrong = match self.begun.contains(&(branch.timeline, number)) {
+                true if depth == Depth::Names => None,
+                true => match received::read(unlocked, segment) {
+                    Ok(Some(_)) => None,
+                    Ok(None) => Some("vanished while it was checked".to_string()),
+                    Err(e) if matches!(e.kind, ErrorKind::Check | ErrorKind::Usage) => Some(e.to_string()),
+                    Err(e) => return Err(e),
+                },
+                false => look(unlocked, segment, depth)?,
+            };
+            if let Some(error) = wrong {
                 let next = numbers.range(number + 1..).next();
                 let next = next.map(|(n, _)| Segment::from_number(branch.timeline, *n, size));
                 answer.hole = Some(Hole {

@@ -115,8 +115,8 @@ fn reach(unlocked: &Unlocked, programs: &Programs, timeline: u32, known: &Known,
         if newest.is_some() {
             reach.latest = newest;
         }
-        reach.end_lsn = Some(Lsn((last + 1) * archive.segment_bytes()));
-        let read = |n: &u64| way.segment(*n).is_some_and(|(s, bytes)| known.index.get(s, bytes).is_some());
+        reach.end_lsn = Some(Lsn(way.end_lsn(unlocked, last)?));
+        let read = |n: &u64| way.is_begun(*n) || way.segment(*n).is_some_and(|(s, b)| known.index.get(s, b).is_some());
         reach.unread += (first..=last).filter(|n| !read(n)).count() as u64;
     }
     Ok(reach)

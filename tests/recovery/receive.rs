@@ -1,0 +1,168 @@
+//! `wal receive`: what is committed is in the repository within seconds, also when the receiver or the server is killed, and a
+//! recovery to the latest has it.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use breakglass::backup::repository::Repository;
+use breakglass::backup::wal::{Archived as Done, Received, Segment, WalName, archive, fetch, received};
+use breakglass::model::Time;
+use breakglass::postgres::Stop;
+use breakglass::recovery::range::range;
+use breakglass::recovery::shadow::Shadow;
+
+use crate::support::archived::{Archived, PASSPHRASE};
+use crate::support::cluster::{LIMIT, programs, psql};
+
+/// A running receiver; killed when dropped.
+struct Receiver(Child);
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn command(a: &Archived, args: &[&str]) -> Command {
+    let mut c = Command::new(env!("CARGO_BIN_EXE_breakglass"));
+    c.args(args)
+        .env("DATABASE_URL", a.cluster.database("postgres").url())
+        .env("BACKUP_DIR", &a.repository)
+        .env("BACKUP_ENCRYPTION_KEY", PASSPHRASE)
+        .env("BREAKGLASS_HOME", a.room.path.join("state"))
+        .current_dir(&a.room.path);
+    c
+}
+
+fn go(a: &Archived, args: &[&str]) -> (i32, String) {
+    let out = command(a, args).output().unwrap();
+    let text = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
+    (out.status.code().unwrap(), text)
+}
+
+fn receive(a: &Archived) -> Receiver {
+    let log = std::fs::File::options().create(true).append(true).open(a.room.path.join("receive.log")).unwrap();
+    let mut c = command(a, &["wal", "receive", "--every", "200ms", "--slot", "tests"]);
+    // The archiving side has no key.
+    c.env_remove("BACKUP_ENCRYPTION_KEY");
+    Receiver(c.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap())
+}
+
+fn state(a: &Archived) -> Option<Received> {
+    received::state(&Repository::open(&a.repository.display().to_string()).unwrap()).unwrap()
+}
+
+fn server_now(a: &Archived) -> Time {
+    let us = a.cluster.sql("postgres", "select (extract(epoch from clock_timestamp()) * 1000000)::int8");
+    Time::from_micros(us.parse().unwrap())
+}
+
+/// Waits until everything committed up to now is in the repository.
+fn covered(a: &Archived) -> Received {
+    let now = server_now(a);
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        if let Some(s) = state(a).filter(|s| s.covered_at.is_some_and(|t| t >= now)) {
+            return s;
+        }
+        let log = std::fs::read_to_string(a.room.path.join("receive.log")).unwrap_or_default();
+        assert!(Instant::now() < deadline, "not stored; state {:?}, it said {log}", state(a));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn rows(root: &Path) -> String {
+    let shadow = Shadow::load(root).unwrap();
+    psql(&shadow.database("postgres").unwrap(), "select string_agg(n::text, ',' order by n) from t").unwrap()
+}
+
+#[test]
+fn what_is_only_in_the_unfinished_segment_survives_killed_receivers_and_a_crashed_server() {
+    let a = Archived::start("receive");
+    let sql = |text: &str| a.cluster.sql("postgres", text);
+    sql("create table t (n int)");
+    a.base_backup();
+    a.archive_now();
+    let receiver = receive(&a);
+    sql("insert into t values (1)");
+    let first = covered(&a);
+    let segment = Segment::parse(&first.segment).unwrap();
+    assert!(a.repository.join(format!("wal/receive/{segment}.partial.bgo")).exists());
+    assert!(!a.repository.join(WalName::Segment(segment).object()).exists(), "it is not full yet");
+    let (code, text) = go(&a, &["wal", "status"]);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("received to ") && text.contains("slot \"tests\""), "{text}");
+
+    // A second receiver of the same folder is refused while the first lives.
+    let (code, text) = go(&a, &["wal", "receive", "--slot", "tests"]);
+    assert_eq!(code, 4, "{text}");
+    assert!(text.contains("another receiver works in"), "{text}");
+
+    // Killed: what it had started goes on or not, the next one takes over either way.
+    drop(receiver);
+    sql("insert into t values (2)");
+    let receiver = receive(&a);
+    covered(&a);
+
+    // The server goes away hard and comes back.
+    a.cluster.instance.stop(Stop::Immediate, LIMIT).unwrap();
+    a.cluster.instance.start(LIMIT).unwrap();
+    sql("insert into t values (3)");
+    let third = covered(&a);
+
+    // A full segment takes the place of its beginning; the next one begins.
+    sql("insert into t values (4)");
+    sql("select pg_switch_wal()");
+    sql("insert into t values (5)");
+    let last = covered(&a);
+    assert!(last.segment > third.segment, "{last:?}");
+    let full = Segment::parse(&third.segment).unwrap();
+    assert!(a.repository.join(WalName::Segment(full).object()).exists());
+    assert!(!a.repository.join(format!("wal/receive/{full}.partial.bgo")).exists());
+
+    // A promoted server archives a file of that name, which is nobody's business here.
+    let begun = Segment::parse(&last.segment).unwrap();
+    let bytes = received::read(&a.unlocked, begun).unwrap().unwrap();
+    let theirs = a.room.path.join(format!("{begun}.partial"));
+    let mut shorter = bytes.clone();
+    shorter[200_000..].fill(0);
+    std::fs::write(&theirs, &shorter).unwrap();
+    assert_eq!(archive(&a.repository.display().to_string(), &theirs, None).unwrap(), Done::Stored);
+    assert_eq!(received::read(&a.unlocked, begun).unwrap().unwrap(), bytes, "the one that goes further counts");
+
+    // The server is gone for good, its last commit in no full segment.
+    a.cluster.instance.stop(Stop::Immediate, LIMIT).unwrap();
+    drop(receiver);
+    let reach = range(&a.unlocked, &programs(), None, &a.room.path).unwrap();
+    assert_eq!(reach.last_segment.as_deref(), Some(last.segment.as_str()));
+    assert_eq!(reach.end_lsn.unwrap().to_string(), state(&a).unwrap().end_lsn);
+    assert!(reach.holes.is_empty(), "{:?}", reach.holes);
+    let dest = a.room.path.join("fetched");
+    assert_eq!(fetch(&a.unlocked, &last.segment, &dest).unwrap(), breakglass::backup::wal::Fetched::Restored);
+    assert_eq!(std::fs::read(&dest).unwrap(), bytes);
+
+    let root = a.room.path.join("shadow");
+    let dir = root.display().to_string();
+    // Behind its end there is nothing, and that is known before anything is touched.
+    let beyond = format!("lsn:{}", breakglass::backup::wal::format_lsn(reach.end_lsn.unwrap().0 + 8));
+    let (code, text) = go(&a, &["pitr", "restore", "--to", &beyond, "--dir", &dir]);
+    assert_eq!(code, 4, "{text}");
+    assert!(!root.exists());
+    let (code, text) = go(&a, &["pitr", "restore", "--to", "latest", "--dir", &dir]);
+    assert_eq!(code, 0, "{text}");
+    assert_eq!(rows(&root), "1,2,3,4,5");
+    let (code, text) = go(&a, &["pitr", "discard", "--shadow", &dir]);
+    assert_eq!(code, 0, "{text}");
+
+    // Damage in it is said and refused, not taken for an earlier end.
+    let object = a.repository.join(format!("wal/receive/{begun}.partial.bgo"));
+    let mut rotten = std::fs::read(&object).unwrap();
+    let middle = rotten.len() / 2;
+    rotten[middle] ^= 1;
+    std::fs::write(&object, rotten).unwrap();
+    let (code, text) = go(&a, &["pitr", "restore", "--to", "latest", "--dir", &dir]);
+    assert_ne!(code, 0, "{text}");
+    assert!(!root.exists(), "nothing was touched: {text}");
+}
