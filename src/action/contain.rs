@@ -114,7 +114,9 @@ async fn contain(ctx: &Ctx, args: Args) -> Result<Done> {
     let lsn = switch(&mut c).await?;
     let archived = wait_archived(ctx, &mut c, &lsn).await;
     let mut facts = vec![Event::TargetSeen { role: "source".into(), identity }];
-    if let Ok(Some(e)) = exposure::measure(&mut c).await {
+    if let Ok(Some(e)) =
+        exposure::measure(&mut c, exposure::received_in(ctx.settings.repository.as_ref()).as_ref()).await
+    {
         facts.push(e.fact());
     }
     let (summary, archived_lsn) = match &archived {

@@ -65,7 +65,7 @@ async fn check(ctx: &Ctx) -> Result<Done> {
     let mut sample = None;
     if ctx.settings.database.is_some() {
         let at = reach::database(ctx)?;
-        match look(&at).await {
+        match look(ctx, &at).await {
             Ok((identity, exposed)) => {
                 ctx.out.line(&format!(
                     "{:<12} {} on {}:{}, system {}, timeline {}{}",
@@ -127,10 +127,13 @@ async fn check(ctx: &Ctx) -> Result<Done> {
     Ok(Done { facts, ..done.json(document) })
 }
 
-async fn look(at: &crate::postgres::Database) -> Result<(crate::model::target::Identity, Option<exposure::Exposure>)> {
+async fn look(
+    ctx: &Ctx,
+    at: &crate::postgres::Database,
+) -> Result<(crate::model::target::Identity, Option<exposure::Exposure>)> {
     let timeout = std::time::Duration::from_secs(10);
     let mut c = at.connect_read_only(std::time::Duration::from_secs(2), timeout).await?;
     let identity = crate::postgres::identity(&mut c, at).await?;
-    let exposed = exposure::measure(&mut c).await?;
+    let exposed = exposure::measure(&mut c, exposure::received_in(ctx.settings.repository.as_ref()).as_ref()).await?;
     Ok((identity, exposed))
 }

@@ -259,3 +259,12 @@ impl Default for Env {
         }
     }
 }
+
+/// The exposure of the database in service as it was measured last.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Live {
+    /// The last sample, of this console or of one before.
+    pub sample: Option<crate::incident::state::Exposure>,
+    /// Why there is no newer one.
+    pub gone: Option<String>,
+}

@@ -165,6 +165,8 @@ pub struct IncidentUi {
     pub ticking: std::collections::BTreeMap<(crate::model::StepId, u32), bool>,
     /// When the work moved the selection to another step by itself.
     pub came_up: Option<Time>,
+    /// Exposure as it was measured last.
+    pub live: data::Live,
     /// The step with open items that was asked to be finished: asked again, it is.
     pub unticked: Option<crate::model::StepId>,
 }
@@ -328,6 +330,8 @@ pub enum Msg {
     Opened(Box<Incident>),
     /// The journal or a worker of the open incident moved on.
     Changed(Box<Incident>),
+    /// The exposure of the database in service was measured, or could not be.
+    Exposure(IncidentId, Box<data::Live>),
     /// A running action got further.
     Progress(RunId, Progress),
     /// What an action would do was looked at, and whose database that is.

@@ -10,9 +10,12 @@ use sqlx::Row;
 use sqlx::postgres::PgConnection;
 
 use super::locate::last_commit;
+use crate::backup::repository::Repository;
+use crate::backup::wal::received::{self, Received};
 use crate::error::Result;
 use crate::model::Time;
 use crate::model::event::Event;
+use crate::postgres::Lsn;
 use crate::postgres::connect::query_error;
 
 /// Exposure of a server at a moment.
@@ -45,11 +48,17 @@ impl Exposure {
     }
 }
 
-/// Measures it. None when the server is in recovery or does not archive: then there is nothing to measure it by.
+/// How far `wal receive` is, by what lies in this repository; none when nothing receives, or it cannot be read.
+pub fn received_in(repository: Option<&String>) -> Option<Received> {
+    received::state(&Repository::open(repository?).ok()?).ok()?
+}
+
+/// Measures it. `received` is how far the log is received, when it is. None when the server is in recovery, or neither
+/// archives nor has its log received: then there is nothing to measure it by.
 ///
 /// # Errors
 /// The query fails.
-pub async fn measure(c: &mut PgConnection) -> Result<Option<Exposure>> {
+pub async fn measure(c: &mut PgConnection, received: Option<&Received>) -> Result<Option<Exposure>> {
     // The time a segment's file was last written needs pg_monitor; without it the time of archiving stands in.
     let sql = "SELECT current_setting('archive_mode') <> 'off' AND NOT pg_is_in_recovery() AS archives, \
                CASE WHEN pg_is_in_recovery() THEN '' ELSE pg_current_wal_lsn()::text END AS lsn, \
@@ -63,7 +72,12 @@ pub async fn measure(c: &mut PgConnection) -> Result<Option<Exposure>> {
                   WHERE w.name = a.last_archived_wal) END AS written_us \
                FROM pg_stat_archiver a";
     let row = sqlx::query(sql).fetch_one(&mut *c).await.map_err(|e| query_error(sql, &e))?;
-    if !row.get::<bool, _>("archives") {
+    let received = match received {
+        Some(r) if is_of(c, r).await => Some(r),
+        _ => None,
+    };
+    let lsn: String = row.get("lsn");
+    if lsn.is_empty() || !(row.get::<bool, _>("archives") || received.is_some()) {
         return Ok(None);
     }
     let now = Time::from_micros(row.get::<i64, _>("now_us"));
@@ -81,12 +95,34 @@ pub async fn measure(c: &mut PgConnection) -> Result<Option<Exposure>> {
         (None, Some(l)) => now.since(l),
         (None, None) => Duration::ZERO,
     };
-    Ok(Some(Exposure {
+    let mut found = Exposure {
         at_most: since.is_some() && !exposure.is_zero(),
         exposure,
-        lsn: row.get("lsn"),
         last_commit: last,
         source: source.into(),
         failing: row.get("failing"),
-    }))
+        lsn,
+    };
+    if let Some((exposure, source)) = received.and_then(|r| by_received(r, &found, now))
+        && (exposure <= found.exposure || !row.get::<bool, _>("archives"))
+    {
+        found = Exposure { at_most: !exposure.is_zero(), exposure, source: source.into(), ..found };
+    }
+    Ok(Some(found))
+}
+
+/// Whether it is this server's log that is received. A role that may not know is not told what may be another's.
+async fn is_of(c: &mut PgConnection, r: &Received) -> bool {
+    let sql = "SELECT system_identifier::text FROM pg_control_system()";
+    let id: std::result::Result<String, _> = sqlx::query_scalar(sql).fetch_one(c).await;
+    id.is_ok_and(|id| id == r.system_identifier)
+}
+
+fn by_received(r: &Received, now: &Exposure, at: Time) -> Option<(Duration, &'static str)> {
+    let (end, lsn): (Lsn, Lsn) = (r.end_lsn.parse().ok()?, now.lsn.parse().ok()?);
+    let covered = r.covered_at.filter(|t| now.last_commit.is_some_and(|l| l <= *t));
+    if lsn <= end || covered.is_some() {
+        return Some((Duration::ZERO, "end of the received log"));
+    }
+    Some((at.since(r.covered_at?), "time up to which the log is received"))
 }

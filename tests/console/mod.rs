@@ -1,5 +1,6 @@
 //! The console without a terminal: keys as text on a fixed clock, what they change and what they ask of the world.
 
+mod exposure;
 mod keys;
 mod settle;
 

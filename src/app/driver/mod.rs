@@ -5,6 +5,7 @@
 //! is followed all the while. Nothing here decides: that is done by `incident::decide` behind `Incident::submit`.
 
 mod output;
+mod sampler;
 mod session;
 mod slow;
 
@@ -23,6 +24,7 @@ use crate::model::{IncidentId, RunId};
 use crate::plan::library::Library;
 use crate::runtime::Store;
 use output::Follow;
+use sampler::{Sampler, Target, Told};
 use session::Session;
 
 /// What the loop holds of the driver. Dropping it ends the driver's work; running actions go on.
@@ -102,6 +104,8 @@ enum Job {
     Open(IncidentId),
     /// A slow piece of work is done with this: submit it.
     Submit(IncidentId, crate::incident::Command),
+    /// The same as of an earlier time.
+    SubmitAt(IncidentId, crate::incident::Command, crate::model::Time),
     /// Everything sent before this has been done: say so.
     Reached(std_mpsc::SyncSender<()>),
     /// The screen is gone.
@@ -131,7 +135,7 @@ pub fn start(world: World, side: Side) -> Result<()> {
             let _ = forward.send(Job::End);
         }),
     )?;
-    let driver = Driver { world, messages, moved, jobs, session: None, follow: None };
+    let driver = Driver { world, messages, moved, jobs, session: None, follow: None, sampler: None };
     thread("driver", Box::new(move || driver.work(&work)))?;
     Ok(())
 }
@@ -143,6 +147,7 @@ struct Driver {
     jobs: std_mpsc::SyncSender<Job>,
     session: Option<Session>,
     follow: Option<Follow>,
+    sampler: Option<Sampler>,
 }
 
 impl Driver {
@@ -172,15 +177,26 @@ impl Driver {
                     Ok(())
                 }
                 Job::Open(id) => self.open(&id),
-                Job::Submit(id, command) => match &mut self.session {
-                    Some(s) if s.id() == &id => s.submit(command, None).and_then(|()| self.look()),
-                    _ => Ok(()),
-                },
+                Job::Submit(id, command) => self.submit(&id, command, None),
+                Job::SubmitAt(id, command, at) => self.submit(&id, command, Some(at)),
                 Job::Effect(effect) => self.effect(effect),
             };
             if let Err(error) = done {
                 self.complain(&error);
             }
+        }
+    }
+
+    /// Submits what a slow piece of work found, unless its incident was left meanwhile.
+    fn submit(
+        &mut self,
+        id: &IncidentId,
+        command: crate::incident::Command,
+        at: Option<crate::model::Time>,
+    ) -> Result<()> {
+        match &mut self.session {
+            Some(s) if s.id() == id => s.submit(command, at).and_then(|()| self.look()),
+            _ => Ok(()),
         }
     }
 
@@ -196,6 +212,7 @@ impl Driver {
             Effect::Leave => {
                 self.session = None;
                 self.follow = None;
+                self.sampler = None;
                 Ok(())
             }
             Effect::Submit(command, at) => {
@@ -249,9 +266,26 @@ impl Driver {
         session.refresh()?;
         self.follow = None;
         let data = session.data(None);
+        let (id, dir) = (session.id().clone(), session.dir());
         self.session = Some(session);
         self.send(Msg::Opened(Box::new(data)));
+        // After the screen has it: its first sample would belong to nothing.
+        let told = Told { messages: self.messages.clone(), jobs: self.jobs.clone(), incident: id, dir };
+        self.sampler = Some(Sampler::start(self.sampled(), told)?);
         Ok(())
+    }
+
+    /// What the exposure is measured of.
+    fn sampled(&self) -> Target {
+        let Some(session) = &self.session else { return Target::default() };
+        let state = session.state();
+        let Ok((settings, secrets)) = session.settings() else { return Target::default() };
+        if state.closed.is_some() {
+            return Target::default();
+        }
+        let repository = settings.repository.clone();
+        let ctx = slow::looking(settings, secrets, state.clone(), session.dir());
+        Target { database: crate::action::reach::database(&ctx).ok(), repository }
     }
 
     /// Offers the plan on disk when it is no longer the one the incident works with.
@@ -276,6 +310,9 @@ impl Driver {
         if session.refresh()? {
             let data = session.data(self.follow.as_ref());
             self.send(Msg::Changed(Box::new(data)));
+            if let Some(sampler) = &self.sampler {
+                sampler.aim(self.sampled());
+            }
         }
         Ok(())
     }

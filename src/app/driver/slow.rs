@@ -10,6 +10,7 @@ use crate::action::{Ctx, Nowhere, look};
 use crate::app::Preview;
 use crate::app::data::{Home, IncidentRow, LastDrill, ScenarioRow};
 use crate::app::update::{EXPORTED, JUDGING};
+use crate::config::{Secrets, Settings};
 use crate::drill::release;
 use crate::drill::sandbox::{Options, Sandbox};
 use crate::drill::session::{DRILLS, Exercise, RPO_MS, RTO_MS, judged, open, runtime, wait_for_alarm};
@@ -202,6 +203,15 @@ pub(super) fn close_drill(driver: &Driver, close: Command) -> Result<()> {
     })
 }
 
+/// What a look at the target of an incident needs to know.
+pub(super) fn looking(settings: Settings, secrets: Secrets, state: State, dir: Option<std::path::PathBuf>) -> Ctx {
+    Ctx {
+        incident: Some(Arc::new(state)),
+        incident_dir: dir,
+        ..Ctx::new(settings, secrets, Arc::new(Nowhere))
+    }
+}
+
 /// Looks, read-only, at what an action would do. Facts seen are recorded; then the screen asks.
 pub(super) fn preview(driver: &Driver, request: Box<RunRequest>) -> Result<()> {
     let Some(session) = &driver.session else { return Ok(()) };
@@ -218,11 +228,9 @@ pub(super) fn preview(driver: &Driver, request: Box<RunRequest>) -> Result<()> {
                 .ok_or_else(|| Error::state(format!("there is no action {:?}", request.action)))?;
             let cancel = CancellationToken::new();
             let ctx = Ctx {
-                incident: Some(Arc::new(state)),
-                incident_dir: dir,
                 cancel: cancel.clone(),
                 code: (request.action == "shell" || request.action == "sql").then(|| request.shown.clone()),
-                ..Ctx::new(settings, secrets, Arc::new(Nowhere))
+                ..looking(settings, secrets, state, dir)
             };
             runtime()?.block_on(async {
                 let look = async {

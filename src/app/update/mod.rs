@@ -90,6 +90,12 @@ pub fn update(app: &mut App, msg: Msg, now: Now) -> Vec<Effect> {
                 people::refresh(app);
             }
         }
+        Msg::Exposure(id, live) => {
+            if let Some(ui) = app.incident.as_mut().filter(|ui| ui.data.state.id == id) {
+                app.dirty |= ui.live != *live;
+                ui.live = *live;
+            }
+        }
         Msg::Progress(run, progress) => {
             if let Some(ui) = &mut app.incident {
                 app.dirty |= ui.data.progress.get(&run) != Some(&progress);
@@ -457,6 +463,7 @@ impl IncidentUi {
             output: Default::default(),
             timeline: Default::default(),
             moment: Default::default(),
+            live: Default::default(),
             ticking: Default::default(),
             came_up: None,
             unticked: None,

@@ -104,7 +104,7 @@ async fn database(invocation: &Invocation, at: &Database, checks: &mut Checks) -
             "ALTER SYSTEM SET wal_level = 'replica'; ALTER SYSTEM SET archive_mode = 'on'; then restart the server",
         );
     } else {
-        match exposure::measure(&mut c).await? {
+        match exposure::measure(&mut c, exposure::received_in(settings.repository.as_ref()).as_ref()).await? {
             Some(e) => match e.failing {
                 Some(segment) => checks.problem(
                     "archiving",

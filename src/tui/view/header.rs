@@ -17,6 +17,7 @@ use crate::app::update::people;
 use crate::app::{App, IncidentUi, Screen, words};
 use crate::incident::forecast::{Course, Forecast, forecast};
 use crate::incident::people::{COMMAND, ROLES};
+use crate::incident::state::Exposure;
 use crate::incident::{Deadline, RunStatus, State, StepStatus, moment, timers};
 use crate::model::StepId;
 use crate::model::event::Kind;
@@ -194,6 +195,11 @@ fn rpo(canvas: &Canvas<'_>, app: &App, data: &Incident, room: usize) -> Vec<Piec
     let g = canvas.glyphs();
     let state = &data.state;
     let facts = &state.facts;
+    let live = app.incident.as_ref().map(|ui| &ui.live);
+    // The newer of what the journal has and what was measured from here.
+    let sampled = live.and_then(|l| l.sample.as_ref());
+    let age = |e: &&Exposure| e.when.elapsed(&app.now);
+    let exposure = facts.exposure.as_ref().into_iter().chain(sampled).min_by_key(age);
     let objective = state.rpo.map(|o| format!(" of {}", format_clock(o))).unwrap_or_default();
     let within = |ms: u64| match state.rpo {
         Some(o) if Duration::from_millis(ms) > o => Role::Danger,
@@ -232,7 +238,7 @@ fn rpo(canvas: &Canvas<'_>, app: &App, data: &Incident, room: usize) -> Vec<Piec
         let role = loss.as_ref().map_or(Role::Text, |l| within(l.window_ms));
         parts.push((9, vec![p(Role::Muted, "RPO  "), p(role, text), p(Role::Text, objective)]));
         parts.extend(loss.as_ref().map(|l| (7, vec![p(Role::Text, words::transactions(l))])));
-    } else if let Some(e) = &facts.exposure {
+    } else if let Some(e) = exposure {
         let role = within(u64::try_from(e.exposure.as_millis()).unwrap_or(u64::MAX));
         let most = if e.at_most { g.at_most } else { "" };
         parts.push((
@@ -249,12 +255,21 @@ fn rpo(canvas: &Canvas<'_>, app: &App, data: &Incident, room: usize) -> Vec<Piec
             vec![p(Role::Muted, "RPO  "), p(Role::Muted, "exposure not measured yet"), p(Role::Text, objective)],
         ));
     }
-    if let Some(e) = facts.exposure.as_ref().filter(|_| chosen.is_some() || facts.loss.is_some()) {
+    if let Some(e) = exposure.filter(|_| chosen.is_some() || facts.loss.is_some()) {
         let most = if e.at_most { g.at_most } else { "" };
         parts.push((5, vec![p(Role::Muted, format!("exposure now {most}{}", format_clock(e.exposure)))]));
     }
-    if let Some(e) = facts.exposure.as_ref().filter(|e| e.when.elapsed(&app.now) > Duration::from_secs(10)) {
-        parts.push((4, vec![p(Role::Muted, format!("seen {} ago", words::about(e.when.elapsed(&app.now))))]));
+    if let Some(e) = exposure {
+        let (age, gone) = (e.when.elapsed(&app.now), live.and_then(|l| l.gone.as_ref()));
+        // Measured here it always says how old it is; what is on record, when that matters.
+        if gone.is_some() {
+            parts.push((8, vec![p(Role::Warning, format!("last seen {} ago", words::about(age)))]));
+        } else if sampled.is_some() || age > Duration::from_secs(10) {
+            parts.push((4, vec![p(Role::Muted, format!("seen {} ago", words::about(age)))]));
+        }
+        if sampled.is_some() && facts.loss.is_none() {
+            parts.push((3, vec![p(Role::Muted, e.source.clone())]));
+        }
     }
     fit(parts, "  ", room)
 }
