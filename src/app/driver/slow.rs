@@ -205,11 +205,7 @@ pub(super) fn close_drill(driver: &Driver, close: Command) -> Result<()> {
 
 /// What a look at the target of an incident needs to know.
 pub(super) fn looking(settings: Settings, secrets: Secrets, state: State, dir: Option<std::path::PathBuf>) -> Ctx {
-    Ctx {
-        incident: Some(Arc::new(state)),
-        incident_dir: dir,
-        ..Ctx::new(settings, secrets, Arc::new(Nowhere))
-    }
+    Ctx { incident: Some(Arc::new(state)), incident_dir: dir, ..Ctx::new(settings, secrets, Arc::new(Nowhere)) }
 }
 
 /// Looks, read-only, at what an action would do. Facts seen are recorded; then the screen asks.
