@@ -7,8 +7,9 @@ use serde_json::json;
 use super::reach::{self, Reporter};
 use super::target::{blocking, now};
 use super::{Action, Ctx, Done, Preview, Spec};
+use crate::backup::catalog::Catalog;
 use crate::backup::cleanup::{Plan, execute, plan};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::plan::Risk;
 use crate::recovery::watch::check_cancel;
 use crate::recovery::{Phase, Watch};
@@ -57,11 +58,15 @@ impl Action for BackupCleanup {
             let ctx = ctx.clone();
             blocking(move || {
                 let reporter = Reporter::new(&*ctx.out);
-                execute(&reach::unlocked(&ctx)?, &plan, &mut |done, all| {
+                let unlocked = reach::unlocked(&ctx)?;
+                execute(&unlocked, &plan, &mut |done, all| {
                     let (done, total) = (done as u64, Some(all as u64));
                     reporter.phase(&Phase { name: "remove", done, total, unit: "objects", ..Phase::default() });
                     check_cancel(&ctx.cancel, "the rest goes with the next cleanup")
-                })
+                })?;
+                // Remembers the head that the removals left.
+                let _ = reach::rolled_back(&ctx, &unlocked, &Catalog::load(&unlocked)?);
+                Ok(())
             })
             .await?;
             Ok(Done::ok(text).json(document))
@@ -71,7 +76,15 @@ impl Action for BackupCleanup {
 
 async fn planned(ctx: &Ctx) -> Result<Plan> {
     let ctx = ctx.clone();
-    blocking(move || plan(&reach::unlocked(&ctx)?, ctx.settings.retention, now())).await
+    blocking(move || {
+        let unlocked = reach::unlocked(&ctx)?;
+        if let Some(e) = reach::rolled_back(&ctx, &unlocked, &Catalog::load(&unlocked)?) {
+            // What is not in it may be what must stay.
+            return Err(Error { kind: ErrorKind::Refused, ..e });
+        }
+        plan(&unlocked, ctx.settings.retention, now())
+    })
+    .await
 }
 
 fn lines(plan: &Plan, goes: &str) -> Vec<String> {

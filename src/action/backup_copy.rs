@@ -7,6 +7,7 @@ use serde_json::json;
 use super::reach::{self, Reporter};
 use super::target::blocking;
 use super::{Action, Ctx, Done, Preview, Spec};
+use crate::backup::catalog::{Catalog, Head};
 use crate::backup::copies::{Copied, copy_to};
 use crate::backup::repository::Unlocked;
 use crate::error::{Error, Result};
@@ -104,11 +105,21 @@ pub async fn copy_all(ctx: &Ctx, unlocked: &Unlocked, places: Vec<String>) -> Re
     .await
 }
 
-/// After a backup: the copies of the configuration, and a word on keys. The backup exists whatever happens here.
+/// After a backup: the catalog's head is remembered, the copies of the configuration are made, and a word is said on keys. The
+/// backup exists whatever happens here.
 ///
 /// # Errors
 /// A copy failed.
-pub async fn after_backup(ctx: &Ctx, unlocked: &Unlocked) -> Result<()> {
+pub async fn after_backup(ctx: &Ctx, unlocked: &Unlocked) -> Result<Head> {
+    let (work, read) = (ctx.clone(), unlocked.clone());
+    let head = blocking(move || {
+        let catalog = Catalog::load(&read)?;
+        if let Some(e) = reach::rolled_back(&work, &read, &catalog) {
+            work.out.line(&format!("WARNING: {e}"));
+        }
+        Ok(catalog.head)
+    })
+    .await?;
     if unlocked.repository().key_file()?.recipients() == 0 {
         ctx.out.line(
             "only BACKUP_ENCRYPTION_KEY opens this repository: if it is lost, so is every backup; \
@@ -117,7 +128,10 @@ pub async fn after_backup(ctx: &Ctx, unlocked: &Unlocked) -> Result<()> {
     }
     let places = ctx.settings.repository_copies.clone();
     if places.is_empty() {
-        return Ok(());
+        return Ok(head);
     }
-    copy_all(ctx, unlocked, places).await.map(|_| ()).map_err(|e| e.hint("The backup itself is complete and verified."))
+    copy_all(ctx, unlocked, places)
+        .await
+        .map(|_| head)
+        .map_err(|e| e.hint("The backup itself is complete and verified."))
 }

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::reach::{self, Reporter};
 use super::{Action, Ctx, Done, Preview, Spec, backup_dump, backup_files};
+use crate::backup::anchor::head_to_text;
 use crate::backup::base::{store_base, verify_backup};
 use crate::config::settings::REPOSITORY_KEY;
 use crate::error::{Context, Error, Result};
@@ -195,15 +196,15 @@ async fn create(ctx: &Ctx, label: Option<String>) -> Result<Done> {
         Ok((manifest, verified))
     });
     let (manifest, _) = work.await.state(|| "the backup's thread ended early".into())??;
-    super::backup_copy::after_backup(ctx, &kept).await?;
+    let head = head_to_text(&super::backup_copy::after_backup(ctx, &kept).await?);
     let bytes = manifest.stored_bytes();
     let summary = format!(
-        "backup {} on timeline {}: {} MB stored, every byte verified",
+        "backup {} on timeline {}: {} MB stored, every byte verified; catalog head {head}",
         manifest.id,
         identity.timeline,
         bytes / 1_000_000
     );
-    let document = json!({"id": manifest.id, "bytes": bytes, "timeline": identity.timeline, "verified": true});
+    let document = json!({"catalog_head": head, "id": manifest.id, "bytes": bytes, "timeline": identity.timeline, "verified": true});
     let timeline = manifest.timeline.ok_or_else(|| Error::state("the backup names no timeline"))?;
     Ok(Done::ok(summary)
         .json(document)

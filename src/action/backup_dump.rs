@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::reach::{self, Reporter};
 use super::{Ctx, Done};
+use crate::backup::anchor::head_to_text;
 use crate::backup::base::verify_backup;
 use crate::backup::catalog::{BackupKind, Manifest};
 use crate::backup::logical::{Source, store_dump};
@@ -127,17 +128,17 @@ pub async fn create(ctx: &Ctx, wanted: Wanted) -> Result<Done> {
     let (_, done) = tokio::join!(async { send.send(count.await) }, work);
     drop(c);
     let (manifest, plain) = done.state(|| "the backup's thread ended early".into())??;
-    super::backup_copy::after_backup(ctx, &kept).await?;
+    let head = head_to_text(&super::backup_copy::after_backup(ctx, &kept).await?);
     let bytes = manifest.stored_bytes();
     let summary = format!(
-        "backup {} of database {:?}: {} MB in {} MB stored, every byte verified",
+        "backup {} of database {:?}: {} MB in {} MB stored, every byte verified; catalog head {head}",
         manifest.id,
         identity.database,
         plain / 1_000_000,
         bytes / 1_000_000
     );
     let document = json!({
-        "id": manifest.id, "kind": manifest.kind, "database": identity.database, "bytes": bytes, "plain_bytes": plain,
+        "catalog_head": head, "id": manifest.id, "kind": manifest.kind, "database": identity.database, "bytes": bytes, "plain_bytes": plain,
         "verified": true,
     });
     let timeline = identity.timeline;

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::reach::{self, Reporter};
 use super::target::blocking;
 use super::{Ctx, Done};
+use crate::backup::anchor::head_to_text;
 use crate::backup::base::verify_backup;
 use crate::backup::catalog::Manifest;
 use crate::backup::files::{restore_files, store_files};
@@ -47,17 +48,17 @@ pub async fn create(ctx: &Ctx, folders: Vec<PathBuf>, label: Option<String>) -> 
         Ok(stored)
     })
     .await?;
-    super::backup_copy::after_backup(&here, &kept).await?;
+    let head = head_to_text(&super::backup_copy::after_backup(&here, &kept).await?);
     let bytes = manifest.stored_bytes();
     let summary = format!(
-        "backup {} of {} entries: {} MB in {} MB stored, every byte verified",
+        "backup {} of {} entries: {} MB in {} MB stored, every byte verified; catalog head {head}",
         manifest.id,
         listing.entries.len(),
         manifest.plain_bytes() / 1_000_000,
         bytes / 1_000_000
     );
     Ok(Done::ok(summary).json(json!({
-        "id": manifest.id, "kind": manifest.kind, "bytes": bytes, "plain_bytes": manifest.plain_bytes(),
+        "catalog_head": head, "id": manifest.id, "kind": manifest.kind, "bytes": bytes, "plain_bytes": manifest.plain_bytes(),
         "entries": listing.entries.len(), "skipped": listing.skipped, "verified": true,
     })))
 }

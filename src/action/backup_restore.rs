@@ -139,6 +139,10 @@ async fn find(ctx: &Ctx, args: &Args) -> Result<(Unlocked, Manifest)> {
     blocking(move || {
         let unlocked = reach::unlocked(&ctx)?;
         let catalog = Catalog::load(&unlocked)?;
+        // What is restored authenticates by itself; that newer ones may be missing has to be known all the same.
+        if let Some(e) = reach::rolled_back(&ctx, &unlocked, &catalog) {
+            ctx.out.line(&format!("WARNING: {e}"));
+        }
         let backup = match (id.as_str(), catalog.backups.last()) {
             ("latest", Some(newest)) => newest,
             _ => catalog.find(&id)?,

@@ -4,7 +4,10 @@ use clap::Command;
 use futures::future::BoxFuture;
 use serde_json::json;
 
+use super::target::{blocking, now};
 use super::{Action, Ctx, Done, Preview, Spec, reach};
+use crate::backup::catalog::Catalog;
+use crate::config::settings::REPOSITORY_KEY;
 use crate::error::{Error, Result};
 use crate::model::event::Event;
 use crate::model::format_clock;
@@ -43,8 +46,39 @@ impl Action for Health {
     }
 }
 
+/// Whether the repository is looked at: from the shell and the scheduler. Within an incident it is the service that is asked
+/// about, again and again, and opening a repository takes its time.
+fn looks_at_repository(ctx: &Ctx) -> bool {
+    ctx.incident.is_none() && ctx.settings.repository.is_some() && ctx.secrets.get(REPOSITORY_KEY).is_some()
+}
+
+/// Status and detail of the repository, of its newest backup, and of the chain of its catalog when that was rolled back.
+fn repository(ctx: &Ctx) -> Vec<(&'static str, String, String)> {
+    let down = |e: &Error| vec![("repository", "down".to_string(), e.what.clone() + ": " + &e.why)];
+    let (unlocked, catalog) = match reach::unlocked(ctx).and_then(|u| Ok((Catalog::load(&u)?, u))) {
+        Ok((catalog, unlocked)) => (unlocked, catalog),
+        Err(e) => return down(&e),
+    };
+    let mut out = vec![("repository", "operational".to_string(), format!("{} backups", catalog.backups.len()))];
+    if let Some(e) = reach::rolled_back(ctx, &unlocked, &catalog) {
+        out.push(("catalog", "rolled back".into(), e.what));
+    }
+    let limit = std::time::Duration::from_secs(ctx.settings.policy.backup_max_age_s);
+    let newest = catalog.backups.iter().filter(|b| b.verified_at.is_some()).max_by_key(|b| b.manifest.finished_at);
+    out.push(match newest {
+        None => ("backup", "missing".into(), "no verified backup".into()),
+        Some(b) => {
+            let age = now().since(b.manifest.finished_at);
+            let word = if age > limit { "too old" } else { "operational" };
+            ("backup", word.into(), format!("{}, verified, {} old", b.manifest.id, format_clock(age)))
+        }
+    });
+    out
+}
+
 async fn check(ctx: &Ctx) -> Result<Done> {
-    if ctx.settings.service.health_url.is_none() && ctx.settings.database.is_none() {
+    let nothing = ctx.settings.service.health_url.is_none() && ctx.settings.database.is_none();
+    if nothing && !looks_at_repository(ctx) {
         return Err(Error::config("nothing to look at: neither a health URL nor a database is configured")
             .hint("set service.health_url and target.url in breakglass.toml, or DATABASE_URL"));
     }
@@ -104,6 +138,17 @@ async fn check(ctx: &Ctx) -> Result<Done> {
                 components.insert("postgresql".into(), "down".into());
                 details.insert("postgresql".into(), e.to_string());
             }
+        }
+    }
+    if looks_at_repository(ctx) {
+        let work = ctx.clone();
+        for (name, status, detail) in blocking(move || Ok(repository(&work))).await? {
+            ctx.out.line(&format!("{name:<12} {status}  {detail}"));
+            healthy &= health::is_good(&status);
+            if !health::is_good(&status) {
+                details.insert(name.into(), detail);
+            }
+            components.insert(name.into(), status);
         }
     }
     let bad: Vec<String> = components

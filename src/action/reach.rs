@@ -1,9 +1,11 @@
 //! From settings and secrets to what actions touch: the database, the repository, the server programs.
 
+use crate::backup::anchor;
+use crate::backup::catalog::Catalog;
 use crate::backup::keys::{Opener, identity_from_text};
 use crate::backup::repository::{InitOptions, Repository, Unlocked};
 use crate::config::settings::{DATABASE_PASSWORD, REPOSITORY_IDENTITY, REPOSITORY_KEY};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::{Database, Programs};
 
 use super::{Ctx, Output};
@@ -66,10 +68,18 @@ pub async fn unlocked_or_new(ctx: &Ctx) -> Result<Unlocked> {
     super::target::blocking(move || {
         let url = repository_url(&ctx)?;
         if Repository::exists(&url)? {
-            return unlocked(&ctx);
+            let unlocked = unlocked(&ctx)?;
+            if unlocked.repository().stop_being_a_copy()? {
+                ctx.out.line("this was a copy of the repository in another place; from now on it goes its own way");
+            }
+            return Ok(unlocked);
         }
         let key = key(&ctx)?;
-        let repository = Repository::init(&url, key, &InitOptions::default())?;
+        let repository = match Repository::init(&url, key, &InitOptions::default()) {
+            // Another first backup was quicker.
+            Err(e) if e.kind == ErrorKind::Refused && Repository::exists(&url)? => return unlocked(&ctx),
+            made => made?,
+        };
         ctx.out.line(&format!("made a new repository in {}", repository.store().url()));
         ctx.out.line(
             "keep BACKUP_ENCRYPTION_KEY and a copy of its folder `keys` elsewhere: without both nothing can be read",
@@ -97,6 +107,11 @@ fn repository_url(ctx: &Ctx) -> Result<String> {
 /// Config when none is set; target when it cannot be read.
 pub fn repository(ctx: &Ctx) -> Result<Repository> {
     Repository::open(&repository_url(ctx)?)
+}
+
+/// Holds a catalog against its head as it was last seen from here ([`anchor::check`]).
+pub fn rolled_back(ctx: &Ctx, unlocked: &Unlocked, catalog: &Catalog) -> Option<Error> {
+    anchor::check(ctx.settings.catalog_heads.as_ref(), unlocked, catalog, &mut |line| ctx.out.line(line))
 }
 
 /// The server programs of the settings, of this major version if one is given.

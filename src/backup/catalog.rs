@@ -254,9 +254,14 @@ impl Catalog {
             if *name != entry_name(seq) {
                 return Err(Error::check(format!("catalog entry {seq} is missing")).why(format!("{name:?} is there")));
             }
-            let (bytes, summary) = unlocked
+        }
+        let read = read_all(unlocked, &names, |name| {
+            unlocked
                 .read_own(ObjectType::CatalogEntry, name, MAX_DOCUMENT)?
-                .ok_or_else(|| Error::target(format!("{name:?} vanished while the catalog was read")))?;
+                .ok_or_else(|| Error::target(format!("{name:?} vanished while the catalog was read")))
+        })?;
+        for (i, (bytes, summary)) in read.into_iter().enumerate() {
+            let seq = i as u64 + 1;
             let entry: Entry = serde_json::from_slice(&bytes)
                 .map_err(|e| Error::check(format!("catalog entry {seq} cannot be understood")).why(e))?;
             let prev = chain.last().map_or(NONE, String::as_str);
@@ -280,9 +285,10 @@ impl Catalog {
             }
             chain.push(hex(&summary.stored_sha256));
         }
+        let live: Vec<(String, Live)> = live.into_iter().collect();
+        let manifests = read_all(unlocked, &live, |(id, (_, digest, _))| read_manifest(unlocked, id, digest))?;
         let mut backups = Vec::with_capacity(live.len());
-        for (id, (seq, digest, verified)) in live {
-            let manifest = read_manifest(unlocked, &id, &digest)?;
+        for ((_, (seq, _, verified)), manifest) in live.into_iter().zip(manifests) {
             let (verified_at, verified_how) = verified.unzip();
             backups.push((seq, Backup { manifest, verified_at, verified_how }));
         }
@@ -321,6 +327,31 @@ impl Catalog {
     }
 }
 
+/// Reads something for each item, several at once where that is quicker; in their order, or the first failure.
+fn read_all<I: Sync, T: Send>(
+    unlocked: &Unlocked,
+    items: &[I],
+    read: impl Fn(&I) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
+    let threads = unlocked.repository().store().at_once().min(items.len());
+    if threads < 2 {
+        return items.iter().map(read).collect();
+    }
+    let share = items.len().div_ceil(threads);
+    std::thread::scope(|scope| {
+        let read = &read;
+        let parts: Vec<_> = items
+            .chunks(share)
+            .map(|part| scope.spawn(move || part.iter().map(read).collect::<Result<Vec<T>>>()))
+            .collect();
+        let mut all = Vec::with_capacity(items.len());
+        for part in parts {
+            all.extend(part.join().unwrap_or_else(|_| Err(Error::state("a thread that read the catalog broke")))?);
+        }
+        Ok(all)
+    })
+}
+
 fn read_manifest(unlocked: &Unlocked, id: &str, digest: &str) -> Result<Manifest> {
     let name = manifest_name(id);
     let (bytes, summary) = unlocked
@@ -352,6 +383,10 @@ pub fn add(unlocked: &Unlocked, manifest: &Manifest) -> Result<Head> {
 pub fn append(unlocked: &Unlocked, change: &Change) -> Result<Head> {
     for _ in 0..100 {
         let catalog = Catalog::load(unlocked)?;
+        // What follows another place has no word of its own.
+        if matches!(change, Change::Verified { .. }) && unlocked.repository().is_copy()? {
+            return Ok(catalog.head);
+        }
         if let Change::Verified { backup, .. } | Change::Removed { backup, .. } = change {
             catalog.find(backup)?;
         }

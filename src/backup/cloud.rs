@@ -133,6 +133,10 @@ impl Store for CloudStore {
         Ok(())
     }
 
+    fn at_once(&self) -> usize {
+        16
+    }
+
     fn foreign(&self, ours: &[&str]) -> Result<Option<String>> {
         let (place, folder) = (self.0.clone(), self.0.folder());
         let under = (!self.0.url.prefix.is_empty()).then(|| self.key(&self.0.url.prefix)).transpose()?;

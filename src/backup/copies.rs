@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::catalog::Catalog;
 use super::container::{check_stored, hex};
-use super::repository::{INFO, Repository, SUFFIX, Unlocked};
+use super::repository::{COPY, INFO, Repository, SUFFIX, Unlocked, now};
 use super::store::{Access, Committed, Existing, Store, open_place};
 use crate::error::{Context, Error, Result};
 
@@ -38,6 +38,8 @@ pub fn copy_to(unlocked: &Unlocked, to: &str, progress: &mut dyn FnMut(u64, u64)
     if dest.url() == source.store().url() {
         return Err(Error::usage(format!("{to:?} is the repository itself")));
     }
+    // A place that was written to by itself and did not go another way becomes a copy again.
+    let marked = dest.size(COPY)?.is_some();
     if dest.size(INFO)?.is_some() {
         let there = Repository::open(to)?;
         if there.id() != source.id() {
@@ -85,9 +87,13 @@ pub fn copy_to(unlocked: &Unlocked, to: &str, progress: &mut dyn FnMut(u64, u64)
         done.bytes += entry.size;
     }
     // Small files that change: keys before the file that makes it a repository.
-    for entry in all.iter().filter(|e| !e.name.ends_with(SUFFIX) && e.name != INFO) {
+    for entry in all.iter().filter(|e| !e.name.ends_with(SUFFIX) && e.name != INFO && e.name != COPY) {
         let access = if entry.name.starts_with("keys/") { Access::Private } else { Access::Public };
         small(&**source.store(), &*dest, &entry.name, access)?;
+    }
+    if !marked {
+        let said = serde_json::json!({"of": hex(&source.id()), "since": now()}).to_string();
+        dest.put(COPY, Access::Public, said.as_bytes(), Existing::Replace)?;
     }
     small(&**source.store(), &*dest, INFO, Access::Public)?;
     for entry in dest.list("backups/")? {

@@ -3,6 +3,7 @@
 //! Everything here is synchronous and takes `Read`/`Write` and paths; running PostgreSQL programs is the caller's work.
 //! The formats are described byte by byte in `docs/formats.md`, "Repository and container".
 
+pub mod anchor;
 pub mod base;
 pub mod catalog;
 pub mod cleanup;

@@ -1,6 +1,7 @@
 //! A repository: one PostgreSQL cluster's backups and WAL in one place, under one key file.
 //!
 //! ```text
+//! copy.json                          only in a copy: what it follows
 //! repository.json                    public: id, format version, the public key that objects are written for
 //! keys/<id>.json                     the identities, sealed (owner only)
 //! wal/cluster.json                   the cluster whose WAL this is, set by the first archived segment
@@ -27,6 +28,8 @@ use crate::model::{Secret, Time};
 pub const SUFFIX: &str = ".bgo";
 /// Name of the file that makes a folder a repository.
 pub(crate) const INFO: &str = "repository.json";
+/// Name of the file that says that this is a copy, which follows another place.
+pub(crate) const COPY: &str = "copy.json";
 /// Name of the file that says whose WAL this is.
 pub const CLUSTER: &str = "wal/cluster.json";
 const FORMAT: &str = "breakglass repository";
@@ -281,6 +284,23 @@ impl Repository {
         };
         let bytes = serde_json::to_vec(&file).state(|| format!("writing {CLUSTER}"))?;
         self.store.put(CLUSTER, Access::Public, &bytes, existing)
+    }
+
+    /// Whether it is a copy that follows another place: what is seen here is not written down here, since the catalogs would
+    /// go different ways.
+    ///
+    /// # Errors
+    /// The place cannot be looked at.
+    pub fn is_copy(&self) -> Result<bool> {
+        Ok(self.store.size(COPY)?.is_some())
+    }
+
+    /// From now on it follows no other place; `true` when it did.
+    ///
+    /// # Errors
+    /// The place cannot be written.
+    pub fn stop_being_a_copy(&self) -> Result<bool> {
+        Ok(self.is_copy()? && self.store.delete(COPY)?)
     }
 
     /// The repository's id.

@@ -72,6 +72,10 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     fn delete(&self, name: &str) -> Result<bool>;
     /// Makes sure that an object seen is also durable, whoever stored it.
     fn settle(&self, name: &str) -> Result<()>;
+    /// How many requests at once are worth while: more than one where each takes a journey over a network.
+    fn at_once(&self) -> usize {
+        1
+    }
     /// Makes the place ready for a repository, `wal/` for the user and group that archive when they are not the caller.
     fn prepare(&self, _wal_owner: Option<(u32, u32)>) -> Result<()> {
         Ok(())

@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Write};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::{Invocation, print};
+use crate::backup::anchor::{self, Anchors, head_from_text};
 use crate::backup::base::{Verified, verify_backup};
 use crate::backup::catalog::{Backup, Catalog};
 use crate::backup::keys::{Opener, identity_from_text};
@@ -38,6 +39,17 @@ pub fn command() -> Command {
                         .action(ArgAction::SetTrue)
                         .conflicts_with("id")
                         .help("Every backup of the catalog"),
+                )
+                .arg(
+                    Arg::new("anchor")
+                        .long("anchor")
+                        .value_name("HEAD")
+                        .help("Hold the catalog against this head as well, from an earlier `backup create` (12:4f2a…)"),
+                )
+                .arg(
+                    Arg::new("accept-catalog").long("accept-catalog").action(ArgAction::SetTrue).help(
+                        "Remember the catalog as it is from now on, although it does not go on from what was seen",
+                    ),
                 )
                 .args(super::backup_deep::arguments()),
         )
@@ -115,10 +127,25 @@ fn describe(b: &Backup) -> String {
     format!("{}  {} MB in {} MB{log}, {verified}{label}", m.id, plain / 1_000_000, stored / 1_000_000)
 }
 
+/// Holds the catalog against its head as it was last seen from here ([`anchor::check`]).
+fn rolled_back(invocation: &Invocation, unlocked: &Unlocked, catalog: &Catalog) -> Option<Error> {
+    anchor::check(invocation.config.settings.catalog_heads.as_ref(), unlocked, catalog, &mut |line| {
+        let _ = writeln!(std::io::stderr(), "{line}");
+    })
+}
+
 fn list(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
-    let catalog = Catalog::load(&unlocked(invocation, matches)?)?;
+    let unlocked = unlocked(invocation, matches)?;
+    let catalog = Catalog::load(&unlocked)?;
+    let rolled_back = rolled_back(invocation, &unlocked, &catalog);
+    if let Some(e) = &rolled_back {
+        let _ = writeln!(std::io::stderr(), "WARNING: {e}");
+    }
     if invocation.json {
-        print(&format!("{:#}", serde_json::json!({"backups": catalog.backups, "head": catalog.head})))?;
+        let backups = &catalog.backups;
+        let document =
+            serde_json::json!({"backups": backups, "head": catalog.head, "rolled_back": rolled_back.is_some()});
+        print(&format!("{document:#}"))?;
     } else if catalog.backups.is_empty() {
         print("no backups")?;
     } else {
@@ -132,6 +159,21 @@ fn list(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
 fn verify(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
     let unlocked = unlocked(invocation, matches)?;
     let catalog = Catalog::load(&unlocked)?;
+    if matches.get_flag("accept-catalog") {
+        let heads = invocation.config.settings.catalog_heads.as_ref();
+        let heads = heads.ok_or_else(|| Error::config("there is no state directory to remember the catalog in"))?;
+        Anchors::new(heads).accept(&unlocked, &catalog.head)?;
+    }
+    // First: what is missing from the catalog cannot be verified.
+    if let Some(given) = matches.get_one::<String>("anchor") {
+        let head = head_from_text(given)?;
+        if !catalog.holds(&head) {
+            return Err(anchor::rolled_back(&catalog.head, &head, "it does not go through the head that was given"));
+        }
+    }
+    if let Some(e) = rolled_back(invocation, &unlocked, &catalog) {
+        return Err(e);
+    }
     let wanted: Vec<&Backup> = match matches.get_one::<String>("id") {
         Some(id) => vec![catalog.find(id)?],
         None if matches.get_flag("all") => catalog.backups.iter().collect(),
@@ -162,6 +204,8 @@ fn verify(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
         }
         results.push((m.id.clone(), result));
     }
+    // That they were verified stands in the catalog now.
+    let _ = rolled_back(invocation, &unlocked, &Catalog::load(&unlocked)?);
     let all_right = results.iter().all(|(_, r)| r.is_ok());
     if invocation.json {
         let each: Vec<serde_json::Value> = results

@@ -183,7 +183,10 @@ fn dispatch(matches: &ArgMatches, json: bool) -> Result<u8> {
         return wal::run(sub, json);
     }
     let env = Environment::read();
-    let config = Config::load(&env, matches.get_one::<PathBuf>("config").map(PathBuf::as_path))?;
+    let mut config = Config::load(&env, matches.get_one::<PathBuf>("config").map(PathBuf::as_path))?;
+    // Without a state directory they are not remembered; whoever needs one says so.
+    let heads = crate::runtime::Store::open(&config).map(|s| s.root().join(crate::backup::anchor::FOLDER));
+    config.settings.catalog_heads = heads.ok();
     let invocation = Invocation { env, config, json };
     let Some((name, sub)) = matches.subcommand() else {
         return console::run(&invocation, matches, console::Start::Home);

@@ -135,6 +135,8 @@ pub struct Settings {
     pub repository: Option<String>,
     /// Places that get a copy of the repository after every backup.
     pub repository_copies: Vec<String>,
+    /// Folder in the state directory where the heads of catalogs are remembered; none: they are not.
+    pub catalog_heads: Option<PathBuf>,
     /// How long backups are kept.
     pub retention: Retention,
     /// Directory of PostgreSQL's server programs; found by ourselves when not given.

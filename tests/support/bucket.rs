@@ -33,12 +33,16 @@ const LEAST_PART: usize = 5 << 20;
 pub enum Fault {
     /// The service answers with this status and does nothing.
     Refuse(u16),
+    /// As [`Fault::Refuse`], with a code of S3's.
+    Say(u16, &'static str),
     /// The service does what was asked, and answers with this status all the same.
     DoAndRefuse(u16),
     /// The service does what was asked, and the connection ends without an answer.
     DoAndCut,
     /// No answer, ever.
     Silence,
+    /// The service does what was asked, and never answers.
+    DoAndSilence,
     /// The connection ends after so many bytes of the request's body.
     CutRequest(usize),
     /// The connection ends after so many bytes of the answer's body.
@@ -197,9 +201,9 @@ fn body(bytes: Bytes) -> http_body_util::combinators::UnsyncBoxBody<Bytes, std::
     http_body_util::Full::new(bytes).map_err(|e: Infallible| match e {}).boxed_unsync()
 }
 
-fn refusal(status: u16) -> Answer {
-    let text = "<?xml version=\"1.0\"?><Error><Code>InternalError</Code><Message>set by the test</Message></Error>";
-    Response::builder().status(status).body(body(Bytes::from_static(text.as_bytes()))).unwrap()
+fn refusal(status: u16, code: &str) -> Answer {
+    let text = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>set by the test</Message></Error>");
+    Response::builder().status(status).body(body(text.into())).unwrap()
 }
 
 async fn answer(
@@ -221,7 +225,11 @@ async fn answer(
         Some(Fault::Refuse(status)) => {
             // Read first: a real service answers a request it has taken.
             let _ = request.body_mut().collect().await;
-            return Ok(refusal(status));
+            return Ok(refusal(status, "InternalError"));
+        }
+        Some(Fault::Say(status, code)) => {
+            let _ = request.body_mut().collect().await;
+            return Ok(refusal(status, code));
         }
         Some(Fault::Silence) => std::future::pending().await,
         Some(Fault::CutRequest(after)) => {
@@ -240,8 +248,9 @@ async fn answer(
     let answered = answered.map_err(|e| std::io::Error::other(format!("{e:?}")))?;
     let (parts, answered) = answered.into_parts();
     match fault {
-        Some(Fault::DoAndRefuse(status)) => return Ok(refusal(status)),
+        Some(Fault::DoAndRefuse(status)) => return Ok(refusal(status, "InternalError")),
         Some(Fault::DoAndCut) => return Err(cut()),
+        Some(Fault::DoAndSilence) => std::future::pending().await,
         _ => {}
     }
     let bytes = BodyExt::collect(answered).await.map_err(|e| std::io::Error::other(e.to_string()))?.to_bytes();

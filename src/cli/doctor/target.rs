@@ -6,6 +6,7 @@ use sqlx::Row;
 
 use super::{Checks, Invocation};
 use crate::action::target::mismatch;
+use crate::backup::anchor::Anchors;
 use crate::backup::catalog::{BackupKind, Catalog};
 use crate::backup::repository::Repository;
 use crate::backup::wal;
@@ -151,6 +152,28 @@ async fn database(invocation: &Invocation, at: &Database, checks: &mut Checks) -
     Ok(id)
 }
 
+/// Whether each copy is there, is one of this repository, and is as new. A copy is not read through: `backup copy` does that.
+fn copies(invocation: &Invocation, repository: &Repository, catalog: &Catalog, checks: &mut Checks) {
+    const AREA: &str = "copy";
+    for place in &invocation.config.settings.repository_copies {
+        let look = || -> Result<Option<String>> {
+            let copy = Repository::open(place)?;
+            if copy.id() != repository.id() {
+                return Ok(Some("holds another repository".into()));
+            }
+            let entries = copy.store().list("catalog/")?.len() as u64;
+            let behind = catalog.head.seq.saturating_sub(entries);
+            Ok((behind > 0).then(|| format!("is {behind} entries of the catalog behind")))
+        };
+        let shown = place.split_once('?').map_or(place.as_str(), |(short, _)| short);
+        match look() {
+            Ok(None) => checks.good(AREA, format!("{shown} is up to date")),
+            Ok(Some(what)) => checks.warning(AREA, format!("{shown} {what}"), "breakglass backup copy"),
+            Err(e) => checks.error(AREA, &e),
+        }
+    }
+}
+
 /// Whether it opens, whose it is, and what could be restored from it.
 fn repository(invocation: &Invocation, url: &str, of: Option<&Identity>, checks: &mut Checks) -> Result<()> {
     const AREA: &str = "repository";
@@ -185,7 +208,19 @@ fn repository(invocation: &Invocation, url: &str, of: Option<&Identity>, checks:
         );
     }
     let Some(key) = invocation.config.secrets.get(REPOSITORY_KEY) else { return Ok(()) };
-    let catalog = Catalog::load(&repository.unlock(key)?)?;
+    let unlocked = repository.unlock(key)?;
+    let catalog = Catalog::load(&unlocked)?;
+    if let Some(heads) = &invocation.config.settings.catalog_heads {
+        match Anchors::new(heads).known(&unlocked) {
+            Ok(Some(anchor)) if !catalog.holds(&anchor.head) => checks.error(AREA, &anchor.against(&catalog.head)),
+            Ok(Some(anchor)) => {
+                checks.good(AREA, format!("the catalog goes on from what was seen {}", anchor.at.date_hms()))
+            }
+            Ok(None) => {}
+            Err(e) => checks.error(AREA, &e),
+        }
+    }
+    copies(invocation, &repository, &catalog, checks);
     let Some(newest) = catalog.newest(BackupKind::Physical) else {
         checks.problem(AREA, "holds no base backup", "breakglass backup create");
         return Ok(());

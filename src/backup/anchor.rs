@@ -1,0 +1,188 @@
+//! Heads of catalogs, kept outside the repositories: a catalog put back to an earlier state is a whole chain, and only a later
+//! head, remembered elsewhere, shows it.
+//!
+//! One small file per repository in the state directory (`<state>/catalogs/<repository>-<place>.json`); the journal of an incident and the
+//! output of `backup create` hold heads as well, which `backup verify --anchor` takes.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::catalog::{Catalog, Head};
+use super::container::hex;
+use super::repository::{Unlocked, now};
+use super::store::{Access, DirStore, Existing, Store};
+use crate::error::{Context, Error, Result};
+use crate::model::Time;
+
+/// Name of the folder in the state directory.
+pub const FOLDER: &str = "catalogs";
+const LIMIT: u64 = 1 << 16;
+
+/// A head that was remembered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Anchor {
+    /// The newest head seen.
+    pub head: Head,
+    /// When it was seen.
+    pub at: Time,
+    /// The place it was seen in, without options.
+    pub place: String,
+}
+
+/// How a catalog stands to what was remembered of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing was remembered; now this head is.
+    First,
+    /// It goes on from what was remembered; now its head is.
+    Follows,
+    /// It is older than what was remembered, or another one. What was remembered stays.
+    RolledBack(Box<Anchor>),
+}
+
+/// Where heads are remembered.
+#[derive(Debug, Clone)]
+pub struct Anchors {
+    store: DirStore,
+}
+
+impl Anchors {
+    /// In the folder [`FOLDER`] of a state directory, which need not be there yet.
+    pub fn new(folder: &Path) -> Self {
+        Self { store: DirStore::new(folder) }
+    }
+
+    /// One for each place a repository is in: a copy may well be behind.
+    fn name(unlocked: &Unlocked) -> String {
+        let place = Sha256::digest(place(unlocked).as_bytes());
+        format!("{}-{}.json", hex(&unlocked.repository().id()), hex(&place[..4]))
+    }
+
+    /// What is remembered of a repository.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn known(&self, unlocked: &Unlocked) -> Result<Option<Anchor>> {
+        let name = Self::name(unlocked);
+        let Some(bytes) = self.store.get(&name, LIMIT)? else { return Ok(None) };
+        let path: PathBuf = self.store.root().join(&name);
+        let damaged = |e| Error::state(format!("the remembered catalog head {:?} is damaged", path.display())).why(e);
+        serde_json::from_slice(&bytes).map(Some).map_err(damaged).map_err(|e| e.hint("Remove the file to begin anew."))
+    }
+
+    /// Holds a catalog against what is remembered, and remembers its head when it follows.
+    ///
+    /// # Errors
+    /// The file cannot be read or written; the catalog cannot be read again.
+    pub fn look(&self, unlocked: &Unlocked, catalog: &Catalog) -> Result<Standing> {
+        let known = self.known(unlocked)?;
+        let Some(anchor) = &known else {
+            self.remember(unlocked, &catalog.head, None)?;
+            return Ok(Standing::First);
+        };
+        if anchor.head == catalog.head {
+            return Ok(Standing::Follows);
+        }
+        if catalog.holds(&anchor.head) {
+            self.remember(unlocked, &catalog.head, known.as_ref())?;
+            return Ok(Standing::Follows);
+        }
+        // Somebody may have gone on, and remembered it, after this catalog was read.
+        if anchor.head.seq > catalog.head.seq && Catalog::load(unlocked)?.holds(&anchor.head) {
+            return Ok(Standing::Follows);
+        }
+        Ok(Standing::RolledBack(Box::new(anchor.clone())))
+    }
+
+    /// Remembers a head whatever was remembered before: somebody looked and says that it is right.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn accept(&self, unlocked: &Unlocked, head: &Head) -> Result<()> {
+        let bytes = self.bytes(unlocked, head)?;
+        self.store.put(&Self::name(unlocked), Access::Private, &bytes, Existing::Replace).map(|_| ())
+    }
+
+    fn bytes(&self, unlocked: &Unlocked, head: &Head) -> Result<Vec<u8>> {
+        let anchor = Anchor { head: head.clone(), at: now(), place: place(unlocked) };
+        serde_json::to_vec(&anchor).state(|| "writing a catalog head".into())
+    }
+
+    /// Only over what was seen: another process may have remembered a later one.
+    fn remember(&self, unlocked: &Unlocked, head: &Head, seen: Option<&Anchor>) -> Result<()> {
+        let (name, bytes) = (Self::name(unlocked), self.bytes(unlocked, head)?);
+        match seen {
+            None => self.store.put(&name, Access::Private, &bytes, Existing::Keep).map(|_| ()),
+            Some(seen) => {
+                let is = |old: &[u8]| serde_json::from_slice::<Anchor>(old).is_ok_and(|old| old == *seen);
+                self.store.swap(&name, Access::Private, &is, &bytes).map(|_| ())
+            }
+        }
+    }
+}
+
+/// Where a repository is, without options: those do not make it another place.
+fn place(unlocked: &Unlocked) -> String {
+    let url = unlocked.repository().store().url();
+    url.split_once('?').map_or(url.as_str(), |(place, _)| place).to_string()
+}
+
+/// Holds a catalog against its head as it was last seen by whoever remembers in `folder`; gives what to say when it was rolled back.
+/// A folder that cannot be read or written is told through `say`, and hinders nothing.
+pub fn check(
+    folder: Option<&PathBuf>,
+    unlocked: &Unlocked,
+    catalog: &Catalog,
+    say: &mut dyn FnMut(&str),
+) -> Option<Error> {
+    match Anchors::new(folder?).look(unlocked, catalog) {
+        Ok(Standing::RolledBack(anchor)) => Some(anchor.against(&catalog.head)),
+        Ok(Standing::First | Standing::Follows) => None,
+        Err(e) => {
+            say(&format!("the head of the catalog cannot be remembered: {}: {}", e.what, e.why));
+            None
+        }
+    }
+}
+
+/// The form in which a head is printed and given: `12:4f2a…`.
+pub fn head_to_text(head: &Head) -> String {
+    format!("{}:{}", head.seq, head.sha256)
+}
+
+/// Reads [`head_to_text`].
+///
+/// # Errors
+/// Usage, saying what the form is.
+pub fn head_from_text(text: &str) -> Result<Head> {
+    let parts = text.trim().split_once(':').and_then(|(seq, sha256)| Some((seq.parse().ok()?, sha256)));
+    match parts {
+        Some((seq, sha256)) if sha256.len() == 64 && sha256.bytes().all(|b| b.is_ascii_hexdigit()) => {
+            Ok(Head { seq, sha256: sha256.to_ascii_lowercase() })
+        }
+        _ => Err(Error::usage(format!("{text:?} is not the head of a catalog"))
+            .why("a number, a colon and 64 hexadecimal digits are expected")
+            .hint("`breakglass backup list --json` prints it as `head`.")),
+    }
+}
+
+/// What to say of a catalog that does not go through a head that was kept.
+pub fn rolled_back(found: &Head, kept: &Head, whence: &str) -> Error {
+    let what = match kept.seq > found.seq {
+        true => format!("the catalog was rolled back: it ends at entry {}, and had {} before", found.seq, kept.seq),
+        false => format!("the catalog was rewritten: entry {} is not the one it was", kept.seq),
+    };
+    Error::check(what)
+        .why(whence)
+        .hint("Backups made since then are missing from it, and what a cleanup would remove cannot be known: put the folder `catalog` back from a copy.")
+        .hint("If it is known why: breakglass backup verify --accept-catalog.")
+}
+
+impl Anchor {
+    /// [`rolled_back`] for what was remembered here.
+    pub fn against(&self, found: &Head) -> Error {
+        rolled_back(found, &self.head, &format!("its head was seen in {} at {}", self.place, self.at.date_hms()))
+    }
+}

@@ -1,0 +1,75 @@
+//! A repository on a disk that is full, page by page: what removes backups and what changes keys is before or after, and goes
+//! on when there is room again.
+
+use std::process::Command;
+
+use super::PASSPHRASE;
+use super::logical::text;
+use crate::bad_input::can_mount;
+
+/// Two backups, of which one may go; then a disk with so many free pages, and what each command says on it.
+const SCRIPT: &str = r#"
+mount -t tmpfs -o size=1m tmpfs small || exit 99
+P="$1"; NEW="another passphrase, thirty-two characters and more"
+"$P" backup create --files data >/dev/null 2>&1 && "$P" backup create --files data >/dev/null 2>&1 || exit 98
+cat /dev/zero > small/filler 2>/dev/null
+for pages in 0 1 2 3; do
+    truncate -s "-$((pages * 4096))" small/filler
+    "$P" backup cleanup >out 2>&1; echo "cleanup $? $(grep -c 'No space left' out)"
+    "$P" backup list >out 2>&1; echo "list $? $(grep -c files- out)"
+    BACKUP_NEW_ENCRYPTION_KEY="$NEW" "$P" backup rotate-key --new-key-pair >out 2>&1; code=$?
+    echo "rotate $code $(grep -c 'No space left' out)"
+    if [ $code = 0 ]; then export BACKUP_ENCRYPTION_KEY="$NEW"; fi
+    "$P" backup verify >out 2>&1; echo "verify $? $(grep -c 'No space left\|right:' out)"
+    cat /dev/zero >> small/filler 2>/dev/null
+done
+rm small/filler
+for command in "cleanup" "verify --all"; do
+    "$P" backup $command >out 2>&1; echo "after $?"
+done
+BACKUP_NEW_ENCRYPTION_KEY="$NEW again" "$P" backup rotate-key >out 2>&1; echo "after $?"
+BACKUP_ENCRYPTION_KEY="$NEW again" "$P" backup list >out 2>&1; echo "after $? $(grep -c files- out)"
+echo "unfinished $(find small -name '.tmp-*' | wc -l)"
+"#;
+
+#[test]
+fn cleanup_and_rotate_key_on_a_full_disk() {
+    if !can_mount() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    for folder in ["small", "data"] {
+        std::fs::create_dir(d.join(folder)).unwrap();
+    }
+    std::fs::write(d.join("data/file"), "content".repeat(500)).unwrap();
+    let keep = "[repository]\ngenerations = { daily = 1, weekly = 0, monthly = 0, yearly = 0 }\n";
+    std::fs::write(d.join("breakglass.toml"), keep).unwrap();
+    let out = Command::new("unshare")
+        .args(["-m", "sh", "-c", SCRIPT, "sh", env!("CARGO_BIN_EXE_breakglass")])
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("HOME", d)
+        .env("BREAKGLASS_HOME", d.join("state"))
+        .env("BACKUP_DIR", d.join("small"))
+        .env("BACKUP_ENCRYPTION_KEY", PASSPHRASE)
+        .current_dir(d)
+        .output()
+        .unwrap();
+    let said = text(&out);
+    assert_eq!(out.status.code(), Some(0), "{said}");
+    let lines: Vec<Vec<&str>> = said.lines().map(|l| l.split(' ').collect()).collect();
+    let of = |word: &str| lines.iter().filter(move |l| l[0] == word).collect::<Vec<_>>();
+    // Nothing free: refused by the disk, and said so.
+    assert_eq!(of("cleanup")[0][1..], ["3", "1"], "{said}");
+    assert_eq!(of("rotate")[0][1..], ["3", "1"], "{said}");
+    assert!(of("list").iter().all(|l| l[1] == "0" && ["1", "2"].contains(&l[2])), "reading works: {said}");
+    for word in ["cleanup", "rotate"] {
+        assert!(of(word).iter().all(|l| l[1] == "0" || l[1] == "3" && l[2] == "1"), "{said}");
+    }
+    // The backup is right; that it was verified may not fit in, and then that is what is said.
+    assert!(of("verify").iter().all(|l| ["0", "3"].contains(&l[1]) && l[2] == "1"), "{said}");
+    assert!(of("after").iter().all(|l| l[1] == "0"), "{said}");
+    assert_eq!(of("after")[3][2], "1", "one backup is left: {said}");
+    assert_eq!(of("unfinished")[0][1], "0", "{said}");
+}
