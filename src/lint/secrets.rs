@@ -73,6 +73,14 @@ fn url_password(line: &str) -> Option<String> {
     let stand_in = ["pass", "pwd", "pw", "secret", "xxx", "your", "changeme", "example", "redacted"]
         .iter()
         .any(|w| lower.starts_with(w));
+    // A database somebody started on this very machine for a try: everybody knows its password.
+    let here = ["localhost", "127.0.0.1", "[::1]"].iter().any(|h| host == *h || host.starts_with(&format!("{h}:")));
+    let user_name = user.split_once(':').map_or(user, |(u, _)| u);
+    let well_known = lower == user_name.to_lowercase()
+        || matches!(lower.as_str(), "postgres" | "test" | "root" | "admin" | "dev" | "password" | "secret");
+    if here && well_known {
+        return None;
+    }
     // A stand-in like `password` gives nothing away, but in a command it still ends up in argv.
     let command = line.contains("export ")
         || line.contains("--")

@@ -185,6 +185,9 @@ fn shell(lang: &str, code: &str, output_above: bool) -> (BlockRole, &'static str
     if !has_command(code) {
         return (BlockRole::Comment, "C1 comments only", None);
     }
+    if only_blanks(code) {
+        return (BlockRole::Text, "C1 only a blank", None);
+    }
     if let Some(only) = transcript(code) {
         return (BlockRole::Run, "C2 transcript", Some(only));
     }
@@ -223,6 +226,21 @@ fn shell(lang: &str, code: &str, output_above: bool) -> (BlockRole, &'static str
         return (BlockRole::Output, "C1 output", None);
     }
     (BlockRole::Run, "C1 shell", None)
+}
+
+/// `[the commands that were run]`, `<command>`: nothing but a blank somebody has to fill in. `[ -f x ]` is a test.
+fn only_blanks(code: &str) -> bool {
+    commands::chunks(code).into_iter().filter(|c| c.kind == ChunkKind::Command).all(|c| {
+        let text = c.text.trim();
+        let inner = [('[', ']'), ('<', '>')].iter().find_map(|(a, b)| text.strip_prefix(*a)?.strip_suffix(*b));
+        inner.is_some_and(|t| t.starts_with(char::is_alphabetic) && !t.contains(['[', ']', '<', '>']))
+    })
+}
+
+/// Whether a block is something to do: it runs, or it is the text of a script that somebody calls.
+pub(super) fn acts(block: &Block) -> bool {
+    matches!(block.role, BlockRole::Run | BlockRole::Query | BlockRole::Comment)
+        || block.role == BlockRole::Sample && block.rule == "C1 script with arguments"
 }
 
 /// Whether it is the text of a script that is called with arguments (`$1`, `${2:-x}`, `"$@"`): run as it stands, they would

@@ -311,7 +311,7 @@ impl Walker<'_, '_> {
 
     fn fence(&mut self, index: usize, node: &Node, label: Option<&Label>) {
         let Some(block) = self.doc.blocks.get(index) else { return };
-        let acts = matches!(block.role, BlockRole::Run | BlockRole::Query | BlockRole::Comment);
+        let acts = super::blocks::acts(block);
         let above = self.above.take();
         if matches!(self.open, Open::Listed) {
             self.attach(index);

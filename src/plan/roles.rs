@@ -59,6 +59,12 @@ pub fn all(doc: &Doc) -> Vec<Role> {
             found => found,
         };
         let above = section.parent.is_some_and(|p| doc.sections[p].level > 1 && out[p].barred);
+        // "Quick reference" over "Common issues": what lists troubles or procedures lists them wherever it stands.
+        let lists = above
+            && section.parent.is_some_and(|p| matches!(out[p].kind, Kind::Descriptive))
+            && words::any(&section.title.norm, words::SCENARIO_PARENTS)
+            && kind == Kind::Open;
+        let above = above && !lists;
         let bars = matches!(
             kind,
             Kind::Ignored

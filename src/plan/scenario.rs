@@ -7,7 +7,6 @@ use super::outline;
 use super::roles::Kind as Role;
 use super::tree::{Kind, Node};
 use super::words;
-use crate::model::plan::BlockRole;
 
 /// A heading that may be a scenario.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,10 +69,24 @@ pub fn is_step_heading(doc: &Doc, section: usize) -> bool {
     if title.step {
         return true;
     }
-    let listed = doc.sections[section]
-        .parent
-        .is_some_and(|p| is_parent(doc, p) && words::any(&doc.sections[p].title.norm, words::SCENARIO));
+    let listed = doc.sections[section].parent.is_some_and(|p| {
+        is_parent(doc, p) && (words::any(&doc.sections[p].title.norm, words::SCENARIO) || each_recovers(doc, p))
+    });
     title.ordinal.is_some() && !listed && process_siblings(doc, section)
+}
+
+/// "5.1 Restore the cache", "5.2 Restore the database": below a list of procedures, numbered children that each name what
+/// they bring back are procedures of their own, not the steps of one.
+fn each_recovers(doc: &Doc, parent: usize) -> bool {
+    let numbered: Vec<usize> =
+        doc.children(parent).into_iter().filter(|c| doc.sections[*c].title.ordinal.is_some()).collect();
+    let recovering = |c: &usize| {
+        let norm = &doc.sections[*c].title.norm;
+        norm.contains(' ') && words::any(norm, words::RECOVERING) && !is_phase_title(norm) && owns_steps(doc, *c)
+    };
+    let count = numbered.iter().filter(|c| recovering(c)).count();
+    // A look at what there is (which backups, which state) may stand among them.
+    count >= 2 && count + 1 >= numbered.len()
 }
 
 /// A section at the top that is called "scenarios" and has two or more procedures below it.
@@ -217,11 +230,13 @@ fn children_of_parents(doc: &Doc) -> Vec<usize> {
 /// "2. Snapshot recovery" below "Recovery scenarios": the list says that it is one, although its words only name a phase.
 fn is_listed(doc: &Doc, parent: usize, child: usize) -> bool {
     let section = &doc.sections[child];
-    words::any(&doc.sections[parent].title.norm, words::SCENARIO)
-        && section.title.ordinal.is_some()
-        && doc.roles[child].kind == Role::Phase
-        && !doc.roles[child].barred
-        && owns_steps(doc, child)
+    let numbered = words::any(&doc.sections[parent].title.norm, words::SCENARIO) && section.title.ordinal.is_some();
+    // "Complete service rollback" as the only procedure of a list: nothing beside it makes it a phase of something else.
+    let lone = doc.children(parent).len() == 1
+        && section.title.norm.contains(' ')
+        && words::any(&section.title.norm, words::RECOVERING)
+        && doc.sections[parent].level > 1;
+    (numbered || lone) && doc.roles[child].kind == Role::Phase && !doc.roles[child].barred && owns_steps(doc, child)
 }
 
 /// "Option A", "Method 2": ways of doing one thing.
@@ -378,7 +393,22 @@ fn recoveries(doc: &Doc) -> Vec<usize> {
                 || words::any(&doc.sections[*i].title.norm, words::FAILURES)
         })
         .filter(|i| directly_owns(doc, *i))
+        .flat_map(|i| procedures_within(doc, i))
         .collect()
+}
+
+/// "4. Full recovery" over "4.1 Cluster gone" and "4.2 Site gone": a heading that holds nothing itself stands for what is
+/// below it, unless that are phases, steps or ways of doing one thing.
+fn procedures_within(doc: &Doc, section: usize) -> Vec<usize> {
+    let children = doc.children(section);
+    let acting: Vec<usize> = children.into_iter().filter(|c| owns_steps(doc, *c)).collect();
+    let own = |c: &usize| {
+        let norm = &doc.sections[*c].title.norm;
+        let named = words::any(norm, words::FAILURES) || words::any(norm, words::RECOVERING);
+        named && !excluded(doc, *c) && !is_step_heading(doc, *c) && !is_alternative(doc, *c)
+    };
+    let all = !acting.is_empty() && acting.iter().all(own);
+    if all && !has_steps(doc, &doc.sections[section].nodes) { acting } else { vec![section] }
 }
 
 /// R7 for "Rollback procedure" at the top of a document of scenarios: a procedure, unless other phases stand beside it.
@@ -439,6 +469,16 @@ fn is_one_runbook(doc: &Doc) -> bool {
         .count();
     let title = &doc.sections[h1].title;
     let marked = title.runbook || words::any(&title.norm, &["runbook$", "playbook$"]);
+    // "Runbook: x" with one section called "Steps": what else acts is for when they fail.
+    let steps = doc.children(h1).into_iter().any(|c| {
+        matches!(
+            doc.sections[c].title.norm.as_str(),
+            "steps" | "procedure" | "instructions" | "passos" | "pasos" | "schritte" | "étapes"
+        ) && owns_steps(doc, c)
+    });
+    if title.runbook && steps {
+        return true;
+    }
     acting >= 1 && (phases >= 3 && phases * 2 >= top.len() || marked && phases >= 2 && phases * 3 >= top.len())
 }
 
@@ -451,7 +491,7 @@ fn whole_file(doc: &Doc) -> Option<Candidate> {
     let report = ends
         .into_iter()
         .flatten()
-        .any(|w| matches!(w, "report" | "rapport" | "postmortem" | "evidence" | "relatório" | "informe"));
+        .any(|w| matches!(w, "report" | "record" | "rapport" | "postmortem" | "evidence" | "relatório" | "informe"));
     if report || title.contains("post mortem") || title.contains(" evidence ") {
         return None;
     }
@@ -522,10 +562,7 @@ pub fn has_steps(doc: &Doc, nodes: &[Node]) -> bool {
             let acting = entries.iter().filter(|e| first_words(e).is_some_and(|i| is_imperative(&i.text))).count();
             !informing && (boxes || acting * 2 > entries.len())
         }
-        Kind::Fence(i) => doc.blocks.get(*i).map_or_else(
-            || doc.fences.get(*i).is_some(),
-            |b| matches!(b.role, BlockRole::Run | BlockRole::Query | BlockRole::Comment),
-        ),
+        Kind::Fence(i) => doc.blocks.get(*i).map_or_else(|| doc.fences.get(*i).is_some(), super::blocks::acts),
         _ => false,
     })
 }

@@ -319,3 +319,14 @@ fn another_shell_and_another_query_language_are_shown_and_not_given_to_bash_or_p
     }
     assert!(block("sql", "select 1").runnable());
 }
+
+#[test]
+fn a_blank_alone_is_no_command() {
+    for code in ["[the commands that were run]", "<command>", "# what was run\n[commands]"] {
+        let b = block("bash", code);
+        assert_eq!((b.role, b.runnable()), (BlockRole::Text, false), "{code:?}");
+    }
+    for code in ["[ -f /etc/x ]", "[[ -f /etc/x ]]", "< in.sql psql -f x >out"] {
+        assert_ne!(block("bash", code).role, BlockRole::Text, "{code:?}");
+    }
+}

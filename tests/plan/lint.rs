@@ -113,9 +113,19 @@ fn secrets_in_the_text() {
         "export URL=postgresql://app:$PW@db/x",
         "export URL=postgresql://app:<password>@db/x",
         "curl https://user@host/x",
+        "export URL=postgresql://postgres:postgres@localhost:5433/try",
+        "export URL=postgresql://app:test@127.0.0.1/try",
     ] {
         assert_eq!(look(&with("bash", fine)), [], "{fine:?}");
     }
+    let elsewhere = with("bash", "export URL=postgresql://postgres:postgres@db:5432/x");
+    assert_eq!(rules(&elsewhere), [("secret", 11, 28)]);
+}
+
+#[test]
+fn what_is_never_run_is_not_read_as_bash() {
+    let found = look(&with("bash", "railway connect postgres\nSELECT COUNT(*) FROM orders;"));
+    assert_eq!(found.iter().map(|d| d.rule).collect::<Vec<_>>(), ["not-run"]);
 }
 
 #[test]

@@ -470,3 +470,52 @@ fn the_objective_a_scenario_is_held_to() {
     assert_eq!(held(whole, "X", "rto"), Some((14_400, None, false)));
     assert_eq!(held(whole, "X", "rpo"), Some((3600, None, false)));
 }
+
+#[test]
+fn procedures_are_told_from_the_steps_of_one() {
+    let block = "```bash\nls\n```\n";
+    let found = |text: &str| titles(&read(text));
+    // Numbered procedures below a list of them, each naming what it brings back; a look at the backups may stand first.
+    let each = format!(
+        "# Backups\n\n## 1. Policy\n\nDaily.\n\n## 2. Recovery procedures\n\n### 2.1 List the backups\n\n{block}\n### 2.2 Restore the cache from disk\n\n{block}\n### 2.3 Restore orders from a dump\n\n{block}"
+    );
+    assert!(
+        found(&each).ends_with(&["Restore the cache from disk".into(), "Restore orders from a dump".into()]),
+        "{:?}",
+        found(&each)
+    );
+    // "Recover", "Verify" below one procedure stay its steps.
+    let one = format!(
+        "# X\n\n## Recovery procedures\n\n### 1. Stop writers\n\n{block}\n### 2. Restore\n\n{block}\n### 3. Verify\n\n{block}"
+    );
+    assert_eq!(found(&one), ["X"]);
+    // A heading that holds nothing itself stands for what is below it.
+    let over = format!(
+        "# X\n\n## Cache failure\n\n{block}\n## Full recovery\n\n### Cluster unavailable\n\n{block}\n### Site failure\n\n{block}"
+    );
+    assert_eq!(found(&over), ["Cache failure", "Cluster unavailable", "Site failure"]);
+    let phases = format!(
+        "# X\n\n## Cache failure\n\n{block}\n## Database loss\n\n### Diagnosis\n\n{block}\n### Resolution\n\n{block}"
+    );
+    assert_eq!(found(&phases), ["Cache failure", "Database loss"]);
+    // What lists troubles lists them wherever it stands.
+    let quick = format!(
+        "# On call\n\n## Quick reference\n\n### Common issues\n\n#### Slow answers\n\n{block}\n#### Queue stuck\n\n{block}\n## Contacts\n\n- Amy\n\n## Links\n\n- x\n\n## Costs\n\n- y\n"
+    );
+    assert_eq!(found(&quick), ["Slow answers", "Queue stuck"]);
+    // A runbook with steps is one; what is for when they fail stays in it.
+    let set_up = format!(
+        "# Runbook: Move the socket\n\n## Steps\n\n### 1. Enable it\n\n{block}\n## Troubleshooting\n\n### Socket not found\n\n{block}\n### Binary missing\n\n{block}"
+    );
+    assert_eq!(found(&set_up), ["Move the socket"]);
+    // What was done once is no plan.
+    assert!(found(&format!("# Restore drill record\n\n## Commands used\n\n{block}")).is_empty());
+    // The text of a script that somebody calls is something to do, and nothing to run.
+    let script = "```bash\n#!/bin/bash\n# restore.sh\npg_restore -d shop \"$1\"\n```\n";
+    let plan = read(&format!(
+        "# X\n\n## Restore procedures\n\n### Emergency database restore\n\n{script}\n### Cache rebuild\n\n{block}"
+    ));
+    assert_eq!(titles(&plan), ["Emergency database restore", "Cache rebuild"]);
+    assert_eq!(plan.scenarios[0].steps.len(), 1);
+    assert!(plan.scenarios[0].steps[0].blocks.iter().all(|b| !b.runnable()));
+}
