@@ -14,6 +14,7 @@
 //! object is written anew under a new key, never continued.
 
 pub mod header;
+mod pool;
 pub mod reader;
 pub mod recipient;
 pub mod writer;

@@ -6,11 +6,44 @@ use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::header::{Expect, Header};
+use super::pool::InOrder;
 use super::recipient::{Identity, STANZA_OWN};
 use super::seal::{self, ObjectKeys, Stream};
 use super::writer::{RECORD_HEAD, RECORD_INDEX, RECORD_STORED, RECORD_ZSTD, TOTALS, content_tag, footer};
 use super::{FOOTER, Summary, TAG, from_io, hex, to_io};
 use crate::error::{Error, ErrorKind, Result};
+
+/// One frame on its way: its authenticated record, and what was in it.
+struct Frame {
+    number: usize,
+    kind: u8,
+    plain_len: usize,
+    body: Vec<u8>,
+    plain: Vec<u8>,
+}
+
+/// A frame with its plain bytes, or the number of one that does not decompress.
+type Opened = std::result::Result<Frame, usize>;
+
+/// Takes frames apart.
+struct Opener(zstd::bulk::Decompressor<'static>);
+
+impl Opener {
+    fn new() -> Result<Self> {
+        zstd::bulk::Decompressor::new().map(Self).map_err(|e| Error::state("preparing decompression").why(e))
+    }
+    fn open(&mut self, mut frame: Frame) -> Opened {
+        if frame.kind == RECORD_STORED {
+            std::mem::swap(&mut frame.plain, &mut frame.body);
+            return Ok(frame);
+        }
+        frame.plain.resize(frame.plain_len, 0);
+        match self.0.decompress_to_buffer(&frame.body, frame.plain.as_mut_slice()) {
+            Ok(n) if n == frame.plain_len => Ok(frame),
+            _ => Err(frame.number),
+        }
+    }
+}
 
 /// Opens an object and yields its plain bytes. End of file is reported only after totals and footer were checked.
 ///
@@ -27,6 +60,11 @@ pub struct Reader<R: Read> {
     last_seen: bool,
     packed: Vec<u8>,
     packed_at: usize,
+    /// Frames taken apart on several cores, once there is more than one.
+    openers: Option<InOrder<Frame, Opened>>,
+    /// What ends the frames: the index was reached, or what was read behind the frames under way is damaged.
+    ended: Option<Result<()>>,
+    spare: Vec<Frame>,
     frame: Vec<u8>,
     frame_at: usize,
     short_frame: bool,
@@ -34,7 +72,6 @@ pub struct Reader<R: Read> {
     plain_len: u64,
     plain_hash: Sha256,
     stored_hash: Sha256,
-    decompressor: zstd::bulk::Decompressor<'static>,
     footer: Option<[u8; FOOTER]>,
     done: Option<Summary>,
     failed: Option<Error>,
@@ -55,8 +92,6 @@ impl<R: Read> Reader<R> {
         }
         let mut stored_hash = Sha256::new();
         stored_hash.update(&header.core);
-        let decompressor =
-            zstd::bulk::Decompressor::new().map_err(|e| Error::state("preparing decompression").why(e))?;
         Ok(Self {
             input,
             header,
@@ -68,6 +103,9 @@ impl<R: Read> Reader<R> {
             last_seen: false,
             packed: Vec::new(),
             packed_at: 0,
+            openers: None,
+            ended: None,
+            spare: Vec::new(),
             frame: Vec::new(),
             frame_at: 0,
             short_frame: false,
@@ -75,7 +113,6 @@ impl<R: Read> Reader<R> {
             plain_len: 0,
             plain_hash: Sha256::new(),
             stored_hash,
-            decompressor,
             footer: None,
             done: None,
             failed: None,
@@ -119,10 +156,59 @@ impl<R: Read> Reader<R> {
     fn next_frame_inner(&mut self) -> Result<()> {
         self.frame.clear();
         self.frame_at = 0;
+        self.read_ahead();
+        let opened = match self.openers.as_mut().map_or(Ok(None), InOrder::take)? {
+            Some(opened) => opened,
+            // Nothing is under way: the first frame of all, or the end.
+            None => match self.ended.take() {
+                Some(Ok(())) => return self.end(),
+                Some(Err(error)) => return Err(error),
+                None => match self.next_record()? {
+                    Some(first) => Opener::new()?.open(first),
+                    None => return self.end(),
+                },
+            },
+        };
+        let mut frame = opened.map_err(|number| self.bad(format!("frame {number} does not decompress")))?;
+        std::mem::swap(&mut self.frame, &mut frame.plain);
+        self.spare.push(frame);
+        self.plain_len += self.frame.len() as u64;
+        self.plain_hash.update(&self.frame);
+        Ok(())
+    }
+
+    /// Keeps the other cores at work. What goes wrong is reported once the frames before it were released.
+    fn read_ahead(&mut self) {
+        // The first frame is taken apart here: most objects have no other.
+        while self.ended.is_none() && !self.frames.is_empty() {
+            if self.openers.as_ref().is_some_and(|o| o.under_way() >= o.depth()) {
+                return;
+            }
+            match self.next_record().and_then(|record| record.map(|record| self.hand_out(record)).transpose()) {
+                Ok(Some(())) => {}
+                Ok(None) => self.ended = Some(Ok(())),
+                Err(error) => self.ended = Some(Err(error)),
+            }
+        }
+    }
+
+    fn hand_out(&mut self, record: Frame) -> Result<()> {
+        let openers = match &mut self.openers {
+            Some(openers) => openers,
+            none => none.insert(InOrder::start(|| {
+                let mut opener = Opener::new()?;
+                Ok(move |frame| opener.open(frame))
+            })?),
+        };
+        openers.give(record)
+    }
+
+    /// Reads the next frame's record; none when the frame index begins.
+    fn next_record(&mut self) -> Result<Option<Frame>> {
         self.need(1)?;
         let kind = self.packed[self.packed_at];
         if kind == RECORD_INDEX {
-            return self.end();
+            return Ok(None);
         }
         self.need(RECORD_HEAD)?;
         let head = &self.packed[self.packed_at..self.packed_at + RECORD_HEAD];
@@ -134,28 +220,27 @@ impl<R: Read> Reader<R> {
             RECORD_ZSTD => packed_len < plain_len,
             _ => return Err(self.bad(format!("record of unknown kind {kind}"))),
         };
+        let number = self.frames.len();
         if !lengths_ok || plain_len == 0 || plain_len > frame_size || self.short_frame {
-            return Err(self.bad(format!("frame {} has impossible lengths", self.frames.len())));
+            return Err(self.bad(format!("frame {number} has impossible lengths")));
         }
         self.short_frame = plain_len < frame_size;
         self.packed_at += RECORD_HEAD;
-        let (plain_len, n) = (plain_len as usize, packed_len as usize);
+        let n = packed_len as usize;
         self.need(n)?;
-        let body = &self.packed[self.packed_at..self.packed_at + n];
-        if kind == RECORD_STORED {
-            self.frame.extend_from_slice(body);
-        } else {
-            self.frame.resize(plain_len, 0);
-            let got = self.decompressor.decompress_to_buffer(body, self.frame.as_mut_slice());
-            if got.as_ref().ok() != Some(&plain_len) {
-                return Err(self.bad(format!("frame {} does not decompress", self.frames.len())));
-            }
-        }
+        let mut frame = self.spare.pop().unwrap_or_else(|| Frame {
+            number,
+            kind,
+            plain_len: 0,
+            body: Vec::new(),
+            plain: Vec::new(),
+        });
+        (frame.number, frame.kind, frame.plain_len) = (number, kind, plain_len as usize);
+        frame.body.clear();
+        frame.body.extend_from_slice(&self.packed[self.packed_at..self.packed_at + n]);
         self.packed_at += n;
         self.frames.push(packed_len);
-        self.plain_len += plain_len as u64;
-        self.plain_hash.update(&self.frame);
-        Ok(())
+        Ok(Some(frame))
     }
 
     /// Frame index, totals, end of the last chunk and footer must all be exactly what was read.

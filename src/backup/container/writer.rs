@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::header::{Compression, Header, Spec, encode_core};
+use super::pool::InOrder;
 use super::recipient::Recipient;
 use super::seal::{self, ObjectKeys, Stream};
 use super::{FOOTER, Summary, TAG, from_io, to_io};
@@ -25,14 +26,45 @@ pub(super) const TOTALS: usize = 48;
 /// zstd's own default; measured as the best balance for dumps and cluster files.
 const ZSTD_LEVEL: i32 = 3;
 
-/// Seals plain bytes into one object. Without [`Writer::finish`] the object is incomplete and no reader accepts it.
+/// One frame on its way: as it came, then packed as well.
+struct Frame {
+    plain: Vec<u8>,
+    packed: Vec<u8>,
+}
+
+/// A frame is stored as it is when packing does not make it smaller.
+type Packed = io::Result<Frame>;
+
+/// Packs frames, of one object at a time.
+struct Packer(Option<zstd::bulk::Compressor<'static>>);
+
+impl Packer {
+    fn new(compression: Compression) -> Result<Self> {
+        Ok(Self(match compression {
+            Compression::None => None,
+            Compression::Zstd => Some(
+                zstd::bulk::Compressor::new(ZSTD_LEVEL).map_err(|e| Error::state("preparing compression").why(e))?,
+            ),
+        }))
+    }
+    fn pack(&mut self, mut frame: Frame) -> Packed {
+        frame.packed.clear();
+        if let Some(compressor) = &mut self.0 {
+            frame.packed.reserve(zstd::zstd_safe::compress_bound(frame.plain.len()));
+            compressor.compress_to_buffer(&frame.plain, &mut frame.packed)?;
+        }
+        Ok(frame)
+    }
+}
+
+/// Seals plain bytes into one object. Frames are packed on several cores once there is more than one. Without [`Writer::finish`] the object is incomplete and no reader accepts it.
 pub struct Writer<W: Write> {
     out: W,
     header: Header,
     stream: Stream,
-    compressor: Option<zstd::bulk::Compressor<'static>>,
+    packers: Option<InOrder<Frame, Packed>>,
     frame: Vec<u8>,
-    packed: Vec<u8>,
+    spare: Vec<Frame>,
     chunk: Vec<u8>,
     chunks: u64,
     payload: u64,
@@ -73,12 +105,6 @@ impl<W: Write> Writer<W> {
         let ObjectKeys { mac, stream } = ObjectKeys::derive(file_key, salt, &core_hash)?;
         let (header, bytes) = Header::build(core, stanzas, &mac)?;
         out.write_all(&bytes).map_err(|e| from_io(e, || "writing an object".into()))?;
-        let compressor = match spec.compression {
-            Compression::None => None,
-            Compression::Zstd => Some(
-                zstd::bulk::Compressor::new(ZSTD_LEVEL).map_err(|e| Error::state("preparing compression").why(e))?,
-            ),
-        };
         let mut stored_hash = Sha256::new();
         stored_hash.update(&header.core);
         let (chunk, frame) = (spec.chunk_size as usize, spec.frame_size as usize);
@@ -86,9 +112,9 @@ impl<W: Write> Writer<W> {
             out,
             header,
             stream,
-            compressor,
+            packers: None,
             frame: Vec::with_capacity(frame),
-            packed: Vec::with_capacity(zstd::zstd_safe::compress_bound(frame)),
+            spare: Vec::new(),
             chunk: Vec::with_capacity(chunk + TAG),
             chunks: 0,
             payload: 0,
@@ -103,6 +129,9 @@ impl<W: Write> Writer<W> {
     pub fn finish(mut self) -> Result<(W, Summary)> {
         if !self.frame.is_empty() {
             self.end_frame()?;
+        }
+        while let Some(packed) = self.packers.as_mut().map_or(Ok(None), InOrder::take)? {
+            self.store(packed)?;
         }
         let plain_sha256: [u8; 32] = self.plain_hash.clone().finalize().into();
         let mut tail = Vec::with_capacity(1 + self.frames.len() * 4 + TOTALS);
@@ -127,6 +156,7 @@ impl<W: Write> Writer<W> {
             content_tag,
         };
         self.frame.zeroize();
+        self.spare.iter_mut().for_each(|frame| frame.plain.zeroize());
         Ok((self.out, summary))
     }
 
@@ -139,22 +169,38 @@ impl<W: Write> Writer<W> {
         self.out.write_all(bytes).map_err(|e| from_io(e, || "writing an object".into()))
     }
 
+    /// Hands the frame to the packers; what they have finished is stored, in order.
     fn end_frame(&mut self) -> Result<()> {
-        let frame = std::mem::take(&mut self.frame);
-        let mut packed = std::mem::take(&mut self.packed);
-        packed.clear();
-        let mut kind = RECORD_STORED;
-        if let Some(compressor) = &mut self.compressor {
-            compressor
-                .compress_to_buffer(&frame, &mut packed)
-                .map_err(|e| Error::state("compressing a frame").why(e))?;
-            if packed.len() < frame.len() {
-                kind = RECORD_ZSTD;
-            }
+        let mut next = self.spare.pop().unwrap_or_else(|| Frame { plain: Vec::new(), packed: Vec::new() });
+        next.plain.clear();
+        std::mem::swap(&mut next.plain, &mut self.frame);
+        self.plain_len += next.plain.len() as u64;
+        let compression = self.header.spec.compression;
+        let more_to_come = next.plain.len() == self.header.spec.frame_size as usize;
+        if compression == Compression::None || (self.packers.is_none() && !more_to_come) {
+            return self.store(Packer::new(compression)?.pack(next));
         }
-        let body: &[u8] = if kind == RECORD_ZSTD { &packed } else { &frame };
+        let packers = match &mut self.packers {
+            Some(packers) => packers,
+            none => none.insert(InOrder::start(|| {
+                let mut packer = Packer::new(compression)?;
+                Ok(move |frame| packer.pack(frame))
+            })?),
+        };
+        packers.give(next)?;
+        while let Some(packers) = self.packers.as_mut().filter(|p| p.under_way() >= p.depth()) {
+            let Some(packed) = packers.take()? else { break };
+            self.store(packed)?;
+        }
+        Ok(())
+    }
+
+    fn store(&mut self, packed: Packed) -> Result<()> {
+        let frame = packed.map_err(|e| Error::state("compressing a frame").why(e))?;
+        let smaller = !frame.packed.is_empty() && frame.packed.len() < frame.plain.len();
+        let (kind, body) = if smaller { (RECORD_ZSTD, &frame.packed) } else { (RECORD_STORED, &frame.plain) };
         // Both lengths are bounded by the frame size, which is at most 2^24.
-        let (plain_len, packed_len) = (frame.len() as u32, body.len() as u32);
+        let (plain_len, packed_len) = (frame.plain.len() as u32, body.len() as u32);
         let mut head = [0u8; RECORD_HEAD];
         head[0] = kind;
         head[1..5].copy_from_slice(&plain_len.to_be_bytes());
@@ -162,10 +208,7 @@ impl<W: Write> Writer<W> {
         self.push(&head)?;
         self.push(body)?;
         self.frames.push(packed_len);
-        self.plain_len += u64::from(plain_len);
-        self.frame = frame;
-        self.frame.clear();
-        self.packed = packed;
+        self.spare.push(frame);
         Ok(())
     }
 
