@@ -19,6 +19,7 @@ pub mod keep;
 pub mod keys;
 pub mod killed;
 pub mod logical;
+pub mod mutated;
 pub mod mutations;
 pub mod range;
 pub mod restore;
