@@ -234,7 +234,7 @@ async fn lock(c: &mut PgConnection, name: &str) -> Result<bool> {
     sqlx::query_scalar(sql).bind(name).fetch_one(c).await.map_err(|e| query_error(sql, &e))
 }
 
-/// The whole dump, authenticated to its last byte, where `pg_restore` can seek in it.
+/// The whole dump, authenticated to its last byte as everything else of the backup is, where `pg_restore` can seek in it.
 async fn spool(
     unlocked: &Unlocked,
     manifest: &Manifest,
@@ -252,6 +252,12 @@ async fn spool(
     let (send, mut progress) = tokio::sync::mpsc::channel::<u64>(1);
     let stop = cancel.clone();
     let work = blocking(move || {
+        // What this restore may not need is part of the backup all the same: one that is damaged anywhere is not restored.
+        for object in manifest.objects.iter().filter(|o| o.name != name) {
+            logical::read_object(&unlocked, &manifest, &object.name, &mut std::io::sink(), &mut |_| {
+                check_cancel(&stop, "nothing was restored")
+            })?;
+        }
         let mut spool = Spool::new(&dir, owner)?;
         logical::read_object(&unlocked, &manifest, &name, &mut spool, &mut |n| {
             let _ = send.try_send(n);
