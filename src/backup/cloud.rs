@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use futures::TryStreamExt;
 use object_store::path::Path;
-use object_store::{Error as StorageError, ObjectStore, ObjectStoreExt};
+use object_store::{Error as StorageError, ObjectStore, ObjectStoreExt, UpdateVersion};
 
 use super::cleanup::IN_PROGRESS_MICROS;
 use super::container::header::check_name;
@@ -154,11 +154,12 @@ impl Store for CloudStore {
         let at = path.clone();
         let seen = run::wait(async move {
             let there = place.client.objects.get(&at).await?;
-            let etag = there.meta.e_tag.clone();
-            Ok::<_, StorageError>((there.bytes().await?, etag))
+            // Google knows versions by number, the others by tag.
+            let seen = UpdateVersion { e_tag: there.meta.e_tag.clone(), version: there.meta.version.clone() };
+            Ok::<_, StorageError>((there.bytes().await?, seen))
         })?;
         match seen {
-            Ok((bytes, etag)) if is(&bytes) => upload::put_over(&self.0, &path, name, new.to_vec(), etag),
+            Ok((bytes, seen)) if is(&bytes) => upload::put_over(&self.0, &path, name, new.to_vec(), seen),
             Ok(_) => Ok(false),
             Err(e) => self.missing(&format!("reading {name:?}"), &e).map(|()| false),
         }

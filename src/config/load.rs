@@ -369,7 +369,8 @@ impl Config {
 }
 
 /// Variables of storage services that must never be shown. The service's client reads them itself.
-const STORAGE_SECRETS: [&str; 7] = [
+const STORAGE_SECRETS: [&str; 8] = [
+    "GOOGLE_BEARER_TOKEN",
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
     "AZURE_STORAGE_ACCOUNT_KEY",

@@ -13,7 +13,7 @@ mount -t tmpfs -o size=1m tmpfs small || exit 99
 P="$1"; NEW="another passphrase, thirty-two characters and more"
 "$P" backup create --files data >/dev/null 2>&1 && "$P" backup create --files data >/dev/null 2>&1 || exit 98
 cat /dev/zero > small/filler 2>/dev/null
-for pages in 0 1 2 3; do
+for pages in 0 1 3; do
     truncate -s "-$((pages * 4096))" small/filler
     "$P" backup cleanup >out 2>&1; echo "cleanup $? $(grep -c 'No space left' out)"
     "$P" backup list >out 2>&1; echo "list $? $(grep -c files- out)"

@@ -7,6 +7,7 @@ pub mod catalog;
 pub mod cli;
 pub mod cloud;
 pub mod cloud_cli;
+pub mod cloud_others;
 pub mod cluster;
 pub mod container;
 pub mod copies;

@@ -5,4 +5,5 @@ pub mod archived;
 pub mod bucket;
 pub mod cluster;
 pub mod console;
+pub mod other_buckets;
 pub mod pty;

@@ -168,8 +168,13 @@ fn s3(url: &CloudUrl, variables: &Variables) -> Result<Client> {
     if let Some(path_style) = url.path_style {
         builder = builder.with_virtual_hosted_style_request(!path_style);
     }
-    let built =
-        builder.with_retry(retry(url)).with_client_options(options(url, endpoint)).build().map_err(|e| cannot(&e))?;
+    // Not every service takes many deletions in one request.
+    let built = builder
+        .with_disable_bulk_delete(true)
+        .with_retry(retry(url))
+        .with_client_options(options(url, endpoint))
+        .build()
+        .map_err(|e| cannot(&e))?;
     let s3 = Arc::new(built);
     Ok(Client { objects: s3.clone(), parts: s3.clone(), s3: Some(s3) })
 }
@@ -191,6 +196,7 @@ fn gcs(url: &CloudUrl, variables: &Variables) -> Result<Client> {
                     GoogleConfigKey::ServiceAccount
                         | GoogleConfigKey::ServiceAccountKey
                         | GoogleConfigKey::ApplicationCredentials
+                        | GoogleConfigKey::BearerToken
                 );
                 builder = builder.with_config(key, value.as_str());
             }

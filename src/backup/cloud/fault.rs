@@ -74,7 +74,7 @@ pub fn explain_text(url: &CloudUrl, what: &str, text: &str, innermost: &str) -> 
         (Credentials::File(path), _) => format!("the file {:?}", path.display()),
         (Credentials::Machine, _) => "the role of this machine".into(),
         (Credentials::Environment, Service::S3) => "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY".into(),
-        (Credentials::Environment, Service::Gcs) => "GOOGLE_APPLICATION_CREDENTIALS".into(),
+        (Credentials::Environment, Service::Gcs) => "GOOGLE_APPLICATION_CREDENTIALS or GOOGLE_BEARER_TOKEN".into(),
         (Credentials::Environment, Service::Azure) => "AZURE_STORAGE_ACCOUNT_KEY".into(),
     };
     if bucket_is_missing(text) {

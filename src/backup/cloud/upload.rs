@@ -9,7 +9,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use object_store::multipart::PartId;
 use object_store::path::Path;
-use object_store::{Error as StorageError, ObjectStoreExt, PutMode, PutOptions, PutPayload, PutPayloadMut};
+use object_store::{
+    Error as StorageError, ObjectStoreExt, PutMode, PutOptions, PutPayload, PutPayloadMut, UpdateVersion,
+};
 
 use super::run::{self, Pending};
 use super::{Place, fault, finish};
@@ -237,12 +239,11 @@ async fn put_new(place: &Place, path: &Path, payload: PutPayload) -> Result<Comm
 ///
 /// # Errors
 /// As the service answers.
-pub fn put_over(place: &Arc<Place>, path: &Path, name: &str, bytes: Vec<u8>, seen: Option<String>) -> Result<bool> {
+pub fn put_over(place: &Arc<Place>, path: &Path, name: &str, bytes: Vec<u8>, seen: UpdateVersion) -> Result<bool> {
     let (work, at) = (place.clone(), path.clone());
     let outcome = run::wait(async move {
         let new = Bytes::from(bytes);
-        let version = object_store::UpdateVersion { e_tag: seen, version: None };
-        let options = PutOptions { mode: PutMode::Update(version), ..PutOptions::default() };
+        let options = PutOptions { mode: PutMode::Update(seen), ..PutOptions::default() };
         match work.client.objects.put_opts(&at, new.clone().into(), options).await {
             Ok(_) => Ok(true),
             // Perhaps by ourselves, in a try whose answer was lost.
