@@ -1,12 +1,12 @@
 //! Suspects out of the archived log, beside those that rows still show: rows deleted, tables emptied, tables and databases
 //! dropped leave no row that could tell.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
-use super::pitr_locate::Search;
+use super::pitr_locate::{Search, range_now};
 use super::target::{blocking, unlock};
 use super::{Ctx, reach};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::Time;
 use crate::model::target::Candidate;
 use crate::postgres::Lsn;
@@ -49,6 +49,30 @@ pub async fn look(
             ..FromLog::default()
         },
     }
+}
+
+/// Rows per table that these transactions took away, by the archived log. Why it could not look is a note.
+pub async fn gone(ctx: &Ctx, since: Time, timeline: u32, xids: &[u32]) -> BTreeMap<String, u64> {
+    let mut out = BTreeMap::new();
+    let args = Search { min_rows: Some(1), ..Search::default() };
+    let found = async {
+        let reach =
+            range_now(ctx, Some(timeline)).await?.ok_or_else(|| Error::config("no repository is configured"))?;
+        read(ctx, &args, since, &reach, timeline).await
+    };
+    match found.await {
+        Ok((report, notes)) => {
+            notes.iter().for_each(|n| ctx.out.line(n));
+            for act in report.suspects.iter().filter(|s| xids.contains(&s.xid)).flat_map(|s| &s.acts) {
+                let taken = if act.deed == Deed::Rows { act.deleted } else { act.of.unwrap_or(act.deleted) };
+                if taken > 0 {
+                    *out.entry(act.table.clone()).or_default() += taken;
+                }
+            }
+        }
+        Err(e) => ctx.out.line(&format!("the archived log was not searched for deleted rows: {e}")),
+    }
+    out
 }
 
 /// Whether something is gone, and not only changed.

@@ -215,6 +215,16 @@ fn remember(ctx: &Ctx, found: &Found) -> Result<()> {
     crate::postgres::user::own_file(&dir.join(MOMENTS), &text, None)
 }
 
+/// Keeps the transactions of one act that was found otherwise.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn remember_acts(ctx: &Ctx, target: &RecoveryTarget, xids: &[u32]) -> Result<()> {
+    let Some(dir) = &ctx.incident_dir else { return Ok(()) };
+    let text = serde_json::to_string(&[(target, xids)]).state(|| "cannot keep the suspects".into())?;
+    crate::postgres::user::own_file(&dir.join(MOMENTS), &text, None)
+}
+
 /// The transactions of the act before which this target lies, as they were found last; none when it is another target.
 pub fn remembered(ctx: &Ctx, target: &RecoveryTarget) -> Option<Vec<u32>> {
     let text = std::fs::read_to_string(ctx.incident_dir.as_ref()?.join(MOMENTS)).ok()?;

@@ -40,6 +40,9 @@ struct Args {
     /// Table to bring back, schema.table or table; as often as needed
     #[arg(long = "table", value_name = "TABLE")]
     tables: Vec<String>,
+    /// Every table that the damaging transactions touched, as they were found last
+    #[arg(long)]
+    touched: bool,
     /// Which rows
     #[arg(long, value_enum, default_value = "lost")]
     rows: Rows,
@@ -141,7 +144,7 @@ async fn connect_shadow(ctx: &Ctx, args: &Args, live: &Identity) -> Result<(Shad
     Ok((s, c, Definitions { programs, shadow: at }))
 }
 
-fn options(args: &Args, s: &Shadow) -> Result<Options> {
+fn options(ctx: &Ctx, args: &Args, s: &Shadow) -> Result<Options> {
     let damaged_by = match args.rows {
         Rows::Lost => Vec::new(),
         _ if args.damaged_by.is_empty() => s.suspects.clone(),
@@ -151,8 +154,17 @@ fn options(args: &Args, s: &Shadow) -> Result<Options> {
         return Err(Error::usage("which transactions did the damage is not known")
             .hint("find them with breakglass pitr locate, then name them with --damaged-by XID"));
     }
+    let mut tables = args.tables.clone();
+    if args.touched {
+        let found = ctx.incident.as_ref().and_then(|i| i.facts.candidates.first()).map(|c| c.tables.clone());
+        tables.extend(found.unwrap_or_default());
+        if tables.is_empty() {
+            return Err(Error::usage("which tables were touched is not known")
+                .hint("find out with breakglass pitr locate or breakglass breach trace, or name them with --table"));
+        }
+    }
     Ok(Options {
-        tables: args.tables.clone(),
+        tables,
         lost: args.rows != Rows::Damaged,
         damaged_by,
         with_children: args.with_children,
@@ -166,7 +178,8 @@ async fn look(ctx: &Ctx, args: &Args, live: &mut PgConnection, id: &Identity) ->
     let (s, mut there, definitions) = connect_shadow(ctx, args, id).await?;
     let follow = Follow::new(ctx);
     partial::begin(live, &mut there).await?;
-    let plan = partial::prepare(live, &mut there, &definitions, &options(args, &s)?, &*follow, &ctx.cancel).await?;
+    let plan =
+        partial::prepare(live, &mut there, &definitions, &options(ctx, args, &s)?, &*follow, &ctx.cancel).await?;
     sql(live, "ROLLBACK").await?;
     Ok((plan.parts(), s))
 }
@@ -276,7 +289,7 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     }
     let (s, mut there, definitions) = connect_shadow(ctx, args, &id).await?;
     let folder = folder(ctx, args, &s)?;
-    let options = options(args, &s)?;
+    let options = options(ctx, args, &s)?;
     let follow = Follow::new(ctx);
     partial::begin(&mut live, &mut there).await?;
     let plan = partial::prepare(&mut live, &mut there, &definitions, &options, &*follow, &ctx.cancel).await?;

@@ -45,6 +45,8 @@ fn family_about(family: &str) -> &'static str {
     match family {
         "pitr" => "Point-in-time recovery: find the moment, restore beside, verify, promote, bring back, salvage",
         "service" => "A bad release: compare, maintenance mode, stop deploys, roll back, flags, verify",
+        "breach" => "Somebody inside: suspects, isolation, what they did, secrets, cleaning, verify, reopen",
+        "evidence" => "Evidence: collected, sealed, verified",
         "failover" => "Another region takes over: standby, fence, promote, route, verify, rebuild",
         "backup" => "Encrypted backups of PostgreSQL",
         _ => "",

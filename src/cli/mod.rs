@@ -123,6 +123,15 @@ pub fn registry() -> crate::action::Registry {
     all.add(crate::action::service::Rollback);
     all.add(crate::action::service::Flag);
     all.add(crate::action::service::Verify);
+    all.add(crate::action::evidence::Collect);
+    all.add(crate::action::evidence::Verify);
+    all.add(crate::action::breach::Suspects);
+    all.add(crate::action::breach::Isolate);
+    all.add(crate::action::breach::Trace);
+    all.add(crate::action::breach::Rotate);
+    all.add(crate::action::breach_clean::Clean);
+    all.add(crate::action::breach_clean::Verify);
+    all.add(crate::action::breach_clean::Reopen);
     all.add(crate::action::failover::Confirm);
     all.add(crate::action::failover::Standby);
     all.add(crate::action::failover::Fence);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::settings::FailoverSettings;
+use super::settings::{BreachSettings, FailoverSettings};
 use super::settings::{DATABASE_PASSWORD, REPOSITORY_IDENTITY, REPOSITORY_KEY, Retention};
 use super::{Connection, Policies, Secrets, ServiceSettings, Settings};
 use crate::error::{Error, Result};
@@ -93,6 +93,7 @@ struct File {
     postgres: FilePostgres,
     service: ServiceSettings,
     failover: FileFailover,
+    breach: BreachSettings,
     policy: FilePolicy,
     drill: FileDrill,
     notify: FileNotify,
@@ -251,6 +252,8 @@ impl Config {
             Ok(Some(connection))
         };
         s.database = address("target.url", &file.target.url)?;
+        s.breach = file.breach;
+        s.breach.logs = s.breach.logs.iter().map(|p| dir.join(p)).collect();
         s.failover = FailoverSettings {
             standby: address("failover.standby", &file.failover.standby)?,
             primary: address("failover.primary", &file.failover.primary)?,

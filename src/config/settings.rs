@@ -77,6 +77,16 @@ pub struct FailoverSettings {
     pub old_data: Option<PathBuf>,
 }
 
+/// What a breach needs beside the database itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BreachSettings {
+    /// Log files that are evidence: of the server, proxy, application.
+    pub logs: Vec<PathBuf>,
+    /// Name of a secret, as in the plan's table, → command that replaces it: program and arguments, run without a shell.
+    pub rotate: BTreeMap<String, Vec<String>>,
+}
+
 /// Limits of the safety gates, as configured.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -153,6 +163,8 @@ pub struct Settings {
     pub failover: FailoverSettings,
     /// Command that takes a message on its standard input: program and arguments, run without a shell; `{audience}` is replaced.
     pub notify: Vec<String>,
+    /// What a breach needs.
+    pub breach: BreachSettings,
     /// Limits of the safety gates.
     pub policy: Policies,
     /// Database size in bytes for which drill reports project the recovery time.

@@ -3,10 +3,12 @@
 //! One detached process, the [`umpire`], owns service, traffic and injector, so that a console that dies takes nothing
 //! with it and cannot know what it is supposed to find out. What the console needs it asks over [`control`].
 
+pub mod breach;
 pub mod control;
 pub mod deletion;
 pub mod door;
 pub mod judge;
+pub mod judge_breach;
 pub mod judge_deletion;
 pub mod judge_region;
 pub mod judge_release;

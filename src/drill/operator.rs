@@ -58,7 +58,8 @@ impl Operator<'_> {
                 self.declare()?;
             }
             self.run_blocks(step)?;
-            if step.phase == Some(Phase::Decide) && step.blocks.iter().any(|b| b.code.contains("pitr locate")) {
+            let finds = |what: &str| step.blocks.iter().any(|b| b.code.contains(what));
+            if (step.phase == Some(Phase::Decide) && finds("pitr locate")) || finds("breach trace") {
                 self.choose()?;
             }
             if step.phase == Some(Phase::Communicate) {

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use sqlx::{Connection, Row};
 use tokio_util::sync::CancellationToken;
 
+use super::breach;
 use super::control::Control;
 use super::door::PORT;
 use super::leftovers;
@@ -26,7 +27,7 @@ use super::umpire;
 use crate::backup::base::store_base;
 use crate::backup::repository::{InitOptions, Repository, Unlocked};
 use crate::backup::wal::archive::archive_command;
-use crate::config::settings::FailoverSettings;
+use crate::config::settings::{BreachSettings, FailoverSettings};
 use crate::config::{Connection as Target, Secrets, ServiceSettings, Settings};
 use crate::error::{Context, Error, Result};
 use crate::model::Secret;
@@ -247,7 +248,9 @@ pub fn settings(dir: &Path, facts: &Facts, health_url: &str) -> Settings {
                 .then(|| health_url.replace("/api/health", "/internal/checkout")),
             releases: front(&["releases"]),
             maintenance: match facts.scenario.as_str() {
-                super::session::REGION | super::session::RELEASE => inner(&["tell", "maintenance", "{state}"]),
+                super::session::BREACH | super::session::REGION | super::session::RELEASE => {
+                    inner(&["tell", "maintenance", "{state}"])
+                }
                 _ => Vec::new(),
             },
             autodeploy: front(&["autodeploy", "{state}"]),
@@ -257,6 +260,13 @@ pub fn settings(dir: &Path, facts: &Facts, health_url: &str) -> Settings {
         failover: match facts.scenario == super::session::REGION {
             true => failover(dir, facts, &inner),
             false => FailoverSettings::default(),
+        },
+        breach: match facts.scenario == super::session::BREACH {
+            true => BreachSettings {
+                logs: vec![Layout::under(&scratch::cluster(dir), PORT).log],
+                rotate: breach::SECRETS.map(|(name, word)| (name.to_string(), inner(&["tell", "rotate", word]))).into(),
+            },
+            false => BreachSettings::default(),
         },
         project_size_bytes: facts.project_size_bytes,
         ..Settings::default()
@@ -316,7 +326,8 @@ fn fill(
         &passphrase,
         &InitOptions { wal_owner: server_user.as_ref().map(|u| (u.uid, u.gid)), ..InitOptions::default() },
     )?;
-    instance.configure(&server_settings(dir)?, None)?;
+    let breach = options.scenario == super::session::BREACH;
+    instance.configure(&server_settings(dir)?, breach.then_some(breach::RULES))?;
     instance.start(START)?;
 
     let superuser = Server {
@@ -328,6 +339,9 @@ fn fill(
     let scale = Scale::of(options.size);
     say(&format!("loading the shop: {} orders of {} customers", scale.orders, scale.customers))?;
     let (bytes, system_identifier) = block_on(load(&superuser, scale, options.seed))??;
+    if breach {
+        block_on(people(&superuser, &passphrase))??;
+    }
     say(&format!("taking a base backup of {} MB into an encrypted repository", bytes / 1_000_000))?;
     back_up(&repository.unlock(&passphrase)?, &instance)?;
 
@@ -467,6 +481,14 @@ async fn load(superuser: &Server, scale: Scale, seed: u32) -> Result<(u64, Strin
     }
     let _ = conn.close().await;
     Ok((bytes, system_identifier))
+}
+
+/// The roles of people, for a drill in which one is stolen.
+async fn people(superuser: &Server, key: &Secret) -> Result<()> {
+    let mut conn = superuser.connect("sandbox").await?;
+    let sql = breach::extra_sql(key);
+    sqlx::raw_sql(&sql).execute(&mut conn).await.target(|| "cannot make the roles of people".into())?;
+    Ok(())
 }
 
 /// Waits until every writer has had its turn; returns where health is.

@@ -44,6 +44,13 @@ impl Server {
     /// # Errors
     /// `Target` when nothing answers, `Usage` when the socket directory is not an absolute path.
     pub async fn connect(&self, application: &str) -> Result<PgConnection> {
+        self.connect_as(application, "").await
+    }
+    /// As [`Server::connect`], for a role that needs a password, which is never kept.
+    ///
+    /// # Errors
+    /// As [`Server::connect`].
+    pub async fn connect_as(&self, application: &str, password: &str) -> Result<PgConnection> {
         if !Path::new(&self.socket).is_absolute() {
             return Err(Error::usage(format!("{:?} is not a socket directory", self.socket))
                 .why("the sandbox is reached over unix sockets only"));
@@ -53,7 +60,7 @@ impl Server {
             .socket(&self.socket)
             .port(self.port)
             .username(&self.user)
-            .password("")
+            .password(password)
             .database(&self.database)
             .ssl_mode(PgSslMode::Disable)
             .application_name(application)

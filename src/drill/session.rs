@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::judge;
+use super::judge_breach;
 use super::judge_deletion;
 use super::judge_region;
 use super::judge_release;
@@ -30,6 +31,8 @@ pub const RELEASE: &str = "application-failure";
 pub const DELETION: &str = "data-deletion";
 /// Slug of the scenario with a lost region.
 pub const REGION: &str = "regional-outage";
+/// Slug of the scenario with somebody inside.
+pub const BREACH: &str = "security-breach";
 /// Variants of a drill, by scenario and name, and what each is.
 pub const VARIANTS: &[(&str, &str, &str)] = &[
     (DELETION, "rows", "DELETE with a condition that is too wide"),
@@ -41,6 +44,7 @@ pub const DRILLS: &[(&str, &str)] = &[
     (CORRUPTION, "a faulty release rewrites rows while good orders keep coming"),
     (DELETION, "a clean-up job takes payments away: rows deleted, or the table emptied"),
     (REGION, "the region with the primary database is killed; a standby in another region streams from it"),
+    (BREACH, "a stolen role with live sessions changes data and makes itself a second way in"),
     (RELEASE, "a bad release of the shop's web front answers 5xx, and a pipeline puts it out again"),
 ];
 
@@ -135,6 +139,7 @@ pub fn judged(sandbox: &Sandbox, incident: &Incident, tokio: &tokio::runtime::Ru
     let given_up = state.facts.promoted.is_none();
     let by_its_own = match sandbox.facts().scenario.as_str() {
         DELETION => Some(judged_deletion(sandbox, state, &folder, tokio)),
+        BREACH => Some(judged_breach(sandbox, state, incident.dir(), &folder, tokio)),
         REGION => Some(judged_region(sandbox, state, &folder, tokio)),
         RELEASE => Some(judged_release(sandbox, state, &folder, tokio)),
         _ => None,
@@ -172,6 +177,21 @@ fn judged_deletion(
     let live = sandbox.facts().server.with_user(super::shop::SUPERUSER);
     let restored = state.restored.as_ref().map(|r| r.at);
     let j = tokio.block_on(judge_deletion::judge(folder, &live, restored))?;
+    let passed = j.checks.iter().all(|c| c.verdict == Verdict::Passed);
+    Ok(vec![Event::DrillJudged { passed, checks: j.checks, injected_at: j.at }])
+}
+
+fn judged_breach(
+    sandbox: &Sandbox,
+    state: &State,
+    incident: &Path,
+    folder: &Path,
+    tokio: &tokio::runtime::Runtime,
+) -> Result<Vec<Event>> {
+    sandbox.control().judge(folder, true)?;
+    let live = sandbox.facts().server.with_user(super::shop::SUPERUSER);
+    let restored = state.restored.as_ref().map(|r| r.at);
+    let j = tokio.block_on(judge_breach::judge(folder, incident, &live, restored))?;
     let passed = j.checks.iter().all(|c| c.verdict == Verdict::Passed);
     Ok(vec![Event::DrillJudged { passed, checks: j.checks, injected_at: j.at }])
 }

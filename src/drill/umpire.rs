@@ -23,6 +23,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::{Mutex, Notify};
 
+use super::breach::{self, Intruder};
 use super::control::{Answer, Ask, Control, Status};
 use super::deletion::{self, Deleter, Way};
 use super::leftovers;
@@ -53,6 +54,8 @@ struct Umpire {
     injector: Mutex<Injector>,
     /// The job that deletes, in a drill of that.
     deleter: Option<Deleter>,
+    /// The intruder, in a drill of a breach.
+    intruder: Option<Arc<Intruder>>,
     /// Both regions, in a drill of a lost one.
     region: Option<Arc<Region>>,
     /// The shop's web front, in a drill of a bad release.
@@ -153,6 +156,10 @@ async fn begin(dir: &Path, facts: &Facts) -> Result<Begun> {
     };
     let umpire = Arc::new(Umpire {
         deleter,
+        intruder: match facts.scenario == session::BREACH {
+            true => Some(Intruder::new(scratch::read_passphrase(dir)?)?),
+            false => None,
+        },
         region,
         dir: dir.to_path_buf(),
         front,
@@ -307,6 +314,9 @@ impl Umpire {
                     (Some(front), ..) => front.arm(window),
                     (_, Some(deleter), _) => deleter.arm(&self.service, window),
                     (.., Some(region)) => region.arm(&self.service, window),
+                    (None, None, None) if self.intruder.is_some() => {
+                        self.intruder.iter().for_each(|i| i.arm(&self.service, window));
+                    }
                     (None, None, None) => self.injector.lock().await.arm(&self.service, window),
                 }
                 Ok(Value::Null)
@@ -342,10 +352,11 @@ impl Umpire {
                 Ok(Value::Null)
             }
             Ask::Judge { into, given_up } => self.judge(&into, given_up).await,
-            Ask::Tell { words } => match (&self.front, &self.region) {
-                (Some(front), _) => front.obey(&words),
-                (None, Some(region)) => region.obey(&self.service, &words).await,
-                (None, None) => Err(Error::usage(format!("this drill does not know {:?}", words.join(" ")))),
+            Ask::Tell { words } => match (&self.front, &self.region, &self.intruder) {
+                (Some(front), ..) => front.obey(&words),
+                (_, Some(region), _) => region.obey(&self.service, &words).await,
+                (.., Some(intruder)) => intruder.obey(&self.service, &words).await,
+                (None, None, None) => Err(Error::usage(format!("this drill does not know {:?}", words.join(" ")))),
             },
             Ask::Shutdown => Ok(Value::Null),
         }
@@ -365,6 +376,7 @@ impl Umpire {
             health_url: self.health_url.clone(),
             armed: self.injector.lock().await.is_armed()
                 || self.front.as_ref().is_some_and(|f| f.is_armed())
+                || self.intruder.as_ref().is_some_and(|i| i.is_armed())
                 || self.region.as_ref().is_some_and(|r| r.is_armed())
                 || self.deleter.as_ref().is_some_and(Deleter::is_armed),
             release_stopped: self.service.release.is_stopped(),
@@ -391,6 +403,11 @@ impl Umpire {
             let (requests, releases) = front.logs();
             logs::write(&into.join(storefront::REQUESTS), &requests)?;
             logs::write(&into.join(storefront::RELEASES), &releases)?;
+            self.judged.store(true, Ordering::Relaxed);
+            return Ok(Value::Bool(complete));
+        }
+        if let Some(intruder) = &self.intruder {
+            logs::write(&into.join(breach::INTRUDER), &intruder.open())?;
             self.judged.store(true, Ordering::Relaxed);
             return Ok(Value::Bool(complete));
         }

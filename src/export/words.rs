@@ -455,6 +455,31 @@ fn recovery(event: &Event) -> Said {
         Event::OldPrimaryFenced { done, proof } => Said::new(Tone::Milestone, "The old primary was fenced")
             .details(done.iter().map(|d| clean(d)))
             .details(proof.iter().map(|p| format!("proof: {}", clean(p)))),
+        Event::IntrudersSuspected { roles, findings } => {
+            let names: Vec<String> = roles.iter().map(|r| clean(r)).collect();
+            Said::new(Tone::Warn, format!("Suspected roles: {}", names.join(", ")))
+                .details(findings.iter().map(|f| clean(f)))
+        }
+        Event::EvidenceSealed { folder, files, seal, after_isolation } => {
+            let said = match after_isolation {
+                false => Said::new(Tone::Milestone, format!("Evidence sealed before isolation: {files} files")),
+                true => Said::new(
+                    Tone::Warn,
+                    format!("Evidence sealed only AFTER isolation: {files} files, the sessions are not in them"),
+                ),
+            };
+            said.details([format!("in {}", clean(folder)), format!("seal SHA-256 {seal}")])
+        }
+        Event::IntrudersIsolated { roles, sessions } => {
+            let names: Vec<String> = roles.iter().map(|r| clean(r)).collect();
+            Said::new(Tone::Milestone, format!("Locked out: {}; {sessions} sessions ended", names.join(", ")))
+        }
+        Event::SecretsRotated { done, left } => {
+            let list = |l: &[String]| l.iter().map(|s| clean(s)).collect::<Vec<_>>().join(", ");
+            let tone = if left.is_empty() { Tone::Good } else { Tone::Warn };
+            let said = Said::new(tone, format!("Secrets rotated: {}", list(done)));
+            if left.is_empty() { said } else { said.details([format!("still to be rotated: {}", list(left))]) }
+        }
         Event::StandbyRebuilt { identity, how } => {
             Said::new(Tone::Good, format!("The other server follows as a standby ({})", clean(how)))
                 .details([identity_words(identity)])

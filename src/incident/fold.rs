@@ -349,6 +349,16 @@ impl State {
                 facts.fenced = None;
                 facts.rebuilt = Some((identity, how, when));
             }
+            Event::IntrudersSuspected { roles, .. } => facts.intruders = roles,
+            Event::EvidenceSealed { after_isolation, .. } => {
+                // What was collected in time stays collected in time.
+                let late = facts.evidence_after_isolation.unwrap_or(true) && after_isolation;
+                facts.evidence_after_isolation = Some(late);
+            }
+            Event::IntrudersIsolated { .. } => {
+                facts.isolated.get_or_insert(when);
+            }
+            Event::SecretsRotated { left, .. } => facts.unrotated = Some(left),
             Event::BackupTaken { id, bytes, timeline, verified, taken_at } => {
                 facts.backups.push(Backup { id, bytes, timeline, verified, taken_at, when });
             }

@@ -303,6 +303,14 @@ pub struct Facts {
     pub fenced: Option<(Vec<String>, Instant)>,
     /// The former primary follows as a standby: who, how, when.
     pub rebuilt: Option<(Identity, String, Instant)>,
+    /// Roles suspected to be an intruder's, worst first.
+    pub intruders: Vec<String>,
+    /// Evidence was sealed; whether only after the suspects were isolated.
+    pub evidence_after_isolation: Option<bool>,
+    /// When the suspects were locked out.
+    pub isolated: Option<Instant>,
+    /// Secrets that were not rotated; none before any was.
+    pub unrotated: Option<Vec<String>>,
     /// Backups taken.
     pub backups: Vec<Backup>,
     /// Measured loss.

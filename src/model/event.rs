@@ -403,6 +403,38 @@ pub enum Event {
         /// `pg_rewind` or `base backup`.
         how: String,
     },
+    /// Roles were found that may be an intruder's.
+    IntrudersSuspected {
+        /// Worst first.
+        roles: Vec<String>,
+        /// Why, one line each.
+        findings: Vec<String>,
+    },
+    /// Evidence was written down and sealed; each file has an event of its own.
+    EvidenceSealed {
+        /// Folder below the incident's.
+        folder: String,
+        /// Number of files.
+        files: u32,
+        /// SHA-256 of the list of all digests.
+        seal: Digest,
+        /// Sessions were cut before it was collected: what they could have told is missing.
+        after_isolation: bool,
+    },
+    /// Suspected roles were locked out.
+    IntrudersIsolated {
+        /// Roles.
+        roles: Vec<String>,
+        /// Sessions that were ended.
+        sessions: u64,
+    },
+    /// Secrets were replaced.
+    SecretsRotated {
+        /// Names, as in the plan's table.
+        done: Vec<String>,
+        /// Names that are still to be rotated, by hand.
+        left: Vec<String>,
+    },
     /// A base backup exists.
     BackupTaken {
         /// Its id.

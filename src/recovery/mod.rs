@@ -10,6 +10,7 @@ pub mod dump;
 pub mod exposure;
 pub mod failover;
 pub mod health;
+pub mod intruder;
 pub mod locate;
 pub mod loss;
 pub mod partial;

@@ -182,6 +182,7 @@ fn is_fact(event: &Event) -> bool {
             | Event::HealthSeen { .. }
             | Event::ExposureSampled { .. }
             | Event::StandbySeen { .. }
+            | Event::IntrudersSuspected { .. }
             | Event::RangeSeen { .. }
             | Event::DamageAssessed { .. }
             | Event::MomentsFound { .. }

@@ -1,5 +1,6 @@
 //! What is allowed, and what then has happened. One file per command family; nothing else says no.
 
+mod breach;
 mod failover;
 mod incident;
 mod people;

@@ -124,6 +124,7 @@ fn request(state: &State, request: &RunRequest, ctx: Context<'_>) -> Decision {
     }
     sequence_gates(state, request, ctx)?;
     super::failover::gates(state, request)?;
+    super::breach::gates(state, request)?;
     if request.risk == Risk::Destroy {
         destroy_gates(state, request, ctx)?;
     }
