@@ -207,15 +207,15 @@ FROM pg_catalog.pg_roles WHERE rolname !~ '^pg_'
 UNION ALL SELECT 'member', format('%s of %s', m.member::regrole, m.roleid::regrole), m.admin_option::text,
        format('REVOKE %s FROM %s', m.roleid::regrole, m.member::regrole)
 FROM pg_catalog.pg_auth_members m WHERE m.roleid::regrole::text !~ '^pg_' OR m.member::regrole::text !~ '^pg_'
-UNION ALL SELECT 'function', p.oid::regprocedure::text, concat_ws(' ', p.proowner::regrole, p.prosecdef, p.proconfig::text, p.proacl::text, p.prosrc),
+UNION ALL SELECT 'function', p.oid::regprocedure::text, concat_ws(' ', p.proowner::regrole::text, p.prosecdef::text, p.proconfig::text, p.proacl::text, p.prosrc),
        format('DROP FUNCTION %s', p.oid::regprocedure)
 FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
 WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_(temp|toast)'
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
-UNION ALL SELECT 'trigger', format('%s on %s', t.tgname, t.tgrelid::regclass), pg_catalog.pg_get_triggerdef(t.oid) || t.tgenabled,
+UNION ALL SELECT 'trigger', format('%s on %s', t.tgname, t.tgrelid::regclass), pg_catalog.pg_get_triggerdef(t.oid) || t.tgenabled::text,
        format('DROP TRIGGER %I ON %s', t.tgname, t.tgrelid::regclass)
 FROM pg_catalog.pg_trigger t WHERE NOT t.tgisinternal
-UNION ALL SELECT 'event trigger', evtname::text, evtfoid::regproc || ' ' || evtevent || evtenabled, format('DROP EVENT TRIGGER %I', evtname)
+UNION ALL SELECT 'event trigger', evtname::text, evtfoid::regproc::text || ' ' || evtevent::text || evtenabled::text, format('DROP EVENT TRIGGER %I', evtname)
 FROM pg_catalog.pg_event_trigger
 UNION ALL SELECT 'extension', extname::text, extversion, format('DROP EXTENSION %I', extname) FROM pg_catalog.pg_extension
 UNION ALL SELECT 'setting', coalesce((SELECT datname::text FROM pg_catalog.pg_database WHERE oid = s.setdatabase), 'all databases') || ' '
@@ -224,9 +224,9 @@ FROM pg_catalog.pg_db_role_setting s
 UNION ALL SELECT 'grant', c.oid::regclass::text, coalesce(c.relacl::text, ''), NULL
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_(temp|toast)'
-UNION ALL SELECT 'grant', 'schema ' || nspname, nspowner::regrole || coalesce(nspacl::text, ''), NULL
+UNION ALL SELECT 'grant', 'schema ' || nspname, nspowner::regrole::text || coalesce(nspacl::text, ''), NULL
 FROM pg_catalog.pg_namespace WHERE nspname !~ '^pg_(temp|toast)'
-UNION ALL SELECT 'grant', 'database ' || datname, datdba::regrole || coalesce(datacl::text, ''), NULL FROM pg_catalog.pg_database
+UNION ALL SELECT 'grant', 'database ' || datname, datdba::regrole::text || coalesce(datacl::text, ''), NULL FROM pg_catalog.pg_database
 UNION ALL SELECT 'policy', format('%s on %s', polname, polrelid::regclass), polcmd::text, format('DROP POLICY %I ON %s', polname, polrelid::regclass)
 FROM pg_catalog.pg_policy
 UNION ALL SELECT 'server', srvname::text, coalesce(srvoptions::text, ''), NULL FROM pg_catalog.pg_foreign_server
