@@ -799,3 +799,114 @@ fn the_impact_began_with_the_first_damage_and_is_recorded_once() {
     assert_eq!(d.state().impact.map(|i| i.at), Some(began));
     assert_eq!(d.ok(choose(RecoveryTarget::Xid("731".into()), Some(began))), 1, "not twice");
 }
+
+/// A standby that is this far behind the last sample of its primary.
+fn standby(behind_ms: Option<u64>) -> Event {
+    Event::StandbySeen {
+        identity: Identity { in_recovery: true, ..identity("shop") },
+        received: "0/5000000".into(),
+        replayed: "0/5000000".into(),
+        last_commit: None,
+        behind_bytes: behind_ms,
+        behind_ms,
+        sampled_at: None,
+    }
+}
+
+#[test]
+fn a_failover_goes_in_order_and_each_gate_says_what_is_missing() {
+    let mut d = Desk::new();
+    let backup = Event::BackupTaken { id: "b".into(), bytes: 1, timeline: 1, verified: true, taken_at: None };
+    d.ok(Command::Observe { facts: vec![seen("shop")] });
+    let promote = d.request("s2", "failover promote", Risk::Destroy, Some("shop"));
+    assert_eq!(d.refused(promote.clone()).gate, Some("standby"));
+    d.ok(Command::Observe { facts: vec![standby(Some(0))] });
+    let refusal = d.refused(promote.clone());
+    assert_eq!(refusal.gate, Some("fence"), "promotion before fencing");
+    assert!(refusal.to_string().contains("two primaries"), "{refusal}");
+    let fenced = Event::OldPrimaryFenced { done: vec![], proof: vec!["refused".into()] };
+    d.run("s1", "failover fence", Risk::Destroy, Outcome::Succeeded, vec![fenced]);
+    // A standby that lags past the objective, and one whose lag nobody knows.
+    let hour = 3_600_000;
+    for behind in [Some(20 * hour), None] {
+        d.ok(Command::Observe { facts: vec![standby(behind)] });
+        assert_eq!(d.refused(promote.clone()).gate, Some("standby_lag"), "{behind:?}");
+    }
+    d.ok(waive("standby_lag", "s2"));
+    d.ok(promote);
+    assert!(d.state().waived_for("standby_lag", Some(&StepId::new("s2"))), "the waiver is on record");
+
+    let mut d = Desk::new();
+    d.ok(Command::Observe { facts: vec![seen("shop"), standby(Some(0)), backup] });
+    let rebuild = d.request("s2", "failover rebuild", Risk::Destroy, Some("shop"));
+    assert!(d.refused(rebuild.clone()).to_string().contains("Nothing was promoted"));
+    let route = d.request("s2", "failover route", Risk::Change, None);
+    assert_eq!(d.refused(route).gate, Some("promotion"));
+    d.ok(waive("fence", "s1"));
+    let promoted = Event::Promoted { identity: identity("shop"), kept: "/old".into() };
+    d.run("s1", "failover promote", Risk::Destroy, Outcome::Succeeded, vec![promoted]);
+    assert_eq!(d.refused(rebuild.clone()).gate, Some("verification"), "skipped verification");
+    let verified = Event::ServiceVerified { passed: true, checks: vec![] };
+    d.run("s1", "failover verify", Risk::Read, Outcome::Succeeded, vec![verified]);
+    let back = d.request("s2", "failover back", Risk::Destroy, Some("shop"));
+    assert!(d.refused(back).to_string().contains("is no standby of the present one"));
+    d.ok(rebuild);
+}
+
+#[test]
+fn a_breach_goes_in_order_and_late_evidence_stays_late() {
+    let sealed = |after_isolation| Event::EvidenceSealed {
+        folder: "evidence/seized".into(),
+        files: 3,
+        seal: Digest::new("a".repeat(64)),
+        after_isolation,
+    };
+    let isolated = || Event::IntrudersIsolated { roles: vec!["x".into()], sessions: 2 };
+    let mut d = Desk::new();
+    let isolate = d.request("s2", "breach isolate", Risk::Change, None);
+    let refusal = d.refused(isolate.clone());
+    assert_eq!(refusal.gate, Some("evidence"));
+    assert!(refusal.to_string().contains("destroys what they could have told"), "{refusal}");
+    let rotate = d.request("s2", "breach rotate", Risk::Change, None);
+    assert_eq!(d.refused(rotate.clone()).gate, Some("isolation"));
+    d.ok(waive("evidence", "s2"));
+    d.run("s2", "breach isolate", Risk::Change, Outcome::Succeeded, vec![isolated()]);
+    d.run("s1", "evidence collect", Risk::Read, Outcome::Succeeded, vec![sealed(true)]);
+    assert_eq!(d.state().facts.evidence_after_isolation, Some(true));
+    d.run(
+        "s2",
+        "breach rotate",
+        Risk::Change,
+        Outcome::Failed,
+        vec![Event::RotationEnded { left: vec!["Key".into()] }],
+    );
+    let reopen = d.request("s2", "breach reopen", Risk::Change, None);
+    assert_eq!(d.refused(reopen).gate, Some("verification"));
+    let verify = d.request("s1", "breach verify", Risk::Read, None);
+    assert!(d.refused(verify).to_string().contains("no clean copy"));
+}
+
+#[test]
+fn the_doors_stay_shut_while_an_old_secret_is_valid() {
+    let mut d = Desk::new();
+    let verified = Event::ServiceVerified { passed: true, checks: vec![] };
+    d.run("s1", "health", Risk::Read, Outcome::Succeeded, vec![verified]);
+    let reopen = d.request("s2", "breach reopen", Risk::Change, None);
+    assert_eq!(d.refused(reopen.clone()).gate, Some("rotation"), "nothing was rotated");
+    let ended = |left: &[&str]| Event::RotationEnded { left: left.iter().map(|l| (*l).to_string()).collect() };
+    d.run("s1", "health", Risk::Read, Outcome::Succeeded, vec![ended(&["Session key"])]);
+    let refusal = d.refused(reopen.clone());
+    assert!(refusal.to_string().contains("Session key"), "{refusal}");
+    d.run("s1", "health", Risk::Read, Outcome::Succeeded, vec![ended(&[])]);
+    d.ok(reopen);
+    // Evidence that was collected in time is not made late by a second collection.
+    let sealed = |after_isolation| Event::EvidenceSealed {
+        folder: "evidence/seized".into(),
+        files: 3,
+        seal: Digest::new("a".repeat(64)),
+        after_isolation,
+    };
+    d.run("s1", "evidence collect", Risk::Read, Outcome::Succeeded, vec![sealed(false)]);
+    d.run("s1", "evidence collect", Risk::Read, Outcome::Succeeded, vec![sealed(true)]);
+    assert_eq!(d.state().facts.evidence_after_isolation, Some(false));
+}

@@ -16,6 +16,7 @@ use crate::model::event::Event;
 use crate::model::plan::Risk;
 use crate::model::target::{Candidate, Loss, RecoveryTarget};
 use crate::model::{Plan, Time};
+use crate::plan::secrets::{SecretRow, table};
 use crate::postgres::connect::{query_error, quote_ident, run as sql};
 use crate::recovery::archived::archive_now;
 use crate::recovery::intruder::{acts, marks, suspects, trail_name};
@@ -277,37 +278,6 @@ async fn trace(ctx: &Ctx, roles: &[String]) -> Result<Done> {
     Ok(Done { facts: facts.collect(), ..Done::ok(summary).json(json) })
 }
 
-/// A secret of the plan's table.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Secret {
-    /// Name.
-    pub name: String,
-    /// How it is rotated, by hand.
-    pub how: String,
-    /// What that costs.
-    pub impact: String,
-}
-
-/// The table of secrets of a plan: rows of its sections on rotation. The first column is the name, the second how, the third
-/// the impact.
-pub fn table(plan: &Plan) -> Vec<Secret> {
-    let sections = plan.extras.iter().filter(|e| e.kind == "rotation");
-    let rows = sections.flat_map(|e| e.text.lines()).map(str::trim).filter(|l| l.starts_with('|'));
-    let cells = rows.map(|l| l.trim_matches('|').split('|').map(|c| c.trim().to_string()).collect::<Vec<_>>());
-    let rule = |row: &[String]| row.iter().all(|c| c.chars().all(|c| "-: ".contains(c)));
-    let all: Vec<Vec<String>> = cells.collect();
-    let mut out = Vec::new();
-    for (i, row) in all.iter().enumerate() {
-        let heading = all.get(i + 1).is_some_and(|next| rule(next));
-        if rule(row) || heading || row.len() < 2 {
-            continue;
-        }
-        let cell = |n: usize| row.get(n).cloned().unwrap_or_default();
-        out.push(Secret { name: cell(0), how: cell(1), impact: cell(2) });
-    }
-    out
-}
-
 fn plan_of(ctx: &Ctx) -> Option<Plan> {
     let (state, dir) = (ctx.incident.as_ref()?, ctx.incident_dir.as_ref()?);
     let text = std::fs::read_to_string(dir.join("plan").join(state.plan.as_str()).join("plan.json")).ok()?;
@@ -315,11 +285,11 @@ fn plan_of(ctx: &Ctx) -> Option<Plan> {
 }
 
 /// Every secret that is known of: the plan's table, then what only the configuration has.
-fn secrets(ctx: &Ctx) -> Vec<Secret> {
+fn secrets(ctx: &Ctx) -> Vec<SecretRow> {
     let mut all = plan_of(ctx).map(|p| table(&p)).unwrap_or_default();
     for name in ctx.settings.breach.rotate.keys() {
         if !all.iter().any(|s| s.name == *name) {
-            all.push(Secret { name: name.clone(), how: String::new(), impact: String::new() });
+            all.push(SecretRow { name: name.clone(), ..SecretRow::default() });
         }
     }
     all
@@ -389,7 +359,10 @@ impl Action for Rotate {
                 false => format!("{} rotated, still to do: {}", done.len(), left.join(", ")),
             };
             let result = if left.is_empty() { Done::ok(summary) } else { Done::check_failed(summary) };
-            Ok(result.fact(Event::SecretsRotated { done, left }).json(json))
+            let at = now();
+            let mut facts: Vec<Event> = done.into_iter().map(|secret| Event::SecretRotated { secret, at }).collect();
+            facts.push(Event::RotationEnded { left });
+            Ok(Done { facts, ..result.json(json) })
         })
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args as _, Command};
 use futures::future::BoxFuture;
 
-use super::target::{Follow, database_name, parse_args, recovered, shadow};
+use super::target::{Follow, blocking, database_name, parse_args, recovered, shadow, unlock};
 use super::{Action, Ctx, Done, Preview, Spec, reach};
 use crate::error::{Error, Result};
 use crate::model::event::{Event, Verdict};
@@ -14,6 +14,7 @@ use crate::model::parse_duration;
 use crate::model::plan::Risk;
 use crate::postgres::Database;
 use crate::recovery::loss::{Later, measure};
+use crate::recovery::partial::open;
 use crate::recovery::sequences::{self, Marks};
 use crate::recovery::shadow::Shadow;
 use crate::recovery::verify::{self, VerifyOptions};
@@ -26,6 +27,10 @@ struct Args {
     /// Folder of the recovered instance; the incident's by default
     #[arg(long, value_name = "DIR")]
     shadow: Option<PathBuf>,
+    /// End the isolated shadow's recovery first, when the change it stands before keeps tables locked there; the loss is not
+    /// measured then
+    #[arg(long)]
+    open_shadow: bool,
     /// Longest time for one statement
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "30m")]
     statement_timeout: Duration,
@@ -59,6 +64,12 @@ impl Action for Verify {
 async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     let s = shadow(ctx, args.shadow.as_deref())?;
     let (at, in_place) = recovered(ctx, &s).await?;
+    if args.open_shadow && !in_place {
+        let work = ctx.clone();
+        let (unlocked, _) = blocking(move || unlock(&work)).await?;
+        open::open(&s, &database_name(ctx), &unlocked).await?;
+        ctx.out.line("the isolated shadow is open; it cannot be moved forward any more");
+    }
     let source = match reach::replaced(ctx) {
         Ok(_) if went_apart(ctx, &s) => {
             ctx.out.line("not compared: it stands behind the moment from which what is in service went its own way");

@@ -29,6 +29,8 @@ pub enum Way {
     Rows,
     /// TRUNCATE.
     Truncate,
+    /// DROP TABLE.
+    Drop,
 }
 
 impl Way {
@@ -37,6 +39,7 @@ impl Way {
         match variant {
             "rows" => Some(Self::Rows),
             "truncate" => Some(Self::Truncate),
+            "drop" => Some(Self::Drop),
             _ => None,
         }
     }
@@ -110,6 +113,7 @@ impl Deleter {
                 format!("DELETE FROM {TABLE} WHERE order_id % {modulus} <> {rest}")
             }
             Way::Truncate => format!("TRUNCATE {TABLE}"),
+            Way::Drop => format!("DROP TABLE {TABLE}"),
         };
         let delay = Duration::from_millis(c.between(window.from_ms, window.to_ms.max(window.from_ms)));
         let line = DeletionLine::Plan { seed: c.open(), armed: now(), way, statement: statement.clone() };
@@ -151,7 +155,7 @@ async fn delete(service: &Service, way: Way, statement: &str, sealed: &Mutex<Vec
             .fetch_all(&mut *tx)
             .await
             .target(what)?,
-        Way::Truncate => {
+        Way::Truncate | Way::Drop => {
             sqlx::query(&format!("LOCK TABLE {TABLE} IN ACCESS EXCLUSIVE MODE"))
                 .execute(&mut *tx)
                 .await

@@ -37,6 +37,7 @@ pub const BREACH: &str = "security-breach";
 pub const VARIANTS: &[(&str, &str, &str)] = &[
     (DELETION, "rows", "DELETE with a condition that is too wide"),
     (DELETION, "truncate", "TRUNCATE"),
+    (DELETION, "drop", "DROP TABLE"),
     (REGION, super::region::LAGGING, "the line to the standby is clogged before the loss"),
 ];
 /// Scenarios that have a drill, by slug, and what happens in each.

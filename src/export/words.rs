@@ -474,12 +474,12 @@ fn recovery(event: &Event) -> Said {
             let names: Vec<String> = roles.iter().map(|r| clean(r)).collect();
             Said::new(Tone::Milestone, format!("Locked out: {}; {sessions} sessions ended", names.join(", ")))
         }
-        Event::SecretsRotated { done, left } => {
-            let list = |l: &[String]| l.iter().map(|s| clean(s)).collect::<Vec<_>>().join(", ");
-            let tone = if left.is_empty() { Tone::Good } else { Tone::Warn };
-            let said = Said::new(tone, format!("Secrets rotated: {}", list(done)));
-            if left.is_empty() { said } else { said.details([format!("still to be rotated: {}", list(left))]) }
-        }
+        Event::RotationEnded { left } => match left.is_empty() {
+            true => Said::new(Tone::Good, "Every secret of the plan's table was changed"),
+            false => {
+                Said::new(Tone::Warn, "Secrets are still to be changed by hand").details(left.iter().map(|s| clean(s)))
+            }
+        },
         Event::StandbyRebuilt { identity, how } => {
             Said::new(Tone::Good, format!("The other server follows as a standby ({})", clean(how)))
                 .details([identity_words(identity)])

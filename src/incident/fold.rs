@@ -358,7 +358,7 @@ impl State {
             Event::IntrudersIsolated { .. } => {
                 facts.isolated.get_or_insert(when);
             }
-            Event::SecretsRotated { left, .. } => facts.unrotated = Some(left),
+            Event::RotationEnded { left } => facts.unrotated = Some(left),
             Event::BackupTaken { id, bytes, timeline, verified, taken_at } => {
                 facts.backups.push(Backup { id, bytes, timeline, verified, taken_at, when });
             }

@@ -428,11 +428,9 @@ pub enum Event {
         /// Sessions that were ended.
         sessions: u64,
     },
-    /// Secrets were replaced.
-    SecretsRotated {
-        /// Names, as in the plan's table.
-        done: Vec<String>,
-        /// Names that are still to be rotated, by hand.
+    /// The plan's table of secrets was worked through; what was changed has events of its own.
+    RotationEnded {
+        /// Names of secrets that are still to be changed, by hand.
         left: Vec<String>,
     },
     /// A base backup exists.

@@ -2,5 +2,6 @@
 
 mod judge;
 mod killed;
+mod regions;
 mod sandbox;
 mod scenarios;

@@ -76,6 +76,79 @@ fn deleted_rows_come_back_and_newer_ones_stay() {
     goes_well(&["data-deletion", "--variant", "rows"]);
 }
 
+/// A drill with a runbook of its own: the shipped one with pieces replaced.
+fn with_runbook(name: &str, changes: &[(&str, &str)]) -> tempfile::TempDir {
+    let home = tempfile::tempdir().unwrap();
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("runbooks").join(name);
+    let mut text = std::fs::read_to_string(shipped).unwrap();
+    for (from, to) in changes {
+        assert!(text.contains(from), "{name} has no {from:?}");
+        text = text.replace(from, to);
+    }
+    std::fs::create_dir(home.path().join("runbooks")).unwrap();
+    std::fs::write(home.path().join("runbooks").join(name), text).unwrap();
+    home
+}
+
+/// The whole drills that take longer: `BREAKGLASS_SOAK=1 cargo test drill::scenarios`.
+fn soak() -> bool {
+    std::env::var_os("BREAKGLASS_SOAK").is_some()
+}
+
+#[test]
+fn a_lost_region_is_left_and_come_back_to() {
+    let home = tempfile::tempdir().unwrap();
+    let (code, result, checks) = play(home.path(), &["regional-outage", "--variant", "lagging"]);
+    assert_eq!((code, &result["passed"]), (0, &Value::Bool(true)), "{result:#} {checks:?}");
+    assert!(checks.len() >= 8 && checks.iter().all(|(_, v)| v == "passed"), "{checks:?}");
+    // The line was clogged for seconds: something is lost, counted, and written out.
+    assert!(result["loss"]["rows"]["public.orders"].as_u64().unwrap() > 0, "{result:#}");
+    let written = std::fs::read_dir(home.path().join("state/incidents")).unwrap().next().unwrap().unwrap().path();
+    let orders = std::fs::read_to_string(written.join("old-primary/public.orders.jsonl")).unwrap();
+    assert!(orders.lines().all(|l| serde_json::from_str::<Value>(l).unwrap()["total_cents"].is_number()));
+}
+
+#[test]
+fn an_intruder_is_locked_out_and_nothing_of_it_is_left() {
+    goes_well(&["security-breach"]);
+}
+
+#[test]
+fn the_other_variants_go_well() {
+    if soak() {
+        goes_well(&["regional-outage"]);
+    }
+}
+
+#[test]
+fn promoting_before_fencing_is_refused_and_the_report_says_so() {
+    if !soak() {
+        return;
+    }
+    let home = with_runbook("regional-outage.md", &[("breakglass failover fence\n", "true\n")]);
+    let (code, result, _) = play(home.path(), &["regional-outage"]);
+    assert_eq!((code, &result["passed"]), (1, &Value::Bool(false)), "{result:#}");
+    let report = std::fs::read_dir(home.path().join("report")).unwrap().map(|e| e.unwrap().path());
+    let report =
+        report.filter(|p| p.extension().is_some_and(|e| e == "md")).map(|p| std::fs::read_to_string(p).unwrap());
+    assert!(report.collect::<String>().contains("not proved to be fenced"), "the report says why");
+}
+
+#[test]
+fn isolating_before_the_evidence_is_refused_and_the_report_says_so() {
+    if !soak() {
+        return;
+    }
+    let home = with_runbook("security-breach.md", &[("breakglass evidence collect\n", "true\n")]);
+    let (code, result, checks) = play(home.path(), &["security-breach"]);
+    assert_eq!((code, &result["passed"]), (1, &Value::Bool(false)), "{result:#}");
+    assert!(checks.contains(&("the sessions are in the evidence".into(), "failed".into())), "{checks:?}");
+    let report = std::fs::read_dir(home.path().join("report")).unwrap().map(|e| e.unwrap().path());
+    let report =
+        report.filter(|p| p.extension().is_some_and(|e| e == "md")).map(|p| std::fs::read_to_string(p).unwrap());
+    assert!(report.collect::<String>().contains("No evidence was collected"), "the report says why");
+}
+
 /// Logs of a release that was bad from second 10 to 20 and rolled back properly.
 type Logs = (Vec<RequestLine>, Vec<ReleaseLine>, BTreeMap<(u32, u64), i64>);
 
