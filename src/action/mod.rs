@@ -35,6 +35,7 @@ pub mod pitr_promote;
 pub mod pitr_range;
 pub mod pitr_restore;
 pub mod pitr_salvage;
+pub mod pitr_tail;
 pub mod pitr_verify;
 pub mod reach;
 pub mod recognise;

@@ -10,17 +10,19 @@ use super::pitr_locate::{Search, first_remembered, remembered, search};
 use super::target::{
     Follow, blocking, database_name, instances_dir, now, parse_args, scratch, seen, server_user, superuser, unlock,
 };
-use super::{Action, Ctx, Done, Preview, Spec, reach, target};
+use super::{Action, Ctx, Done, Preview, Spec, pitr_tail, reach, target};
 use crate::backup::repository::Unlocked;
 use crate::error::{Error, Result};
 use crate::incident::moment as on_record;
 use crate::model::event::Event;
+use crate::model::format_clock;
 use crate::model::plan::Risk;
 use crate::model::target::{Identity, RecoveryTarget};
-use crate::postgres::identity;
+use crate::postgres::{Lsn, identity};
 use crate::recovery::locate::group_of;
+use crate::recovery::predict::{self, Throughput};
 use crate::recovery::promote::{local_instance, source_settings as settings_of};
-use crate::recovery::range::{Ask, Route, route};
+use crate::recovery::range::{Ask, Route, Stop, route};
 use crate::recovery::shadow::{Request, Shadow, build};
 use crate::recovery::verify::committed_here;
 use crate::recovery::{sequences, tables, takeover};
@@ -102,6 +104,10 @@ impl Action for Restore {
                     if after { "after" } else { "before" }
                 ),
             ];
+            lines.push(predicted(&way, &root(ctx, &args, source.as_ref())?));
+            if to == RecoveryTarget::Latest {
+                lines.push(pitr_tail::behind(ctx, &unlocked, way.log_end).await.line);
+            }
             lines.extend(belongs_to(&to, &way));
             lines.extend(keeps(ctx, &to, &way));
             if let Some(c) = &way.first_lost {
@@ -115,6 +121,30 @@ impl Action for Restore {
     fn run<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Done>> {
         Box::pin(async move { run(ctx, &parse_args(self.arguments(), args)?).await })
     }
+}
+
+/// Bytes of log between a base backup and where a way stops.
+fn log_bytes(way: &Route) -> u64 {
+    let start: Lsn = way.backup.start_lsn.as_deref().and_then(|l| l.parse().ok()).unwrap_or_default();
+    let goal = match &way.stop {
+        Stop::Lsn(lsn) | Stop::After(lsn) => *lsn,
+        _ => way.first_lost.as_ref().map_or(way.log_end, |c| c.lsn),
+    };
+    goal.0.saturating_sub(start.0)
+}
+
+/// How long it will take, by what earlier recoveries took in the same place.
+fn predicted(way: &Route, root: &std::path::Path) -> String {
+    let known = root.parent().map(Throughput::load).unwrap_or_default();
+    let bytes: u64 = way.backup.objects.iter().map(|o| o.plain_bytes).sum();
+    let p = known.predict(bytes, log_bytes(way), way.stop == Stop::End);
+    let why = match p.runs {
+        0 => "assumed: no recovery was measured here yet".to_string(),
+        1 => "from 1 earlier recovery here".to_string(),
+        n => format!("from {n} earlier recoveries here"),
+    };
+    let clock = format_clock;
+    format!("takes about {}: files {}, log {} ({why})", clock(p.total()), clock(p.files), clock(p.replay))
 }
 
 /// What is on record as damage and stays in a recovery to this moment, for people.
@@ -326,13 +356,23 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     if let Some(warning) = keeps(ctx, &to, &way) {
         ctx.out.line(&warning);
     }
+    let behind = match &to {
+        RecoveryTarget::Latest => Some(pitr_tail::behind(ctx, &unlocked, way.log_end).await),
+        _ => None,
+    };
+    if let Some(b) = &behind {
+        ctx.out.line(&b.line);
+    }
+    let (replays, to_end) = (log_bytes(&way), way.stop == Stop::End);
     let follow = Follow::new(ctx);
     let helper = match &ctx.settings.helper_exe {
         Some(exe) => exe.clone(),
         None => crate::process::detach::own_executable()?,
     };
+    let root = root(ctx, args, id.as_ref())?;
+    ctx.out.line(&predicted(&way, &root));
     let request = Request {
-        root: root(ctx, args, id.as_ref())?,
+        root,
         route: way,
         bin_dir: ctx.settings.bin_dir.clone(),
         user: server_user(ctx)?,
@@ -344,6 +384,8 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
         source_front: front,
     };
     let shadow = build(&request, &unlocked, &*follow, &ctx.cancel).await?;
+    // The next prediction rests on it; without it that is only less sure.
+    let _ = predict::remember(&shadow, replays, to_end, now());
     if let Some(marks) = marks {
         marks.save(&shadow.root, shadow.user()?.as_ref())?;
     }
@@ -362,7 +404,10 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     }
     ctx.out.line(&summary);
     ctx.out.line(&format!("to look at it: psql {}", at.url()));
-    let json = serde_json::json!({"shadow": shadow, "url": at.url()});
+    let mut json = serde_json::json!({"shadow": shadow, "url": at.url()});
+    if let Some(b) = &behind {
+        json["behind"] = b.document();
+    }
     Ok(Done::ok(summary).fact(Event::TargetSeen { role: "shadow".into(), identity: it }).fact(built).json(json))
 }
 

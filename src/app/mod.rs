@@ -167,6 +167,10 @@ pub struct IncidentUi {
     pub came_up: Option<Time>,
     /// Exposure as it was measured last.
     pub live: data::Live,
+    /// The log over time, once it was read.
+    pub axis: Option<crate::recovery::axis::Axis>,
+    /// Where the cursor was put on it; none where the selected moment is.
+    pub axis_at: Option<Time>,
     /// The step with open items that was asked to be finished: asked again, it is.
     pub unticked: Option<crate::model::StepId>,
 }
@@ -216,6 +220,8 @@ pub struct Shown {
     pub item_rows: Vec<usize>,
     /// Rows of the output on the screen.
     pub output_rows: usize,
+    /// Columns of the time axis.
+    pub axis: usize,
     /// Rows of a dialog's text in all, and on the screen.
     pub dialog: (usize, usize),
     /// What is where: column, row, width, height, what.
@@ -332,6 +338,8 @@ pub enum Msg {
     Changed(Box<Incident>),
     /// The exposure of the database in service was measured, or could not be.
     Exposure(IncidentId, Box<data::Live>),
+    /// The log over time was read.
+    Axis(IncidentId, Box<crate::recovery::axis::Axis>),
     /// A running action got further.
     Progress(RunId, Progress),
     /// What an action would do was looked at, and whose database that is.
@@ -356,6 +364,8 @@ pub struct Preview {
 /// Something asked of the world.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
+    /// Read the log over time, and go on reading it.
+    Axis,
     /// Read scenarios, incidents and history again.
     LoadHome,
     /// Open a new real incident.

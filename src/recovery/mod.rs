@@ -3,6 +3,7 @@
 
 pub mod advance;
 pub mod archived;
+pub mod axis;
 pub mod commits;
 pub mod compare;
 pub mod deep;
@@ -14,6 +15,7 @@ pub mod intruder;
 pub mod locate;
 pub mod loss;
 pub mod partial;
+pub mod predict;
 pub mod promote;
 pub mod range;
 pub mod rebuild;

@@ -68,7 +68,7 @@ pub fn newest_timeline(unlocked: &Unlocked) -> Result<u32> {
 }
 
 /// Physical backups whose timeline leads to the log archive's, oldest first.
-fn usable(catalog: Catalog, archive: &LogArchive<'_>, timeline: u32) -> Vec<Manifest> {
+pub(super) fn usable(catalog: Catalog, archive: &LogArchive<'_>, timeline: u32) -> Vec<Manifest> {
     let mut out: Vec<Manifest> = catalog
         .backups
         .into_iter()
@@ -80,10 +80,10 @@ fn usable(catalog: Catalog, archive: &LogArchive<'_>, timeline: u32) -> Vec<Mani
     out
 }
 
-fn start_of(m: &Manifest) -> Option<Lsn> {
+pub(super) fn start_of(m: &Manifest) -> Option<Lsn> {
     m.start_lsn.as_ref()?.parse().ok()
 }
-fn stop_of(m: &Manifest) -> Option<Lsn> {
+pub(super) fn stop_of(m: &Manifest) -> Option<Lsn> {
     m.stop_lsn.as_ref()?.parse().ok()
 }
 

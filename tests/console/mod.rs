@@ -200,7 +200,7 @@ fn a_target_without_a_moment_leads_to_the_moments() {
     data.state.runs.remove(&run);
     data.state.vars.clear();
     let mut app = with_incident(SIZE, 343, data);
-    assert_eq!(press(&mut app, "r"), vec![]);
+    assert_eq!(press(&mut app, "r"), [Effect::Axis]);
     assert_eq!(app.screen(), Screen::Moment);
     press(&mut app, "enter");
     assert!(matches!(app.dialogs.last().map(|d| &d.ask), Some(Ask::Choose { .. })));

@@ -5,6 +5,7 @@ mod commits;
 mod compare;
 mod locate;
 mod partial;
+mod predict;
 mod promote;
 mod random;
 mod receive;

@@ -5,15 +5,20 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use breakglass::action::{Ctx, Output, Progress, pitr_tail};
 use breakglass::backup::repository::Repository;
 use breakglass::backup::wal::{Archived as Done, Received, Segment, WalName, archive, fetch, received};
+use breakglass::config::load::parse_database_url;
+use breakglass::config::{Secrets, Settings};
 use breakglass::model::Time;
+use breakglass::postgres::Lsn;
 use breakglass::postgres::Stop;
+use breakglass::recovery::predict::Throughput;
 use breakglass::recovery::range::range;
 use breakglass::recovery::shadow::Shadow;
 
 use crate::support::archived::{Archived, PASSPHRASE};
-use crate::support::cluster::{LIMIT, programs, psql};
+use crate::support::cluster::{LIMIT, block_on, programs, psql};
 
 /// A running receiver; killed when dropped.
 struct Receiver(Child);
@@ -71,6 +76,24 @@ fn covered(a: &Archived) -> Received {
         assert!(Instant::now() < deadline, "not stored; state {:?}, it said {log}", state(a));
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+struct Nowhere;
+
+impl Output for Nowhere {
+    fn line(&self, _: &str) {}
+    fn bytes(&self, _: &[u8]) {}
+    fn progress(&self, _: &Progress) {}
+}
+
+fn context(a: &Archived) -> Ctx {
+    let (connection, _) = parse_database_url(&a.cluster.database("postgres").url()).unwrap();
+    let settings = Settings {
+        database: Some(connection),
+        repository: Some(a.repository.display().to_string()),
+        ..Settings::default()
+    };
+    Ctx::new(settings, Secrets::default(), std::sync::Arc::new(Nowhere))
 }
 
 fn rows(root: &Path) -> String {
@@ -132,9 +155,24 @@ fn what_is_only_in_the_unfinished_segment_survives_killed_receivers_and_a_crashe
     assert_eq!(archive(&a.repository.display().to_string(), &theirs, None).unwrap(), Done::Stored);
     assert_eq!(received::read(&a.unlocked, begun).unwrap().unwrap(), bytes, "the one that goes further counts");
 
+    // What a recovery to the latest has and what not: said while the server can be asked, and when it cannot.
+    let end = |s: &Received| s.end_lsn.parse::<Lsn>().unwrap();
+    let tail = |end: Lsn| block_on(pitr_tail::behind(&context(&a), &a.unlocked, end));
+    let all = tail(end(&covered(&a)));
+    assert_eq!(all.bytes, 0, "{all:?}");
+    assert!(all.line.contains("nothing committed that is not archived"), "{all:?}");
+
     // The server is gone for good, its last commit in no full segment.
-    a.cluster.instance.stop(Stop::Immediate, LIMIT).unwrap();
     drop(receiver);
+    let before = end(&state(&a).unwrap());
+    let more = tail(Lsn(before.0 - 4096));
+    assert!(more.bytes >= 4096 && more.known >= Some(before), "{more:?}");
+    a.cluster.instance.stop(Stop::Immediate, LIMIT).unwrap();
+    let gone = tail(before);
+    assert!(gone.line.contains("does not answer") && gone.line.contains("by the receiver"), "{gone:?}");
+    assert_eq!((gone.bytes, gone.known), (0, Some(end(&state(&a).unwrap()))), "{gone:?}");
+    let lost = tail(Lsn(before.0 - 4096));
+    assert!(lost.line.starts_with("A TAIL IS LOST") && lost.bytes >= 4096, "{lost:?}");
     let reach = range(&a.unlocked, &programs(), None, &a.room.path).unwrap();
     assert_eq!(reach.last_segment.as_deref(), Some(last.segment.as_str()));
     assert_eq!(reach.end_lsn.unwrap().to_string(), state(&a).unwrap().end_lsn);
@@ -153,6 +191,13 @@ fn what_is_only_in_the_unfinished_segment_survives_killed_receivers_and_a_crashe
     let (code, text) = go(&a, &["pitr", "restore", "--to", "latest", "--dir", &dir]);
     assert_eq!(code, 0, "{text}");
     assert_eq!(rows(&root), "1,2,3,4,5");
+    assert!(text.contains("does not answer") && text.contains("last seen at"), "{text}");
+    // It was measured, and the next one is predicted by it.
+    assert!(text.contains("assumed: no recovery was measured here yet"), "{text}");
+    let known = Throughput::load(&a.room.path);
+    assert_eq!(known.runs().len(), 1);
+    let run = &known.runs()[0];
+    assert!(run.bytes > 1 << 20 && run.log_bytes > 0 && run.replay_ms > 0, "{run:?}");
     let (code, text) = go(&a, &["pitr", "discard", "--shadow", &dir]);
     assert_eq!(code, 0, "{text}");
 

@@ -6,6 +6,7 @@ use breakglass::backup::container::{ObjectType, Spec, Writer};
 use breakglass::backup::store::{Access, Existing};
 use breakglass::backup::wal::{Segment, WalName};
 use breakglass::model::Time;
+use breakglass::recovery::axis;
 use breakglass::recovery::range::{range, ranges};
 use breakglass::recovery::wal_index::{self, Index, Known};
 use breakglass::recovery::wal_locate::{Deed, NameMap, SegmentIndex};
@@ -106,6 +107,21 @@ fn what_was_read_piece_by_piece_is_what_is_read_at_once_and_the_range_is_the_sam
         (r.earliest, r.earliest_lsn, c.lsn, c.xid, c.at, r.last_segment.clone(), r.end_lsn)
     };
     assert_eq!(key(&by_index), key(&by_log));
+
+    // The axis that the picker shows, from the index alone.
+    let mut index = Index::default();
+    let cancel = CancellationToken::new();
+    let axis = axis::build(&a.unlocked, &programs(), &mut index, Default::default(), &cancel).unwrap();
+    let (first, last) = axis.span.unwrap();
+    assert_eq!((axis.backups.len(), axis.unread, axis.gaps.len()), (1, 0, 0), "{axis:?}");
+    assert_eq!((axis.backups[0].at.min(first), last), (first, by_log.latest.clone().unwrap().at));
+    let commits: u64 = found.iter().map(|i| i.commits).sum();
+    assert!(axis.suspects.len() >= 4 && axis.cost(first).transactions <= commits + 1, "{axis:?}");
+    assert_eq!(axis.cost(last).window, std::time::Duration::ZERO);
+    assert!(axis.cost(last).takes.is_some() && axis.cost(last).unreachable.is_none(), "{axis:?}");
+    for entry in a.unlocked.repository().store().list("index/").unwrap() {
+        a.unlocked.repository().store().delete(&entry.name).unwrap();
+    }
 
     // The command does the same, asks the server for names, and says what it did.
     let run = |args: &[&str]| {

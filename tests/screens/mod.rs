@@ -32,6 +32,16 @@ fn real(size: (u16, u16)) -> App {
     with_incident(size, 343, recovering_data(Kind::Real))
 }
 
+/// The choice of the moment with the log over time, keys pressed once it is on the screen.
+fn on_axis(size: (u16, u16), keys: &str) -> App {
+    let mut data = recovering_data(Kind::Real);
+    data.state.facts.source.as_mut().unwrap().0.other_databases = vec!["billing".into(), "postgres".into()];
+    let mut app = pressed(with_incident(size, 343, data), "m");
+    app.incident.as_mut().unwrap().axis = Some(axis());
+    render(&mut app);
+    pressed(app, keys)
+}
+
 fn pressed(mut app: App, keys: &str) -> App {
     press(&mut app, keys);
     app
@@ -264,6 +274,9 @@ pub fn shots() -> Vec<Shot> {
         shot("timeline", |size| pressed(real(size), "t")),
         shot("timeline-filter", |size| pressed(real(size), "t / \"run\" enter")),
         shot("moment", |size| pressed(real(size), "m")),
+        shot("moment-axis", |size| on_axis(size, "")),
+        shot("moment-axis-moved", |size| on_axis(size, "left left left left left left left left")),
+        shot("moment-axis-unreachable", |size| on_axis(size, &"left ".repeat(300))),
         shot("moment-other", |size| pressed(real(size), "m G")),
         shot("messages", |size| {
             let mut a = recovering_app(size);

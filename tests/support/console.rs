@@ -363,6 +363,45 @@ pub fn candidates() -> Vec<Candidate> {
     ]
 }
 
+/// The log over time: busy, with a pause, a gap, two backups, and the suspects of [`candidates`].
+pub fn axis() -> breakglass::recovery::axis::Axis {
+    use breakglass::postgres::Lsn;
+    use breakglass::recovery::axis::{Axis, BackupMark};
+    use breakglass::recovery::predict::{Run, Throughput};
+    use breakglass::recovery::wal_locate::Activity;
+    let time = |text: &str| Time::parse(&format!("2026-11-20T{text}Z")).unwrap();
+    let (first, last) = (time("13:20:00"), time("14:06:40"));
+    let mut activity = Activity::default();
+    for s in 0..2800u64 {
+        let at = first.plus(Duration::from_secs(s));
+        // Nobody was there for three minutes; around 14:01 everybody was.
+        let n = if (1200..1380).contains(&s) { 0 } else { 3 + s % 5 + if (2400..2520).contains(&s) { 12 } else { 0 } };
+        (0..n).for_each(|_| activity.add(at));
+    }
+    let run = |bytes, files_ms, log_bytes, replay_ms| Run { at: first, bytes, files_ms, log_bytes, replay_ms };
+    Axis {
+        span: Some((first, last)),
+        activity,
+        backups: vec![
+            BackupMark { at: time("13:30:00"), start: Lsn(0x200_0028), bytes: 1_710_000_000 },
+            BackupMark { at: time("13:56:00"), start: Lsn(0x400_0028), bytes: 1_712_000_000 },
+        ],
+        gaps: vec![(time("13:43:00"), time("13:44:30"))],
+        suspects: vec![time("14:01:07")],
+        places: vec![
+            (first, Lsn(0x100_0000)),
+            (time("13:40:00"), Lsn(0x280_0000)),
+            (time("14:00:00"), Lsn(0x500_0000)),
+            (last, Lsn(0x5F0_0000)),
+        ],
+        throughput: Throughput::of(vec![
+            run(1_700_000_000, 3100, 64_000_000, 2100),
+            run(1_700_000_000, 3300, 900_000_000, 7400),
+        ]),
+        unread: 2,
+    }
+}
+
 /// The story up to the recovery, which is running: the picture of the design.
 pub fn recovering(kind: Kind) -> (Story, RunId) {
     let mut s = Story::open(kind);

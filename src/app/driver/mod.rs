@@ -4,6 +4,7 @@
 //! sandbox, looking at a target, exporting, reading home) gets a thread of its own and reports back, so that the journal
 //! is followed all the while. Nothing here decides: that is done by `incident::decide` behind `Incident::submit`.
 
+mod axis;
 mod output;
 mod sampler;
 mod session;
@@ -23,6 +24,7 @@ use crate::error::{Context, Error, Result};
 use crate::model::{IncidentId, RunId};
 use crate::plan::library::Library;
 use crate::runtime::Store;
+use axis::AxisWork;
 use output::Follow;
 use sampler::{Sampler, Target, Told};
 use session::Session;
@@ -135,7 +137,7 @@ pub fn start(world: World, side: Side) -> Result<()> {
             let _ = forward.send(Job::End);
         }),
     )?;
-    let driver = Driver { world, messages, moved, jobs, session: None, follow: None, sampler: None };
+    let driver = Driver { world, messages, moved, jobs, session: None, follow: None, sampler: None, axis: None };
     thread("driver", Box::new(move || driver.work(&work)))?;
     Ok(())
 }
@@ -148,6 +150,7 @@ struct Driver {
     session: Option<Session>,
     follow: Option<Follow>,
     sampler: Option<Sampler>,
+    axis: Option<AxisWork>,
 }
 
 impl Driver {
@@ -213,6 +216,7 @@ impl Driver {
                 self.session = None;
                 self.follow = None;
                 self.sampler = None;
+                self.axis = None;
                 Ok(())
             }
             Effect::Submit(command, at) => {
@@ -231,6 +235,7 @@ impl Driver {
                 self.send(Msg::Changed(Box::new(data)));
                 Ok(())
             }
+            Effect::Axis => self.read_axis(),
             Effect::Preview(request) => slow::preview(self, request),
             Effect::Run(request, code) => {
                 let Some(session) = &mut self.session else { return Ok(()) };
@@ -271,7 +276,17 @@ impl Driver {
         self.send(Msg::Opened(Box::new(data)));
         // After the screen has it: its first sample would belong to nothing.
         let told = Told { messages: self.messages.clone(), jobs: self.jobs.clone(), incident: id, dir };
+        self.axis = None;
         self.sampler = Some(Sampler::start(self.sampled(), told)?);
+        Ok(())
+    }
+
+    /// Begins to read the log over time, unless that goes on already or there is nothing to read.
+    fn read_axis(&mut self) -> Result<()> {
+        let Some(session) = self.session.as_ref().filter(|_| self.axis.is_none()) else { return Ok(()) };
+        let Ok((settings, secrets)) = session.settings() else { return Ok(()) };
+        let ctx = slow::looking(settings, secrets, session.state().clone(), session.dir());
+        self.axis = Some(AxisWork::start(ctx, session.id().clone(), self.messages.clone())?);
         Ok(())
     }
 

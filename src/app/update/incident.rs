@@ -51,7 +51,7 @@ fn steps(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
                 app.screens.push(Screen::Timeline);
             }
         }
-        Cmd::Moment => open_moments(app),
+        Cmd::Moment => open_moments(app, out),
         Cmd::Variable => app.dialogs.push(Dialog::new(Ask::Variable)),
         Cmd::Waive => app.dialogs.push(Dialog::new(Ask::Waive)),
         Cmd::Cancel => {
@@ -167,6 +167,7 @@ fn moment(app: &mut App, cmd: Cmd) {
         return;
     }
     let Some(ui) = &app.incident else { return };
+    let at = ui.axis_at;
     let ask = match ui.data.state.facts.candidates.get(ui.moment.selected) {
         Some(c) => {
             let warning = warning(app, &c.target, Some(c.at));
@@ -175,7 +176,12 @@ fn moment(app: &mut App, cmd: Cmd) {
         }
         None => Ask::OtherMoment,
     };
-    app.dialogs.push(Dialog::new(ask));
+    let mut dialog = Dialog::new(ask);
+    if let (Ask::OtherMoment, Some(at)) = (&dialog.ask, at) {
+        dialog.fields[0] =
+            Field::text("Before", "2026-11-20T14:01:07Z, lsn:0/5A2F118, xid:73114, name:x", &at.to_string());
+    }
+    app.dialogs.push(dialog);
 }
 
 /// What is dangerous about a moment: damage on record that it keeps, and what is in service already.
@@ -195,12 +201,14 @@ pub(super) fn warning(app: &App, target: &RecoveryTarget, at: Option<Time>) -> O
     }
 }
 
-pub(super) fn open_moments(app: &mut App) {
+pub(super) fn open_moments(app: &mut App, out: &mut Vec<Effect>) {
     if let Some(ui) = &mut app.incident {
         let chosen = ui.data.state.facts.chosen.as_ref().map(|(target, ..)| target);
         let at = ui.data.state.facts.candidates.iter().position(|c| Some(&c.target) == chosen);
         ui.moment.selected = at.unwrap_or(0);
+        ui.axis_at = None;
         app.screens.push(Screen::Moment);
+        out.push(Effect::Axis);
     }
 }
 
@@ -260,7 +268,7 @@ pub(super) fn run(app: &mut App, out: &mut Vec<Effect>) {
             let target = "TARGET".to_string();
             if missing.variables.contains(&target) {
                 app.say(Tone::Info, "TARGET has no value yet: choose the moment to restore to".into());
-                return open_moments(app);
+                return open_moments(app, out);
             }
             return app.dialogs.push(Dialog::new(Ask::Values(missing.names())));
         }

@@ -96,6 +96,12 @@ pub fn update(app: &mut App, msg: Msg, now: Now) -> Vec<Effect> {
                 ui.live = *live;
             }
         }
+        Msg::Axis(id, axis) => {
+            if let Some(ui) = app.incident.as_mut().filter(|ui| ui.data.state.id == id) {
+                app.dirty = true;
+                ui.axis = Some(*axis);
+            }
+        }
         Msg::Progress(run, progress) => {
             if let Some(ui) = &mut app.incident {
                 app.dirty |= ui.data.progress.get(&run) != Some(&progress);
@@ -453,6 +459,12 @@ impl App {
 }
 
 impl IncidentUi {
+    /// Where the cursor of the time axis stands: put there, or at the selected moment, or at the end.
+    pub fn axis_moment(&self) -> Option<Time> {
+        let selected = self.data.state.facts.candidates.get(self.moment.selected).map(|c| c.at);
+        let end = self.axis.as_ref().and_then(|a| a.span).map(|(_, last)| last);
+        self.axis_at.or(selected).or(end)
+    }
     /// The first look at an incident.
     pub fn new(data: super::data::Incident) -> Self {
         let rows = data.timeline.len();
@@ -464,6 +476,8 @@ impl IncidentUi {
             timeline: Default::default(),
             moment: Default::default(),
             live: Default::default(),
+            axis: None,
+            axis_at: None,
             ticking: Default::default(),
             came_up: None,
             unticked: None,

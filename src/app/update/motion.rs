@@ -17,6 +17,7 @@ pub(super) fn command(app: &mut App, cmd: Cmd) -> bool {
         Cmd::HalfDown => by(app, (page / 2).max(1)),
         Cmd::First => by(app, isize::MIN / 2),
         Cmd::Last => by(app, isize::MAX / 2),
+        Cmd::Left | Cmd::Right if app.screen() == Screen::Moment => along(app, if cmd == Cmd::Left { -1 } else { 1 }),
         Cmd::Left | Cmd::Right => {
             if let Some(ui) = &mut app.incident {
                 let column = ui.output.column;
@@ -26,6 +27,15 @@ pub(super) fn command(app: &mut App, cmd: Cmd) -> bool {
         _ => return false,
     }
     true
+}
+
+/// Moves the cursor of the time axis: it is then a moment of the reader's own.
+fn along(app: &mut App, by: i64) {
+    let columns = app.shown.axis;
+    let Some(ui) = &mut app.incident else { return };
+    let (Some(at), Some(axis)) = (ui.axis_moment(), &ui.axis) else { return };
+    ui.axis_at = Some(axis.moved(at, by, columns));
+    ui.moment.selected = ui.data.state.facts.candidates.len();
 }
 
 /// Rows of a page of what has the focus, one less so that a line stays in sight.
@@ -68,6 +78,7 @@ pub(super) fn by(app: &mut App, rows: isize) {
                 // One more than there are: another moment, by hand.
                 let len = ui.data.state.facts.candidates.len() + 1;
                 ui.moment.selected = moved(ui.moment.selected, rows, len);
+                ui.axis_at = None;
             }
         }
         Screen::Incident | Screen::Plan => match app.steps_ui().map(|s| s.pane) {
@@ -111,6 +122,7 @@ pub(super) fn select(app: &mut App, row: usize) {
         Screen::Moment => {
             if let Some(ui) = &mut app.incident {
                 ui.moment.selected = row;
+                ui.axis_at = None;
             }
         }
         Screen::Incident | Screen::Plan => {

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::super::container::{Expect, Header, ObjectType, check_stored, verify};
 use super::super::repository::{Repository, Unlocked, of_object};
-use super::fetch::{read, sized_segments};
+use super::fetch::read;
 use super::name::{DEFAULT_SEGMENT_SIZE, Segment, WalName, parse_lsn};
 use super::received::{self, Received};
 use crate::error::{Error, ErrorKind, Result};
@@ -199,6 +199,48 @@ pub fn check_continuity(
     Way::list(unlocked, timeline)?.check(unlocked, start, upto, depth, progress)
 }
 
+/// The names of everything archived, read once.
+#[derive(Debug, Clone, Default)]
+pub struct Listing {
+    segment_size: u32,
+    /// Whole segments by timeline: number and bytes as stored.
+    whole: BTreeMap<u32, BTreeMap<u64, u64>>,
+    /// Segments of which the beginning is there.
+    begun: BTreeMap<u32, Vec<(u64, u64)>>,
+    histories: BTreeSet<u32>,
+}
+
+impl Listing {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// The repository cannot be read.
+    pub fn read(repository: &Repository) -> Result<Self> {
+        let segment_size = repository.cluster()?.and_then(|c| c.wal_segment_size).unwrap_or(DEFAULT_SEGMENT_SIZE);
+        let mut all = Self { segment_size, ..Self::default() };
+        for entry in repository.store().list("wal/")? {
+            match WalName::from_object(&entry.name) {
+                Some(WalName::Segment(s)) => {
+                    all.whole.entry(s.timeline).or_default().insert(s.number(segment_size), entry.size);
+                }
+                Some(WalName::Partial(s)) => {
+                    all.begun.entry(s.timeline).or_default().push((s.number(segment_size), entry.size));
+                }
+                Some(WalName::History(t)) => {
+                    all.histories.insert(t);
+                }
+                _ => {}
+            }
+        }
+        Ok(all)
+    }
+
+    /// Every timeline there is something of, the oldest first.
+    pub fn timelines(&self) -> BTreeSet<u32> {
+        self.whole.keys().chain(self.begun.keys()).chain(&self.histories).copied().collect()
+    }
+}
+
 /// The segments on the way to a timeline, listed once: what is asked of them costs nothing more.
 #[derive(Debug, Clone)]
 pub struct Way {
@@ -214,21 +256,25 @@ impl Way {
     /// # Errors
     /// A missing or damaged history; a repository that cannot be read.
     pub fn list(unlocked: &Unlocked, timeline: u32) -> Result<Self> {
-        let repository = unlocked.repository();
-        let segment_size = repository.cluster()?.and_then(|c| c.wal_segment_size).unwrap_or(DEFAULT_SEGMENT_SIZE);
+        Self::of(unlocked, &Listing::read(unlocked.repository())?, timeline)
+    }
+
+    /// As [`Way::list`], from a listing that was made before.
+    ///
+    /// # Errors
+    /// A missing or damaged history.
+    pub fn of(unlocked: &Unlocked, listing: &Listing, timeline: u32) -> Result<Self> {
+        let segment_size = listing.segment_size;
         let mut there = Vec::new();
         let mut begun = BTreeSet::new();
         for branch in path_to(unlocked, timeline)? {
-            let numbers = sized_segments(repository, branch.timeline)?;
-            let mut numbers: BTreeMap<u64, u64> =
-                numbers.into_iter().map(|(s, bytes)| (s.number(segment_size), bytes)).collect();
+            let mut numbers = listing.whole.get(&branch.timeline).cloned().unwrap_or_default();
             let last = numbers.last_key_value().map(|(n, _)| *n);
-            for (s, bytes) in received::beginnings(repository, branch.timeline)? {
-                let number = s.number(segment_size);
+            for (number, bytes) in listing.begun.get(&branch.timeline).into_iter().flatten() {
                 // Anywhere else it is left over, or what it is the beginning of is a hole.
-                if last.is_none_or(|last| number == last + 1) {
-                    numbers.insert(number, bytes);
-                    begun.insert((branch.timeline, number));
+                if last.is_none_or(|last| *number == last + 1) {
+                    numbers.insert(*number, *bytes);
+                    begun.insert((branch.timeline, *number));
                 }
             }
             there.push((branch, numbers));

@@ -87,24 +87,6 @@ pub fn state(repository: &Repository) -> Result<Option<Received>> {
     Ok(state.filter(|s| s.v == 1 && cluster.is_none_or(|c| c == s.system_identifier)))
 }
 
-/// Segments of a timeline of which the beginning is there: received, or archived when the timeline was left.
-///
-/// # Errors
-/// The repository cannot be read.
-pub(crate) fn beginnings(repository: &Repository, timeline: u32) -> Result<Vec<(Segment, u64)>> {
-    let mut found = Vec::new();
-    for folder in [FOLDER.to_string(), super::name::timeline_folder(timeline)] {
-        for entry in repository.store().list(&folder)? {
-            if let Some(WalName::Partial(s)) = WalName::from_object(&entry.name)
-                && s.timeline == timeline
-            {
-                found.push((s, entry.size));
-            }
-        }
-    }
-    Ok(found)
-}
-
 /// The beginning of a segment that is not archived whole: of what was received and what was archived when its timeline was
 /// left, the one that goes further. The rest of its bytes is zero, as in a segment that is not written yet.
 ///

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use super::{newest_timeline, start_of, stop_of, usable};
+use super::{start_of, stop_of, usable};
 use crate::backup::catalog::{Catalog, Manifest};
 use crate::backup::repository::Unlocked;
-use crate::backup::wal::{Depth, Hole, Way, status};
+use crate::backup::wal::{Depth, Hole, Listing, Way};
 use crate::error::Result;
 use crate::model::Time;
 use crate::postgres::{Lsn, Programs};
@@ -40,12 +40,9 @@ pub struct Reach {
 /// # Errors
 /// The repository cannot be read, or a history is damaged. That nothing can be recovered is an answer, not an error.
 pub fn range(unlocked: &Unlocked, programs: &Programs, timeline: Option<u32>, scratch: &Path) -> Result<Reach> {
-    let timeline = match timeline {
-        Some(t) => t,
-        None => newest_timeline(unlocked)?,
-    };
-    let known = Known { index: Index::load(unlocked)?, catalog: Catalog::load(unlocked)? };
-    reach(unlocked, programs, timeline, &known, scratch)
+    let known = Known::read(unlocked)?;
+    let newest = known.listing.timelines().last().copied().unwrap_or(1);
+    reach(unlocked, programs, timeline.unwrap_or(newest), &known, scratch)
 }
 
 /// As [`range`], for every timeline of the archive, the oldest first.
@@ -53,13 +50,10 @@ pub fn range(unlocked: &Unlocked, programs: &Programs, timeline: Option<u32>, sc
 /// # Errors
 /// As [`range`].
 pub fn ranges(unlocked: &Unlocked, programs: &Programs, scratch: &Path) -> Result<Vec<Reach>> {
-    let known = Known { index: Index::load(unlocked)?, catalog: Catalog::load(unlocked)? };
-    let s = status(unlocked.repository())?;
-    let mut all: Vec<u32> = s.timelines.iter().map(|t| t.timeline).chain(s.histories).collect();
-    all.sort_unstable();
-    all.dedup();
+    let known = Known::read(unlocked)?;
+    let mut all = known.listing.timelines();
     if all.is_empty() {
-        all.push(1);
+        all.insert(1);
     }
     all.into_iter().map(|t| reach(unlocked, programs, t, &known, scratch)).collect()
 }
@@ -68,11 +62,22 @@ pub fn ranges(unlocked: &Unlocked, programs: &Programs, scratch: &Path) -> Resul
 struct Known {
     index: Index,
     catalog: Catalog,
+    listing: Listing,
+}
+
+impl Known {
+    fn read(unlocked: &Unlocked) -> Result<Self> {
+        Ok(Self {
+            index: Index::load(unlocked)?,
+            catalog: Catalog::load(unlocked)?,
+            listing: Listing::read(unlocked.repository())?,
+        })
+    }
 }
 
 fn reach(unlocked: &Unlocked, programs: &Programs, timeline: u32, known: &Known, scratch: &Path) -> Result<Reach> {
     let archive = LogArchive::open(unlocked, programs, timeline)?;
-    let way = Way::list(unlocked, timeline)?;
+    let way = Way::of(unlocked, &known.listing, timeline)?;
     let backups = usable(known.catalog.clone(), &archive, timeline);
     let mut reach = Reach {
         timeline,

@@ -9,6 +9,7 @@
 //!                 keys that are valid now
 //! ```
 
+pub mod axis;
 pub mod canvas;
 mod detail;
 mod dialog;

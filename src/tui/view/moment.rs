@@ -20,8 +20,12 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, shown: &mut S
     let columns = "what is lost by it";
     canvas.right(inner, 0, &[p(Role::Muted, columns)]);
 
-    let detail = (body.height / 2).clamp(6, 12);
-    let list = Rect { y: body.y + 1, height: body.height.saturating_sub(1 + detail), ..body };
+    // The axis takes its rows from the text below; where neither fits, the list stays.
+    let axis = ui.axis.as_ref().zip(ui.axis_moment()).filter(|_| body.height >= 14);
+    let rows = if axis.is_some() { super::axis::ROWS + 1 } else { 0 };
+    let detail =
+        if rows > 0 { body.height.saturating_sub(rows + 4).clamp(4, 12) } else { (body.height / 2).clamp(6, 12) };
+    let list = Rect { y: body.y + 1, height: body.height.saturating_sub(1 + detail + rows), ..body };
     let total = facts.candidates.len() + 1;
     shown.list_rows = list.height as usize;
     let selected = ui.moment.selected.min(total - 1);
@@ -55,7 +59,14 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, shown: &mut S
         shown.hits.push((line.x, line.y, line.width, 1, Hit::Row(i)));
     }
 
-    let below = Rect { y: list.bottom(), height: detail, ..body };
+    if let Some((axis, at)) = axis {
+        let place = Rect { y: list.bottom(), height: rows, ..body };
+        canvas.rule(place, 0, Role::Border, false, &[p(Role::Muted, "over time")], &[]);
+        let inside = Rect { y: place.y + 1, height: rows - 1, ..inner };
+        shown.axis = inside.width as usize;
+        super::axis::draw(canvas, inside, app, ui, axis, at);
+    }
+    let below = Rect { y: list.bottom() + rows, height: detail, ..body };
     let (title, lines) = match facts.candidates.get(selected) {
         Some(c) => (format!("before {}", c.target), about(app, c, inner.width as usize)),
         None => {
