@@ -194,7 +194,7 @@ fn the_obvious_next_thing_leads_through_the_whole_drill() {
 
     // The timeline leaves the program, in every format.
     second.keys("E");
-    second.wait_long("the export", PATIENCE, |s| s.contains("4 files of the timeline in"));
+    second.wait_long("the export", PATIENCE, |s| s.contains("5 files of the timeline in"));
     let exports = std::fs::read_dir(home.path().join("exports")).unwrap().next().unwrap().unwrap().path();
     assert_eq!(std::fs::read_dir(&exports).unwrap().count(), 4, "{}", exports.display());
     second.keys("q");

@@ -171,6 +171,7 @@ fn expected(of: &[&Made]) -> Value {
         "lost_rows": real.iter().filter(|m| m.lost_ms.is_some()).map(|m| m.rows).sum::<u64>(),
         "backups": runs(|m| &m.backups),
         "restores": runs(|m| &m.restores),
+        "tabletops": {"good": 0, "of": 0},
         "drills": share(of.iter().filter(|m| m.drill && m.closed).map(|m| m.judged == Some(true)).collect()),
     })
 }

@@ -53,6 +53,9 @@ fn home(cmd: Cmd, app: &App) -> Option<String> {
             Some("nothing is selected".into())
         }
         Cmd::Drill if app.busy.is_some() => app.busy.as_ref().map(|what| format!("still busy: {what}")),
+        Cmd::Rotated if !matches!(app.home_selected(), Some(HomeRow::Secret(_))) => {
+            Some("select a secret first".into())
+        }
         Cmd::Drill | Cmd::Declare if selected.is_none() => Some("select a scenario first".into()),
         Cmd::Drill if selected.is_some_and(|s| !s.rehearsable) => {
             Some("there is no sandbox for this scenario yet; it can be read and declared".into())
@@ -69,6 +72,9 @@ fn incident(cmd: Cmd, app: &App) -> Option<String> {
     let over = matches!(status, Some(StepStatus::Done | StepStatus::Skipped));
     let running = step.is_some_and(|s| state.open_runs().any(|r| r.step.as_ref() == Some(&s.id)));
     match cmd {
+        Cmd::Run if state.people.tabletop.is_some() => {
+            Some("an exercise at a table: say what it would do; d marks the step as done".into())
+        }
         Cmd::Run if app.busy.is_some() => app.busy.as_ref().map(|what| format!("still busy: {what}")),
         Cmd::Run | Cmd::Done | Cmd::Skip if running => Some("a run of this step is still open".into()),
         Cmd::Run if step.is_none_or(|s| runnable::blocks(s).next().is_none()) => {

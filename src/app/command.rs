@@ -174,7 +174,7 @@ commands! {
     Escalate "escalate" "escalate" "Call the next level; its time to answer runs from then" [Incident] Records ["e"];
     Assign "assign" "roles" "Give a role to somebody, or hand it over" [Incident] Records ["a"];
     Afterwards "afterwards" "afterwards" "Tick what is to be done once it is over" [Incident] Records ["X"];
-    Rotated "secret-rotated" "rotated" "Write down that a secret was changed" [Incident] Records ["I"];
+    Rotated "secret-rotated" "rotated" "Write down that a secret was changed" [Home Incident] Records ["I"];
     Codename "codename" "code name" "Speak of the incident under a name that says nothing" [Incident] Records ["V"];
     LocalOnly "local-only" "local only" "Let nothing leave this machine by our doing, or let it again" [Incident] Records ["Z"];
     Contacts "contacts" "contacts" "Show who to reach, and everything else the plan says beside its steps" [Incident Plan Timeline Reference] Looks ["c"];

@@ -21,8 +21,81 @@ pub struct Home {
     pub plans: Vec<Arc<Plan>>,
     /// Incidents that are not closed, newest first, real ones before drills.
     pub incidents: Vec<IncidentRow>,
+    /// Secrets of the plans and the configuration, what is due first.
+    pub secrets: Vec<SecretRow>,
     /// What could not be read, one sentence each.
     pub problems: Vec<String>,
+}
+
+/// A secret as home lists it; never its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretRow {
+    /// Its name.
+    pub name: String,
+    /// Document it stands in, or the configuration.
+    pub from: String,
+    /// How it is changed.
+    pub how: String,
+    /// What users notice.
+    pub impact: String,
+    /// From one change to the next.
+    pub every: Duration,
+    /// When it was changed last, as far as that was written down.
+    pub rotated: Option<Time>,
+}
+
+impl SecretRow {
+    /// When it has to be changed again.
+    pub fn due(&self) -> Option<Time> {
+        Some(self.rotated?.plus(self.every))
+    }
+    /// Whether that has passed.
+    pub fn overdue(&self, now: Time) -> bool {
+        self.due().is_some_and(|due| due < now)
+    }
+    /// Of these plans and this configuration; `recorded` are changes on record by name in lower case. What is due first
+    /// comes first, what was never written down last.
+    pub fn all(
+        plans: &[&Plan],
+        config: &[crate::config::load::SecretConfig],
+        in_incidents: &BTreeMap<String, Time>,
+        recorded: &BTreeMap<String, Time>,
+    ) -> Vec<Self> {
+        let mut out: Vec<Self> = Vec::new();
+        for c in config {
+            let every = Duration::from_secs(c.every_s.unwrap_or(crate::plan::secrets::EVERY_S));
+            let (how, impact) = (String::new(), String::new());
+            out.push(Self {
+                name: c.name.clone(),
+                from: "breakglass.toml".into(),
+                how,
+                impact,
+                every,
+                rotated: c.rotated,
+            });
+        }
+        for plan in plans {
+            for row in crate::plan::secrets::table(plan) {
+                let same = |s: &&mut Self| s.name.eq_ignore_ascii_case(&row.name);
+                if let Some(known) = out.iter_mut().find(same) {
+                    // The configuration says how often; the plan says how.
+                    (known.how, known.impact) = (row.how, row.impact);
+                    known.rotated = known.rotated.max(row.rotated);
+                    continue;
+                }
+                let every = Duration::from_secs(row.every_s);
+                let from = plan.file.clone();
+                out.push(Self { name: row.name, from, how: row.how, impact: row.impact, every, rotated: row.rotated });
+            }
+        }
+        for s in &mut out {
+            let name = s.name.to_lowercase();
+            let known = [in_incidents.get(&name), recorded.get(&name)].into_iter().flatten().copied().max();
+            s.rotated = s.rotated.max(known);
+        }
+        out.sort_by_key(|s| (s.due().is_none(), s.due()));
+        out
+    }
 }
 
 /// A scenario as home lists it.

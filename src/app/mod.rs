@@ -404,6 +404,8 @@ pub enum Effect {
     Follow(RunId),
     /// Keep a message that was copied as a file of the incident: audience and text.
     KeepMessage(String, String),
+    /// Write down, outside of incidents, that a secret was changed: its name and when.
+    RecordRotation(String, Time),
     /// Write the timeline in all formats.
     Export(IncidentId),
     /// Put a text on the clipboard; what it is, for the message.
@@ -543,7 +545,13 @@ impl App {
                 s.file
             ))
         });
-        incidents.map(|(i, _)| HomeRow::Incident(i)).chain(scenarios.map(|(i, _)| HomeRow::Scenario(i))).collect()
+        let secrets = self.home.secrets.iter().enumerate();
+        let secrets = secrets.filter(|(_, s)| self.home_list.passes(&format!("{} {}", s.name, s.from)));
+        incidents
+            .map(|(i, _)| HomeRow::Incident(i))
+            .chain(scenarios.map(|(i, _)| HomeRow::Scenario(i)))
+            .chain(secrets.map(|(i, _)| HomeRow::Secret(i)))
+            .collect()
     }
 
     /// The row of home that is selected.
@@ -591,6 +599,8 @@ pub enum HomeRow {
     Incident(usize),
     /// Position among the scenarios.
     Scenario(usize),
+    /// Position among the secrets.
+    Secret(usize),
 }
 
 /// The smallest window that can be worked in.

@@ -65,6 +65,10 @@ fn home(app: &App) -> Next {
             _ => next(Cmd::Open, "go on with this drill"),
         },
         Some(HomeRow::Scenario(_)) => next(Cmd::Open, "read what to do; nothing is started by that"),
+        Some(HomeRow::Secret(i)) => match app.home.secrets.get(i) {
+            Some(s) if s.overdue(app.now.time) => next(Cmd::Open, "overdue: change it, then write down when"),
+            _ => next(Cmd::Open, "write down when it was changed"),
+        },
         None if !app.home_list.filter.is_empty() => next(Cmd::Back, "nothing matches: clear the filter"),
         None => wait("no plan was found; start with: breakglass open PLAN.md"),
     }
@@ -125,6 +129,9 @@ pub fn incident(ui: &IncidentUi) -> Next {
     let reopened = state.step(&step.id).reopened;
     if step.phase == Some(Phase::Decide) && reopened.is_some() && state.facts.chosen_in < reopened {
         return next(Cmd::Moment, "choose another moment to restore to");
+    }
+    if state.people.tabletop.is_some() {
+        return next(Cmd::Done, format!("say what you would do, then mark step {} as done", number + 1));
     }
     // Several commands of a step are often one thing by hand and by our own action: the first one that worked will do.
     let last = state.last_word_of(&step.id);

@@ -196,7 +196,7 @@ fn clear_away(store: &Store, id: &crate::model::IncidentId, say_verdict: bool) -
             Ok(false) => super::print(&format!("The sandbox is kept in {}", dir.display()))?,
         }
     }
-    if say_verdict {
+    if say_verdict && state.people.tabletop.is_none() {
         super::print(&super::drill::Verdicts::of(&state).summary(&state).join("\n"))?;
     }
     Ok(())

@@ -64,6 +64,14 @@ pub fn command() -> Command {
                 .value_parser(session::VARIANTS.iter().map(|(_, name, _)| *name).collect::<Vec<_>>())
                 .help("What of the scenario happens, instead of a surprise; listed below"),
         )
+        .arg(
+            Arg::new("tabletop")
+                .long("tabletop")
+                .value_name("PLAN")
+                .value_parser(value_parser!(PathBuf))
+                .help("Walk any plan as an exercise at a table: messages come in by the clock, nothing is executed"),
+        )
+        .arg(duration("pace", "Time between two messages of a tabletop exercise (default 3m)"))
         .arg(flag("keep", "Keep the sandbox at the end"))
         .arg(duration("rto", "Recovery time objective of the sandbox (default 5m)"))
         .arg(duration("rpo", "Recovery point objective of the sandbox (default 5m)"))
@@ -94,6 +102,9 @@ pub fn run(invocation: &Invocation, m: &ArgMatches) -> Result<u8> {
     if m.get_flag("read-only") {
         return Err(Error::usage("a drill makes, runs and records things; --read-only only looks")
             .hint("to look: breakglass --read-only, or breakglass --read-only resume INCIDENT"));
+    }
+    if let Some(plan) = m.get_one::<PathBuf>("tabletop") {
+        return super::tabletop::run(invocation, m, plan);
     }
     let all: Vec<&str> = session::DRILLS.iter().map(|(slug, _)| *slug).collect();
     let wanted = m.get_one::<String>("scenario").map(String::as_str).unwrap_or_default();

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Arg, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::{Invocation, print};
 use crate::error::Result;
@@ -31,6 +31,12 @@ pub fn command() -> Command {
                 .value_parser(value_parser!(PathBuf))
                 .help("Folder to write to"),
         )
+        .arg(
+            Arg::new("redact")
+                .long("redact")
+                .action(ArgAction::SetTrue)
+                .help("A copy for outsiders: names, words, commands and data withheld; it still verifies"),
+        )
 }
 
 /// Runs it.
@@ -40,7 +46,11 @@ pub fn run(invocation: &Invocation, m: &ArgMatches) -> Result<u8> {
     let formats = Format::parse_list(m.get_one::<String>("format").map(String::as_str).unwrap_or_default())?;
     let out = invocation.env.cwd.join(m.get_one::<PathBuf>("out").cloned().unwrap_or_default());
     let options = export::Options { project_to_bytes: invocation.config.settings.project_size_bytes };
-    let written = export::write_with(&store.incident_dir(&id), &formats, &out, &options)?;
+    let dir = store.incident_dir(&id);
+    let written = match m.get_flag("redact") {
+        true => export::write_redacted(&dir, &formats, &out)?,
+        false => export::write_with(&dir, &formats, &out, &options)?,
+    };
     if invocation.json {
         print(&format!("{:#}", serde_json::json!({"incident": id, "files": written})))?;
     } else {

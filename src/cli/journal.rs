@@ -6,6 +6,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::{Invocation, print};
 use crate::error::{Error, Result};
+use crate::export::redact::verify_copy;
 use crate::journal::{Anchor, Anchors, Clock, verify};
 
 /// The definition.
@@ -26,6 +27,13 @@ pub fn command() -> Command {
                     .value_name("SEQ:HASH")
                     .action(ArgAction::Append)
                     .help("A head you hold from elsewhere, such as a printed export"),
+            )
+            .arg(
+                Arg::new("redacted")
+                    .long("redacted")
+                    .value_name("FILE")
+                    .value_parser(value_parser!(PathBuf))
+                    .help("Also check that this is the redacted copy of it"),
             ),
     )
 }
@@ -53,6 +61,12 @@ pub fn run(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
         }
     }
     let report = verify(&dir, &anchors)?;
+    if let Some(copy) = matches.get_one::<PathBuf>("redacted") {
+        let records = verify_copy(copy, &dir)?;
+        if !invocation.json {
+            print(&format!("{} is the redacted copy of its first {records} records", copy.display()))?;
+        }
+    }
     if invocation.json {
         print(&format!(
             "{:#}",

@@ -26,6 +26,8 @@ pub mod plan;
 pub mod postmortem;
 pub mod report;
 pub mod sandbox;
+pub mod secrets;
+pub mod tabletop;
 pub mod wal;
 mod wal_index;
 mod wal_receive;
@@ -60,6 +62,7 @@ fn subcommands() -> Vec<Subcommand> {
         Subcommand { command: journal::command, run: journal::run },
         Subcommand { command: report::command, run: report::run },
         Subcommand { command: postmortem::command, run: postmortem::run },
+        Subcommand { command: secrets::command, run: secrets::run },
         Subcommand { command: plan::command, run: plan::run },
         Subcommand { command: doctor::command, run: doctor::run },
         Subcommand { command: keys::command, run: keys::run },

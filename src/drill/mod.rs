@@ -25,6 +25,7 @@ pub mod service;
 pub mod session;
 pub mod shop;
 pub mod storefront;
+pub mod tabletop;
 pub mod traffic;
 pub mod umpire;
 pub mod unattended;

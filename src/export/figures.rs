@@ -67,6 +67,8 @@ pub struct Case {
     pub restores: Share,
     /// Verdict of a drill that is closed.
     pub drill: Option<bool>,
+    /// Whether that was an exercise at a table.
+    pub tabletop: bool,
 }
 
 impl Case {
@@ -107,6 +109,7 @@ impl Case {
             backups: runs(&["backup create"]),
             restores: runs(&["pitr restore", "pitr partial", "backup restore"]),
             drill: (state.kind == Kind::Drill && closed).then(|| judged == Some(true)),
+            tabletop: state.people.tabletop.is_some(),
         }
     }
 }
@@ -136,8 +139,10 @@ pub struct Figures {
     pub backups: Share,
     /// Restores that succeeded.
     pub restores: Share,
-    /// Drills passed, of those closed. Nothing else here counts a drill.
+    /// Drills passed, of those closed. Nothing but this and the next counts a drill.
     pub drills: Share,
+    /// Exercises at a table passed, of those closed.
+    pub tabletops: Share,
 }
 
 impl Figures {
@@ -147,8 +152,9 @@ impl Figures {
         let (mut starts, mut times) = (Vec::new(), Vec::new());
         for case in cases {
             if case.kind == Kind::Drill {
+                let of = if case.tabletop { &mut f.tabletops } else { &mut f.drills };
                 if let Some(passed) = case.drill {
-                    f.drills.add(passed);
+                    of.add(passed);
                 }
                 continue;
             }
@@ -224,7 +230,7 @@ impl Overview {
         let mut out = String::new();
         let mut row = |cells: &[String]| {
             let line: Vec<String> =
-                cells.iter().zip([22, 9, 10, 12, 19, 19, 9, 19, 19, 15]).map(|(c, w)| format!("{c:<w$}")).collect();
+                cells.iter().zip([22, 9, 10, 12, 19, 19, 9, 19, 19, 19, 16]).map(|(c, w)| format!("{c:<w$}")).collect();
             let _ = writeln!(out, "{}", line.join(" ").trim_end());
         };
         row(&HEAD.map(String::from));
@@ -279,10 +285,21 @@ impl Overview {
     }
 }
 
-const HEAD: [&str; 10] =
-    ["", "incidents", "MTTR", "MTBF", "RTO met", "RPO met", "lost", "backups", "restores", "drills passed"];
+const HEAD: [&str; 11] = [
+    "",
+    "incidents",
+    "MTTR",
+    "MTBF",
+    "RTO met",
+    "RPO met",
+    "lost",
+    "backups",
+    "restores",
+    "drills passed",
+    "tabletops passed",
+];
 
-fn cells(name: &str, f: &Figures) -> [String; 10] {
+fn cells(name: &str, f: &Figures) -> [String; 11] {
     let time = |ms: Option<u64>| ms.map_or_else(|| "–".into(), |ms| format_clock(Duration::from_millis(ms)));
     [
         name.to_string(),
@@ -295,6 +312,7 @@ fn cells(name: &str, f: &Figures) -> [String; 10] {
         f.backups.words(),
         f.restores.words(),
         f.drills.words(),
+        f.tabletops.words(),
     ]
 }
 

@@ -10,6 +10,7 @@ mod html;
 mod json;
 mod markdown;
 pub mod postmortem;
+pub mod redact;
 mod report;
 pub mod timeline;
 mod words;
@@ -116,17 +117,57 @@ pub fn write_with(incident_dir: &Path, formats: &[Format], out_dir: &Path, optio
     files::create_dir(out_dir)?;
     let mut written = Vec::new();
     for format in formats {
-        let text = match format {
-            Format::Markdown => markdown(&timeline),
-            Format::Html => html(&timeline),
-            Format::Json => json(&timeline)?,
-            Format::Csv => csv(&timeline),
-        };
+        let text = render(*format, &timeline)?;
         let path = out_dir.join(format!("{}.{}", file_stem(timeline.state.id.as_str()), format.extension()));
         files::write_atomic(&path, text.as_bytes())?;
         written.push(path);
     }
+    // The journal itself, so that what the documents say can be checked wherever they go.
+    let path = out_dir.join(format!("{}.journal.jsonl", file_stem(timeline.state.id.as_str())));
+    let journal: String = timeline.journal.lines.iter().map(|l| format!("{l}\n")).collect();
+    files::write_atomic(&path, journal.as_bytes())?;
+    written.push(path);
     Ok(written)
+}
+
+/// Writes a redacted copy: `<name>.redacted.jsonl` and these formats of it, `<name>` being the code name or a number that says
+/// nothing. Anchors the journal's head as every export does. Returns the files.
+///
+/// # Errors
+/// As [`write()`].
+pub fn write_redacted(incident_dir: &Path, formats: &[Format], out_dir: &Path) -> Result<Vec<PathBuf>> {
+    let lines = FileJournal::open(incident_dir)?.lines_from(Seq(1))?;
+    let copy = redact::Copy::of(&lines)?;
+    let now = Clock::new().now();
+    if let (Some(beside), Some(first)) = (Anchors::beside(incident_dir), lines.first())
+        && let Some(crate::model::Event::IncidentOpened { id, .. }) = first.record.events.first()
+    {
+        // That it cannot be anchored here is no reason to refuse: the copy carries the head itself.
+        let _ = beside.write(id, &copy.of, now, "redacted export");
+    }
+    let timeline = copy.timeline(now)?;
+    files::create_dir(out_dir)?;
+    let stem = match copy.name.as_str() {
+        "incident" => file_stem(timeline.state.id.as_str()),
+        name => file_stem(name),
+    };
+    let mut written = vec![out_dir.join(format!("{stem}.redacted.jsonl"))];
+    files::write_atomic(&written[0], copy.journal().as_bytes())?;
+    for format in formats {
+        let path = out_dir.join(format!("{stem}.redacted.{}", format.extension()));
+        files::write_atomic(&path, render(*format, &timeline)?.as_bytes())?;
+        written.push(path);
+    }
+    Ok(written)
+}
+
+fn render(format: Format, timeline: &Timeline) -> Result<String> {
+    Ok(match format {
+        Format::Markdown => markdown(timeline),
+        Format::Html => html(timeline),
+        Format::Json => json(timeline)?,
+        Format::Csv => csv(timeline),
+    })
 }
 
 /// Reads an incident's journal and plan, anchors the head, and builds the timeline.

@@ -110,6 +110,8 @@ pub(super) fn say(event: &Event, record: &Record, future: Option<&str>, names: &
         | Event::LocalOnlySet { .. }
         | Event::SecretRotated { .. }
         | Event::AfterwardsTicked { .. }
+        | Event::TabletopBegan { .. }
+        | Event::MessageInjected { .. }
         | Event::EvidenceAdded { .. }
         | Event::PlanOffered { .. }
         | Event::PlanAdopted { .. }
@@ -183,7 +185,9 @@ fn incident(event: &Event, record: &Record) -> Said {
         | Event::CodenameSet { .. }
         | Event::LocalOnlySet { .. }
         | Event::SecretRotated { .. }
-        | Event::AfterwardsTicked { .. } => people(event),
+        | Event::AfterwardsTicked { .. }
+        | Event::TabletopBegan { .. }
+        | Event::MessageInjected { .. } => people(event),
         Event::EvidenceAdded { file, sha256 } => {
             Said::new(Tone::Plain, format!("Evidence attached: {}", clean(file))).details([format!("SHA-256 {sha256}")])
         }
@@ -256,6 +260,16 @@ fn people(event: &Event) -> Said {
         }
         Event::SecretRotated { secret, at } => {
             Said::new(Tone::Good, format!("Secret changed: {} at {} UTC", clean(secret), at.date_hms()))
+        }
+        Event::TabletopBegan { document, messages, .. } => Said::new(
+            Tone::Milestone,
+            format!(
+                "An exercise at a table with {}: {messages} messages will come in, nothing is executed",
+                clean(document)
+            ),
+        ),
+        Event::MessageInjected { number, text } => {
+            Said::new(Tone::Warn, format!("Message {number} of the exercise: {}", clean(text)))
         }
         Event::AfterwardsTicked { item, done } => {
             let done = if *done { "Done afterwards" } else { "Not done after all" };

@@ -174,7 +174,9 @@ impl State {
             | Event::CodenameSet { .. }
             | Event::LocalOnlySet { .. }
             | Event::SecretRotated { .. }
-            | Event::AfterwardsTicked { .. } => self.people.apply(event, &record.actor, when),
+            | Event::AfterwardsTicked { .. }
+            | Event::TabletopBegan { .. }
+            | Event::MessageInjected { .. } => self.people.apply(event, &record.actor, when),
             Event::RunRequested { .. }
             | Event::RunStarted { .. }
             | Event::RunFinished { .. }

@@ -65,6 +65,15 @@ pub struct Snooze {
     pub ended: bool,
 }
 
+/// An exercise at a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tabletop {
+    /// Messages that will come in.
+    pub planned: u32,
+    /// Those that came in: when, text.
+    pub brought: Vec<(Instant, String)>,
+}
+
 /// The people's side of an incident.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct People {
@@ -82,6 +91,8 @@ pub struct People {
     pub local_only: bool,
     /// Secrets changed in the course of it, and when.
     pub rotated: BTreeMap<String, Time>,
+    /// An exercise at a table; nothing is executed in it.
+    pub tabletop: Option<Tabletop>,
     /// Boxes of the list for afterwards, as ticked.
     pub afterwards: BTreeMap<String, Instant>,
 }
@@ -127,6 +138,14 @@ impl People {
             Event::SecretRotated { secret, at } => {
                 let last = self.rotated.entry(secret).or_insert(at);
                 *last = at.max(*last);
+            }
+            Event::TabletopBegan { messages, .. } => {
+                self.tabletop = Some(Tabletop { planned: messages, brought: Vec::new() });
+            }
+            Event::MessageInjected { text, .. } => {
+                if let Some(exercise) = &mut self.tabletop {
+                    exercise.brought.push((when, text));
+                }
             }
             Event::AfterwardsTicked { item, done: true } => {
                 self.afterwards.insert(item, when);

@@ -335,7 +335,7 @@ impl FileJournal {
             prev: self.read.head.hash.clone(),
             hash: Digest::new(""),
         };
-        let line = record::encode(&mut record)?;
+        let line = record::encode_salted(&mut record)?;
         self.write_line(&line)?;
         self.read.offsets.push(self.read.end);
         self.read.end += line.len() as u64;

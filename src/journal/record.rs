@@ -59,6 +59,11 @@ struct Body<'a> {
     boot: &'a str,
     actor: &'a Actor,
     events: &'a [Event],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    salt: Option<String>,
+    /// Of a redacted copy: the hash of the record it was made from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    of: Option<&'a Digest>,
     prev: &'a Digest,
 }
 
@@ -67,6 +72,29 @@ struct Body<'a> {
 /// # Errors
 /// Of kind state, when the record would not read back as it is: such a line must never reach a journal.
 pub fn encode(record: &mut Record) -> Result<Vec<u8>> {
+    write(record, None, None)
+}
+
+/// As [`encode`], with 16 random bytes beside the content: without them a short remark could be guessed from the hash that a
+/// redacted or withheld copy shows.
+///
+/// # Errors
+/// As [`encode`]; also when the system gives no random numbers.
+pub fn encode_salted(record: &mut Record) -> Result<Vec<u8>> {
+    let mut random = [0u8; 16];
+    getrandom::fill(&mut random).state(|| "the system gives no random numbers".into())?;
+    write(record, Some(random.iter().map(|b| format!("{b:02x}")).collect()), None)
+}
+
+/// As [`encode`], for a redacted copy of the record with the hash `of`.
+///
+/// # Errors
+/// As [`encode`].
+pub fn encode_copy(record: &mut Record, of: &Digest) -> Result<Vec<u8>> {
+    write(record, None, Some(of))
+}
+
+fn write(record: &mut Record, salt: Option<String>, of: Option<&Digest>) -> Result<Vec<u8>> {
     let what = format!("cannot write the command {:?} as a journal record", record.command);
     if record.events.is_empty() || record.events.contains(&Event::Unknown) {
         return Err(Error::state(what).why("it has no events, or one that this version does not know"));
@@ -81,6 +109,8 @@ pub fn encode(record: &mut Record) -> Result<Vec<u8>> {
         boot: &record.boot,
         actor: &record.actor,
         events: &record.events,
+        salt,
+        of,
         prev: &record.prev,
     };
     let mut line = serde_json::to_vec(&body).state(|| what.clone())?;

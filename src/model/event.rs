@@ -543,6 +543,22 @@ pub enum Event {
         /// When.
         at: Time,
     },
+    /// An exercise at a table: nothing is executed.
+    TabletopBegan {
+        /// Document of the plan.
+        document: String,
+        /// Messages that will come in.
+        messages: u32,
+        /// Time between two of them.
+        pace_ms: u64,
+    },
+    /// A message of the exercise came in.
+    MessageInjected {
+        /// Its number, from 1.
+        number: u32,
+        /// Its text.
+        text: String,
+    },
     /// A box of the list for afterwards was ticked or unticked.
     AfterwardsTicked {
         /// Its text.

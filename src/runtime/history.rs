@@ -31,6 +31,8 @@ pub struct Past {
     pub verified: Option<bool>,
     /// The umpire's verdict of a drill.
     pub judged: Option<bool>,
+    /// An exercise at a table, in which nothing was executed.
+    pub tabletop: bool,
 }
 
 impl Past {
@@ -53,7 +55,7 @@ pub struct ScenarioHistory {
 impl ScenarioHistory {
     /// The last drill that ended.
     pub fn last_drill(&self) -> Option<&Past> {
-        self.past.iter().find(|p| p.kind == Kind::Drill && p.closed.is_some())
+        self.past.iter().find(|p| p.kind == Kind::Drill && !p.tabletop && p.closed.is_some())
     }
 }
 
@@ -64,6 +66,8 @@ pub struct History {
     pub scenarios: BTreeMap<String, ScenarioHistory>,
     /// Incidents that are open, newest first: id and title.
     pub open: Vec<(IncidentId, String)>,
+    /// When secrets were changed in the course of incidents, by name in lower case.
+    pub rotated: BTreeMap<String, Time>,
     /// Incidents that cannot be read, with the reason.
     pub unreadable: Vec<(IncidentId, String)>,
 }
@@ -94,10 +98,15 @@ impl History {
         if state.closed.is_none() {
             self.open.push((state.id.clone(), state.title.clone()));
         }
+        for (secret, at) in &state.people.rotated {
+            let last = self.rotated.entry(secret.to_lowercase()).or_insert(*at);
+            *last = (*at).max(*last);
+        }
         let scenario = self.scenarios.entry(state.scenario.clone()).or_default();
         scenario.past.push(past(state));
         // An incident still going on may be reopened at any step; its times count when it is closed.
-        if state.closed.is_none() {
+        // What was only said took no time of its own.
+        if state.closed.is_none() || state.people.tabletop.is_some() {
             return;
         }
         for (id, step) in &state.steps {
@@ -125,5 +134,6 @@ fn past(state: &State) -> Past {
         rpo_met: loss.zip(state.rpo).map(|(lost, limit)| lost <= limit),
         verified: state.facts.verified.as_ref().map(|(passed, _)| *passed),
         judged: state.facts.judged.as_ref().map(|(passed, _, _)| *passed),
+        tabletop: state.people.tabletop.is_some(),
     }
 }

@@ -6,6 +6,7 @@ pub mod history;
 pub mod incident;
 pub mod kept_plan;
 pub mod request;
+pub mod rotations;
 pub mod store;
 pub mod submit;
 pub mod worker;

@@ -27,7 +27,8 @@ fn written() -> (fixture::Pen, PathBuf, Vec<PathBuf>) {
 fn every_format_holds_every_event_and_the_head() {
     let (pen, out, files) = written();
     let names: Vec<_> = files.iter().map(|f| f.file_name().unwrap().to_str().unwrap().to_string()).collect();
-    assert_eq!(names, ["md", "html", "json", "csv"].map(|e| format!("{ID}.{e}")));
+    assert_eq!(names, ["md", "html", "json", "csv", "journal.jsonl"].map(|e| format!("{ID}.{e}")));
+    assert_eq!(std::fs::read(&files[4]).unwrap(), std::fs::read(pen.dir.join("journal.jsonl")).unwrap());
     let timeline = export::load(&pen.dir, &Options::default()).unwrap();
     let head = pen.head().to_string();
     let [md, html, json, csv] = [0, 1, 2, 3].map(|i| read(&files[i]));

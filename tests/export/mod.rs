@@ -4,3 +4,4 @@ mod command_line;
 mod fixture;
 mod formats;
 mod hostile;
+mod redacted;

@@ -653,6 +653,16 @@ pub fn home() -> Home {
         ],
         plans: vec![Arc::new(plan())],
         incidents: vec![],
+        secrets: [("Database password", Some(100), 90), ("Session key", Some(20), 90), ("Backup key", None, 90)]
+            .map(|(name, ago, every)| breakglass::app::data::SecretRow {
+                name: name.into(),
+                from: "security-breach.md".into(),
+                how: "New password for the role, then the service is restarted".into(),
+                impact: "1 to 2 minutes of errors".into(),
+                every: Duration::from_secs(every * 86_400),
+                rotated: ago.map(days),
+            })
+            .to_vec(),
         problems: vec![],
     }
 }

@@ -222,6 +222,11 @@ impl Driver {
             Effect::Submit(command, at) => {
                 let closes = matches!(command, crate::incident::Command::Close { .. });
                 let Some(session) = &mut self.session else { return Ok(()) };
+                if closes && session.is_drill() && session.state().people.tabletop.is_some() {
+                    session.judge_tabletop()?;
+                    session.submit(command, at)?;
+                    return self.look();
+                }
                 if closes && session.is_drill() {
                     return slow::close_drill(self, command);
                 }
@@ -249,6 +254,13 @@ impl Driver {
                 let kept = session.keep_message(&audience, &text)?;
                 self.say(Tone::Good, format!("copied; also in {}", kept.display()));
                 Ok(())
+            }
+            Effect::RecordRotation(secret, at) => {
+                let actor = crate::runtime::actor();
+                let rotation = crate::runtime::rotations::Rotation { secret: secret.clone(), at, actor };
+                crate::runtime::rotations::write(&self.world.store, &rotation)?;
+                self.say(Tone::Good, format!("{secret}: changed at {} UTC, written down", at.date_hms()));
+                slow::home(self)
             }
             Effect::Export(id) => slow::export(self, id),
             // The loop does these itself.

@@ -279,6 +279,13 @@ impl Session {
         self.held = Arc::new(self.secrets.held().map(|(name, _)| name.to_string()).collect());
     }
 
+    /// Writes down what an exercise at a table showed.
+    pub(super) fn judge_tabletop(&mut self) -> Result<()> {
+        let rules = crate::incident::Rules::of(&self.plan, &self.scenario);
+        let verdict = crate::drill::tabletop::judge(&self.state, &self.scenario, &rules, &now(&self.clock));
+        self.submit(Command::Observe { facts: vec![verdict] }, None)
+    }
+
     /// Keeps a message as a file of its own beside the journal. Returns its path.
     pub(super) fn keep_message(&self, audience: &str, text: &str) -> Result<PathBuf> {
         let dir = self

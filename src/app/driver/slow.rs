@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Driver, Job, Msg, Tone, World, one_line};
 use crate::action::{Ctx, Nowhere, look};
 use crate::app::Preview;
-use crate::app::data::{Home, IncidentRow, LastDrill, ScenarioRow};
+use crate::app::data::{Home, IncidentRow, LastDrill, ScenarioRow, SecretRow};
 use crate::app::update::{EXPORTED, JUDGING};
 use crate::config::{Secrets, Settings};
 use crate::drill::release;
@@ -87,8 +87,11 @@ pub(super) fn home(driver: &Driver) -> Result<()> {
             }
         }
         incidents.sort_by_key(|i| i.kind == Kind::Drill);
+        let known: Vec<&Plan> = plans.iter().map(|p| p.as_ref()).collect();
+        let recorded = crate::runtime::rotations::read(&world.store);
+        let secrets = SecretRow::all(&known, &world.config.rotations, &history.rotated, &recorded);
         let problems = problems.iter().map(|p| CleanText::text(p).to_string()).collect();
-        Ok(vec![Msg::Home(Box::new(Home { scenarios, plans, incidents, problems }))])
+        Ok(vec![Msg::Home(Box::new(Home { scenarios, plans, incidents, secrets, problems }))])
     })
 }
 

@@ -2,7 +2,7 @@
 
 use super::super::command::Cmd;
 use super::super::data::ScenarioRow;
-use super::super::dialog::{Ask, Dialog};
+use super::super::dialog::{Ask, Dialog, Field};
 use super::super::{App, Effect, HomeRow, Pane, PlanUi, Screen, Tone};
 use super::incident;
 
@@ -23,6 +23,7 @@ pub(super) fn command(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
             dialog.choose_severity(severity.as_deref());
             app.dialogs.push(dialog);
         }
+        Cmd::Rotated => rotated(app),
         Cmd::Copy => incident::copy(app, out),
         Cmd::Link => super::reference::links(app, out),
         Cmd::NextBlock => incident::next_block(app, 1),
@@ -37,13 +38,25 @@ pub(super) fn command(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
     }
 }
 
+/// Asks when the selected secret was changed.
+fn rotated(app: &mut App) {
+    let Some(HomeRow::Secret(i)) = app.home_selected() else { return };
+    let Some(secret) = app.home.secrets.get(i) else { return };
+    let option = (secret.name.clone(), secret.how.clone());
+    let fields = vec![
+        Field::Choice { label: "Secret".into(), options: vec![option], at: 0 },
+        Field::text("When", "now; or 14:03, -2d, 2026-11-20 14:03", ""),
+    ];
+    app.dialogs.push(Dialog { fields, focus: 1, ..Dialog::new(Ask::Rotated) });
+}
+
 /// The scenario that is selected on home, or being read.
 fn selected(app: &App) -> Option<&ScenarioRow> {
     match app.screen() {
         Screen::Plan => app.plan.as_ref().map(|p| &p.row),
         _ => match app.home_selected()? {
             HomeRow::Scenario(i) => app.home.scenarios.get(i),
-            HomeRow::Incident(_) => None,
+            HomeRow::Incident(_) | HomeRow::Secret(_) => None,
         },
     }
 }
@@ -65,6 +78,7 @@ fn open(app: &mut App, out: &mut Vec<Effect>) {
                 app.screens.push(Screen::Plan);
             }
         }
+        Some(HomeRow::Secret(_)) => rotated(app),
         None => app.say(Tone::Info, "nothing is selected".into()),
     }
 }

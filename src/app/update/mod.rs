@@ -419,6 +419,12 @@ fn announce(
     read: &mut bool,
     at: Time,
 ) {
+    let brought = |i: &super::data::Incident| i.state.people.tabletop.as_ref().map_or(0, |t| t.brought.len());
+    let known = brought(old);
+    for (_, text) in new.state.people.tabletop.iter().flat_map(|t| t.brought.iter().skip(known)) {
+        *read = false;
+        messages.push(Message { at, tone: Tone::Bad, text: text.clone() });
+    }
     for run in new.state.runs.values() {
         let before = old.state.runs.get(&run.id).map(|r| r.status);
         if before == Some(run.status) {

@@ -3,7 +3,7 @@
 use super::super::command::Cmd;
 use super::super::dialog::{Ask, Dialog, Field};
 use super::super::when::parse_when;
-use super::super::{App, Effect, IncidentUi, Tone};
+use super::super::{App, Effect, IncidentUi, Screen, Tone};
 use crate::action::message::{self, Template};
 use crate::incident::people::{COMMAND, ROLES, role_name};
 use crate::incident::rules::Rules;
@@ -424,6 +424,7 @@ fn accepted(app: &mut App, dialog: &Dialog, out: &mut Vec<Effect>) -> Option<Res
                 Err(e) => return Some(Err(e)),
             };
             match parse_when(dialog.value(1), app.now.time) {
+                Ok(at) if app.screen() == Screen::Home => out.push(Effect::RecordRotation(secret, at)),
                 Ok(at) => submit(Command::Rotate { secret, at }),
                 Err(e) => return Some(Err(e)),
             }

@@ -190,5 +190,7 @@ fn is_fact(event: &Event) -> bool {
             | Event::BackupTaken { .. }
             | Event::DrillPrepared { .. }
             | Event::DrillJudged { .. }
+            | Event::TabletopBegan { .. }
+            | Event::MessageInjected { .. }
     )
 }

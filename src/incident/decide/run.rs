@@ -111,6 +111,12 @@ fn request(state: &State, request: &RunRequest, ctx: Context<'_>) -> Decision {
             }
         }
     }
+    if state.people.tabletop.is_some() {
+        return Err(Refusal::new(
+            "This is an exercise at a table: nothing is executed",
+            "say aloud what it would do and how you would see that it worked; then mark the step as done",
+        ));
+    }
     // A message may go out while a restore runs: that is when people wait for one.
     let message = request.action == NOTIFY;
     if request.risk > Risk::Read && !message {

@@ -66,6 +66,9 @@ pub fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, ui: &IncidentUi) -> 
     if let Some(s) = &state.severity {
         first.push((7, vec![p(if s == "P0" { Role::Danger } else { Role::Warning }, severity_words(s))]));
     }
+    if state.people.tabletop.is_some() {
+        first.push((6, vec![p(Role::Warning, "at a table")]));
+    }
     if state.people.local_only {
         first.push((5, vec![p(Role::Warning, "local only")]));
     }

@@ -13,7 +13,7 @@
 
 use ratatui::layout::Rect;
 
-use crate::app::data::{IncidentRow, ScenarioRow};
+use crate::app::data::{IncidentRow, ScenarioRow, SecretRow};
 use crate::app::{App, Hit, HomeRow, Shown, words};
 use crate::model::event::Kind;
 use crate::model::format_clock;
@@ -58,6 +58,10 @@ fn header(canvas: &mut Canvas<'_>, area: Rect, app: &App) {
     let mut left = vec![(9, vec![p(Role::Accent, "breakglass")])];
     left.push((3, vec![p(Role::Muted, "in case of emergency, break glass")]));
     left.push((5, vec![p(if open > 0 { Role::Warning } else { Role::Muted }, words)]));
+    let overdue = app.home.secrets.iter().filter(|s| s.overdue(app.now.time)).count() as u64;
+    if overdue > 0 {
+        left.push((4, vec![p(Role::Danger, format!("{} overdue", words::plural(overdue, "secret")))]));
+    }
     let clock = vec![p(Role::Muted, format!("{} UTC", app.now.time.date_hms()))];
     let used = canvas.right(inner, 0, &clock) as usize;
     let room = (inner.width as usize).saturating_sub(used + 2);
@@ -120,11 +124,26 @@ fn lines(app: &App, columns: usize, problem_rows: usize) -> Vec<Line> {
         out.push(Line::Row(index, *row));
         index += 1;
     }
+    secret_lines(app, &rows, &mut index, &mut out);
     if app.home.scenarios.is_empty() {
         let text = if app.home_loaded { "no plan was found" } else { "reading plans" };
         out.push(Line::Remark(Role::Muted, text.into()));
     }
     out
+}
+
+/// The table of secrets, when there are any.
+fn secret_lines(app: &App, rows: &[HomeRow], index: &mut usize, out: &mut Vec<Line>) {
+    let mut secrets = rows.iter().filter(|r| matches!(r, HomeRow::Secret(_))).peekable();
+    if app.home.scenarios.is_empty() || secrets.peek().is_none() {
+        return;
+    }
+    out.push(Line::Gap);
+    out.push(Line::Heading("SECRETS"));
+    for row in secrets {
+        out.push(Line::Row(*index, *row));
+        *index += 1;
+    }
 }
 
 fn draw_list(canvas: &mut Canvas<'_>, area: Rect, app: &App, rows: &[Line], shown: &mut Shown) {
@@ -147,6 +166,9 @@ fn draw_list(canvas: &mut Canvas<'_>, area: Rect, app: &App, rows: &[Line], show
                     title.push(p(Role::Warning, format!("  only \"{}\"", app.home_list.filter)));
                 }
                 canvas.line(line_area, 0, &title);
+                if *text == "SECRETS" {
+                    canvas.right(inner, 0, &secret_columns("changed", "due", Role::Muted, Role::Muted));
+                }
                 if *text == "SCENARIOS" {
                     canvas.right(inner, 0, &scenario_columns(inner.width, "", "RTO", "RPO", "last drill", Role::Muted));
                 }
@@ -159,6 +181,11 @@ fn draw_list(canvas: &mut Canvas<'_>, area: Rect, app: &App, rows: &[Line], show
                     HomeRow::Incident(i) => {
                         if let Some(r) = app.home.incidents.get(*i) {
                             incident_row(canvas, inner, app, r);
+                        }
+                    }
+                    HomeRow::Secret(i) => {
+                        if let Some(s) = app.home.secrets.get(*i) {
+                            secret_row(canvas, inner, app, s);
                         }
                     }
                     HomeRow::Scenario(i) => {
@@ -245,11 +272,49 @@ fn scenario_row(canvas: &mut Canvas<'_>, area: Rect, app: &App, row: &ScenarioRo
     canvas.line(Rect { width: room, ..area }, 0, &[p(Role::Text, s.title.clone())]);
 }
 
+/// When a secret was changed and when it is due, in fixed widths.
+fn secret_columns(changed: &str, due: &str, role: Role, due_role: Role) -> Vec<Piece> {
+    vec![p(role, format!("{changed:<14}")), p(due_role, format!("{due:<24}"))]
+}
+
+fn secret_row(canvas: &mut Canvas<'_>, area: Rect, app: &App, s: &SecretRow) {
+    let now = app.now.time;
+    let day = |t: crate::model::Time| t.date_hms().chars().take(10).collect::<String>();
+    let changed = s.rotated.map_or("not recorded".to_string(), day);
+    let (due, role) = match s.due() {
+        None => (format!("every {}", words::about(s.every)), Role::Muted),
+        Some(due) if due < now => (format!("{} OVERDUE {}", day(due), words::about(now.since(due))), Role::Danger),
+        Some(due) if due.since(now).as_secs() < 14 * 86_400 => {
+            (format!("{} in {}", day(due), words::about(due.since(now))), Role::Warning)
+        }
+        Some(due) => (format!("{} in {}", day(due), words::about(due.since(now))), Role::Text),
+    };
+    let used = canvas.right(area, 0, &secret_columns(&changed, &due, Role::Text, role));
+    let room = area.width.saturating_sub(used + 1);
+    canvas.line(Rect { width: room, ..area }, 0, &[p(Role::Text, s.name.clone())]);
+}
+
+/// How a secret is changed and what that does.
+fn about_secret(s: &SecretRow, area: Rect) -> Vec<Vec<Piece>> {
+    let columns = area.width.saturating_sub(2) as usize;
+    let mut out = vec![vec![p(Role::Muted, "every "), p(Role::Text, words::about(s.every))]];
+    for (name, text) in [("how", &s.how), ("impact", &s.impact)] {
+        if !text.is_empty() {
+            out.extend(wrap(&format!("{name}: {text}"), columns, 2).into_iter().map(|l| vec![p(Role::Text, l)]));
+        }
+    }
+    out
+}
+
 /// What is selected: what it is, what it needs, how the last drill went.
 fn draw_detail(canvas: &mut Canvas<'_>, area: Rect, app: &App, ruled: bool) {
     let (title, file, lines) = match app.home_selected() {
         Some(HomeRow::Scenario(i)) => match app.home.scenarios.get(i) {
             Some(row) => (row.scenario.title.clone(), row.file.clone(), about_scenario(canvas, app, row, area)),
+            None => return,
+        },
+        Some(HomeRow::Secret(i)) => match app.home.secrets.get(i) {
+            Some(s) => (s.name.clone(), s.from.clone(), about_secret(s, area)),
             None => return,
         },
         Some(HomeRow::Incident(i)) => match app.home.incidents.get(i) {

@@ -247,6 +247,9 @@ fn facts(canvas: &mut Canvas<'_>, area: Rect, app: &App, data: &Incident) {
     let mut fact = |name: &str, role: Role, text: String| {
         lines.push(vec![p(Role::Muted, format!("{name:<8} ")), p(role, text)]);
     };
+    if let Some((_, text)) = data.state.people.tabletop.as_ref().and_then(|t| t.brought.last()) {
+        fact("message", Role::Warning, text.clone());
+    }
     if let Some((passed, ..)) = &f.judged {
         let (role, text) = if *passed { (Role::Good, "passed") } else { (Role::Danger, "not passed") };
         fact("drill", role, text.into());
