@@ -62,5 +62,7 @@ mod by_hand;
 mod plan_work;
 // Deadlines of the people's side, on a clock that only the test moves.
 mod timers;
+// The people's side from the shell: deadlines, roles, messages, secrets, an exercise at a table.
+mod desk;
 // Figures over many incidents, computed twice.
 mod figures;

@@ -546,7 +546,7 @@ impl App {
             ))
         });
         let secrets = self.home.secrets.iter().enumerate();
-        let secrets = secrets.filter(|(_, s)| self.home_list.passes(&format!("{} {}", s.name, s.from)));
+        let secrets = secrets.filter(|(_, s)| self.home_list.passes(&format!("secret {}", s.name)));
         incidents
             .map(|(i, _)| HomeRow::Incident(i))
             .chain(scenarios.map(|(i, _)| HomeRow::Scenario(i)))

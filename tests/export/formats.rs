@@ -44,7 +44,7 @@ fn every_format_holds_every_event_and_the_head() {
         assert!(text.contains("breakglass pitr restore --to"), "what was run");
         assert!(text.contains(&breakglass::journal::record::sha256_hex(b"breakglass health")), "output digest");
     }
-    assert_eq!(std::fs::read_dir(&out).unwrap().count(), 4, "no temporary files stay");
+    assert_eq!(std::fs::read_dir(&out).unwrap().count(), 5, "no temporary files stay");
     assert_eq!(json, read(&files[2]));
 }
 

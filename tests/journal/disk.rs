@@ -81,9 +81,9 @@ fn a_write_cut_short_by_a_limit_is_taken_back() {
     std::fs::create_dir(&incident).unwrap();
     let mut journal = filled(&incident, 2);
     let task = helper::command(&["try", incident.to_str().unwrap(), "20", log.to_str().unwrap()]);
-    // 8 blocks of 512 bytes; the signal is ignored, so the write itself reports it after a part was written.
+    // 12 blocks of 512 bytes; the signal is ignored, so the write itself reports it after a part was written.
     let mut shell = Command::new("sh");
-    shell.args(["-c", "trap '' XFSZ; ulimit -f 8; exec \"$@\"", "sh"]).arg(task.get_program()).args(task.get_args());
+    shell.args(["-c", "trap '' XFSZ; ulimit -f 12; exec \"$@\"", "sh"]).arg(task.get_program()).args(task.get_args());
     for (k, v) in task.get_envs() {
         shell.env(k, v.unwrap());
     }

@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod blocks;
+mod by_hand;
 mod cli;
 mod command_line;
 mod documents;
