@@ -167,10 +167,13 @@ fn an_incident_is_led_from_the_shell() {
     assert!(desk.ok(&["incident", "afterwards"]).contains(" 2 [x] Write the post-mortem"));
     desk.ok(&["incident", "codename", "Heron"]);
     desk.ok(&["incident", "close", "--summary", "over", "--force"]);
-    desk.ok(&["incident", "afterwards", "1"]);
-    assert!(desk.fails(&["incident", "assign", "scribe", "cat"], 4).contains("is closed"));
+    let all = String::from_utf8(desk.run(&["incident", "list", "--json"]).stdout).unwrap();
+    let all: serde_json::Value = serde_json::from_str(&all).unwrap();
+    let id = all["incidents"][0]["id"].as_str().unwrap().to_string();
+    desk.ok(&["incident", "afterwards", "1", "--incident", &id]);
+    assert!(desk.fails(&["incident", "assign", "scribe", "cat", "--incident", &id], 4).contains("is closed"));
     // The timeline tells all of it.
-    desk.ok(&["export", "--format", "md", "--out", "out"]);
+    desk.ok(&["export", &id, "--format", "md", "--out", "out"]);
     let folder = std::fs::read_dir(desk.path().join("out")).unwrap();
     let md = folder.map(|e| e.unwrap().path()).find(|p| p.extension().is_some_and(|e| e == "md")).unwrap();
     let md = std::fs::read_to_string(md).unwrap();

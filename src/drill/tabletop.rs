@@ -77,10 +77,14 @@ fn alarm(scenario: &Scenario) -> String {
     }
 }
 
-/// The step most likely to go wrong: the first that recovers, else the one in the middle.
+/// The step most likely to go wrong: of those that recover, or of all, the one in the middle.
 fn hard(scenario: &Scenario) -> Option<(usize, &Step)> {
-    let at = scenario.steps.iter().position(|s| s.phase == Some(Phase::Recover)).unwrap_or(scenario.steps.len() / 2);
-    scenario.steps.get(at).map(|s| (at + 1, s))
+    let all = || scenario.steps.iter().enumerate();
+    let mut likely: Vec<(usize, &Step)> = all().filter(|(_, s)| s.phase == Some(Phase::Recover)).collect();
+    if likely.is_empty() {
+        likely = all().collect();
+    }
+    likely.get(likely.len() / 2).map(|(at, step)| (at + 1, *step))
 }
 
 fn short(text: &str) -> String {

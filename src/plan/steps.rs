@@ -68,6 +68,8 @@ fn section(doc: &Doc, index: usize, inherited: Option<Phase>, is_root: bool, who
         if headed.contains(&child) && !holds_steps(doc, child) {
             out.used.extend(doc.subtree(child));
             out.steps.push(make::from_section(doc, child, own));
+        } else if headed.len() >= 2 && keep_afterwards(doc, child, out) {
+            // The steps are headings: what follows them is for when they are done.
         } else {
             descend(doc, child, own, whole, out);
         }
@@ -150,6 +152,23 @@ fn holds_steps(doc: &Doc, index: usize) -> bool {
     let raw = doc.sections[index].raw.to_lowercase();
     let container = ["phase", "part", "stage", "fase", "этап"].iter().any(|w| words::norm(&raw).starts_with(w));
     container && step_headings(doc, &doc.children(index)).len() >= 2
+}
+
+/// "Post-recovery checklist" beside steps that are headings of their own: offered when the incident is closed. Says whether
+/// it was one.
+fn keep_afterwards(doc: &Doc, index: usize, out: &mut Collected) -> bool {
+    let here = &doc.sections[index];
+    let titled = here.title.norm.starts_with("post ") && doc.roles[index].kind == Role::Afterwards;
+    let mut items = Vec::new();
+    for i in doc.subtree(index) {
+        super::doc::list_items(&doc.sections[i].nodes, "S8", &mut items);
+    }
+    if !titled || items.is_empty() {
+        return false;
+    }
+    out.used.extend(doc.subtree(index));
+    out.after.extend(items);
+    true
 }
 
 /// Symptoms, prerequisites and the like are shown with the scenario, never as steps.

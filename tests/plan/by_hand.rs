@@ -64,7 +64,8 @@ const PLANS: [Read; 5] = [
             ("Take a new base backup", "protect", 15),
             ("Rebuild the old primary as standby", "recover", 60),
             ("Tell", "communicate", 5),
-            ("Fail back", "recover", 10),
+            // A failover in the other direction, later and in quiet: no phase of this recovery.
+            ("Fail back", "", 10),
             ("Close", "close", 10),
         ],
         roles: &["Incident lead", "Keyboard", "Network", "Communications"],
@@ -198,12 +199,7 @@ fn every_objective_step_and_role_is_what_a_person_reads() {
         let row = &plan["matrix"][0];
         let minutes = ["respond_s", "escalate_s", "communicate_s"].map(|k| row[k].as_u64().unwrap() / 60);
         assert_eq!((&row["level"], minutes), (&"P0".into(), read.gravest), "{file}");
-        let lists = plan["extras"].as_array().unwrap().iter();
-        let after: usize = lists
-            .filter(|e| e["kind"] == "checklist" && e["title"] == "Post-recovery checklist")
-            .map(|e| e["items"].as_array().unwrap().len())
-            .sum();
-        assert_eq!(after, read.afterwards, "{file}");
+        assert_eq!(s["after"].as_array().unwrap().len(), read.afterwards, "{file}");
     }
 }
 
