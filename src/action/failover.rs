@@ -141,7 +141,6 @@ async fn confirm(ctx: &Ctx) -> Result<Done> {
         }
     }
     let json = json!({"asked": asked, "reached": reached, "findings": findings});
-    facts.push(Event::DamageAssessed { findings, rows: Default::default() });
     let done = match reached {
         0 => Done::ok(format!("gone, seen from {asked} places")),
         n => Done::check_failed(format!("reached from {n} of {asked} places: it is not simply gone")),
@@ -188,7 +187,9 @@ impl Action for Standby {
                 true => Done::ok(seen.loses()),
                 false => Done::check_failed("it is no standby: it takes writes already"),
             };
-            Ok(done.fact(seen.fact()).json(json))
+            let mut done = done.fact(seen.fact());
+            done.facts.extend(seen.exposure());
+            Ok(done.json(json))
         })
     }
 }
@@ -249,6 +250,17 @@ impl Seen {
         }
         lines.push(format!("loss         {}", self.loses()));
         lines
+    }
+    /// What would be lost, as of the last sample of the primary.
+    fn exposure(&self) -> Option<Event> {
+        let (sample, time) = (self.sample.as_ref()?, self.lag.and_then(|l| l.time)?);
+        Some(Event::ExposureSampled {
+            exposure_ms: u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
+            at_most: false,
+            lsn: Some(sample.primary_lsn.clone()),
+            last_commit: sample.last_commit,
+            source: format!("last sample of the primary, {} UTC, against its standby", sample.at.hms()),
+        })
     }
     /// As a fact.
     pub(super) fn fact(&self) -> Event {

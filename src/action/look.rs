@@ -16,7 +16,12 @@ pub async fn complete(ctx: &Ctx, risk: Risk, preview: &mut Preview) {
     if risk != Risk::Destroy {
         return;
     }
-    let seen = preview.facts.iter().any(|f| matches!(f, Event::TargetSeen { role, .. } if role == "source"));
+    // A standby is of the same cluster; where the primary is gone it is all that can be seen.
+    let seen = preview.facts.iter().any(|f| match f {
+        Event::TargetSeen { role, .. } => role == "source" || role == "standby",
+        Event::StandbySeen { .. } => true,
+        _ => false,
+    });
     if !seen && ctx.settings.database.is_some() {
         match target(ctx).await {
             Ok(identity) => {

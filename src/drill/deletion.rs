@@ -105,7 +105,7 @@ impl Deleter {
             return;
         }
         let mut c = self.choices.lock().unwrap_or_else(PoisonError::into_inner);
-        let drawn = c.one(&[Way::Rows, Way::Rows, Way::Truncate]).copied().unwrap_or(Way::Rows);
+        let drawn = c.one(&[Way::Rows, Way::Rows, Way::Truncate, Way::Drop]).copied().unwrap_or(Way::Rows);
         let way = self.way.unwrap_or(drawn);
         let statement = match way {
             Way::Rows => {

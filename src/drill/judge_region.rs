@@ -46,6 +46,8 @@ pub struct Evidence {
     pub stored: HashSet<(u32, u64)>,
     /// Standbys that stream at the end.
     pub streaming: i64,
+    /// Why the database behind the door could not be read, when it could not.
+    pub unreachable: Option<String>,
 }
 
 /// Judges by the logs in `folder` and the database behind the door.
@@ -53,6 +55,31 @@ pub struct Evidence {
 /// # Errors
 /// When a log cannot be read or the database does not answer.
 pub async fn judge(folder: &Path, live: &Server, claim: Claim) -> Result<Judgement> {
+    // A door that leads nowhere is a finding like any other: what the logs tell is weighed all the same.
+    let (stored, streaming, unreachable) = match behind(live).await {
+        Ok((stored, streaming)) => (stored, streaming, None),
+        Err(e) => (HashSet::new(), 0, Some(e.to_string())),
+    };
+    let text = |name: &str| {
+        let bytes = std::fs::read(folder.join(name)).state(|| format!("the judge cannot read {name}"))?;
+        Ok::<_, Error>(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    weigh(
+        &Evidence {
+            writers: read(&folder.join(WRITERS))?,
+            regions: read(&folder.join(REGIONS))?,
+            watch: read(&folder.join(WATCH))?,
+            logs: [text(SERVER_LOGS[0])?, text(SERVER_LOGS[1])?],
+            stored,
+            streaming,
+            unreachable,
+        },
+        claim,
+    )
+}
+
+/// Orders in the database behind the door, by writer and number, and how many standbys stream from it.
+async fn behind(live: &Server) -> Result<(HashSet<(u32, u64)>, i64)> {
     let what = || "the judge cannot read the database behind the door".to_string();
     let mut conn = live.connect("judge").await?;
     let rows =
@@ -64,21 +91,7 @@ pub async fn judge(folder: &Path, live: &Server, claim: Claim) -> Result<Judgeme
         .fetch_one(&mut conn)
         .await
         .target(what)?;
-    let text = |name: &str| {
-        let bytes = std::fs::read(folder.join(name)).state(|| format!("the judge cannot read {name}"))?;
-        Ok::<_, Error>(String::from_utf8_lossy(&bytes).into_owned())
-    };
-    weigh(
-        &Evidence {
-            writers: read(&folder.join(WRITERS))?,
-            regions: read(&folder.join(REGIONS))?,
-            watch: read(&folder.join(WATCH))?,
-            logs: [text(SERVER_LOGS[0])?, text(SERVER_LOGS[1])?],
-            stored: rows.iter().filter_map(number).collect(),
-            streaming,
-        },
-        claim,
-    )
+    Ok((rows.iter().filter_map(number).collect(), streaming))
 }
 
 /// The judgement from what was read: pure.
@@ -97,6 +110,8 @@ pub fn weigh(e: &Evidence, claim: Claim) -> Result<Judgement> {
         checks.push(Check { name: name.into(), verdict, detail });
     };
     let before = e.writers.iter().filter(|l| l.known == Known::Committed && l.after < lost_at).count();
+    let door = e.unreachable.clone();
+    check("the door leads to a database", door.is_none(), door.unwrap_or_else(|| "it answers".into()));
     check("the fault was real", before > 0, format!("lost at {} UTC after {before} orders", lost_at.hms()));
 
     // Twice, independently: what the watcher saw from outside, and what the servers wrote of themselves.

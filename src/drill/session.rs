@@ -43,7 +43,7 @@ pub const VARIANTS: &[(&str, &str, &str)] = &[
 /// Scenarios that have a drill, by slug, and what happens in each.
 pub const DRILLS: &[(&str, &str)] = &[
     (CORRUPTION, "a faulty release rewrites rows while good orders keep coming"),
-    (DELETION, "a clean-up job takes payments away: rows deleted, or the table emptied"),
+    (DELETION, "a clean-up job takes payments away: rows deleted, the table emptied or dropped"),
     (REGION, "the region with the primary database is killed; a standby in another region streams from it"),
     (BREACH, "a stolen role with live sessions changes data and makes itself a second way in"),
     (RELEASE, "a bad release of the shop's web front answers 5xx, and a pipeline puts it out again"),
@@ -79,8 +79,9 @@ pub fn wait_for_alarm(sandbox: &Sandbox, stopped: &dyn Fn() -> bool) -> Result<S
     loop {
         let health = sandbox.control().status()?.health;
         if !health.healthy {
-            let complaint = health.details.values().next().or(Some(&health.status)).cloned().unwrap_or_default();
-            return Ok(complaint);
+            // Where the database itself does not answer, what cannot be read because of that says nothing.
+            let worst = health.details.get("database").or_else(|| health.details.values().next());
+            return Ok(worst.unwrap_or(&health.status).clone());
         }
         if stopped() {
             return Err(Error::interrupted("the drill was stopped before the alarm"));

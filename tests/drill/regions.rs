@@ -62,7 +62,8 @@ fn good() -> (Evidence, Claim) {
         WatchLine { at: t(10), near: false, far: false },
         WatchLine { at: t(21), near: false, far: true },
     ];
-    let evidence = Evidence { writers, regions, watch, logs: [NEAR.into(), FAR.into()], stored, streaming: 1 };
+    let evidence =
+        Evidence { writers, regions, watch, logs: [NEAR.into(), FAR.into()], stored, streaming: 1, unreachable: None };
     (evidence, Claim { restored: Some(t(26)), lost_orders: Some(1) })
 }
 
@@ -89,6 +90,7 @@ fn the_judge_of_a_lost_region_sees_each_thing_that_can_be_wrong() {
     assert_eq!(with(|e| e.regions[2] = RegionLine::Fenced { at: t(21) }), ["fenced before promoted"]);
     assert_eq!(with(|e| assert!(e.stored.remove(&(1, 12)))), ["orders since the failover are there"]);
     assert_eq!(with(|e| assert!(e.stored.remove(&(1, 4)))), ["only the end is lost", "the loss reported is the loss"]);
+    assert_eq!(with(|e| e.unreachable = Some("refused".into())), ["the door leads to a database"]);
     assert_eq!(with(|e| e.streaming = 0), ["a standby streams again"]);
     assert_eq!(failed(&e, Claim { lost_orders: Some(2), ..claim }), ["the loss reported is the loss"]);
     assert_eq!(failed(&e, Claim { restored: None, ..claim }), ["restored when it says so"]);
