@@ -322,10 +322,11 @@ impl Driver {
         match said {
             Ok(None) => {}
             Ok(Some(text)) => {
-                self.say(Tone::Info, text);
+                // First what changed, then the word that names the key for it: pressed at once it must find the new plan.
                 if let Err(e) = self.look() {
                     self.complain(&e);
                 }
+                self.say(Tone::Info, text);
             }
             Err(e) => self.complain(&e),
         }
