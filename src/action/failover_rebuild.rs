@@ -177,11 +177,7 @@ async fn orphans(
         Some(dir) => dir.join(&args.out),
         None => std::path::absolute(&args.out).map_err(|e| Error::usage("--out is not a folder").why(e))?,
     };
-    let room = match instances_dir(ctx, None) {
-        Ok(dir) => dir,
-        Err(_) => old.layout.data.parent().unwrap_or(&old.layout.data).join("breakglass"),
-    };
-    let out = rebuild::write_orphans(old, &database_name(ctx), &room.join("old"), &apart, &folder).await?;
+    let out = rebuild::write_orphans(old, &database_name(ctx), &room(ctx, old), &apart, &folder).await?;
     for (table, n) in &out.new {
         ctx.out.line(&format!("{table}: {n} rows, written to {}", folder.display()));
     }
@@ -210,8 +206,15 @@ fn measured(ctx: &Ctx, orphans: &Orphans, folder: &std::path::Path) -> Vec<Event
     facts
 }
 
+/// Where the old primary is opened for reading.
+fn room(ctx: &Ctx, old: &Instance) -> PathBuf {
+    let beside = || old.layout.data.parent().unwrap_or(&old.layout.data).join("breakglass");
+    instances_dir(ctx, None).unwrap_or_else(|_| beside()).join("old")
+}
+
 async fn bring(ctx: &Ctx, args: &RebuildArgs, old: &Instance, new: &Database) -> Result<&'static str> {
     if args.method != Method::BaseBackup {
+        rebuild::settle(old, &room(ctx, old)).await?;
         match rebuild::rewind(old, new, &mut |l| ctx.out.line(l)).await {
             Ok(()) => return Ok("pg_rewind"),
             Err(e) if args.method == Method::Rewind => return Err(e),

@@ -15,7 +15,7 @@ use crate::error::{Context, Error, Result};
 use crate::journal::record::sha256_hex;
 use crate::model::{CleanText, Digest, Time};
 use crate::postgres::connect::query_error;
-use crate::postgres::{Database, Instance, Lsn, Stop, user};
+use crate::postgres::{Control, Database, Instance, Lsn, Stop, user};
 
 /// Longest time for a server to start or stop.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -177,6 +177,21 @@ impl Drop for Opened {
         // Fast, so that its files are clean for what comes next.
         let _ = self.0.stop(Stop::Fast, LIMIT);
     }
+}
+
+/// Lets a server that was killed replay its own log, as a standby of nobody on a socket below `room`, and stops it cleanly:
+/// `pg_rewind` wants that, and would itself look for the configuration in the data directory.
+///
+/// # Errors
+/// It does not open or stop.
+pub async fn settle(old: &Instance, room: &Path) -> Result<()> {
+    let control = Control::read(&old.programs, &old.layout.data, old.user.as_ref())?;
+    if control.state.starts_with("shut down") {
+        return Ok(());
+    }
+    let (data, place, owner) = (old.layout.data.clone(), room.to_path_buf(), old.user.clone());
+    let run = move || open_kept(&data, &place, owner).map(|i| drop(Opened(i)));
+    tokio::task::spawn_blocking(run).await.map_err(|e| Error::state("the work broke off").why(e))?
 }
 
 /// Takes the stopped old primary back to the fork and makes it follow the new primary. Not yet started.
