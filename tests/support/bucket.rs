@@ -181,7 +181,7 @@ impl Bucket {
         self.url_with(prefix, &format!("&credentials={file}"))
     }
     pub fn url_with(&self, prefix: &str, more: &str) -> String {
-        format!("s3://{BUCKET}/{prefix}?endpoint={}&timeout=5s{more}", self.endpoint())
+        format!("s3://{BUCKET}/{prefix}?endpoint={}{more}", self.endpoint())
     }
 }
 
