@@ -239,12 +239,10 @@ fn store(state: &mut State, key: &str, bytes: Bytes) -> Answer {
     answer.body(Full::default()).unwrap()
 }
 
-/// Keys and folders of one page, and where the next begins.
-fn page<'s>(
-    state: &'s State,
-    asked: &Asked,
-    after: Option<&String>,
-) -> (Vec<(&'s String, usize, String)>, Vec<String>, Option<String>) {
+/// Keys with size and tag, folders, and where the next page begins.
+type Page<'s> = (Vec<(&'s String, usize, String)>, Vec<String>, Option<String>);
+
+fn page<'s>(state: &'s State, asked: &Asked, after: Option<&String>) -> Page<'s> {
     let prefix = asked.query.get("prefix").cloned().unwrap_or_default();
     let delimiter = asked.query.get("delimiter");
     let (mut keys, mut folders, mut last) = (Vec::new(), Vec::<String>::new(), String::new());
