@@ -170,3 +170,34 @@ fn every_subcommand_has_help_and_says_what_it_does() {
     assert!(silent.is_empty(), "without a word of help:\n{}", silent.join("\n"));
     breakglass::cli::command().debug_assert();
 }
+
+/// Every key the configuration knows stands in its reference.
+#[test]
+fn every_key_of_the_configuration_is_documented() {
+    let documented = read("docs/formats.md");
+    let mut keys = Vec::new();
+    let sources = ["src/config/load.rs", "src/config/settings.rs"].map(read).join("\n");
+    for (structure, section) in [
+        ("File", ""),
+        ("FileTarget", "target."),
+        ("FileRepository", "repository."),
+        ("FilePostgres", "postgres."),
+        ("ServiceSettings", "service."),
+        ("FileFailover", "failover."),
+        ("BreachSettings", "breach."),
+        ("FilePolicy", "policy."),
+        ("FileDrill", "drill."),
+        ("FileNotify", "notify."),
+    ] {
+        let from = sources.find(&format!("struct {structure} {{")).unwrap_or_else(|| panic!("{structure} is gone"));
+        let body = &sources[from..from + sources[from..].find("\n}").unwrap()];
+        let fields = body.lines().skip(1).filter_map(|l| l.trim().trim_start_matches("pub ").split_once(':'));
+        keys.extend(fields.filter(|(f, _)| !f.starts_with('/')).map(|(field, _)| format!("{section}{field}")));
+    }
+    assert!(keys.len() > 30, "{keys:?}");
+    let tables = ["target", "repository", "postgres", "service", "failover", "breach", "policy", "drill", "notify"];
+    keys.retain(|key| !tables.contains(&key.as_str()));
+    for key in keys {
+        assert!(documented.contains(&format!("`{key}`")) || documented.contains(&format!("`{key} =")), "{key}");
+    }
+}

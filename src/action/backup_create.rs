@@ -12,8 +12,10 @@ use crate::backup::anchor::head_to_text;
 use crate::backup::base::{store_base, verify_backup};
 use crate::config::settings::REPOSITORY_KEY;
 use crate::error::{Context, Error, Result};
+use crate::model::CleanText;
 use crate::model::event::Event;
 use crate::model::plan::Risk;
+use crate::postgres::configuration::configuration;
 use crate::postgres::{BaseBackup, user};
 use crate::recovery::watch::check_cancel;
 use crate::recovery::{Phase, Watch};
@@ -152,6 +154,13 @@ async fn create(ctx: &Ctx, label: Option<String>) -> Result<Done> {
     super::target::expected(ctx, &identity, true)?;
     let expected = cluster_bytes(&mut c).await?;
     one_tablespace(&mut c).await?;
+    let configuration = match configuration(&mut c).await {
+        Ok(files) => Some(files),
+        Err(e) => {
+            ctx.out.line(&format!("without the server's configuration files: {}", CleanText::text(&e.why)));
+            None
+        }
+    };
     drop(c);
     let unlocked = reach::unlocked_or_new(ctx).await?;
     let kept = unlocked.clone();
@@ -186,6 +195,10 @@ async fn create(ctx: &Ctx, label: Option<String>) -> Result<Done> {
             }
         };
         check_cancel(&cancel, "the backup was not taken")?;
+        let pending = match &configuration {
+            Some(files) => pending.with_configuration(files)?,
+            None => pending,
+        };
         let manifest = pending.commit()?;
         out.line(&format!("stored {} in {:.1} s, reading it back", manifest.id, begun.elapsed().as_secs_f64()));
         let begun = Instant::now();

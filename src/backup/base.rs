@@ -16,6 +16,7 @@ use super::repository::{SUFFIX, Unlocked, now};
 use super::store::{Access, Committed, Existing, Upload};
 use crate::error::{Error, Result};
 use crate::model::Time;
+use crate::postgres::configuration::ConfigurationFile;
 use manifest::PgManifest;
 use stream::{Label, Scan};
 
@@ -25,6 +26,11 @@ pub type Progress<'a> = &'a mut dyn FnMut(u64) -> Result<()>;
 /// Name of the tar stream's object.
 fn tar_name(id: &str) -> String {
     format!("backups/{id}/base.tar{SUFFIX}")
+}
+
+/// Name of the object that holds the server's configuration files, as a tar of their paths without the leading slash.
+fn configuration_name(id: &str) -> String {
+    format!("backups/{id}/configuration.tar{SUFFIX}")
 }
 
 /// Name of the object that holds PostgreSQL's `backup_manifest`.
@@ -40,6 +46,7 @@ pub struct PendingBase<'a> {
     manifest: Manifest,
     tar: Box<dyn Upload>,
     pg_manifest: Vec<u8>,
+    configuration: Option<Vec<u8>>,
 }
 
 /// Reads a plain tar stream of `pg_basebackup -D - -Ft -X none` (manifest included) to its end and seals it.
@@ -99,7 +106,7 @@ pub fn store_base<'a>(
         finished_at: now(),
         objects: vec![ObjectRecord::new(&name, &summary)],
     };
-    Ok(PendingBase { unlocked, manifest, tar: upload, pg_manifest })
+    Ok(PendingBase { unlocked, manifest, tar: upload, pg_manifest, configuration: None })
 }
 
 impl PendingBase<'_> {
@@ -108,19 +115,39 @@ impl PendingBase<'_> {
         &self.manifest
     }
 
+    /// Adds the server's configuration files, which may lie outside its data directory.
+    ///
+    /// # Errors
+    /// A path that a tar cannot hold.
+    pub fn with_configuration(mut self, files: &[ConfigurationFile]) -> Result<Self> {
+        let mut tar = tar::Builder::new(Vec::new());
+        for file in files {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(file.bytes.len() as u64);
+            header.set_mode(0o600);
+            tar.append_data(&mut header, file.path.trim_start_matches('/'), file.bytes.as_slice())
+                .map_err(|e| Error::target(format!("storing configuration file {:?}", file.path)).why(e))?;
+        }
+        self.configuration = Some(tar.into_inner().map_err(|e| from_io(e, || "storing the configuration".into()))?);
+        Ok(self)
+    }
+
     /// Makes the backup exist: its objects durable, then its manifest, then its entry in the catalog.
     pub fn commit(self) -> Result<Manifest> {
-        let Self { unlocked, mut manifest, tar, pg_manifest } = self;
+        let Self { unlocked, mut manifest, tar, pg_manifest, configuration } = self;
         let taken = |name: &str| Error::refused(format!("storing {name:?}")).why("an object of this name exists");
         if tar.commit(Existing::Keep)? == Committed::Kept {
             return Err(taken(&tar_name(&manifest.id)));
         }
-        let name = pg_manifest_name(&manifest.id);
-        let (committed, summary) = unlocked.write_own(ObjectType::BaseBackup, &name, &pg_manifest)?;
-        if committed == Committed::Kept {
-            return Err(taken(&name));
+        let mut beside = vec![(pg_manifest_name(&manifest.id), pg_manifest)];
+        beside.extend(configuration.map(|tar| (configuration_name(&manifest.id), tar)));
+        for (name, bytes) in beside {
+            let (committed, summary) = unlocked.write_own(ObjectType::BaseBackup, &name, &bytes)?;
+            if committed == Committed::Kept {
+                return Err(taken(&name));
+            }
+            manifest.objects.push(ObjectRecord::new(&name, &summary));
         }
-        manifest.objects.push(ObjectRecord::new(&name, &summary));
         // The segment size is known at the latest once the log this backup needs was archived.
         manifest.wal_segment_size = unlocked.repository().cluster()?.and_then(|c| c.wal_segment_size);
         manifest.finished_at = now();

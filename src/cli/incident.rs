@@ -1,8 +1,11 @@
 //! `breakglass incident list|show|note|close`.
 
+use std::path::Path;
+
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::{Invocation, print};
+use crate::drill::{leftovers, scratch};
 use crate::error::{Error, Result};
 use crate::incident::{Command as Wish, RunStatus, State};
 use crate::model::event::{Kind, Outcome};
@@ -76,12 +79,30 @@ pub fn run(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
         }
         Some(("close", m)) => {
             let summary = m.get_one::<String>("summary").cloned().unwrap_or_default();
-            submit(invocation, &store, m, Wish::Close { summary, force: m.get_flag("force") }, None)
+            let code = submit(invocation, &store, m, Wish::Close { summary, force: m.get_flag("force") }, None)?;
+            clear_away(&store, m)?;
+            Ok(code)
         }
         Some((name, m)) => super::people::run(invocation, &store, name, m)
             .unwrap_or_else(|| Err(Error::usage(format!("there is no incident {name}")))),
         None => Err(Error::usage("incident needs a subcommand").hint("list, show, note, close, timers, …")),
     }
+}
+
+/// The sandbox of a drill that was closed: nobody will come back to it.
+fn clear_away(store: &Store, m: &ArgMatches) -> Result<()> {
+    let state = store.state(&store.find(m.get_one::<String>("incident").map(String::as_str))?)?;
+    let Some(sandbox) = state.facts.drill.as_ref().map(|d| d.0.as_str()).filter(|dir| Path::new(dir).is_dir()) else {
+        return Ok(());
+    };
+    if scratch::read_facts(Path::new(sandbox)).is_ok_and(|facts| facts.keep) {
+        eprintln!("the drill was closed without a judgement (the console judges); its sandbox {sandbox} is kept");
+        return Ok(());
+    }
+    leftovers::remove(Path::new(sandbox))?;
+    // On the other stream: a document may be on the first.
+    eprintln!("the drill was closed without a judgement (the console judges); its sandbox {sandbox} is removed");
+    Ok(())
 }
 
 pub(super) fn submit(

@@ -6,7 +6,7 @@ use std::process::Command;
 use super::connect::Database;
 use super::programs::Programs;
 use super::tool_stream::ToolStream;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::process::UnixUser;
 
 /// A base backup that is being read. Read it to its end, then call [`BaseBackup::finish`]: only that says whether it is
@@ -49,6 +49,13 @@ impl BaseBackup {
     /// `pg_basebackup` failed; its words are the reason. What was read is then no backup.
     pub fn finish(self) -> Result<u64> {
         self.0.finish().map_err(|mut error| {
+            if error.why.contains("checksum") {
+                error.kind = ErrorKind::Check;
+                error.what = "the server's own pages are damaged: no base backup was taken of them".into();
+                error = error
+                    .hint("this is data corruption: go through the plan for it (breakglass, \"Database corruption\")")
+                    .hint("keep the backups and the log there are: cleanup must not run until this is understood");
+            }
             if error.why.contains("can only write single tablespace") {
                 error = error.hint("the cluster has more than one tablespace: one stream cannot carry it");
             }

@@ -2,6 +2,7 @@
 
 pub mod base_backup;
 pub mod client;
+pub mod configuration;
 pub mod connect;
 pub mod control;
 pub mod identity;

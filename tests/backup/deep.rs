@@ -93,6 +93,22 @@ fn a_base_backup_is_proven_restorable_and_restores() {
     let data = root.join("data");
     let (code, _, said) = run(&["backup", "restore", &id, "--into", data.to_str().unwrap()]);
     assert_eq!(code, Some(0), "{said}");
+    // The source's configuration lies outside its data directory, as Debian keeps it: it is beside the files, as it was.
+    let conf = &c.instance.layout.config;
+    let kept = data.join(format!("source_configuration-{id}")).join(conf.strip_prefix("/").unwrap());
+    for name in ["postgresql.conf", "pg_hba.conf", "pg_ident.conf"] {
+        assert_eq!(std::fs::read(kept.join(name)).unwrap(), std::fs::read(conf.join(name)).unwrap(), "{name}");
+    }
+    let path = std::path::Path::new(&repo).join("backups").join(&id).join("configuration.tar.bgo");
+    let good = std::fs::read(&path).unwrap();
+    let mut bad = good.clone();
+    let middle = bad.len() / 2;
+    bad[middle] ^= 1;
+    std::fs::write(&path, bad).unwrap();
+    let (code, _, said) = run(&["backup", "verify", &id]);
+    assert!(code == Some(1) && said.contains("configuration.tar"), "{said}");
+    std::fs::write(&path, good).unwrap();
+
     let user = crate::support::cluster::server_user();
     let mut i = breakglass::postgres::Instance::new(crate::support::cluster::programs(), &root, user).unwrap();
     i.layout.data = data.clone();
@@ -102,4 +118,16 @@ fn a_base_backup_is_proven_restorable_and_restores() {
     i.stop(breakglass::postgres::Stop::Immediate, crate::support::cluster::LIMIT).unwrap();
     let (code, said, _) = run(&["backup", "restore", &id, "--into", data.to_str().unwrap()]);
     assert_eq!(code, Some(4), "{said}");
+
+    // A page whose checksum is wrong: PostgreSQL finds it while it is read, and nothing becomes a backup.
+    let file = c.sql("postgres", "select pg_relation_filepath('t')");
+    c.sql("postgres", "checkpoint");
+    let heap = c.instance.layout.data.join(&file);
+    let mut pages = std::fs::read(&heap).unwrap();
+    pages[8192 + 4000] ^= 0x55;
+    std::fs::write(&heap, pages).unwrap();
+    let before = run(&["backup", "list"]).1["backups"].as_array().unwrap().len();
+    let (code, _, said) = run(&["backup", "create", "--physical"]);
+    assert!(code == Some(1) && said.contains("pages are damaged") && said.contains(&file), "{code:?}: {said}");
+    assert_eq!(run(&["backup", "list"]).1["backups"].as_array().unwrap().len(), before);
 }

@@ -316,3 +316,36 @@ fn what_was_made_is_removed_when_somebody_stops_it_or_it_fails() {
     let e = Sandbox::make(&o, &mut |_| {}).unwrap_err();
     assert!(e.why.contains("bytes, 107 are possible") && e.why.contains("/proc:"), "{e}");
 }
+
+#[test]
+fn a_drill_closed_in_the_shell_leaves_nothing() {
+    let place = Place::new("closed");
+    let sandbox = Sandbox::make(&options(&place), &mut |_| {}).unwrap();
+    let dir = sandbox.dir().to_path_buf();
+    let home = tempfile::tempdir().unwrap();
+    let store = breakglass::runtime::Store::at(home.path());
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("runbooks/database-corruption.md");
+    let bytes = std::fs::read(path).unwrap();
+    let exercise = breakglass::drill::session::Exercise {
+        plan: breakglass::plan::parse("database-corruption.md", &bytes).unwrap(),
+        documents: vec![("database-corruption.md".into(), bytes)],
+        scenario: "database-corruption".into(),
+        rto_ms: 60_000,
+        rpo_ms: 60_000,
+        delay: Duration::ZERO,
+    };
+    let incident = breakglass::drill::session::open(&store, &sandbox, &exercise, "wrong totals").unwrap();
+    drop(sandbox);
+    let close = |more: &[&str]| {
+        let mut c = std::process::Command::new(env!("CARGO_BIN_EXE_breakglass"));
+        c.args(["incident", "close", incident.id().as_str(), "--summary", "stopped"]).args(more);
+        c.env("BREAKGLASS_HOME", home.path()).output().unwrap()
+    };
+    let said = |out: &std::process::Output| String::from_utf8_lossy(&out.stderr).into_owned();
+    let refused = close(&[]);
+    assert!(refused.status.code() == Some(4) && said(&refused).contains("--force"), "{}", said(&refused));
+    assert!(dir.exists());
+    let closed = close(&["--force"]);
+    assert!(closed.status.success() && said(&closed).contains("is removed"), "{}", said(&closed));
+    assert!(!dir.exists() && leftovers::inside(&dir).is_empty());
+}

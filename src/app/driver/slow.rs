@@ -21,6 +21,7 @@ use crate::model::event::Kind;
 use crate::model::{CleanText, IncidentId, Plan, RunId};
 use crate::process::locks;
 use crate::runtime::History;
+use crate::runtime::kept_plan::plan_of as plan_of_incident;
 
 /// How long a look at a target may take before the dialog opens without it.
 const LOOK: Duration = Duration::from_secs(20);
@@ -81,8 +82,8 @@ pub(super) fn home(driver: &Driver) -> Result<()> {
         let mut incidents: Vec<IncidentRow> = Vec::new();
         for (id, _) in &history.open {
             if let Ok(state) = world.store.state(id) {
-                let total =
-                    library.scenarios().find(|(_, s)| s.slug == state.scenario).map_or(0, |(_, s)| s.steps.len());
+                // Of its own plan: the library may hold another scenario of that name.
+                let total = plan_of_incident(&world.store.incident_dir(id), &state).scenario.steps.len();
                 incidents.push(row(&state, total));
             }
         }

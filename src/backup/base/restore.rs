@@ -16,7 +16,7 @@ use super::super::store::sync_dir;
 use super::super::wal::{Continuity, DEFAULT_SEGMENT_SIZE, Depth, Segment, check_continuity, parse_lsn};
 use super::manifest::PgManifest;
 use super::stream::{Scan, Sink, With};
-use super::{Progress, pg_manifest_name, tar_name};
+use super::{Progress, configuration_name, pg_manifest_name, tar_name};
 use crate::error::{Context, Error, Result};
 
 /// How to restore.
@@ -72,6 +72,9 @@ pub fn restore_base(
     Ok(manifest)
 }
 
+/// Folder in a restored data directory, with the backup's id behind it, for the configuration files of the server it was taken
+/// from; PostgreSQL ignores it.
+const CONFIGURATION: &str = "source_configuration";
 const RESTORING: &str = ".restoring-";
 
 /// Removes what killed restores to the same place left; it can be as large as a cluster.
@@ -185,7 +188,7 @@ fn read_base(
     if !reader.written_by_holder() {
         return Err(Error::check(format!("{name:?} was not written by a holder of the repository's key")));
     }
-    let with = With { sink, manifest: &pg };
+    let with = With { sink: &mut *sink, manifest: &pg };
     let summary = if threads > 1 {
         std::thread::scope(|scope| {
             let (send, receive) = sync_channel(16);
@@ -203,7 +206,39 @@ fn read_base(
         scan.sums.compare(&pg, "the base backup")?;
         input.input.finish().map_err(|e| of_object(e, &name))?.1
     };
-    expected.check(&summary)
+    expected.check(&summary)?;
+    let name = configuration_name(&manifest.id);
+    if manifest.objects.iter().any(|o| o.name == name) {
+        let (bytes, summary) =
+            unlocked.read_own(ObjectType::BaseBackup, &name, 1 << 28)?.ok_or_else(|| missing(&name))?;
+        manifest.object(&name)?.check(&summary)?;
+        unpack_configuration(&bytes, &format!("{CONFIGURATION}-{}", manifest.id), sink)?;
+    }
+    Ok(())
+}
+
+/// The source's configuration files into a folder of their own: what the restored server shall use of them is for a person to say.
+fn unpack_configuration(tar: &[u8], folder: &str, sink: &mut dyn Sink) -> Result<()> {
+    let io = |e: io::Error| from_io(e, || "reading the source's configuration files".into());
+    sink.folder(folder)?;
+    for entry in tar::Archive::new(tar).entries().map_err(io)? {
+        let mut entry = entry.map_err(io)?;
+        let path = entry.path().map_err(io)?.into_owned();
+        let mut at = folder.to_string();
+        let mut parts = path.components().peekable();
+        while let Some(part) = parts.next() {
+            let std::path::Component::Normal(part) = part else {
+                return Err(Error::check(format!("configuration file {path:?} leads out of its folder")));
+            };
+            at = format!("{at}/{}", part.to_string_lossy());
+            if parts.peek().is_some() {
+                sink.folder(&at)?;
+            }
+        }
+        let mut file = sink.file(&at)?;
+        io::copy(&mut entry, &mut file).map_err(io)?;
+    }
+    Ok(())
 }
 
 struct Counted<'a, R> {

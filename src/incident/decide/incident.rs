@@ -142,7 +142,7 @@ pub(super) fn decide(state: &State, command: &Command, ctx: Context<'_>) -> Deci
                 return Err(Refusal::gate(
                     "not_restored",
                     "Service is not marked as restored",
-                    "mark it as restored, or close anyway and say why in the summary",
+                    "mark it as restored (:restored, or a step that proves it); to close anyway say why in the summary (in the shell with --force)",
                 ));
             }
             Ok(vec![Event::IncidentClosed { summary: summary.clone() }])
