@@ -68,8 +68,8 @@ impl Axis {
         let backup = self.backups.iter().rev().find(|b| b.at <= at);
         let gap = backup.and_then(|b| self.gaps.iter().find(|(from, to)| *to > b.at && *from < at));
         let unreachable = match (backup, gap) {
-            (None, _) => Some("before the first base backup was complete"),
-            (_, Some(_)) => Some("the log before it is missing or not read yet"),
+            (None, _) => Some("before the first base backup"),
+            (_, Some(_)) => Some("log before it is missing or not read"),
             _ => None,
         };
         let takes = backup.filter(|_| unreachable.is_none()).map(|b| {

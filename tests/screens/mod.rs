@@ -32,6 +32,27 @@ fn real(size: (u16, u16)) -> App {
     with_incident(size, 343, recovering_data(Kind::Real))
 }
 
+/// Whether a moment can be reached, what it loses and how long it takes are never what is left out.
+#[test]
+fn the_cost_of_a_moment_is_whole_on_the_smallest_screen() {
+    let shown = |keys: &str| text(&render(&mut on_axis((80, 24), keys)));
+    let at_suspect = shown("");
+    for part in ["before 14:01:07 UTC", "loses 5:33", "takes about", "goes back as well: billing, postgres"] {
+        assert!(at_suspect.contains(part), "{part}: {at_suspect}");
+    }
+    let far = shown(&"left ".repeat(300));
+    assert!(far.contains("cannot be reached: before the first base backup"), "{far}");
+    let mut app = on_axis((80, 24), &"left ".repeat(25));
+    let behind_a_gap = text(&render(&mut app));
+    assert!(behind_a_gap.contains("cannot be reached: log before it is missing"), "{behind_a_gap}");
+    // The moment under the cursor is what Enter asks about.
+    press(&mut app, "enter");
+    let at = app.incident.as_ref().unwrap().axis_at.unwrap();
+    let dialog = app.dialogs.last().unwrap();
+    assert!(matches!(&dialog.ask, Ask::OtherMoment));
+    assert!(text(&render(&mut app)).contains(&at.to_string()));
+}
+
 /// The choice of the moment with the log over time, keys pressed once it is on the screen.
 fn on_axis(size: (u16, u16), keys: &str) -> App {
     let mut data = recovering_data(Kind::Real);

@@ -32,6 +32,10 @@ pub struct Updated {
 
 /// Segments of one timeline: number and bytes as stored.
 type There = BTreeMap<u64, u64>;
+/// First and last segment of what is to be read.
+type Stretch = (u64, u64);
+/// A segment's number and its bytes, or why there are none.
+type Taken = (u64, Result<Option<Vec<u8>>>);
 
 /// Reads every archived segment that `index` does not know, and keeps what it says. Stopped or killed, what was stored stays
 /// and the next one goes on. `names` is what is known of names; it comes back with what the log taught, and is kept, too.
@@ -65,14 +69,13 @@ pub fn update(
         all.push((timeline, there.into_iter().map(|(s, bytes)| (s.number(size), bytes)).collect()));
     }
     work.forget(&all)?;
-    let stretches: Vec<(u32, &There, Vec<(u64, u64)>)> =
-        all.iter().map(|(t, there)| (*t, there, work.unknown(*t, there))).collect();
-    work.total = stretches.iter().flat_map(|(.., s)| s).map(|(first, last)| last - first + 1).sum();
-    for (timeline, there, stretches) in stretches {
+    let stretches: Vec<Vec<Stretch>> = all.iter().map(|(t, there)| work.unknown(*t, there)).collect();
+    work.total = stretches.iter().flatten().map(|(first, last)| last - first + 1).sum();
+    for ((timeline, there), stretches) in all.iter().zip(stretches) {
         for (first, last) in stretches {
-            work.stretch(timeline, there, first, last)?;
+            work.stretch(*timeline, there, first, last)?;
         }
-        work.store(timeline, there)?;
+        work.store(*timeline, there)?;
     }
     work.done.known = work.index.len() as u64;
     Ok((work.done, work.names))
@@ -113,8 +116,8 @@ impl Work<'_> {
     }
 
     /// Unbroken stretches of segments that are to be read: first and last of each.
-    fn unknown(&self, timeline: u32, there: &There) -> Vec<(u64, u64)> {
-        let mut out: Vec<(u64, u64)> = Vec::new();
+    fn unknown(&self, timeline: u32, there: &There) -> Vec<Stretch> {
+        let mut out: Vec<Stretch> = Vec::new();
         for (number, bytes) in there {
             // What was damaged may have been mended.
             if self.index.read(Segment::from_number(timeline, *number, self.size), *bytes).is_some() {
@@ -164,7 +167,7 @@ impl Work<'_> {
         let mut tracker = Tracker::new(Rules::default(), std::mem::take(&mut self.names));
         let mut damaged = None;
         let result = std::thread::scope(|scope| {
-            let (sender, receiver): (_, Receiver<(u64, Result<Option<Vec<u8>>>)>) = sync_channel(2);
+            let (sender, receiver): (_, Receiver<Taken>) = sync_channel(2);
             scope.spawn(move || {
                 for number in begin..=last {
                     let name = WalName::Segment(Segment::from_number(timeline, number, size));

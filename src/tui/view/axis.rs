@@ -101,7 +101,7 @@ fn costs(ui: &IncidentUi, axis: &Axis, at: Time, room: usize) -> Vec<Vec<Piece>>
         // What it would lose is of no interest then.
         None => {
             let why = cost.unreachable.unwrap_or("not known");
-            parts.push((8, vec![p(Role::Danger, format!("cannot be reached: {why}"))]));
+            parts.push((10, vec![p(Role::Danger, format!("cannot be reached: {why}"))]));
         }
     }
     let today = axis.span.is_some_and(|(first, last)| first.date_hms().get(..10) == last.date_hms().get(..10));
