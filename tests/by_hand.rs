@@ -196,7 +196,7 @@ fn the_obvious_next_thing_leads_through_the_whole_drill() {
     second.keys("E");
     second.wait_long("the export", PATIENCE, |s| s.contains("5 files of the timeline in"));
     let exports = std::fs::read_dir(home.path().join("exports")).unwrap().next().unwrap().unwrap().path();
-    assert_eq!(std::fs::read_dir(&exports).unwrap().count(), 4, "{}", exports.display());
+    assert_eq!(std::fs::read_dir(&exports).unwrap().count(), 5, "{}", exports.display());
     second.keys("q");
     second.wait_sane();
     second.wait_text("is closed.");

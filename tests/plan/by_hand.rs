@@ -86,8 +86,10 @@ const PLANS: [Read; 5] = [
             ("Investigate", "assess", 20),
             ("Contain: rotate every secret", "contain", 20),
             ("Recover beside", "recover", 20),
-            ("Restore what was changed", "recover", 15),
+            ("Restore what was changed, take away what was left", "recover", 15),
             ("Verify", "verify", 10),
+            // Only after the check: no phase of its own.
+            ("Open the doors again", "", 5),
             ("Take a new base backup", "protect", 15),
             ("Tell", "communicate", 15),
             ("Close", "close", 10),
