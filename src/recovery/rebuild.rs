@@ -52,7 +52,7 @@ pub async fn fork_of(c: &mut PgConnection, timeline: u32) -> Result<Fork> {
     let sql = "SELECT pg_catalog.pg_read_file($1)";
     let file = format!("pg_wal/{timeline:08X}.history");
     let text: String = sqlx::query_scalar(sql).bind(file).fetch_one(c).await.map_err(|e| query_error(sql, &e))?;
-    let last = text.lines().filter(|l| !l.trim().is_empty() && !l.starts_with('#')).next_back().unwrap_or_default();
+    let last = text.lines().rfind(|l| !l.trim().is_empty() && !l.starts_with('#')).unwrap_or_default();
     let mut words = last.split_whitespace();
     let fork = words.next().and_then(|t| t.parse().ok()).zip(words.next().and_then(|l| l.parse().ok()));
     fork.map(|(timeline, lsn)| Fork { timeline, lsn }).ok_or_else(|| {

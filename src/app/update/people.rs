@@ -338,12 +338,11 @@ pub(super) fn refresh(app: &mut App) {
 
 /// What an accepted dialog of this side does. `None` when it is of another side; else whether it is left.
 pub(super) fn accept(app: &mut App, dialog: &Dialog, out: &mut Vec<Effect>) -> Option<Result<bool, String>> {
-    Some(accepted(app, dialog, out)?.map(|leave| {
-        if leave {
+    Some(accepted(app, dialog, out)?.inspect(|leave| {
+        if *leave {
             // What was opened by it lies over it.
             app.dialogs.retain(|d| d != dialog);
         }
-        leave
     }))
 }
 
