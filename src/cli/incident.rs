@@ -79,8 +79,10 @@ pub fn run(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
         }
         Some(("close", m)) => {
             let summary = m.get_one::<String>("summary").cloned().unwrap_or_default();
+            // Once it is closed it is no longer the newest open one.
+            let id = store.find(m.get_one::<String>("incident").map(String::as_str))?;
             let code = submit(invocation, &store, m, Wish::Close { summary, force: m.get_flag("force") }, None)?;
-            clear_away(&store, m)?;
+            clear_away(&store, &id)?;
             Ok(code)
         }
         Some((name, m)) => super::people::run(invocation, &store, name, m)
@@ -90,8 +92,8 @@ pub fn run(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
 }
 
 /// The sandbox of a drill that was closed: nobody will come back to it.
-fn clear_away(store: &Store, m: &ArgMatches) -> Result<()> {
-    let state = store.state(&store.find(m.get_one::<String>("incident").map(String::as_str))?)?;
+fn clear_away(store: &Store, id: &IncidentId) -> Result<()> {
+    let state = store.state(id)?;
     let Some(sandbox) = state.facts.drill.as_ref().map(|d| d.0.as_str()).filter(|dir| Path::new(dir).is_dir()) else {
         return Ok(());
     };
