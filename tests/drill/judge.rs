@@ -46,7 +46,7 @@ fn recover(sandbox: &Sandbox, name: &str, target: &[(&str, &str)]) -> Server {
         ("recovery_target_action", "promote".into()),
         ("track_commit_timestamp", "on".into()),
         ("max_connections", "60".into()),
-        ("max_wal_senders", "4".into()),
+        ("max_wal_senders", "8".into()),
     ]
     .map(|(k, v)| (k.to_string(), v))
     .to_vec();
