@@ -75,6 +75,10 @@ fn the_runbook_as_it_is_understood() {
        Run Some(Read) Some("health") Some("1m")
     template: Tell
     reference: Repairing columns from the shadow
+    reference: Way back
+    contacts: Roles
+    reference: Deadlines
+    escalation: Escalation
     "#);
     assert!(
         plan.scenarios[0]
