@@ -128,6 +128,11 @@ impl Reader<'_> {
         while let Some(c) = self.chars.next_if(|c| c.is_ascii_alphanumeric() || *c == '_') {
             name.push(c);
         }
+        // bash takes `\` and line end out first: the name would go on at the next line.
+        let mut ahead = self.chars.clone();
+        if ahead.next() == Some('\\') && ahead.next() == Some('\n') {
+            return None;
+        }
         let starts_well = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
         if !starts_well || (braced && self.chars.next() != Some('}')) {
             return None;

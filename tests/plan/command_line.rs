@@ -42,6 +42,8 @@ fn what_is_recognised() {
         ("# comment\nbreakglass health", None),
         ("breakglass health\nbreakglass health", None),
         ("breakglass note 'open", None),
+        ("breakglass note $A\\\nB", None),
+        ("breakglass note \"$A\\\nB\"", None),
         ("breakglass note \"open", None),
         ("breakglass note \\", None),
         ("breakglass note <file>", None),
