@@ -48,7 +48,9 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, dialog: &Dial
             .iter()
             .map(|s| s.iter().map(|k| k.shown(ascii)).collect::<Vec<_>>().join(" "))
             .collect();
-        let keys = keys.join(" or ");
+        // Long ones take of the name's room, so that what a command does always begins in one column.
+        let pad = |s: &str, n: usize| format!("{s}{}", " ".repeat(n.saturating_sub(width(s))));
+        let keys = pad(&format!("{} ", keys.join(" or ")), 14);
         let possible = why_not(command.id, app).is_none();
         let text = if possible { Role::Text } else { Role::Muted };
         let mark = match (possible, command.danger) {
@@ -57,13 +59,15 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, dialog: &Dial
             (true, d) => p(Role::Muted, d.word()),
         };
         let used = canvas.right(line, 0, &[mark]);
-        let pad = |s: &str, n: usize| format!("{s}{}", " ".repeat(n.saturating_sub(width(s))));
         canvas.line(
             Rect { x: line.x + 2, width: line.width.saturating_sub(used + 3), ..line },
             0,
             &[
-                p(Role::Code, pad(&keys, 14)),
-                p(if possible { Role::Accent } else { Role::Muted }, pad(command.name, 17)),
+                p(Role::Code, keys.clone()),
+                p(
+                    if possible { Role::Accent } else { Role::Muted },
+                    pad(command.name, 31usize.saturating_sub(width(&keys))),
+                ),
                 p(text, command.doc),
             ],
         );
