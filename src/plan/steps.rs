@@ -129,7 +129,9 @@ fn step_headings(doc: &Doc, children: &[usize]) -> Vec<usize> {
         let s = &doc.sections[**c];
         let role = doc.roles[**c].kind;
         s.level == level
-            && !matches!(role, Role::Ignored | Role::Contents | Role::Info)
+            && !matches!(role, Role::Ignored | Role::Contents)
+            // "Step 2: Impact on users": its number says that it is one, whatever its words sound like.
+            && (s.title.step || role != Role::Info)
             && (s.title.step || !is_info(&s.title.norm))
     };
     let marked: Vec<usize> = children.iter().filter(fits).filter(|c| doc.sections[**c].title.step).copied().collect();

@@ -519,3 +519,15 @@ fn procedures_are_told_from_the_steps_of_one() {
     assert_eq!(plan.scenarios[0].steps.len(), 1);
     assert!(plan.scenarios[0].steps[0].blocks.iter().all(|b| !b.runnable()));
 }
+
+#[test]
+fn what_is_called_a_step_is_one_whatever_its_words_sound_like() {
+    let words = ["Note the time", "Impact on users", "Who is affected", "Contact the vendor", "Document the example"];
+    let sections: String =
+        words.iter().enumerate().map(|(i, w)| format!("### Step {}: {w}\n\nSome text.\n\n", i + 1)).collect();
+    let scenario = only(&format!("# P\n\n## Scenario 1: X\n\n{sections}"));
+    assert_eq!(steps(&scenario), words);
+    // Without the number it informs.
+    let scenario = only("# P\n\n## Scenario 1: X\n\n### Impact\n\nUsers wait.\n\n### Restore\n\nDo it.\n");
+    assert_eq!(steps(&scenario), ["Restore"]);
+}
