@@ -144,7 +144,7 @@ fn main() {
             let line = "pg_dump -Fc -Z0 shop | zstd -3 -T2 | age -R age.pub > dump.age && sync dump.age";
             timed(&mut times, "dump: pg_dump | zstd -3 -T2 | age", tool(line));
         }
-        timed(&mut times, "verify: breakglass", ours(&repository, &["backup", "verify", "latest"]));
+        timed(&mut times, "verify: breakglass", ours(&repository, &["backup", "verify", "--all"]));
         let into = ["backup", "restore", "latest", "--into", "back", "--jobs", "2"];
         timed(&mut times, "restore: breakglass -j2", ours(&repository, &into));
         run(tool("dropdb back"));
