@@ -16,6 +16,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use breakglass::backup::repository::{InitOptions, Repository};
+use breakglass::backup::wal::archive_command;
+use breakglass::model::Secret;
 use breakglass::postgres::Instance;
 use cluster::{LIMIT, Scratch, programs, psql, server_user};
 
@@ -92,6 +95,8 @@ fn main() {
         ("wal_level", "replica"),
         ("max_wal_senders", "4"),
         ("autovacuum", "off"),
+        ("archive_mode", "on"),
+        ("archive_command", "true"),
     ]
     .map(|(k, v)| (k.to_string(), v.to_string()));
     instance.configure(&settings, None).unwrap();
@@ -124,20 +129,26 @@ fn main() {
         run(tool("age-keygen -o age.key && grep -o 'age1.*' age.key > age.pub"));
     }
     run(tool("pg_dump -Fd -j2 -f plain.dir shop"));
+    let here = scratch.path.display();
     let rest = format!(
         "PGBACKREST_REPO1_CIPHER_PASS='{KEY}' pgbackrest --stanza=b --pg1-path={} --pg1-socket-path={sockets} --pg1-port={} \
-         --pg1-user=postgres --repo1-path={}/rest --repo1-cipher-type=aes-256-cbc --log-path={1} --lock-path={1}/lock \
+         --pg1-user=postgres --repo1-path={}/rest --repo1-cipher-type=aes-256-cbc --log-path={here} --lock-path={here}/lock \
          --log-level-file=off",
         instance.layout.data.display(),
         instance.port,
-        scratch.path.display(),
-    )
-    .replace("{1}", &scratch.path.display().to_string());
+        here,
+    );
     let mut times = Times::default();
-    for round in 0..rounds {
+    let repository = scratch.path.join("repository");
+    let place = repository.display().to_string();
+    let archive = archive_command(Path::new(env!("CARGO_BIN_EXE_breakglass")), &place).unwrap();
+    psql(&admin, &format!("alter system set archive_command = '{}'", archive.replace('\'', "''"))).unwrap();
+    let wal_owner = server_user().map(|u| (u.uid, u.gid));
+    for _ in 0..rounds {
         // A fresh repository each round, as the peers write fresh files.
-        let repository = scratch.path.join(format!("repository-{round}"));
-        run(ours(&repository, &["backup", "init"]));
+        let options = InitOptions { wal_owner, ..InitOptions::default() };
+        Repository::init(&place, &Secret::new(KEY), &options).unwrap();
+        psql(&admin, "select pg_reload_conf()").unwrap();
         timed(&mut times, "dump: breakglass", ours(&repository, &["backup", "create", "--logical"]));
         timed(&mut times, "dump: pg_dump -Fc -Z0 > /dev/null", tool("pg_dump -Fc -Z0 shop > /dev/null"));
         if age {
