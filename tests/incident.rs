@@ -768,6 +768,17 @@ fn a_waived_identity_holds_inside_the_actions_of_its_step() {
 }
 
 #[test]
+fn a_loss_that_was_measured_belongs_to_the_moment_it_was_measured_for() {
+    let mut d = Desk::new();
+    d.ok(choose(RecoveryTarget::Xid("731".into()), None));
+    let loss = Loss { window_ms: 69_000, transactions: Some(1036), ..Loss::default() };
+    d.ok(Command::Observe { facts: vec![Event::LossMeasured { loss }] });
+    assert!(d.state().facts.loss.is_some());
+    d.ok(choose(RecoveryTarget::Xid("700".into()), None));
+    assert_eq!(d.state().facts.loss, None, "not said of a moment nothing was restored to yet");
+}
+
+#[test]
 fn a_backup_found_in_the_repository_is_as_old_as_it_is() {
     let mut d = Desk::new();
     d.ok(Command::Observe { facts: vec![seen("shop")] });

@@ -288,6 +288,8 @@ impl State {
                 self.vars.insert("TARGET".into(), target.to_string());
                 facts.chosen = Some((target, at, loses));
                 facts.chosen_in = Some(record.seq);
+                // It was measured for the moment before: the next verification measures anew.
+                facts.loss = None;
                 if facts.promoted.is_some() {
                     // What is in service is wrong: service is not back, whatever was said of it.
                     facts.going_back = true;
