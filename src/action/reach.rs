@@ -2,9 +2,8 @@
 
 use crate::backup::anchor;
 use crate::backup::catalog::Catalog;
-use crate::backup::keys::{Opener, identity_from_text};
 use crate::backup::repository::{InitOptions, Repository, Unlocked};
-use crate::config::settings::{DATABASE_PASSWORD, REPOSITORY_IDENTITY, REPOSITORY_KEY};
+use crate::config::settings::{DATABASE_PASSWORD, REPOSITORY_KEY};
 use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::{Database, Programs};
 
@@ -51,11 +50,7 @@ pub fn replaced(ctx: &Ctx) -> Result<Database> {
 /// # Errors
 /// Config when it or its key is not set; refused when the key is not its key; target when it cannot be read.
 pub fn unlocked(ctx: &Ctx) -> Result<Unlocked> {
-    let repository = repository(ctx)?;
-    match (ctx.secrets.get(REPOSITORY_KEY), ctx.secrets.get(REPOSITORY_IDENTITY)) {
-        (None, Some(text)) => repository.unlock_by(Opener::Identity(&identity_from_text(text)?)),
-        _ => repository.unlock(key(ctx)?),
-    }
+    repository(ctx)?.unlock_with(&ctx.secrets)
 }
 
 /// As [`unlocked`], and makes the repository when there is none: the first backup needs no other command before it.

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::container::{Expect, Identity, ObjectType, Reader, Recipient, Spec, Summary, Writer, hex, seal, unhex};
 use super::keys::{KdfCost, KeyFile, Opener};
 use super::store::{Access, Committed, Existing, Store, open_place};
+use crate::config::settings::{REPOSITORY_IDENTITY, REPOSITORY_KEY, Secrets};
 use crate::error::{Context, Error, Result};
 use crate::model::{Secret, Time};
 
@@ -173,6 +174,19 @@ impl Repository {
     /// A usage failure when the passphrase is wrong.
     pub fn unlock(&self, passphrase: &Secret) -> Result<Unlocked> {
         self.unlock_by(Opener::Passphrase(passphrase))
+    }
+
+    /// As [`Repository::unlock`], with what the environment holds: the passphrase, else the key of an extra recipient.
+    ///
+    /// # Errors
+    /// Config when it holds neither.
+    pub fn unlock_with(&self, secrets: &Secrets) -> Result<Unlocked> {
+        match (secrets.get(REPOSITORY_KEY), secrets.get(REPOSITORY_IDENTITY)) {
+            (Some(key), _) => self.unlock(key),
+            (None, Some(text)) => self.unlock_by(Opener::Identity(&super::keys::identity_from_text(text)?)),
+            (None, None) => Err(Error::config("the repository's key is not set")
+                .hint("set BACKUP_ENCRYPTION_KEY, at least 32 characters, or BACKUP_IDENTITY_FILE")),
+        }
     }
 
     /// As [`Repository::unlock`], by the passphrase or by the key of an extra recipient.

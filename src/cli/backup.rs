@@ -8,7 +8,6 @@ use super::{Invocation, print};
 use crate::backup::anchor::{self, Anchors, head_from_text};
 use crate::backup::base::{Verified, verify_backup};
 use crate::backup::catalog::{Backup, Catalog};
-use crate::backup::keys::{Opener, identity_from_text};
 use crate::backup::repository::{InitOptions, Repository, Unlocked};
 use crate::config::settings::{REPOSITORY_IDENTITY, REPOSITORY_KEY};
 use crate::error::{Error, Result};
@@ -85,17 +84,12 @@ fn key(invocation: &Invocation) -> Result<&Secret> {
 }
 
 fn unlocked(invocation: &Invocation, matches: &ArgMatches) -> Result<Unlocked> {
+    let secrets = &invocation.config.secrets;
     // The key is looked at first: asking for it is cheaper than reading a repository that cannot be opened.
-    match (key(invocation), invocation.config.secrets.get(REPOSITORY_IDENTITY)) {
-        (Err(_), Some(text)) => {
-            let identity = identity_from_text(text)?;
-            Repository::open(&url(invocation, matches)?)?.unlock_by(Opener::Identity(&identity))
-        }
-        (key, _) => {
-            let key = key?;
-            Repository::open(&url(invocation, matches)?)?.unlock(key)
-        }
+    if secrets.get(REPOSITORY_IDENTITY).is_none() {
+        key(invocation)?;
     }
+    Repository::open(&url(invocation, matches)?)?.unlock_with(secrets)
 }
 
 fn init(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {

@@ -27,6 +27,7 @@ pub mod postmortem;
 pub mod report;
 pub mod sandbox;
 pub mod secrets;
+mod stoppable;
 pub mod tabletop;
 pub mod wal;
 mod wal_index;

@@ -8,14 +8,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::print;
 use crate::action::target::blocking;
-use crate::backup::keys::{Opener, identity_from_text};
 use crate::backup::repository::{Repository, Unlocked};
-use crate::config::settings::{DATABASE_PASSWORD, REPOSITORY_IDENTITY, REPOSITORY_KEY};
+use crate::config::settings::DATABASE_PASSWORD;
 use crate::config::{Config, Environment};
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::model::{CleanText, parse_duration};
 use crate::postgres::Database;
-use crate::process::signals::Signals;
 use crate::recovery::wal_index::{self, Index, Updated};
 use crate::recovery::wal_locate::{NameMap, snapshot};
 use crate::recovery::watch::Unwatched;
@@ -66,28 +64,12 @@ pub fn run(matches: &ArgMatches, json: bool) -> Result<u8> {
     let every = matches.get_one::<String>("every").map_or("5s", String::as_str);
     let every = parse_duration(every).map_err(Error::usage)?;
     let follow = matches.get_flag("follow");
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .state(|| "the asynchronous runtime cannot be started".into())?;
-    runtime.block_on(async {
-        let mut signals = Signals::listen()?;
-        let cancel = CancellationToken::new();
-        let work = rounds(unlocked, server, every, follow, json, cancel.clone());
-        tokio::pin!(work);
-        tokio::select! {
-            done = &mut work => done,
-            stop = signals.next() => {
-                cancel.cancel();
-                match work.await {
-                    // Following has no end of its own: to be stopped is to be done.
-                    Ok(_) | Err(Error { kind: crate::error::ErrorKind::Interrupted, .. }) if follow => Ok(0),
-                    Ok(_) => Ok(stop.exit_code()),
-                    Err(e) => Err(e),
-                }
-            }
-        }
-    })
+    match super::stoppable::run(|cancel| rounds(unlocked, server, every, follow, json, cancel))? {
+        // Following has no end of its own: to be stopped is to be done.
+        (Ok(_) | Err(Error { kind: crate::error::ErrorKind::Interrupted, .. }), Some(_)) if follow => Ok(0),
+        (Ok(_), Some(stop)) => Ok(stop.exit_code()),
+        (done, _) => done,
+    }
 }
 
 /// The repository named or configured, opened with the secret of the environment.
@@ -95,13 +77,7 @@ fn unlock(config: &Config, named: Option<&String>) -> Result<Unlocked> {
     let url = named
         .or(config.settings.repository.as_ref())
         .ok_or_else(|| Error::config("no repository is configured").hint("give --repository, or set BACKUP_DIR"))?;
-    let repository = Repository::open(url)?;
-    match (config.secrets.get(REPOSITORY_KEY), config.secrets.get(REPOSITORY_IDENTITY)) {
-        (Some(key), _) => repository.unlock(key),
-        (None, Some(text)) => repository.unlock_by(Opener::Identity(&identity_from_text(text)?)),
-        (None, None) => Err(Error::config("the repository's key is not set")
-            .hint("set BACKUP_ENCRYPTION_KEY: the index is written by a holder of the key only")),
-    }
+    Repository::open(url)?.unlock_with(&config.secrets)
 }
 
 async fn rounds(

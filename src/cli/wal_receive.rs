@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Arg, ArgMatches, Command, value_parser};
-use tokio_util::sync::CancellationToken;
 
 use crate::backup::repository::Repository;
 use crate::config::settings::DATABASE_PASSWORD;
@@ -13,7 +12,6 @@ use crate::config::{Config, Environment};
 use crate::error::{Context, Error, Result};
 use crate::model::{CleanText, parse_duration};
 use crate::postgres::{Database, Programs};
-use crate::process::signals::Signals;
 use crate::recovery::receive::{self, Options};
 use crate::recovery::{Phase, Watch};
 use crate::runtime::Store;
@@ -87,21 +85,7 @@ pub fn run(matches: &ArgMatches) -> Result<u8> {
         every: parse_duration(every).map_err(Error::usage)?.max(Duration::from_millis(100)),
         programs: Programs::find(config.settings.bin_dir.as_deref(), None)?,
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .state(|| "the asynchronous runtime cannot be started".into())?;
-    runtime.block_on(async {
-        let mut signals = Signals::listen()?;
-        let cancel = CancellationToken::new();
-        let work = receive::run(&repository, &options, &Notes, &cancel);
-        tokio::pin!(work);
-        tokio::select! {
-            done = &mut work => done.map(|()| 0),
-            _ = signals.next() => {
-                cancel.cancel();
-                work.await.map(|()| 0)
-            }
-        }
-    })
+    let (done, _) =
+        super::stoppable::run(|cancel| async move { receive::run(&repository, &options, &Notes, &cancel).await })?;
+    done.map(|()| 0)
 }

@@ -179,8 +179,7 @@ fn judged_deletion(
     let live = sandbox.facts().server.with_user(super::shop::SUPERUSER);
     let restored = state.restored.as_ref().map(|r| r.at);
     let j = tokio.block_on(judge_deletion::judge(folder, &live, restored))?;
-    let passed = j.checks.iter().all(|c| c.verdict == Verdict::Passed);
-    Ok(vec![Event::DrillJudged { passed, checks: j.checks, injected_at: j.at }])
+    Ok(vec![recorded(j.checks, j.at)])
 }
 
 fn judged_breach(
@@ -194,8 +193,7 @@ fn judged_breach(
     let live = sandbox.facts().server.with_user(super::shop::SUPERUSER);
     let restored = state.restored.as_ref().map(|r| r.at);
     let j = tokio.block_on(judge_breach::judge(folder, incident, &live, restored))?;
-    let passed = j.checks.iter().all(|c| c.verdict == Verdict::Passed);
-    Ok(vec![Event::DrillJudged { passed, checks: j.checks, injected_at: j.at }])
+    Ok(vec![recorded(j.checks, j.at)])
 }
 
 fn judged_region(
@@ -209,8 +207,7 @@ fn judged_region(
     let lost = state.facts.loss.as_ref().and_then(|l| l.rows.get("public.orders")).copied();
     let claim = judge_region::Claim { restored: state.restored.as_ref().map(|r| r.at), lost_orders: lost };
     let j = tokio.block_on(judge_region::judge(folder, &door, claim))?;
-    let passed = j.checks.iter().all(|c| c.verdict == Verdict::Passed);
-    Ok(vec![Event::DrillJudged { passed, checks: j.checks, injected_at: j.at }])
+    Ok(vec![recorded(j.checks, j.at)])
 }
 
 fn judged_release(
@@ -224,12 +221,16 @@ fn judged_release(
     let probe = sandbox.settings().service.probe_url.unwrap_or_default();
     let restored = state.restored.as_ref().map(|r| r.at);
     let j = tokio.block_on(judge_release::judge(folder, &server, &probe, restored))?;
-    let passed = j.checks.iter().all(|c| c.verdict == Verdict::Passed);
     // Nothing went back in time: what is lost is what customers were promised and is not there.
     let window_ms = if j.lost == 0 { 0 } else { j.began.zip(j.ended).map_or(0, |(a, b)| b.diff_ms(a).unsigned_abs()) };
     let rows = if j.lost == 0 { BTreeMap::new() } else { BTreeMap::from([("public.orders".to_string(), j.lost)]) };
     let loss = Loss { window_ms, transactions: Some(j.lost), rows, at_most: false };
-    Ok(vec![Event::LossMeasured { loss }, Event::DrillJudged { passed, checks: j.checks, injected_at: j.began }])
+    Ok(vec![Event::LossMeasured { loss }, recorded(j.checks, j.began)])
+}
+
+/// A judgement as it is recorded: passed when every check is.
+fn recorded(checks: Vec<Check>, injected_at: Option<Time>) -> Event {
+    Event::DrillJudged { passed: checks.iter().all(|c| c.verdict == Verdict::Passed), checks, injected_at }
 }
 
 /// A small runtime for previews and judging.

@@ -587,6 +587,24 @@ fn pressing_space_twice_ticks_two_items() {
 }
 
 #[test]
+fn an_item_that_was_passed_over_is_not_ticked_by_the_next_press() {
+    let mut s = Story::open(Kind::Real);
+    let mut app = with_incident(SIZE, 20, s.data());
+    let ticked = |effects: &[Effect]| {
+        effects.iter().find_map(|e| match e {
+            Effect::Submit(Command::Tick { item, done, .. }, _) => Some((*item, *done)),
+            _ => None,
+        })
+    };
+    assert_eq!(ticked(&press(&mut app, "2 down space")), Some((1, true)));
+    s.add(21, vec![Event::ItemTicked { step: StepId::new("s1"), item: 1, done: true }]);
+    update(&mut app, Msg::Changed(Box::new(s.data())), now(21));
+    // The step has two: the cursor stays, and only going to the first ticks it.
+    assert_ne!(ticked(&press(&mut app, "space")), Some((0, true)));
+    assert_eq!(ticked(&press(&mut app, "up space")), Some((0, true)));
+}
+
+#[test]
 fn a_second_press_asks_for_no_second_run() {
     let mut app = with_incident(SIZE, 20, Story::open(Kind::Real).data());
     assert_eq!(runs(&press(&mut app, "r r r")), 1);

@@ -239,8 +239,10 @@ fn tick(app: &mut App, out: &mut Vec<Effect>) {
         Pane::Text => Some(ui.steps.item),
         Pane::Steps | Pane::Output => (0..step.items.len()).find(|i| !is(*i)),
     };
-    // The next press ticks the next one: who presses space twice does not take the first tick back.
-    let after = (0..step.items.len()).find(|i| Some(*i) != item && !is(*i));
+    // The next press ticks the next one: who presses space twice does not take the first tick back. From an item that was
+    // gone to, only one below it: what was passed over was not forgotten.
+    let from = if ui.steps.pane == Pane::Text { ui.steps.item } else { 0 };
+    let after = (from..step.items.len()).find(|i| Some(*i) != item && !is(*i));
     match item.and_then(|i| u32::try_from(i).ok().map(|n| (n, !is(i)))) {
         Some((item, done)) => {
             if let (true, Some(after)) = (done, after) {

@@ -343,7 +343,7 @@ impl Header {
     }
 
     /// Checks type, repository and name. The fields compared are authenticated by the payload key and the MAC.
-    pub fn expect(&self, expect: &Expect<'_>) -> Result<()> {
+    pub fn is_as(&self, expect: &Expect<'_>) -> Result<()> {
         if self.spec.repository != expect.repository {
             return Err(Error::check("the object belongs to another repository").why(format!(
                 "it says {}, expected {}",

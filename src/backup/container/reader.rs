@@ -84,7 +84,7 @@ impl<R: Read> Reader<R> {
     /// A damaged or foreign object is a check failure; no matching key is a usage failure.
     pub fn open(mut input: R, identities: &[Identity], expect: &Expect<'_>) -> Result<Self> {
         let header = Header::read(&mut input)?;
-        header.expect(expect)?;
+        header.is_as(expect)?;
         let (file_key, own) = find_key(&header, identities)?;
         let ObjectKeys { mac, stream } = ObjectKeys::derive(&file_key, &header.salt, &header.core_hash)?;
         if !seal::same(&seal::mac(mac.as_ref(), &[&header.signed])?, &header.mac) {

@@ -406,7 +406,7 @@ fn look(unlocked: &Unlocked, segment: Segment, depth: Depth) -> Result<Option<St
     let expect = Expect { object: ObjectType::WalSegment, repository: repository.id(), name: &name };
     let result = match depth {
         Depth::Full => verify(input, unlocked.identities(), &expect).map(|_| ()),
-        _ => check_stored(input).and_then(|stored| stored.header.expect(&expect)),
+        _ => check_stored(input).and_then(|stored| stored.header.is_as(&expect)),
     };
     match result {
         Ok(()) => Ok(None),
