@@ -87,6 +87,8 @@ impl Shared {
 /// A running service. Dropped, it ends and removes its socket.
 pub struct Service {
     socket: PathBuf,
+    /// Closed to wake the accepting thread: its socket's file may be gone by then.
+    waker: Option<UnixStream>,
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -129,8 +131,9 @@ impl Service {
             threads.push(std::thread::spawn(move || prefetcher(&shared)));
         }
         let accepting = Arc::clone(&shared);
-        threads.push(std::thread::spawn(move || accept(&listener, &accepting)));
-        Ok(Self { socket: socket.to_path_buf(), shared, threads })
+        let (waker, woken) = UnixStream::pair().state(|| format!("listening at {shown:?}"))?;
+        threads.push(std::thread::spawn(move || accept(&listener, &woken, &accepting)));
+        Ok(Self { socket: socket.to_path_buf(), waker: Some(waker), shared, threads })
     }
 
     /// What has been served so far.
@@ -149,8 +152,7 @@ impl Drop for Service {
         self.shared.stop.store(true, Ordering::SeqCst);
         self.shared.lock().stopped = true;
         self.shared.changed.notify_all();
-        // Wakes the accepting thread.
-        let _ = UnixStream::connect(&self.socket);
+        drop(self.waker.take());
         let _ = fs::remove_file(&self.socket);
         for thread in self.threads.drain(..) {
             let _ = thread.join();
@@ -158,12 +160,17 @@ impl Drop for Service {
     }
 }
 
-fn accept(listener: &UnixListener, shared: &Arc<Shared>) {
-    for connection in listener.incoming() {
+fn accept(listener: &UnixListener, woken: &UnixStream, shared: &Arc<Shared>) {
+    use rustix::event::{PollFd, PollFlags, poll};
+    loop {
+        let ready = poll(&mut [PollFd::new(listener, PollFlags::IN), PollFd::new(woken, PollFlags::IN)], None);
         if shared.stop.load(Ordering::SeqCst) {
             return;
         }
-        let Ok(connection) = connection else { continue };
+        if ready == Err(rustix::io::Errno::INTR) {
+            continue;
+        }
+        let Ok(connection) = listener.accept().map(|(connection, _)| connection) else { continue };
         // PostgreSQL asks for one file at a time; another process that connects and is silent must not block it.
         let shared = Arc::clone(shared);
         std::thread::spawn(move || {

@@ -71,6 +71,22 @@ fn serves_in_any_order_and_opens_ahead() {
 }
 
 #[test]
+fn it_ends_although_its_folder_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, unlocked, _) = repository(dir.path());
+    let folder = dir.path().join("sockets");
+    std::fs::create_dir(&folder).unwrap();
+    let service = Service::start(unlocked, &folder.join("s"), &ServeOptions::default()).unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
+    let (ended, end) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        drop(service);
+        ended.send(()).unwrap();
+    });
+    end.recv_timeout(std::time::Duration::from_secs(60)).expect("it waits for ever");
+}
+
+#[test]
 fn every_doubt_stops_recovery() {
     let dir = tempfile::tempdir().unwrap();
     let (_, unlocked, url) = repository(dir.path());
