@@ -176,7 +176,7 @@ fn every_subcommand_has_help_and_says_what_it_does() {
 fn every_key_of_the_configuration_is_documented() {
     let documented = read("docs/formats.md");
     let mut keys = Vec::new();
-    let sources = ["src/config/load.rs", "src/config/settings.rs"].map(read).join("\n");
+    let sources = ["src/config/load.rs", "src/config/settings.rs", "src/config/health.rs"].map(read).join("\n");
     for (structure, section) in [
         ("File", ""),
         ("FileTarget", "target."),
@@ -188,6 +188,8 @@ fn every_key_of_the_configuration_is_documented() {
         ("FilePolicy", "policy."),
         ("FileDrill", "drill."),
         ("FileNotify", "notify."),
+        ("FileHealth", "health."),
+        ("Tiers", "backup.tiers."),
     ] {
         let from = sources.find(&format!("struct {structure} {{")).unwrap_or_else(|| panic!("{structure} is gone"));
         let body = &sources[from..from + sources[from..].find("\n}").unwrap()];
@@ -195,7 +197,19 @@ fn every_key_of_the_configuration_is_documented() {
         keys.extend(fields.filter(|(f, _)| !f.starts_with('/')).map(|(field, _)| format!("{section}{field}")));
     }
     assert!(keys.len() > 30, "{keys:?}");
-    let tables = ["target", "repository", "postgres", "service", "failover", "breach", "policy", "drill", "notify"];
+    let tables = [
+        "target",
+        "repository",
+        "postgres",
+        "service",
+        "failover",
+        "breach",
+        "policy",
+        "drill",
+        "notify",
+        "health",
+        "backup",
+    ];
     keys.retain(|key| !tables.contains(&key.as_str()));
     for key in keys {
         assert!(documented.contains(&format!("`{key}`")) || documented.contains(&format!("`{key} =")), "{key}");

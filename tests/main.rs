@@ -52,6 +52,9 @@ mod bad_input;
 // Readiness, from the shell.
 mod doctor;
 
+// Health as a scheduler asks for it, and as home shows it.
+mod health;
+
 // Runs that lost their worker, in a real terminal.
 mod left_behind;
 

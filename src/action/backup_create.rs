@@ -61,12 +61,21 @@ impl Action for BackupCreate {
                     .help("Only these tables, as pg_dump's --table reads it; may be repeated"),
             )
             .arg(
+                Arg::new("tier")
+                    .long("tier")
+                    .value_name("TIER")
+                    .action(ArgAction::Append)
+                    .value_parser(crate::postgres::tiers::NAMES)
+                    .conflicts_with_all(["physical", "schema-only", "table"])
+                    .help("A dump with the rows of this tier's tables only, and all definitions (backup.tiers); may be repeated"),
+            )
+            .arg(
                 Arg::new("files")
                     .long("files")
                     .value_name("DIR")
                     .action(ArgAction::Append)
                     .value_parser(clap::value_parser!(std::path::PathBuf))
-                    .conflicts_with_all(["physical", "logical", "schema-only", "table"])
+                    .conflicts_with_all(["physical", "logical", "schema-only", "table", "tier"])
                     .help("This folder, and what the machine is like, without secrets; may be repeated"),
             )
             .arg(

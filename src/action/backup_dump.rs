@@ -14,11 +14,13 @@ use crate::backup::base::verify_backup;
 use crate::backup::catalog::{BackupKind, Manifest};
 use crate::backup::logical::{Source, store_dump};
 use crate::backup::repository::Unlocked;
+use crate::config::settings::Tiers;
 use crate::error::{Context, Error, Result};
 use crate::model::event::Event;
 use crate::postgres::connect::query_error;
-use crate::postgres::inventory::{Inventory, begin_snapshot, count_rows, inventory};
-use crate::postgres::{Client, Database, ToolStream, user};
+use crate::postgres::dump_archive::Scanning;
+use crate::postgres::inventory::{Inventory, TableRecord, begin_snapshot, count_rows, inventory};
+use crate::postgres::{Client, Database, ToolStream, tiers, user};
 use crate::process::UnixUser;
 use crate::recovery::watch::check_cancel;
 use crate::recovery::{Phase, Watch};
@@ -28,21 +30,24 @@ pub struct Wanted {
     kind: BackupKind,
     label: Option<String>,
     tables: Vec<String>,
+    tiers: Vec<String>,
     fingerprints: bool,
 }
 
 /// What was asked for, when it is a dump.
 pub fn wanted(m: &ArgMatches) -> Option<Wanted> {
     let tables: Vec<String> = m.get_many::<String>("table").map(|t| t.cloned().collect()).unwrap_or_default();
+    let tiers: Vec<String> = m.get_many::<String>("tier").map(|t| t.cloned().collect()).unwrap_or_default();
     let kind = match (m.get_flag("logical"), m.get_flag("schema-only")) {
         (_, true) => BackupKind::SchemaOnly,
-        (false, false) if tables.is_empty() => return None,
+        (false, false) if tables.is_empty() && tiers.is_empty() => return None,
         _ => BackupKind::Logical,
     };
     Some(Wanted {
         kind,
         label: m.get_one::<String>("label").cloned(),
         tables,
+        tiers,
         fingerprints: m.get_flag("fingerprints"),
     })
 }
@@ -85,7 +90,7 @@ pub async fn create(ctx: &Ctx, wanted: Wanted) -> Result<Done> {
     let expected = size_of(&mut c).await?;
     let source = Source {
         kind: wanted.kind,
-        label: wanted.label,
+        label: wanted.label.clone(),
         system_identifier,
         postgres_version: format!("{}.{}", identity.version_num / 10_000, identity.version_num % 10_000),
         database: identity.database.clone(),
@@ -107,6 +112,7 @@ pub async fn create(ctx: &Ctx, wanted: Wanted) -> Result<Done> {
         // Which tables a pattern meant only pg_dump knows; counting others would make every restore look wrong.
         contents.tables.clear();
     }
+    args.extend(by_tier(ctx, &wanted, &mut contents)?);
     let (out, cancel) = (ctx.out.clone(), ctx.cancel.clone());
     let kept = unlocked.clone();
     let total = if source.kind == BackupKind::SchemaOnly { None } else { Some(expected) };
@@ -118,7 +124,9 @@ pub async fn create(ctx: &Ctx, wanted: Wanted) -> Result<Done> {
     // Rows are counted in the snapshot's own transaction, which pg_dump needs open to its end anyway.
     let count = async {
         if wanted.kind == BackupKind::Logical {
-            count_rows(&mut c, &mut contents.tables, wanted.fingerprints, |_, _| {
+            let (only, fingerprints) = (contents.only_tiers.clone(), wanted.fingerprints);
+            let rows = |t: &TableRecord| only.is_empty() || t.tier.as_ref().is_some_and(|tier| only.contains(tier));
+            count_rows(&mut c, &mut contents.tables, fingerprints, rows, |_, _| {
                 check_cancel(&ctx.cancel, "the dump was not taken")
             })
             .await?;
@@ -146,6 +154,49 @@ pub async fn create(ctx: &Ctx, wanted: Wanted) -> Result<Done> {
         .json(document)
         .fact(Event::TargetSeen { role: "source".into(), identity })
         .fact(Event::BackupTaken { id: manifest.id.clone(), bytes, timeline, verified: true, taken_at: None }))
+}
+
+/// Writes down which tables come first, and, when rows of some tiers alone are wanted, leaves out those of the others. Their
+/// definitions stay: what has rows must be able to come back by itself.
+///
+/// # Errors
+/// Refused when a name of a wanted tier, or the whole tier, is not there: a backup that lacks a critical table is none.
+fn by_tier(ctx: &Ctx, wanted: &Wanted, contents: &mut Inventory) -> Result<Vec<String>> {
+    let unknown = tiers::assign(&mut contents.tables, &ctx.settings.tiers);
+    if wanted.tiers.is_empty() {
+        if wanted.tables.is_empty() {
+            unknown
+                .iter()
+                .for_each(|n| ctx.out.line(&format!("backup.tiers names {n:?}, which is not in the database")));
+        }
+        return Ok(Vec::new());
+    }
+    let named = |n: &&String| {
+        let Tiers { critical, important } = &ctx.settings.tiers;
+        wanted.tiers.iter().any(|t| if t == tiers::NAMES[0] { critical.contains(n) } else { important.contains(n) })
+    };
+    let missing: Vec<String> = unknown.iter().filter(named).map(|n| format!("{n:?}")).collect();
+    if !missing.is_empty() {
+        return Err(Error::refused(format!("no table {} in the database", missing.join(", ")))
+            .why(format!(
+                "backup.tiers names it, and a backup of tier {} without it would be none",
+                wanted.tiers.join(", ")
+            ))
+            .hint("Put the name right in breakglass.toml: \"schema.table\", or \"schema.*\"."));
+    }
+    for tier in &wanted.tiers {
+        if !contents.tables.iter().any(|t| t.tier.as_ref() == Some(tier)) {
+            return Err(Error::config(format!("no table is of the tier {tier:?}"))
+                .hint("Name its tables in breakglass.toml: [backup.tiers] critical = [\"public.orders\"]"));
+        }
+    }
+    contents.only_tiers.clone_from(&wanted.tiers);
+    contents.only_tiers.dedup();
+    let left_out = |t: &&TableRecord| t.countable() && !t.tier.as_ref().is_some_and(|tier| wanted.tiers.contains(tier));
+    let mut args: Vec<String> =
+        contents.tables.iter().filter(left_out).map(|t| format!("--exclude-table-data={}", t.sql())).collect();
+    args.push("--no-blobs".into());
+    Ok(args)
 }
 
 /// Runs `pg_dump` and `pg_dumpall`, stores what they write, and reads it back.
@@ -177,6 +228,7 @@ fn take(
     let begun = Instant::now();
     let mut dump = tools.stream("pg_dump", args)?;
     let stop = dump.canceller();
+    let mut scanned = Scanning::new(&mut dump);
     let stored = {
         let mut progress = |bytes: u64| {
             if cancel.is_cancelled() {
@@ -185,8 +237,9 @@ fn take(
             reporter.phase(&Phase::bytes("dump", bytes, total.map(|t| t.max(bytes)), begun));
             check_cancel(cancel, NOT_TAKEN)
         };
-        store_dump(unlocked, source, &mut dump, &mut progress)
+        store_dump(unlocked, source, &mut scanned, &mut progress)
     };
+    let blocks = scanned.finish();
     // What pg_dump says explains an archive that broke off better than the break itself; what the repository says of a
     // full disk explains better than pg_dump, whose reader went away.
     let (stored, finished) = (stored, dump.finish());
@@ -208,8 +261,9 @@ fn take(
         }
     };
     reporter.phase(&Phase { name: "count", unit: "tables", text: "counting rows".into(), ..Phase::default() });
-    let contents = counted.blocking_recv().state(|| "nobody counted the rows".into())??;
+    let mut contents = counted.blocking_recv().state(|| "nobody counted the rows".into())??;
     check_cancel(cancel, NOT_TAKEN)?;
+    contents.blocks = blocks;
     let manifest = pending.commit(&globals, &contents)?;
     let plain = manifest.plain_bytes();
     reporter.line(&format!("stored {} in {:.1} s, reading it back", manifest.id, begun.elapsed().as_secs_f64()));

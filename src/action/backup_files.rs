@@ -13,6 +13,7 @@ use crate::backup::anchor::head_to_text;
 use crate::backup::base::verify_backup;
 use crate::backup::catalog::Manifest;
 use crate::backup::files::{restore_files, store_files};
+use crate::backup::part::restore_some;
 use crate::backup::repository::Unlocked;
 use crate::error::{Context, Result};
 use crate::recovery::watch::check_cancel;
@@ -67,8 +68,11 @@ pub async fn create(ctx: &Ctx, folders: Vec<PathBuf>, label: Option<String>) -> 
 ///
 /// # Errors
 /// Damage, or the folder is there.
-pub async fn restore(ctx: &Ctx, unlocked: Unlocked, manifest: Manifest, into: &str) -> Result<Done> {
+pub async fn restore(ctx: &Ctx, unlocked: Unlocked, manifest: Manifest, into: &str, wanted: &[String]) -> Result<Done> {
     let dest = std::path::absolute(into).usage(|| format!("{into:?} is not a folder"))?;
+    if !wanted.is_empty() {
+        return some(ctx, unlocked, manifest, dest, wanted.to_vec()).await;
+    }
     let (work, id, to) = (ctx.clone(), manifest.id.clone(), dest.clone());
     let parity = blocking(move || {
         let reporter = Reporter::new(&*work.out);
@@ -95,6 +99,32 @@ pub async fn restore(ctx: &Ctx, unlocked: Unlocked, manifest: Manifest, into: &s
         parity.bytes
     );
     Ok(Done::ok(summary).json(json!({"backup": id, "folder": dest, "parity": parity})))
+}
+
+/// Some files, read without the rest of the backup: what is read is authenticated, and each file compared with its digest.
+async fn some(ctx: &Ctx, unlocked: Unlocked, manifest: Manifest, dest: PathBuf, wanted: Vec<String>) -> Result<Done> {
+    let (work, id, to) = (ctx.clone(), manifest.id.clone(), dest.clone());
+    let done = blocking(move || {
+        let reporter = Reporter::new(&*work.out);
+        let begun = Instant::now();
+        restore_some(&unlocked, &manifest, &wanted, &to, &mut |n| {
+            reporter.phase(&Phase::bytes("files", n, None, begun));
+            check_cancel(&work.cancel, "nothing was restored")
+        })
+    })
+    .await?;
+    let summary = format!(
+        "restored {} files of {id} into {:?}, {} bytes, each the same as when it was stored; {} of the {} bytes of the backup were read",
+        done.parity.same,
+        dest.display(),
+        done.parity.bytes,
+        done.fetched,
+        done.stored
+    );
+    let document = json!({
+        "backup": id, "folder": dest, "parity": done.parity, "fetched_bytes": done.fetched, "stored_bytes": done.stored,
+    });
+    Ok(Done::ok(summary).json(document))
 }
 
 /// What the machine is like. Of most variables only the names: their values could be secret.

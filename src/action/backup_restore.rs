@@ -48,6 +48,12 @@ struct Args {
     /// Only the rows of this schema's tables of a dump; may be repeated
     #[arg(long, value_name = "NAME")]
     schema: Vec<String>,
+    /// Only the rows of a tier's tables: critical, important; may be repeated
+    #[arg(long, value_name = "TIER")]
+    tier: Vec<String>,
+    /// Only this file, or folder with all in it, of a backup of files; read without the rest; may be repeated
+    #[arg(long, value_name = "PATH")]
+    file: Vec<String>,
     /// Processes that load at the same time; by default one per core, at most four
     #[arg(long, short, value_name = "N")]
     jobs: Option<usize>,
@@ -121,10 +127,20 @@ impl Action for BackupRestore {
         Box::pin(async move {
             let args: Args = parse_args(self.arguments(), args)?;
             let (unlocked, manifest) = find(ctx, &args).await?;
+            if !args.file.is_empty() && manifest.kind != BackupKind::Files {
+                return Err(Error::usage(format!(
+                    "--file with backup {}, which is {}",
+                    manifest.id,
+                    manifest.kind.word()
+                ))
+                .hint("Of a dump: --table, --schema or --tier."));
+            }
             match manifest.kind {
                 BackupKind::Logical | BackupKind::SchemaOnly => restore_dump(ctx, &unlocked, &manifest, &args).await,
                 BackupKind::Physical => restore_physical(ctx, unlocked, manifest, &args).await,
-                BackupKind::Files => super::backup_files::restore(ctx, unlocked, manifest, &args.into).await,
+                BackupKind::Files => {
+                    super::backup_files::restore(ctx, unlocked, manifest, &args.into, &args.file).await
+                }
             }
         })
     }
@@ -200,7 +216,8 @@ async fn restore_dump(ctx: &Ctx, unlocked: &Unlocked, manifest: &Manifest, args:
     let request = Request {
         target: target.clone(),
         overwrite: args.overwrite,
-        selection: Selection { tables: args.table.clone(), schemas: args.schema.clone() },
+        selection: Selection { tables: args.table.clone(), schemas: args.schema.clone(), tiers: args.tier.clone() },
+        tiers: ctx.settings.tiers.clone(),
         jobs: args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(2, |n| n.get().min(4))),
         no_owner: args.no_owner,
         no_privileges: args.no_privileges,
@@ -232,7 +249,7 @@ async fn restore_dump(ctx: &Ctx, unlocked: &Unlocked, manifest: &Manifest, args:
 
 /// A base backup as a data directory, with the log it needs to become consistent: it starts as it is.
 async fn restore_physical(ctx: &Ctx, unlocked: Unlocked, manifest: Manifest, args: &Args) -> Result<Done> {
-    if !args.table.is_empty() || !args.schema.is_empty() || args.overwrite {
+    if !args.table.is_empty() || !args.schema.is_empty() || !args.tier.is_empty() || args.overwrite {
         return Err(Error::usage("a base backup is restored whole, into a new folder")
             .hint("For one table: restore it, start it, and copy from there; or use a dump."));
     }

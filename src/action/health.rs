@@ -1,8 +1,12 @@
 //! `breakglass health`: what the service says of itself, who the database is, and what would be lost right now.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use clap::Command;
 use futures::future::BoxFuture;
 use serde_json::json;
+use sqlx::postgres::PgConnection;
 
 use super::target::{blocking, now};
 use super::{Action, Ctx, Done, Preview, Spec, reach};
@@ -12,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::model::event::Event;
 use crate::model::format_clock;
 use crate::model::plan::Risk;
+use crate::recovery::health_checks::{self, Found};
 use crate::recovery::{exposure, health};
 
 /// The action.
@@ -38,6 +43,10 @@ impl Action for Health {
             if let Some(c) = &ctx.settings.database {
                 lines.push(format!("connects to {c} and reads"));
             }
+            let more = &ctx.settings.health;
+            lines.extend(more.urls.iter().map(|u| format!("asks {}", u.url)));
+            lines.extend(more.sql.iter().map(|q| format!("asks the database, read-only: {}", q.query.trim())));
+            lines.extend(more.disks.iter().map(|d| format!("looks at the room on {}", d.path.display())));
             Ok(Preview { lines, ..Preview::default() })
         })
     }
@@ -52,133 +61,222 @@ fn looks_at_repository(ctx: &Ctx) -> bool {
     ctx.incident.is_none() && ctx.settings.repository.is_some() && ctx.secrets.get(REPOSITORY_KEY).is_some()
 }
 
-/// Status and detail of the repository, of its newest backup, and of the chain of its catalog when that was rolled back.
-fn repository(ctx: &Ctx) -> Vec<(&'static str, String, String)> {
-    let down = |e: &Error| vec![("repository", "down".to_string(), e.what.clone() + ": " + &e.why)];
+/// The repository, its newest verified backup, the last one that was restored, and the chain of its catalog when that was
+/// rolled back; and the ages of the two backups.
+fn repository(ctx: &Ctx) -> (Vec<Found>, Ages) {
+    let mut ages = Ages::default();
+    let down = |e: &Error| vec![Found::bad("repository", "down", e.what.clone() + ": " + &e.why)];
     let (unlocked, catalog) = match reach::unlocked(ctx).and_then(|u| Ok((Catalog::load(&u)?, u))) {
         Ok((catalog, unlocked)) => (unlocked, catalog),
-        Err(e) => return down(&e),
+        Err(e) => return (down(&e), ages),
     };
-    let mut out = vec![("repository", "operational".to_string(), format!("{} backups", catalog.backups.len()))];
+    let mut out = vec![Found::good("repository", format!("{} backups", catalog.backups.len()))];
     if let Some(e) = reach::rolled_back(ctx, &unlocked, &catalog) {
-        out.push(("catalog", "rolled back".into(), e.what));
+        out.push(Found::bad("catalog", "rolled back", e.what));
     }
-    let limit = std::time::Duration::from_secs(ctx.settings.policy.backup_max_age_s);
+    let health = &ctx.settings.health;
+    let limit = Duration::from_secs(health.backup_max_age_s.unwrap_or(ctx.settings.policy.backup_max_age_s));
     let newest = catalog.backups.iter().filter(|b| b.verified_at.is_some()).max_by_key(|b| b.manifest.finished_at);
     out.push(match newest {
-        None => ("backup", "missing".into(), "no verified backup".into()),
+        None => Found::bad("backup", "missing", "no verified backup"),
         Some(b) => {
             let age = now().since(b.manifest.finished_at);
-            let word = if age > limit { "too old" } else { "operational" };
-            ("backup", word.into(), format!("{}, verified, {} old", b.manifest.id, format_clock(age)))
+            ages.backup = Some(age);
+            let detail = format!("{}, verified, {} old", b.manifest.id, format_clock(age));
+            match age > limit {
+                true => {
+                    Found::bad("backup", "too old", format!("{detail}; {} at most are wanted", format_clock(limit)))
+                }
+                false => Found::good("backup", detail),
+            }
         }
     });
-    out
+    let proven = catalog.last_proven().map(|(b, at)| (b.manifest.id.clone(), now().since(at)));
+    ages.proven = proven.as_ref().map(|(_, age)| *age);
+    let detail = |(id, age): &(String, Duration)| format!("{id} was restored and right {} ago", format_clock(*age));
+    match (&proven, health.proven_max_age_s.map(Duration::from_secs)) {
+        (None, Some(_)) => {
+            let why = "no backup was ever restored and looked at (breakglass backup verify --deep)";
+            out.push(Found::bad("proven", "missing", why));
+        }
+        (Some(p), Some(limit)) if p.1 > limit => {
+            let wanted =
+                format!("{}; every {} is wanted (breakglass backup verify --deep)", detail(p), format_clock(limit));
+            out.push(Found::bad("proven", "too old", wanted));
+        }
+        (Some(p), _) => out.push(Found::good("proven", detail(p))),
+        (None, None) => {}
+    }
+    (out, ages)
+}
+
+/// How old the newest verified backup is, and how long ago one was last restored.
+#[derive(Debug, Clone, Copy, Default)]
+struct Ages {
+    backup: Option<Duration>,
+    proven: Option<Duration>,
+}
+
+/// What was seen so far.
+struct Seen<'c> {
+    ctx: &'c Ctx,
+    healthy: bool,
+    components: BTreeMap<String, String>,
+    details: BTreeMap<String, String>,
+}
+
+impl Seen<'_> {
+    fn line(&self, name: &str, text: &str) {
+        self.ctx.out.line(&format!("{name:<12} {text}"));
+    }
+
+    fn add(&mut self, found: Found) {
+        let gap = if found.detail.is_empty() { "" } else { "  " };
+        self.line(&found.name, &format!("{}{gap}{}", found.status, found.detail));
+        if !found.is_good() {
+            self.healthy = false;
+            self.details.insert(found.name.clone(), found.detail);
+        }
+        self.components.insert(found.name, found.status);
+    }
+
+    /// One sentence of what is not well.
+    fn complaint(&self) -> String {
+        let bad = self.components.iter().filter(|(_, status)| !health::is_good(status));
+        let bad: Vec<String> = bad
+            .map(|(name, status)| match self.details.get(name) {
+                Some(d) => format!("{name} {status} ({d})"),
+                None => format!("{name} {status}"),
+            })
+            .collect();
+        bad.join(", ")
+    }
 }
 
 async fn check(ctx: &Ctx) -> Result<Done> {
-    let nothing = ctx.settings.service.health_url.is_none() && ctx.settings.database.is_none();
+    let settings = &ctx.settings;
+    let nothing = settings.service.health_url.is_none() && settings.database.is_none() && settings.health.is_empty();
     if nothing && !looks_at_repository(ctx) {
         return Err(Error::config("nothing to look at: neither a health URL nor a database is configured")
-            .hint("set service.health_url and target.url in breakglass.toml, or DATABASE_URL"));
+            .hint("set service.health_url and target.url in breakglass.toml, or DATABASE_URL")
+            .hint("health.url, health.sql and health.disk add checks of your own (docs/formats.md)"));
     }
-    let mut components = std::collections::BTreeMap::new();
-    let mut details = std::collections::BTreeMap::new();
-    let mut healthy = true;
-    if let Some(url) = &ctx.settings.service.health_url {
-        let seen = health::ask(url).await?;
-        healthy &= seen.healthy;
-        for (name, status) in &seen.components {
-            let detail = seen.details.get(name).map(|d| format!("  {d}")).unwrap_or_default();
-            ctx.out.line(&format!("{name:<12} {status}{detail}"));
+    if !settings.health.sql.is_empty() && settings.database.is_none() {
+        return Err(Error::config("health.sql has queries, and no database is configured")
+            .hint("set target.url in breakglass.toml, or DATABASE_URL"));
+    }
+    let mut seen = Seen { ctx, healthy: true, components: BTreeMap::new(), details: BTreeMap::new() };
+    if let Some(url) = &settings.service.health_url {
+        let said = health::ask(url).await?;
+        seen.healthy &= said.healthy;
+        for (name, status) in &said.components {
+            let detail = said.details.get(name).map(|d| format!("  {d}")).unwrap_or_default();
+            seen.line(name, &format!("{status}{detail}"));
         }
-        components = seen.components;
-        details = seen.details;
+        seen.components = said.components;
+        seen.details = said.details;
+    }
+    // All at once: together they take no longer than the slowest.
+    for found in futures::future::join_all(settings.health.urls.iter().map(health_checks::url)).await {
+        seen.add(found?);
     }
     let mut facts = Vec::new();
-    let mut sample = None;
-    if ctx.settings.database.is_some() {
-        let at = reach::database(ctx)?;
-        match look(ctx, &at).await {
-            Ok((identity, exposed)) => {
-                ctx.out.line(&format!(
-                    "{:<12} {} on {}:{}, system {}, timeline {}{}",
-                    "postgresql",
-                    identity.database,
-                    identity.host,
-                    identity.port,
-                    identity.system_identifier,
-                    identity.timeline,
-                    if identity.in_recovery { ", in recovery" } else { "" }
-                ));
-                components.insert("postgresql".into(), "operational".into());
-                // Well or not, it is not the one that is meant.
-                if let Err(e) = super::target::expected(ctx, &identity, at.host() == identity.host) {
-                    healthy = false;
-                    ctx.out.line(&format!("{:<12} {}", "identity", e.what));
-                    components.insert("identity".into(), "unexpected".into());
-                    details.insert("identity".into(), e.what);
-                }
-                facts.push(Event::TargetSeen { role: "source".into(), identity });
-                if let Some(e) = &exposed {
-                    let bound = if e.at_most { "≤ " } else { "" };
-                    ctx.out.line(&format!("{:<12} {bound}{} ({})", "exposure", format_clock(e.exposure), e.source));
-                    if let Some(wal) = &e.failing {
-                        healthy = false;
-                        components.insert("archiving".into(), format!("failing at {wal}"));
-                        ctx.out.line(&format!("{:<12} failing at {wal}", "archiving"));
-                    }
-                    facts.push(e.fact());
-                }
-                sample = exposed;
-            }
-            Err(e) => {
-                healthy = false;
-                ctx.out.line(&format!("{:<12} {e}", "postgresql"));
-                components.insert("postgresql".into(), "down".into());
-                details.insert("postgresql".into(), e.to_string());
-            }
-        }
+    let sample = if settings.database.is_some() { database(ctx, &mut seen, &mut facts).await? } else { None };
+    for disk in &settings.health.disks {
+        seen.add(health_checks::disk(disk));
     }
+    let mut ages = Ages::default();
     if looks_at_repository(ctx) {
         let work = ctx.clone();
-        for (name, status, detail) in blocking(move || Ok(repository(&work))).await? {
-            ctx.out.line(&format!("{name:<12} {status}  {detail}"));
-            healthy &= health::is_good(&status);
-            if !health::is_good(&status) {
-                details.insert(name.into(), detail);
-            }
-            components.insert(name.into(), status);
-        }
+        let (found, known) = blocking(move || Ok(repository(&work))).await?;
+        found.into_iter().for_each(|f| seen.add(f));
+        ages = known;
     }
-    let bad: Vec<String> = components
-        .iter()
-        .filter(|(_, status)| !health::is_good(status))
-        .map(|(name, status)| match details.get(name) {
-            Some(d) => format!("{name} {status} ({d})"),
-            None => format!("{name} {status}"),
-        })
-        .collect();
+    let ms = |d: Option<Duration>| d.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
     let document = json!({
-        "healthy": healthy,
-        "components": components,
-        "details": details,
-        "exposure_ms": sample.as_ref().map(|e| e.exposure.as_millis() as u64),
+        "healthy": seen.healthy,
+        "components": seen.components,
+        "details": seen.details,
+        "exposure_ms": ms(sample.as_ref().map(|e| e.exposure)),
         "exposure_at_most": sample.as_ref().map(|e| e.at_most),
+        "backup_age_ms": ms(ages.backup),
+        "proven_age_ms": ms(ages.proven),
     });
-    facts.push(Event::HealthSeen { healthy, components });
-    let done =
-        if healthy { Done::ok("healthy") } else { Done::check_failed(format!("not healthy: {}", bad.join(", "))) };
+    let done = match seen.healthy {
+        true => Done::ok("healthy"),
+        false => Done::check_failed(format!("not healthy: {}", seen.complaint())),
+    };
+    facts.push(Event::HealthSeen { healthy: seen.healthy, components: seen.components });
     Ok(Done { facts, ..done.json(document) })
+}
+
+/// Who the database is, what would be lost with it right now, and the team's own queries.
+async fn database(ctx: &Ctx, seen: &mut Seen<'_>, facts: &mut Vec<Event>) -> Result<Option<exposure::Exposure>> {
+    let at = reach::database(ctx)?;
+    let (identity, exposed, mut c) = match look(ctx, &at).await {
+        Ok(looked) => looked,
+        Err(e) => {
+            seen.healthy = false;
+            seen.line("postgresql", &e.to_string());
+            seen.components.insert("postgresql".into(), "down".into());
+            seen.details.insert("postgresql".into(), e.to_string());
+            for check in &ctx.settings.health.sql {
+                seen.add(Found::bad(&check.name, "not asked", "the database does not answer"));
+            }
+            return Ok(None);
+        }
+    };
+    seen.line(
+        "postgresql",
+        &format!(
+            "{} on {}:{}, system {}, timeline {}{}",
+            identity.database,
+            identity.host,
+            identity.port,
+            identity.system_identifier,
+            identity.timeline,
+            if identity.in_recovery { ", in recovery" } else { "" }
+        ),
+    );
+    seen.components.insert("postgresql".into(), "operational".into());
+    // Well or not, it is not the one that is meant.
+    if let Err(e) = super::target::expected(ctx, &identity, at.host() == identity.host) {
+        seen.add(Found::bad("identity", "unexpected", e.what));
+    }
+    facts.push(Event::TargetSeen { role: "source".into(), identity });
+    if let Some(e) = &exposed {
+        let bound = if e.at_most { "≤ " } else { "" };
+        let shown = format!("{bound}{} ({})", format_clock(e.exposure), e.source);
+        match ctx.settings.health.exposure_max_s.map(Duration::from_secs) {
+            None => seen.line("exposure", &shown),
+            Some(limit) if e.exposure > limit => {
+                let why = format!("{shown}; {} at most are wanted", format_clock(limit));
+                seen.add(Found::bad("exposure", "too long", why));
+            }
+            Some(_) => seen.add(Found::good("exposure", shown)),
+        }
+        if let Some(wal) = &e.failing {
+            seen.healthy = false;
+            seen.components.insert("archiving".into(), format!("failing at {wal}"));
+            seen.line("archiving", &format!("failing at {wal}"));
+        }
+        facts.push(e.fact());
+    } else if ctx.settings.health.exposure_max_s.is_some() {
+        let why = "it cannot be measured: the server archives nothing, or is a standby";
+        seen.add(Found::bad("exposure", "unknown", why));
+    }
+    for check in &ctx.settings.health.sql {
+        seen.add(health_checks::sql(&mut c, check).await?);
+    }
+    Ok(exposed)
 }
 
 async fn look(
     ctx: &Ctx,
     at: &crate::postgres::Database,
-) -> Result<(crate::model::target::Identity, Option<exposure::Exposure>)> {
-    let timeout = std::time::Duration::from_secs(10);
-    let mut c = at.connect_read_only(std::time::Duration::from_secs(2), timeout).await?;
+) -> Result<(crate::model::target::Identity, Option<exposure::Exposure>, PgConnection)> {
+    let mut c = at.connect_read_only(Duration::from_secs(2), Duration::from_secs(10)).await?;
     let identity = crate::postgres::identity(&mut c, at).await?;
     let exposed = exposure::measure(&mut c, exposure::received_in(ctx.settings.repository.as_ref()).as_ref()).await?;
-    Ok((identity, exposed))
+    Ok((identity, exposed, c))
 }

@@ -85,9 +85,9 @@ fn waived(ctx: &Ctx) -> bool {
 pub fn unlock(ctx: &Ctx) -> Result<(Unlocked, String)> {
     let unlocked = reach::unlocked(ctx)?;
     let url = ctx.settings.repository.clone().unwrap_or_default();
-    let absolute = match url.strip_prefix("file://") {
-        Some(_) => url,
-        None => std::path::absolute(&url).map_or(url, |p| p.display().to_string()),
+    let absolute = match url.contains("://") {
+        true => url,
+        false => std::path::absolute(&url).map_or(url, |p| p.display().to_string()),
     };
     Ok((unlocked, absolute))
 }

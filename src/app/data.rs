@@ -27,6 +27,40 @@ pub struct Home {
     pub problems: Vec<String>,
 }
 
+/// How service, database and backups are, as `breakglass health` found it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthRow {
+    /// When it was looked.
+    pub at: Time,
+    /// All well.
+    pub healthy: bool,
+    /// Names of what is well.
+    pub good: Vec<String>,
+    /// What is not, one sentence each.
+    pub bad: Vec<String>,
+}
+
+impl HealthRow {
+    /// From the document that `health` prints.
+    pub fn of(at: Time, document: &serde_json::Value) -> Self {
+        let text = |v: &serde_json::Value| CleanText::line(v.as_str().unwrap_or_default().as_bytes()).to_string();
+        let (mut good, mut bad) = (Vec::new(), Vec::new());
+        for (name, status) in document["components"].as_object().into_iter().flatten() {
+            let (name, status) = (CleanText::line(name.as_bytes()).to_string(), text(status));
+            if crate::recovery::health::is_good(&status) {
+                good.push(name);
+                continue;
+            }
+            let detail = text(&document["details"][&name]);
+            bad.push(match detail.is_empty() {
+                true => format!("{name} {status}"),
+                false => format!("{name} {status}: {detail}"),
+            });
+        }
+        Self { at, healthy: document["healthy"] == true, good, bad }
+    }
+}
+
 /// A secret as home lists it; never its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SecretRow {

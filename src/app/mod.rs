@@ -267,6 +267,8 @@ pub struct App {
     pub home: Home,
     /// Whether it was loaded yet.
     pub home_loaded: bool,
+    /// How service, database and backups are; none before it was looked, or when there is nothing to look at.
+    pub health: Option<data::HealthRow>,
     /// Its list.
     pub home_list: ListUi,
     /// The scenario being read.
@@ -332,6 +334,8 @@ pub enum Msg {
     Tick,
     /// Home was read.
     Home(Box<Home>),
+    /// Service, database and backups were looked at.
+    Health(Box<data::HealthRow>),
     /// An incident was opened here.
     Opened(Box<Incident>),
     /// The journal or a worker of the open incident moved on.
@@ -430,6 +434,7 @@ impl App {
             now,
             home: Home::default(),
             home_loaded: false,
+            health: None,
             home_list: ListUi::default(),
             plan: None,
             trail: Vec::new(),

@@ -209,6 +209,9 @@ pub struct Backup {
     /// How it was verified then.
     #[serde(default)]
     pub verified_how: Option<String>,
+    /// When it was last restored and found right: proof that it can be.
+    #[serde(default)]
+    pub proven_at: Option<Time>,
 }
 
 /// The catalog as read: every entry authenticated, the chain checked.
@@ -223,8 +226,12 @@ pub struct Catalog {
     chain: Vec<String>,
 }
 
-/// A backup while the chain is read: its entry's number, its manifest's digest, when and how it was last verified.
-type Live = (u64, String, Option<(Time, String)>);
+/// A backup while the chain is read: its entry's number, its manifest's digest, when and how it was last verified, and when it
+/// was last restored.
+type Live = (u64, String, Option<(Time, String)>, Option<Time>);
+
+/// How a backup was verified when it was restored and looked at ([`Change::Verified`]).
+pub const RESTORED: &str = "restored";
 
 const FOLDER: &str = "catalog/";
 const MAX_DOCUMENT: u64 = 64 << 20;
@@ -271,10 +278,13 @@ impl Catalog {
             }
             match entry.change {
                 Change::Added { backup, manifest_sha256 } => {
-                    live.insert(backup, (seq, manifest_sha256, None));
+                    live.insert(backup, (seq, manifest_sha256, None, None));
                 }
                 Change::Verified { backup, how } => {
                     if let Some(b) = live.get_mut(&backup) {
+                        if how == RESTORED {
+                            b.3 = Some(entry.at);
+                        }
                         b.2 = Some((entry.at, how));
                     }
                 }
@@ -286,11 +296,11 @@ impl Catalog {
             chain.push(hex(&summary.stored_sha256));
         }
         let live: Vec<(String, Live)> = live.into_iter().collect();
-        let manifests = read_all(unlocked, &live, |(id, (_, digest, _))| read_manifest(unlocked, id, digest))?;
+        let manifests = read_all(unlocked, &live, |(id, (_, digest, ..))| read_manifest(unlocked, id, digest))?;
         let mut backups = Vec::with_capacity(live.len());
-        for ((_, (seq, _, verified)), manifest) in live.into_iter().zip(manifests) {
+        for ((_, (seq, _, verified, proven_at)), manifest) in live.into_iter().zip(manifests) {
             let (verified_at, verified_how) = verified.unzip();
-            backups.push((seq, Backup { manifest, verified_at, verified_how }));
+            backups.push((seq, Backup { manifest, verified_at, verified_how, proven_at }));
         }
         backups.sort_by_key(|(seq, _)| *seq);
         let head = Head { seq: chain.len() as u64, sha256: chain.last().cloned().unwrap_or_else(|| NONE.to_string()) };
@@ -310,6 +320,11 @@ impl Catalog {
                 format!("There are: {}", ids.join(", "))
             })
         })
+    }
+
+    /// The backup that was restored and found right last, and when.
+    pub fn last_proven(&self) -> Option<(&Backup, Time)> {
+        self.backups.iter().filter_map(|b| Some((b, b.proven_at?))).max_by_key(|(_, at)| *at)
     }
 
     /// The newest backup of a kind.

@@ -12,6 +12,7 @@ mod upload;
 pub mod url;
 
 use std::io::Read;
+use std::ops::Range;
 use std::sync::Arc;
 
 use futures::TryStreamExt;
@@ -92,6 +93,14 @@ impl Store for CloudStore {
         let path = self.path(name)?;
         let input = read::open(&self.0.client, &self.0.url, &path, name)?;
         Ok(input.map(|r| Box::new(r) as Box<dyn Read + Send>))
+    }
+
+    fn read_range(&self, name: &str, range: Range<u64>) -> Result<Option<Vec<u8>>> {
+        let (place, path) = (self.0.clone(), self.path(name)?);
+        match run::wait(async move { place.client.objects.get_range(&path, range).await })? {
+            Ok(bytes) => Ok(Some(bytes.to_vec())),
+            Err(e) => self.missing(&format!("reading {name:?}"), &e).map(|()| None),
+        }
     }
 
     fn size(&self, name: &str) -> Result<Option<u64>> {

@@ -15,6 +15,7 @@
 
 pub mod header;
 mod pool;
+pub mod ranged;
 pub mod reader;
 pub mod recipient;
 pub mod writer;
@@ -22,6 +23,7 @@ pub mod writer;
 pub(crate) mod seal;
 
 pub use header::{Compression, Expect, Header, ObjectType, Spec};
+pub use ranged::Ranged;
 pub use reader::{Reader, Stored, check_stored, verify};
 pub use recipient::{Identity, Recipient};
 pub use writer::Writer;

@@ -6,11 +6,13 @@
 //! backups/<backup>/environment.json.bgo   what the machine was like; no values that could be secret
 //! ```
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -55,6 +57,9 @@ pub struct Listed {
     /// The file became shorter while it was read; what was missing is zeros.
     #[serde(default)]
     pub changed: bool,
+    /// Where a file's content begins in the stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<u64>,
 }
 
 /// What was stored, and what was not.
@@ -108,17 +113,19 @@ pub fn store_files(
                 .hint("Back them up one by one, or name the folder above both."));
         }
     }
-    let name = object(&id, "files.tar");
+    let name = tar_name(&id);
     let spec = Spec::new(BackupKind::Files.object_type(), repository.id(), &name, started_at);
     let upload = repository.store().create(&name, Access::Group)?;
     let writer = Writer::new(upload, &spec, &[unlocked.own_recipient()?])?;
-    let mut pack = Pack { tar: tar::Builder::new(writer), listing: Listing::default(), total: 0, progress };
+    let written = Rc::new(Cell::new(0));
+    let writer = Counted { inner: writer, written: written.clone() };
+    let mut pack = Pack { tar: tar::Builder::new(writer), written, listing: Listing::default(), total: 0, progress };
     for folder in folders {
         let real = fs::canonicalize(folder).target(|| format!("reading {:?}", folder.display()))?;
         pack.add(&real, &PathBuf::from(own_name(folder)?))?;
     }
     let Pack { tar, listing, .. } = pack;
-    let writer = tar.into_inner().map_err(|e| from_io(e, || "storing the files".into()))?;
+    let writer = tar.into_inner().map_err(|e| from_io(e, || "storing the files".into()))?.inner;
     let (upload, summary) = writer.finish()?;
     let taken = |name: &str| Error::refused(format!("storing {name:?}")).why("an object of this name exists");
     if upload.commit(Existing::Keep)? == Committed::Kept {
@@ -166,8 +173,27 @@ fn own_name(folder: &Path) -> Result<String> {
         .ok_or_else(|| Error::usage(format!("folder {:?} has no name of its own", folder.display())))
 }
 
+/// Counts what goes through it.
+struct Counted<W> {
+    inner: W,
+    written: Rc<Cell<u64>>,
+}
+
+impl<W: Write> Write for Counted<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.inner.write(bytes)?;
+        self.written.set(self.written.get() + n as u64);
+        Ok(n)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
 struct Pack<'a, W: Write> {
     tar: tar::Builder<W>,
+    /// Bytes of the stream so far.
+    written: Rc<Cell<u64>>,
     listing: Listing,
     total: u64,
     progress: Progress<'a>,
@@ -189,6 +215,7 @@ impl<W: Write> Pack<'_, W> {
             sha256: String::new(),
             mode: meta.mode() & 0o7777,
             changed: false,
+            at: None,
         };
         let storing = |e: io::Error| from_io(e, || format!("storing {:?}", from.display()));
         if kind.is_dir() {
@@ -219,11 +246,13 @@ impl<W: Write> Pack<'_, W> {
         header.set_entry_type(tar::EntryType::Regular);
         header.set_size(meta.len());
         let file = File::open(from).target(reading)?;
-        let mut content = Content { file, left: meta.len(), hash: Sha256::new(), changed: false };
+        let (hash, written) = (Sha256::new(), self.written.clone());
+        let mut content = Content { file, left: meta.len(), hash, changed: false, written, begins: None };
         self.tar.append_data(&mut header, at, &mut content).map_err(storing)?;
         entry.kind = Kind::File;
         entry.size = meta.len();
         entry.changed = content.changed;
+        entry.at = content.begins;
         entry.sha256 = hex(&content.hash.finalize());
         self.listing.entries.push(entry);
         self.total += meta.len();
@@ -237,10 +266,15 @@ struct Content {
     left: u64,
     hash: Sha256,
     changed: bool,
+    written: Rc<Cell<u64>>,
+    /// Bytes of the stream before the first of it: its header is written before it is read.
+    begins: Option<u64>,
 }
 
 impl Read for Content {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let written = self.written.get();
+        self.begins.get_or_insert(written);
         let want = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
         if want == 0 {
             return Ok(0);
@@ -268,10 +302,7 @@ pub fn restore_files(unlocked: &Unlocked, manifest: &Manifest, dest: &Path, prog
             .why("it is there")
             .hint("Name a new folder; nothing is ever overwritten."));
     }
-    let mut listing = Vec::new();
-    read_object(unlocked, manifest, &object(&manifest.id, "listing.json"), &mut listing, &mut |_| Ok(()))?;
-    let listing: Listing = serde_json::from_slice(&listing)
-        .map_err(|e| Error::check(format!("the listing of backup {:?} cannot be understood", manifest.id)).why(e))?;
+    let listing = listing(unlocked, manifest)?;
     let parent = dest.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut unique = [0u8; 4];
     seal::random(&mut unique)?;
@@ -280,7 +311,7 @@ pub fn restore_files(unlocked: &Unlocked, manifest: &Manifest, dest: &Path, prog
     fs::DirBuilder::new().mode(0o700).create(&building.0).target(|| format!("creating {:?}", building.0.display()))?;
     // The stream is read to its end before anything gets its name: a prefix of it is authentic, and not the backup.
     let (reader, writer) = io::pipe().target(|| "making a pipe".into())?;
-    let tar = object(&manifest.id, "files.tar");
+    let tar = tar_name(&manifest.id);
     let parity = std::thread::scope(|scope| {
         let root = building.0.clone();
         let listing = &listing;
@@ -306,7 +337,24 @@ pub fn restore_files(unlocked: &Unlocked, manifest: &Manifest, dest: &Path, prog
     Ok(parity)
 }
 
-struct Building(PathBuf);
+/// What a backup of files holds.
+///
+/// # Errors
+/// A check failure when it is damaged or missing.
+pub fn listing(unlocked: &Unlocked, manifest: &Manifest) -> Result<Listing> {
+    let mut bytes = Vec::new();
+    read_object(unlocked, manifest, &object(&manifest.id, "listing.json"), &mut bytes, &mut |_| Ok(()))?;
+    serde_json::from_slice(&bytes)
+        .map_err(|e| Error::check(format!("the listing of backup {:?} cannot be understood", manifest.id)).why(e))
+}
+
+/// Name of the object with the files.
+pub fn tar_name(id: &str) -> String {
+    object(id, "files.tar")
+}
+
+/// A folder that is being restored; removed unless it got its name.
+pub(super) struct Building(pub(super) PathBuf);
 
 impl Drop for Building {
     fn drop(&mut self) {
@@ -378,7 +426,7 @@ fn unpack(input: impl Read, root: &Path, listing: &Listing) -> Result<Parity> {
 }
 
 /// Reads everything again from the disk.
-fn compare(at: &[(PathBuf, &Listed)], listing: &Listing) -> Result<Parity> {
+pub(super) fn compare(at: &[(PathBuf, &Listed)], listing: &Listing) -> Result<Parity> {
     let mut parity = Parity { skipped: listing.skipped.clone(), ..Parity::default() };
     for (path, listed) in at {
         let reading = || format!("reading {:?} back", path.display());

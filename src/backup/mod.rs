@@ -13,6 +13,7 @@ pub mod copies;
 pub mod files;
 pub mod keys;
 pub mod logical;
+pub mod part;
 pub mod repository;
 pub mod retention;
 pub mod spool;

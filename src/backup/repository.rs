@@ -18,7 +18,9 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::container::{Expect, Identity, ObjectType, Reader, Recipient, Spec, Summary, Writer, hex, seal, unhex};
+use super::container::{
+    Expect, Identity, ObjectType, Ranged, Reader, Recipient, Spec, Summary, Writer, hex, seal, unhex,
+};
 use super::keys::{KdfCost, KeyFile, Opener};
 use super::store::{Access, Committed, Existing, Store, open_place};
 use crate::config::settings::{REPOSITORY_IDENTITY, REPOSITORY_KEY, Secrets};
@@ -364,6 +366,19 @@ impl Unlocked {
         let Some(input) = self.repository.store.open(name)? else { return Ok(None) };
         let expect = Expect { object, repository: self.repository.id, name };
         Reader::open(input, &self.identities, &expect).map(Some).map_err(|e| of_object(e, name))
+    }
+    /// Opens an object to read parts of it; `None` when there is none of that name. Only objects that a holder of the secret
+    /// wrote are read this way.
+    ///
+    /// # Errors
+    /// When it is damaged, another one, or was written by somebody who does not hold the repository's secret.
+    pub fn open_ranged(&self, object: ObjectType, name: &str) -> Result<Option<Ranged>> {
+        let expect = Expect { object, repository: self.repository.id, name };
+        let opened = Ranged::open(&self.repository.store, &self.identities, &expect).map_err(|e| of_object(e, name))?;
+        if opened.as_ref().is_some_and(|o| !o.written_by_holder()) {
+            return Err(Error::check(format!("{name:?} was not written by a holder of the repository's key")));
+        }
+        Ok(opened)
     }
     /// Reads a small object whole, at most `limit` plain bytes.
     ///

@@ -46,6 +46,14 @@ impl Spool {
         self.named.clone().unwrap_or_else(|| PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd())))
     }
 
+    /// Writes at a place of it; what lies before and was never written reads as zeros and takes no room.
+    ///
+    /// # Errors
+    /// As a write.
+    pub fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        std::os::unix::fs::FileExt::write_all_at(&self.file, bytes, at)
+    }
+
     /// The file, to be passed to a child.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()

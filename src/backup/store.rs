@@ -1,7 +1,8 @@
 //! Where a repository's objects live: a small trait, and the directory that implements it.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
+use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -64,6 +65,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     fn create(&self, name: &str, access: Access) -> Result<Box<dyn Upload>>;
     /// Opens an object; `None` when there is none of that name.
     fn open(&self, name: &str) -> Result<Option<Box<dyn Read + Send>>>;
+    /// Bytes of an object from `range.start` to `range.end`, fewer only where it ends before; `None` when there is none of that
+    /// name.
+    fn read_range(&self, name: &str, range: Range<u64>) -> Result<Option<Vec<u8>>>;
     /// Its size in bytes; `None` when there is none of that name.
     fn size(&self, name: &str) -> Result<Option<u64>>;
     /// All objects whose name begins with `prefix` (a folder ending in `/`, or empty), sorted by name.
@@ -342,6 +346,21 @@ impl Store for DirStore {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(hint_access(Error::target(format!("opening {:?}", path.display())).why(&e), &e)),
         }
+    }
+
+    fn read_range(&self, name: &str, range: Range<u64>) -> Result<Option<Vec<u8>>> {
+        let path = self.path(name)?;
+        let mut file = match File::open(&path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(hint_access(Error::target(format!("opening {:?}", path.display())).why(&e), &e)),
+        };
+        let reading = || format!("reading {:?}", path.display());
+        let length = range.end.saturating_sub(range.start);
+        let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
+        file.seek(io::SeekFrom::Start(range.start)).target(reading)?;
+        file.take(length).read_to_end(&mut bytes).target(reading)?;
+        Ok(Some(bytes))
     }
 
     fn size(&self, name: &str) -> Result<Option<u64>> {

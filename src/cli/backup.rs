@@ -112,13 +112,14 @@ fn describe(b: &Backup) -> String {
     let stored: u64 = m.objects.iter().map(|o| o.stored_bytes).sum();
     let plain: u64 = m.objects.iter().map(|o| o.plain_bytes).sum();
     let verified = b.verified_at.map_or_else(|| "never verified".into(), |t| format!("verified {}", t.date_hms()));
+    let proven = b.proven_at.map_or_else(String::new, |t| format!(", restored and right {}", t.date_hms()));
     let log = match (&m.timeline, &m.start_lsn, &m.stop_lsn) {
         (Some(t), Some(start), Some(stop)) => format!(", timeline {t}, {start} to {stop}"),
         _ => String::new(),
     };
     let label =
         m.label.as_deref().map_or_else(String::new, |l| format!(", {:?}", CleanText::line(l.as_bytes()).as_str()));
-    format!("{}  {} MB in {} MB{log}, {verified}{label}", m.id, plain / 1_000_000, stored / 1_000_000)
+    format!("{}  {} MB in {} MB{log}, {verified}{proven}{label}", m.id, plain / 1_000_000, stored / 1_000_000)
 }
 
 /// Holds the catalog against its head as it was last seen from here ([`anchor::check`]).

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::settings::{BreachSettings, FailoverSettings};
+use super::health::FileHealth;
+use super::settings::{BreachSettings, FailoverSettings, Tiers};
 use super::settings::{DATABASE_PASSWORD, REPOSITORY_IDENTITY, REPOSITORY_KEY, Retention};
 use super::{Connection, Policies, Secrets, ServiceSettings, Settings};
 use crate::error::{Error, Result};
@@ -53,6 +54,8 @@ pub struct Config {
     pub drill: DrillConfig,
     /// Secrets and how often they are changed, beside those of the plans' tables.
     pub rotations: Vec<SecretConfig>,
+    /// File with the credentials of the bucket that the repository is in.
+    pub storage_credentials: Option<PathBuf>,
     /// The file that was read, if any.
     pub file: Option<PathBuf>,
 }
@@ -98,6 +101,14 @@ struct File {
     drill: FileDrill,
     notify: FileNotify,
     secrets: Vec<FileSecret>,
+    health: FileHealth,
+    backup: FileBackup,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct FileBackup {
+    tiers: Tiers,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -112,6 +123,7 @@ struct FileTarget {
 #[serde(default, deny_unknown_fields)]
 struct FileRepository {
     url: Option<String>,
+    credentials: Option<Spanned<PathBuf>>,
     copies: Vec<String>,
     retention_days: Option<Spanned<u32>>,
     generations: Option<Spanned<FileGenerations>>,
@@ -284,6 +296,18 @@ impl Config {
         s.repository_copies = file.repository.copies.into_iter().map(place).collect();
         s.repository =
             file.repository.url.map(|u| if u.contains("://") { u } else { dir.join(u).display().to_string() });
+        if let Some(credentials) = file.repository.credentials {
+            if s.repository.as_deref().is_some_and(|r| !in_bucket(r)) {
+                let why = "repository.credentials is for a bucket, and repository.url is a folder".into();
+                return Err(bad(credentials.span().start, why).hint("leave it out, or name the bucket"));
+            }
+            self.storage_credentials = Some(dir.join(credentials.into_inner()));
+        }
+        s.health = file.health.read(dir, &bad)?;
+        s.tiers = file.backup.tiers;
+        if let Some(twice) = s.tiers.critical.iter().find(|t| s.tiers.important.contains(t)) {
+            return Err(bad(0, format!("backup.tiers: {twice:?} is both critical and important; keep one")));
+        }
         s.bin_dir = file.postgres.bin_dir.map(|p| dir.join(p));
         s.run_as = file.postgres.run_as;
         s.instances_dir = file.postgres.instances_dir.map(|p| dir.join(p));
@@ -359,6 +383,14 @@ impl Config {
         if self.settings.repository.is_none() && self.secrets.get(REPOSITORY_KEY).is_some() {
             self.settings.repository = Some(env.cwd.join("backups").display().to_string());
         }
+        // A server's archive_command has no environment of ours: what the URL names, it can read.
+        if let (Some(file), Some(url)) = (&self.storage_credentials, &mut self.settings.repository)
+            && in_bucket(url)
+            && !url.contains("credentials=")
+        {
+            url.push(if url.contains('?') { '&' } else { '?' });
+            url.push_str(&format!("credentials={}", percent_encoded(&file.display().to_string())));
+        }
         for name in STORAGE_SECRETS {
             if let Some(value) = env.get(name) {
                 self.secrets.set(name, Secret::new(value));
@@ -382,6 +414,22 @@ const STORAGE_SECRETS: [&str; 8] = [
     "AZURE_CLIENT_SECRET",
     "GOOGLE_SERVICE_ACCOUNT_KEY",
 ];
+
+/// Whether a repository's URL is that of a bucket.
+fn in_bucket(url: &str) -> bool {
+    ["s3://", "gs://", "az://", "azure://"].iter().any(|scheme| url.starts_with(scheme))
+}
+
+/// A path as the value of an option in a URL.
+fn percent_encoded(path: &str) -> String {
+    path.bytes().fold(String::new(), |mut out, b| {
+        match b {
+            b if b.is_ascii_alphanumeric() || b"/._-".contains(&b) => out.push(char::from(b)),
+            b => out.push_str(&format!("%{b:02X}")),
+        }
+        out
+    })
+}
 
 const KEEP_HINT: &str = "give the days to keep backups, from 1 on; 30 when not given";
 

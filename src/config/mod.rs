@@ -2,6 +2,7 @@
 //!
 //! Precedence: flag > environment > plan attribute > ./breakglass.toml > user file > default.
 
+pub mod health;
 pub mod load;
 pub mod settings;
 

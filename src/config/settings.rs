@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::health::HealthSettings;
 use crate::model::Secret;
 
 /// How to reach a database; the password travels apart, as a [`Secret`].
@@ -131,6 +132,23 @@ impl Default for Retention {
     }
 }
 
+/// Which tables come first: in a restore they are back before the others.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tiers {
+    /// What the service cannot do without: `schema.table`, `table` of `public`, or `schema.*`.
+    pub critical: Vec<String>,
+    /// What comes next.
+    pub important: Vec<String>,
+}
+
+impl Tiers {
+    /// Whether none are configured.
+    pub fn is_empty(&self) -> bool {
+        self.critical.is_empty() && self.important.is_empty()
+    }
+}
+
 /// Everything an action may need to know.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -167,6 +185,10 @@ pub struct Settings {
     pub breach: BreachSettings,
     /// Limits of the safety gates.
     pub policy: Policies,
+    /// What `health` looks at beside service, database and repository.
+    pub health: HealthSettings,
+    /// Which tables come first.
+    pub tiers: Tiers,
     /// Database size in bytes for which drill reports project the recovery time.
     pub project_size_bytes: Option<u64>,
 }

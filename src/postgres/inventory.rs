@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgConnection;
 
 use super::connect::{Database, query_error, quote_ident, run};
+use super::dump_archive::Blocks;
 use crate::error::{Context, Error, Result};
 
 /// How a database was made and is set.
@@ -101,6 +102,18 @@ pub struct TableRecord {
     /// Sum of its rows' hashes, in text form; none where it was not taken.
     #[serde(default)]
     pub fingerprint: Option<String>,
+    /// When it comes back in a restore (`postgres::tiers`); none: with the rest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tier: Option<String>,
+    /// The table it is a partition of, by oid.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partition_of: Option<u32>,
+    /// Its indexes, keys and triggers: oid of the catalog each stands in, and its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<[u32; 2]>,
+    /// Its foreign keys: oid of the constraint, and of the table it points at.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub references: Vec<[u32; 2]>,
 }
 
 impl TableRecord {
@@ -135,6 +148,12 @@ pub struct Inventory {
     pub tables: Vec<TableRecord>,
     /// Large objects.
     pub large_objects: u64,
+    /// Tiers whose tables alone have rows in the dump; empty: all have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub only_tiers: Vec<String>,
+    /// Where the rows of each table lie in the dump, so that one can be read without the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocks: Option<Blocks>,
 }
 
 /// Opens the transaction a dump is taken in, and gives the name of its snapshot. The connection must stay open meanwhile.
@@ -223,7 +242,18 @@ pub async fn inventory(c: &mut PgConnection) -> Result<Inventory> {
         c,
         "SELECT coalesce(json_agg(json_build_object('oid', k.oid::int8, 'schema', n.nspname, 'name', k.relname, \
            'kind', k.relkind, 'of_extension', EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass \
-           AND d.objid = k.oid AND d.deptype = 'e')) ORDER BY n.nspname, k.relname), '[]')::text \
+           AND d.objid = k.oid AND d.deptype = 'e'), \
+           'partition_of', CASE WHEN k.relispartition THEN (SELECT i.inhparent::int8 FROM pg_inherits i \
+             WHERE i.inhrelid = k.oid LIMIT 1) END, \
+           'parts', (SELECT coalesce(json_agg(json_build_array(p.catalog, p.oid)), '[]') FROM ( \
+             SELECT 'pg_class'::regclass::oid::int8 AS catalog, x.indexrelid::int8 AS oid FROM pg_index x \
+               WHERE x.indrelid = k.oid \
+             UNION ALL SELECT 'pg_constraint'::regclass::oid::int8, c.oid::int8 FROM pg_constraint c \
+               WHERE c.conrelid = k.oid AND c.contype IN ('p', 'u', 'x') \
+             UNION ALL SELECT 'pg_trigger'::regclass::oid::int8, g.oid::int8 FROM pg_trigger g \
+               WHERE g.tgrelid = k.oid AND NOT g.tgisinternal) p), \
+           'references', (SELECT coalesce(json_agg(json_build_array(c.oid::int8, c.confrelid::int8)), '[]') \
+             FROM pg_constraint c WHERE c.conrelid = k.oid AND c.contype = 'f')) ORDER BY n.nspname, k.relname), '[]')::text \
          FROM pg_class k JOIN pg_namespace n ON n.oid = k.relnamespace \
          WHERE k.relkind IN ('r', 'p', 'm', 'f') AND k.relpersistence <> 't' AND n.nspname !~ '^pg_' \
            AND n.nspname <> 'information_schema'",
@@ -241,6 +271,8 @@ pub async fn inventory(c: &mut PgConnection) -> Result<Inventory> {
         tablespaces,
         tables,
         large_objects: u64::try_from(large).unwrap_or(0),
+        only_tiers: Vec::new(),
+        blocks: None,
     })
 }
 
@@ -249,7 +281,7 @@ const PINNED: &str = "SET TimeZone = 'UTC'; SET DateStyle = 'ISO, YMD'; SET Inte
                       SET extra_float_digits = 1; SET bytea_output = 'hex'; SET xmlbinary = 'base64'; \
                       SET lc_monetary = 'C'; SET row_security = off; SET statement_timeout = 0";
 
-/// Counts the rows of every table whose rows are in a dump, and with `fingerprints` sums their hashes, too. `progress` is told
+/// Counts the rows of every table that is `wanted` and whose rows are in a dump, and with `fingerprints` sums their hashes, too. `progress` is told
 /// tables done and in all.
 ///
 /// # Errors
@@ -258,13 +290,14 @@ pub async fn count_rows(
     c: &mut PgConnection,
     tables: &mut [TableRecord],
     fingerprints: bool,
+    wanted: impl Fn(&TableRecord) -> bool,
     mut progress: impl FnMut(usize, usize) -> Result<()>,
 ) -> Result<()> {
     let all = tables.len();
     pin(c).await?;
     for (i, table) in tables.iter_mut().enumerate() {
         progress(i, all)?;
-        if table.countable() {
+        if table.countable() && wanted(table) {
             let (rows, sum) = measure(c, table, fingerprints).await?;
             (table.rows, table.fingerprint) = (Some(rows), sum);
         }

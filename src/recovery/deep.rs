@@ -14,6 +14,7 @@ use super::watch::check_cancel;
 use super::{Phase, Watch};
 use crate::backup::base::{RestoreOptions, needed_log, restore_base, verify_backup};
 use crate::backup::catalog::{self, BackupKind, Change, Manifest};
+use crate::backup::files::restore_files;
 use crate::backup::repository::Unlocked;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::model::event::{Check, Verdict};
@@ -125,7 +126,8 @@ pub async fn deep(
     let ok = passed(&checks);
     if ok {
         let (unlocked, id) = (unlocked.clone(), manifest.id.clone());
-        blocking(move || catalog::append(&unlocked, &Change::Verified { backup: id, how: "restored".into() })).await?;
+        blocking(move || catalog::append(&unlocked, &Change::Verified { backup: id, how: catalog::RESTORED.into() }))
+            .await?;
     }
     let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     Ok(Report { backup: manifest.id.clone(), kind: manifest.kind, at, took_ms, restored_ms, checks, ok })
@@ -150,6 +152,8 @@ async fn run_checks(
     };
     checks.push(check("every byte", Verdict::Passed, format!("{bytes} bytes authentic and as the manifest says")));
     if manifest.kind == BackupKind::Files {
+        checks.push(files(unlocked, manifest, options, cancel).await?);
+        *restored_ms = u64::try_from(begun.elapsed().as_millis()).ok();
         return Ok(());
     }
     let private = private_server(unlocked, manifest, options, cancel).await?;
@@ -162,6 +166,7 @@ async fn run_checks(
                 overwrite: true,
                 target: target.clone(),
                 selection: Selection::default(),
+                tiers: Default::default(),
                 jobs: 2,
                 no_owner: false,
                 no_privileges: false,
@@ -194,6 +199,27 @@ async fn run_checks(
         checks.push(smoke(command, at, options, cancel).await?);
     }
     Ok(())
+}
+
+/// Files into a folder of their own, each compared with what was stored.
+async fn files(
+    unlocked: &Unlocked,
+    manifest: &Manifest,
+    options: &Options,
+    cancel: &CancellationToken,
+) -> Result<Check> {
+    let (u, m, stop, scratch) = (unlocked.clone(), manifest.clone(), cancel.clone(), options.scratch.clone());
+    blocking(move || {
+        let room = tempfile::Builder::new()
+            .prefix("breakglass-deep-")
+            .tempdir_in(&scratch)
+            .target(|| format!("making a folder in {:?}", scratch.display()))?;
+        let parity =
+            restore_files(&u, &m, &room.path().join("files"), &mut |_| check_cancel(&stop, "nothing was restored"))?;
+        let detail = format!("{} files, {} bytes: the same as when they were stored", parity.same, parity.bytes);
+        Ok(check("files", Verdict::Passed, detail))
+    })
+    .await
 }
 
 /// The server: empty for a dump, the backup's own files for a base backup.

@@ -2,9 +2,12 @@
 //! was counted when it was taken, and only then given its name.
 
 mod needs;
+mod order;
+mod part;
 mod select;
 mod swap;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -18,11 +21,12 @@ use crate::backup::catalog::{BackupKind, Manifest};
 use crate::backup::logical;
 use crate::backup::repository::Unlocked;
 use crate::backup::spool::{Spool, check_space};
+use crate::config::settings::Tiers;
 use crate::error::{Context, Error, Result};
 use crate::model::CleanText;
 use crate::postgres::connect::{query_error, quote_ident, quote_literal, run};
 use crate::postgres::inventory::{Inventory, TableRecord, measure, pin};
-use crate::postgres::{Client, Database};
+use crate::postgres::{Client, Database, tiers};
 use crate::process::{ChildSpec, RunOptions, UnixUser};
 
 pub use needs::{Missing, missing};
@@ -37,6 +41,8 @@ pub struct Request {
     pub overwrite: bool,
     /// What of the dump.
     pub selection: Selection,
+    /// Which tables come first, as configured now; what was recorded with the dump counts where nothing is.
+    pub tiers: Tiers,
     /// Processes that load at the same time.
     pub jobs: usize,
     /// Everything shall belong to the role that restores.
@@ -70,6 +76,8 @@ pub struct Restored {
     pub roles: Vec<String>,
     /// What was left out, for people.
     pub left_out: Vec<String>,
+    /// When the tables of each tier were back and counted, in milliseconds from the beginning of the load.
+    pub tiers_back_ms: BTreeMap<String, u64>,
 }
 
 /// Databases under this prefix are unfinished restores.
@@ -108,10 +116,15 @@ pub async fn restore(
     cancel: &CancellationToken,
 ) -> Result<Restored> {
     const NOTHING: &str = "nothing was restored";
-    let inventory = {
+    let mut inventory = {
         let (unlocked, manifest) = (unlocked.clone(), manifest.clone());
         blocking(move || logical::inventory(&unlocked, &manifest)).await?
     };
+    if inventory.only_tiers.is_empty() {
+        for name in tiers::assign(&mut inventory.tables, &request.tiers) {
+            watch.line(&format!("backup.tiers names {name:?}, which is not in the dump"));
+        }
+    }
     let client = Client::find(request.bin_dir.as_deref(), major_of(manifest.dump_version.as_deref())?)?;
     let mut c = maintenance(&request.target).await?;
     sweep(&mut c, watch).await?;
@@ -124,7 +137,12 @@ pub async fn restore(
     }
     lacking.check(request)?;
 
-    let dump = spool(unlocked, manifest, request, watch, cancel).await?;
+    let dump = match &inventory.blocks {
+        Some(blocks) if !request.selection.is_all() => {
+            part::spool(unlocked, manifest, request, blocks, &selected, watch, cancel).await?
+        }
+        _ => spool(unlocked, manifest, request, watch, cancel).await?,
+    };
     check_cancel(cancel, NOTHING)?;
     let tool = Tool { client, request, dump: &dump, cancel };
     let list = tool.list().await?;
@@ -133,16 +151,15 @@ pub async fn restore(
     let mut made = Made { c: &mut c, database: None, roles: Vec::new() };
     let outcome = build(&mut made, &tool, &inventory, &lacking, &list, &selected, unlocked, manifest, watch).await;
     let finished = match outcome {
-        Ok((temporary, tables, rows)) => {
-            swap::name(made.c, &request.target, &temporary, there).await.map(|kept| Restored {
-                database: request.target.name().to_string(),
-                kept,
-                tables,
-                rows,
-                roles: made.roles.clone(),
-                left_out,
-            })
-        }
+        Ok((temporary, loaded)) => swap::name(made.c, &request.target, &temporary, there).await.map(|kept| Restored {
+            database: request.target.name().to_string(),
+            kept,
+            tables: loaded.tables,
+            rows: loaded.rows,
+            roles: made.roles.clone(),
+            left_out,
+            tiers_back_ms: loaded.tiers_back_ms,
+        }),
         Err(e) => Err(e),
     };
     match finished {
@@ -285,7 +302,7 @@ async fn build(
     unlocked: &Unlocked,
     manifest: &Manifest,
     watch: &dyn Watch,
-) -> Result<(String, usize, u64)> {
+) -> Result<(String, Loaded)> {
     let request = tool.request;
     if request.create_roles && !lacking.roles.is_empty() {
         let (u, m) = (unlocked.clone(), manifest.clone());
@@ -299,12 +316,64 @@ async fn build(
     swap::create(made.c, &temporary, inventory).await?;
     made.database = Some(temporary.clone());
     let at = request.target.with_name(&temporary);
-    tool.load(&at, list, &lacking.tablespaces, watch).await?;
-    check_cancel(tool.cancel, "nothing was restored")?;
-    let (tables, rows) =
-        if manifest.kind == BackupKind::SchemaOnly { (0, 0) } else { compare(&at, selected, watch).await? };
+    let loaded = load(tool, &at, list, &lacking.tablespaces, selected, manifest.kind, watch).await?;
     swap::properties(made.c, &temporary, inventory, request).await?;
-    Ok((temporary, tables, rows))
+    Ok((temporary, loaded))
+}
+
+/// What was loaded and counted.
+#[derive(Debug, Default)]
+struct Loaded {
+    tables: usize,
+    rows: u64,
+    tiers_back_ms: BTreeMap<String, u64>,
+}
+
+/// Loads the list, the tables that come first before the others, and counts what is back after each part: whoever waits for
+/// those can read them while the rest is loaded.
+async fn load(
+    tool: &Tool<'_>,
+    at: &Database,
+    list: &str,
+    tablespaces: &[String],
+    selected: &[&TableRecord],
+    kind: BackupKind,
+    watch: &dyn Watch,
+) -> Result<Loaded> {
+    let (begun, mut out) = (Instant::now(), Loaded::default());
+    let parts = match kind {
+        BackupKind::SchemaOnly => vec![order::Part { tier: None, list: list.into(), tables: Default::default() }],
+        _ => order::parts(list, selected),
+    };
+    for part in parts {
+        if let Some(tier) = part.tier {
+            let count = selected.iter().filter(|t| t.countable() && part.tables.contains(&t.oid)).count();
+            watch.line(&format!("{tier}: loading {count} tables first"));
+        }
+        tool.load(at, &part.list, tablespaces, watch).await?;
+        check_cancel(tool.cancel, "nothing was restored")?;
+        if kind == BackupKind::SchemaOnly {
+            continue;
+        }
+        let back: Vec<&TableRecord> = selected.iter().copied().filter(|t| part.tables.contains(&t.oid)).collect();
+        let (tables, rows) = compare(at, &back, watch).await?;
+        out.tables += tables;
+        out.rows += rows;
+        if let Some(tier) = part.tier {
+            let took = begun.elapsed();
+            out.tiers_back_ms.insert(tier.into(), u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+            let name = at.name();
+            watch.line(&format!(
+                "{tier}: all back, {tables} tables, {rows} rows counted, after {:.1} s; to be read in database {name:?} until the rest is there",
+                took.as_secs_f64()
+            ));
+        }
+    }
+    if kind != BackupKind::SchemaOnly {
+        // Without statistics the first queries of an application would be planned blindly.
+        run(&mut at.connect().await?, "ANALYZE").await?;
+    }
+    Ok(out)
 }
 
 /// Counts every table again: the rows of the dump, no fewer and no more.
@@ -335,8 +404,6 @@ async fn compare(at: &Database, selected: &[&TableRecord], watch: &dyn Watch) ->
         tables += 1;
         rows += got;
     }
-    // Without statistics the first queries of an application would be planned blindly.
-    run(&mut c, "ANALYZE").await?;
     if fingerprints > 0 {
         watch.line(&format!("{fingerprints} tables have the fingerprints taken with the dump"));
     }

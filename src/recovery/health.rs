@@ -100,21 +100,29 @@ pub fn understand(status: u16, body: &str) -> Health {
 /// # Errors
 /// Config when the URL cannot be used.
 pub async fn ask(url: &str) -> Result<Health> {
+    Ok(match fetch(url, "service.health_url").await? {
+        Ok((status, body)) => understand(status, &body),
+        Err(why) => Health {
+            healthy: false,
+            components: BTreeMap::from([("service".to_string(), "down".to_string())]),
+            details: BTreeMap::from([("service".to_string(), CleanText::text(&why).to_string())]),
+        },
+    })
+}
+
+/// The answer of an address, its status and body; or why there is none.
+///
+/// # Errors
+/// Config when the URL cannot be used; `key` is where it is configured.
+pub async fn fetch(url: &str, key: &str) -> Result<std::result::Result<(u16, String), String>> {
     let client = client()?;
     let url = reqwest::Url::parse(url).map_err(|e| {
-        Error::config(format!("the health URL {url:?} cannot be used"))
-            .why(e)
-            .hint("put it right in service.health_url")
+        Error::config(format!("the health URL {url:?} cannot be used")).why(e).hint(format!("put it right in {key}"))
     })?;
-    let down = |why: String| Health {
-        healthy: false,
-        components: BTreeMap::from([("service".to_string(), "down".to_string())]),
-        details: BTreeMap::from([("service".to_string(), CleanText::text(&why).to_string())]),
-    };
     let mut response = match client.get(url).send().await {
         Ok(r) => r,
         // reqwest's message names the URL, which may hold credentials.
-        Err(e) => return Ok(down(innermost(&e.without_url()))),
+        Err(e) => return Ok(Err(innermost(&e.without_url()))),
     };
     let status = response.status().as_u16();
     let mut body = Vec::new();
@@ -122,10 +130,10 @@ pub async fn ask(url: &str) -> Result<Health> {
         match response.chunk().await {
             Ok(Some(chunk)) => body.extend_from_slice(&chunk),
             Ok(None) => break,
-            Err(e) => return Ok(down(innermost(&e.without_url()))),
+            Err(e) => return Ok(Err(innermost(&e.without_url()))),
         }
     }
-    Ok(understand(status, &String::from_utf8_lossy(&body)))
+    Ok(Ok((status, String::from_utf8_lossy(&body).into_owned())))
 }
 
 /// Asks until the service has been well for `hold` without a break, or `limit` is over. Returns the last answer.

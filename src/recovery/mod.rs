@@ -11,6 +11,7 @@ pub mod dump;
 pub mod exposure;
 pub mod failover;
 pub mod health;
+pub mod health_checks;
 pub mod intruder;
 pub mod locate;
 pub mod loss;

@@ -101,7 +101,26 @@ fn every_command_and_three_places() {
     let second = json(d, &bucket, &with_new, &["backup", "create", "--logical"], 0);
     assert_eq!(json(d, &bucket, &with_new, &["backup", "list"], 0)["backups"].as_array().unwrap().len(), 2);
     assert!(ends(d, &bucket, &with_new, &["backup", "cleanup", "--dry-run"], 0).contains("younger than 30 days"));
-    // A day later, so to speak: what the catalog no longer needs is removed in the bucket and in the copies.
+    // With the newest of today alone to keep, the first one goes: in the bucket at once, in the copies with the next copy.
+    let of = |id: &str| {
+        let there = bucket.keys().into_iter().filter(|k| k.contains(id)).count();
+        (there, d.join("second/backups").join(id).exists())
+    };
+    let second_id = second["id"].as_str().unwrap();
+    assert!(of(id).0 > 4 && of(id).1 && of(second_id).0 > 4, "{:?}", bucket.keys());
+    let keep = "generations = { daily = 1, weekly = 0, monthly = 0, yearly = 0 }";
+    let config = format!("[repository]\ncopies = [\"second\", {third:?}]\n{keep}\n");
+    std::fs::write(d.join("breakglass.toml"), config).unwrap();
+    assert!(ends(d, &bucket, &with_new, &["backup", "cleanup"], 0).contains("1 backups and"));
+    assert!(bucket.keys().iter().all(|k| !k.starts_with(&format!("team/backups/{id}/"))), "{:?}", bucket.keys());
+    let copied = json(d, &bucket, &with_new, &["backup", "copy"], 0);
+    assert!(copied["copies"].as_array().unwrap().iter().all(|c| c["removed"].as_u64() > Some(3)), "{copied}");
+    assert_eq!(of(id), (0, false), "nothing of it is left in any place: {:?}", bucket.keys());
+    for place in ["second", third.as_str()] {
+        let more = [with_new[0], ("BACKUP_DIR", place)];
+        assert!(ends(d, &bucket, &more, &["backup", "list"], 0).contains(second_id));
+        ends(d, &bucket, &more, &["backup", "verify", "--all"], 0);
+    }
     let doctor = json(d, &bucket, &with_new, &["doctor"], 1);
     let copies: Vec<&str> = doctor["checks"]
         .as_array()

@@ -43,6 +43,7 @@ fn backup(id: &str, at: Time, verified: bool) -> Backup {
         manifest: manifest(id, BackupKind::Logical, at),
         verified_at: verified.then_some(at),
         verified_how: verified.then(|| "read".into()),
+        proven_at: None,
     }
 }
 

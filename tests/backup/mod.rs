@@ -8,6 +8,7 @@ pub mod cli;
 pub mod cloud;
 pub mod cloud_cli;
 pub mod cloud_others;
+pub mod cloud_pitr;
 pub mod cluster;
 pub mod container;
 pub mod copies;
@@ -23,8 +24,10 @@ pub mod logical;
 pub mod mutated;
 pub mod mutations;
 pub mod range;
+pub mod ranged;
 pub mod restore;
 pub mod service;
+pub mod tiers;
 pub mod vectors;
 pub mod wal;
 

@@ -49,6 +49,8 @@ pub enum Fault {
     CutAnswer(usize),
     /// One bit of the answer's body is flipped.
     FlipAnswer,
+    /// The service says that it did what was asked, and did nothing.
+    Lie,
 }
 
 /// A request as the faults see it.
@@ -94,6 +96,8 @@ pub struct Bucket {
     storage: Storage,
     rule: Arc<Mutex<Option<Rule>>>,
     requests: Arc<AtomicUsize>,
+    /// Bytes of the bodies of answers.
+    sent: Arc<AtomicUsize>,
     at: SocketAddr,
     _runtime: tokio::runtime::Runtime,
 }
@@ -113,21 +117,24 @@ impl Bucket {
         };
         let rule: Arc<Mutex<Option<Rule>>> = Arc::default();
         let requests = Arc::new(AtomicUsize::new(0));
+        let sent = Arc::new(AtomicUsize::new(0));
+        let sending = sent.clone();
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let at = listener.local_addr().unwrap();
         let (rules, count) = (rule.clone(), requests.clone());
         runtime.spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
-                let (service, rules, count) = (service.clone(), rules.clone(), count.clone());
-                let answer =
-                    hyper::service::service_fn(move |r| answer(service.clone(), rules.clone(), count.clone(), r));
+                let (service, rules, count, sent) = (service.clone(), rules.clone(), count.clone(), sending.clone());
+                let answer = hyper::service::service_fn(move |r| {
+                    answer(service.clone(), rules.clone(), count.clone(), sent.clone(), r)
+                });
                 tokio::spawn(async move {
                     let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
                     let _ = server.serve_connection(TokioIo::new(socket), answer).await;
                 });
             }
         });
-        Self { storage, rule, requests, at, _runtime: runtime }
+        Self { storage, rule, requests, sent, at, _runtime: runtime }
     }
 
     /// What befalls requests from now on.
@@ -140,6 +147,10 @@ impl Bucket {
     }
     pub fn requests(&self) -> usize {
         self.requests.load(Ordering::SeqCst)
+    }
+    /// Bytes of the bodies of all answers so far.
+    pub fn sent(&self) -> usize {
+        self.sent.load(Ordering::SeqCst)
     }
     /// Uploads begun from now on say that they were begun so long ago.
     pub fn uploads_are_old(&self, age: Duration) {
@@ -210,6 +221,7 @@ async fn answer(
     service: S3Service,
     rules: Arc<Mutex<Option<Rule>>>,
     count: Arc<AtomicUsize>,
+    sent: Arc<AtomicUsize>,
     mut request: Request<Incoming>,
 ) -> Result<Answer, std::io::Error> {
     let number = count.fetch_add(1, Ordering::SeqCst);
@@ -232,6 +244,10 @@ async fn answer(
             return Ok(refusal(status, code));
         }
         Some(Fault::Silence) => std::future::pending().await,
+        Some(Fault::Lie) => {
+            let _ = request.body_mut().collect().await;
+            return Ok(Response::builder().status(200).header("ETag", "\"0\"").body(body(Bytes::new())).unwrap());
+        }
         Some(Fault::CutRequest(after)) => {
             let mut read = 0;
             while read < after {
@@ -254,6 +270,7 @@ async fn answer(
         _ => {}
     }
     let bytes = BodyExt::collect(answered).await.map_err(|e| std::io::Error::other(e.to_string()))?.to_bytes();
+    sent.fetch_add(bytes.len(), Ordering::SeqCst);
     let content = match fault {
         Some(Fault::CutAnswer(after)) if bytes.len() > after => {
             let first = Ok(Frame::data(bytes.slice(..after)));

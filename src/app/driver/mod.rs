@@ -137,7 +137,17 @@ pub fn start(world: World, side: Side) -> Result<()> {
             let _ = forward.send(Job::End);
         }),
     )?;
-    let driver = Driver { world, messages, moved, jobs, session: None, follow: None, sampler: None, axis: None };
+    let driver = Driver {
+        world,
+        messages,
+        moved,
+        jobs,
+        session: None,
+        follow: None,
+        sampler: None,
+        axis: None,
+        health_at: None,
+    };
     thread("driver", Box::new(move || driver.work(&work)))?;
     Ok(())
 }
@@ -151,7 +161,13 @@ struct Driver {
     follow: Option<Follow>,
     sampler: Option<Sampler>,
     axis: Option<AxisWork>,
+    /// When service, database and backups were last looked at for home.
+    health_at: Option<std::time::Instant>,
 }
+
+/// How often service, database and backups are looked at while home is shown, and how soon again at most.
+const HEALTH_EVERY: Duration = Duration::from_secs(300);
+const HEALTH_PAUSE: Duration = Duration::from_secs(30);
 
 impl Driver {
     fn work(mut self, work: &std_mpsc::Receiver<Job>) {
@@ -159,10 +175,17 @@ impl Driver {
             // While something runs its locks are looked at once a second; else there is nothing to wake up for.
             let wait = match &self.session {
                 Some(s) if s.has_open_runs() || s.watches_plan() => Duration::from_secs(1),
+                None if slow::looks_at_health(&self.world) => HEALTH_EVERY,
                 _ => Duration::from_secs(3600),
             };
             let job = match work.recv_timeout(wait) {
                 Ok(job) => job,
+                Err(std_mpsc::RecvTimeoutError::Timeout) if self.session.is_none() => {
+                    if let Err(e) = slow::health(&mut self) {
+                        self.complain(&e);
+                    }
+                    continue;
+                }
                 Err(std_mpsc::RecvTimeoutError::Timeout) => {
                     self.look_at_plan();
                     if self.session.as_ref().is_some_and(|s| !s.has_open_runs()) {
@@ -205,7 +228,7 @@ impl Driver {
 
     fn effect(&mut self, effect: Effect) -> Result<()> {
         match effect {
-            Effect::LoadHome => slow::home(self),
+            Effect::LoadHome => slow::home(self).and_then(|()| slow::health(self)),
             Effect::Begin { file, scenario, severity, impact } => {
                 let session = Session::begin(&self.world, &file, &scenario, &severity, impact)?;
                 self.show(session)

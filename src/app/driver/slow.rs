@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Driver, Job, Msg, Tone, World, one_line};
 use crate::action::{Ctx, Nowhere, look};
 use crate::app::Preview;
-use crate::app::data::{Home, IncidentRow, LastDrill, ScenarioRow, SecretRow};
+use crate::app::data::{HealthRow, Home, IncidentRow, LastDrill, ScenarioRow, SecretRow};
 use crate::app::update::{EXPORTED, JUDGING};
 use crate::config::{Secrets, Settings};
 use crate::drill::release;
@@ -93,6 +93,33 @@ pub(super) fn home(driver: &Driver) -> Result<()> {
         let secrets = SecretRow::all(&known, &world.config.rotations, &history.rotated, &recorded);
         let problems = problems.iter().map(|p| CleanText::text(p).to_string()).collect();
         Ok(vec![Msg::Home(Box::new(Home { scenarios, plans, incidents, secrets, problems }))])
+    })
+}
+
+/// Whether anything is configured that `health` looks at.
+pub(super) fn looks_at_health(world: &World) -> bool {
+    let s = &world.config.settings;
+    let opens = s.repository.is_some() && world.config.secrets.get(crate::config::settings::REPOSITORY_KEY).is_some();
+    s.service.health_url.is_some() || s.database.is_some() || opens || !s.health.is_empty()
+}
+
+/// Looks at service, database and backups as `breakglass health` does, unless that was done a moment ago.
+pub(super) fn health(driver: &mut Driver) -> Result<()> {
+    if !looks_at_health(&driver.world) || driver.health_at.is_some_and(|at| at.elapsed() < super::HEALTH_PAUSE) {
+        return Ok(());
+    }
+    driver.health_at = Some(std::time::Instant::now());
+    aside(driver, "health", |world| {
+        let Some(action) = world.registry.get("health") else { return Ok(Vec::new()) };
+        let config = &world.config;
+        let ctx = Ctx::new(config.settings.clone(), config.secrets.clone(), Arc::new(Nowhere));
+        let looked = runtime()?.block_on(action.run(&ctx, &[]));
+        let at = crate::action::target::now();
+        let seen = match looked {
+            Ok(done) => HealthRow::of(at, &done.json),
+            Err(e) => HealthRow { at, healthy: false, good: Vec::new(), bad: vec![one_line(&e)] },
+        };
+        Ok(vec![Msg::Health(Box::new(seen))])
     })
 }
 

@@ -61,6 +61,10 @@ pub fn update(app: &mut App, msg: Msg, now: Now) -> Vec<Effect> {
             let rows = app.home_rows().len();
             app.home_list.selected = app.home_list.selected.min(rows.saturating_sub(1));
         }
+        Msg::Health(seen) => {
+            app.health = Some(*seen);
+            app.dirty = true;
+        }
         Msg::Opened(data) => {
             app.incident = Some(IncidentUi::new(*data));
             app.came_up = app.waiting.take().map(|_| app.now.time);

@@ -29,6 +29,8 @@ const AT_ONCE: usize = 2;
 const MOST_PARTS: usize = 10_000;
 /// How often a write whose outcome is unknown is looked after and tried again.
 const TRIES: u32 = 6;
+/// How often an object that was acknowledged is looked for again.
+const LOOKS: u32 = 4;
 
 /// Bytes of the part of this number (from 0). They grow, so that 10,000 parts hold 860 GB and small backups need little memory.
 fn part_size(index: usize) -> usize {
@@ -143,6 +145,7 @@ impl CloudUpload {
         let committed = finish::complete(&self.place, &self.path, &self.name, &id, done, self.total, existing)?;
         if committed == Committed::Stored {
             self.parts = None; // nothing to take back any more
+            confirm(&self.place, &self.path, &self.name, self.total, None, existing)?;
         }
         Ok(committed)
     }
@@ -174,7 +177,11 @@ impl Upload for CloudUpload {
         }
         let last = self.take_part();
         let whole: PutPayload = self.full.drain(..).chain([last]).flatten().collect();
-        put(&self.place, &self.path, &self.name, whole, existing)
+        let (committed, tag) = put(&self.place, &self.path, &self.name, whole, existing)?;
+        if committed == Committed::Stored {
+            confirm(&self.place, &self.path, &self.name, self.total, tag, existing)?;
+        }
+        Ok(committed)
     }
 }
 
@@ -190,15 +197,68 @@ impl Drop for CloudUpload {
     }
 }
 
-/// Stores an object in one request.
+/// Asks the service for what it acknowledged: an object of this length, and of the tag its answer gave. Only then is the file on
+/// the other side given up. Somebody else may replace an object that may be replaced, but it has to be there.
+///
+/// # Errors
+/// Target, when it is not there or another one is: what was acknowledged was not stored.
+fn confirm(
+    place: &Arc<Place>,
+    path: &Path,
+    name: &str,
+    total: u64,
+    tag: Option<String>,
+    existing: Existing,
+) -> Result<()> {
+    let (work, at) = (place.clone(), path.clone());
+    let seen = run::wait(async move {
+        let mut tries = 0;
+        loop {
+            match work.client.objects.head(&at).await {
+                // Some services show a new object a moment after they took it.
+                Err(StorageError::NotFound { .. }) if tries < LOOKS => {
+                    tries += 1;
+                    tokio::time::sleep(Duration::from_millis(50) * 2u32.pow(tries)).await;
+                }
+                other => return other,
+            }
+        }
+    })?;
+    let lied = |why: String| {
+        Error::target(format!("{name:?} was acknowledged and is not stored in {}", place.url.short()))
+            .why(why)
+            .hint("Do not trust this service with backups before this is understood; nothing here counts as stored.")
+    };
+    match seen {
+        Ok(there) if existing == Existing::Keep && there.size != total => {
+            Err(lied(format!("{} bytes are there, {total} were sent", there.size)))
+        }
+        Ok(there) if existing == Existing::Keep && tag.is_some() && there.e_tag.is_some() && there.e_tag != tag => {
+            Err(lied("another content is there".into()))
+        }
+        Ok(_) => Ok(()),
+        Err(StorageError::NotFound { .. }) => Err(lied("there is no such object".into())),
+        Err(e) => Err(fault::explain(&place.url, &format!("looking for {name:?}"), &e)),
+    }
+}
+
+/// Stores an object in one request; the tag that the service gave it, where it did.
 ///
 /// # Errors
 /// As the service answers.
-pub fn put(place: &Arc<Place>, path: &Path, name: &str, payload: PutPayload, existing: Existing) -> Result<Committed> {
+fn put(
+    place: &Arc<Place>,
+    path: &Path,
+    name: &str,
+    payload: PutPayload,
+    existing: Existing,
+) -> Result<(Committed, Option<String>)> {
     let (work, at) = (place.clone(), path.clone());
     let outcome = run::wait(async move {
         match existing {
-            Existing::Replace => work.client.objects.put(&at, payload).await.map(|_| Committed::Stored),
+            Existing::Replace => {
+                work.client.objects.put(&at, payload).await.map(|done| (Committed::Stored, done.e_tag))
+            }
             Existing::Keep => put_new(&work, &at, payload).await,
         }
     })?;
@@ -207,12 +267,12 @@ pub fn put(place: &Arc<Place>, path: &Path, name: &str, payload: PutPayload, exi
 
 /// Stores an object if there is none. An answer may be lost after the object was stored, and the next try is then refused by
 /// our own: what is there tells whose it is, since no two sealed objects are the same.
-async fn put_new(place: &Place, path: &Path, payload: PutPayload) -> Result<Committed, StorageError> {
+async fn put_new(place: &Place, path: &Path, payload: PutPayload) -> Result<(Committed, Option<String>), StorageError> {
     let mut tries = 0;
     loop {
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         let failed = match place.client.objects.put_opts(path, payload.clone(), options).await {
-            Ok(_) => return Ok(Committed::Stored),
+            Ok(done) => return Ok((Committed::Stored, done.e_tag)),
             Err(e @ (StorageError::AlreadyExists { .. } | StorageError::Generic { .. })) => e,
             Err(e) => return Err(e),
         };
@@ -224,7 +284,7 @@ async fn put_new(place: &Place, path: &Path, payload: PutPayload) -> Result<Comm
         match place.client.objects.get(path).await {
             Ok(there) => {
                 let same = there.bytes().await? == Bytes::from(payload.clone());
-                return Ok(if same { Committed::Stored } else { Committed::Kept });
+                return Ok((if same { Committed::Stored } else { Committed::Kept }, None));
             }
             Err(StorageError::NotFound { .. }) if tries < TRIES => {}
             Err(StorageError::NotFound { .. }) => return Err(failed),

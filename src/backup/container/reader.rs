@@ -342,7 +342,7 @@ impl<R: Read> Read for Reader<R> {
     }
 }
 
-fn find_key(header: &Header, identities: &[Identity]) -> Result<(Zeroizing<[u8; 32]>, bool)> {
+pub(super) fn find_key(header: &Header, identities: &[Identity]) -> Result<(Zeroizing<[u8; 32]>, bool)> {
     let mut broken = None;
     // A stanza that only a holder of the secret can have made is preferred: it says more about the object.
     let (own, public): (Vec<_>, Vec<_>) = header.stanzas.iter().partition(|(kind, _)| *kind == STANZA_OWN);

@@ -8,6 +8,7 @@ use super::{Checks, Invocation};
 use crate::action::target::mismatch;
 use crate::backup::anchor::Anchors;
 use crate::backup::catalog::{BackupKind, Catalog};
+use crate::backup::cloud::url::service_of;
 use crate::backup::repository::Repository;
 use crate::backup::wal;
 use crate::config::settings::{DATABASE_PASSWORD, REPOSITORY_KEY};
@@ -124,7 +125,19 @@ async fn database(invocation: &Invocation, at: &Database, checks: &mut Checks) -
             checks.warning(
                 "archiving",
                 "archive_command does not name breakglass: another tool holds the log",
-                "archive_command = 'breakglass wal archive --repository URL %p'",
+                format!(
+                    "archive_command = 'breakglass wal archive --repository {} %p'",
+                    settings.repository.as_deref().unwrap_or("URL")
+                ),
+            );
+        } else if service_of(settings.repository.as_deref().unwrap_or("")).is_some()
+            && command.contains("://")
+            && !command.contains("credentials=")
+        {
+            checks.warning(
+                "archiving",
+                "archive_command names a bucket and no credentials: a server has none of our environment",
+                "name a file of the server's user, mode 0600, in repository.credentials, or in the URL: ?credentials=/PATH",
             );
         }
     }
@@ -200,11 +213,11 @@ fn repository(invocation: &Invocation, url: &str, of: Option<&Identity>, checks:
             );
         }
     }
-    if repository.key_file()?.recipients() < 2 {
+    if repository.key_file()?.recipients() == 0 {
         checks.warning(
             AREA,
-            "has one recipient: who loses BACKUP_ENCRYPTION_KEY loses every backup",
-            "keep the key in two places that no single disaster reaches",
+            "has no second recipient: who loses BACKUP_ENCRYPTION_KEY loses every backup",
+            "make a second key and keep it elsewhere: breakglass backup rotate-key --new-recipient FILE",
         );
     }
     let Some(key) = invocation.config.secrets.get(REPOSITORY_KEY) else { return Ok(()) };

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use super::order::entry;
 use crate::error::{Error, Result};
 use crate::postgres::inventory::{Inventory, TableRecord};
+use crate::postgres::tiers;
 
 /// What is wanted. Empty means all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -12,12 +14,14 @@ pub struct Selection {
     pub tables: Vec<String>,
     /// Schemas.
     pub schemas: Vec<String>,
+    /// Tiers (`postgres::tiers`).
+    pub tiers: Vec<String>,
 }
 
 impl Selection {
     /// Whether nothing is left out.
     pub fn is_all(&self) -> bool {
-        self.tables.is_empty() && self.schemas.is_empty()
+        self.tables.is_empty() && self.schemas.is_empty() && self.tiers.is_empty()
     }
 
     /// The tables whose rows are wanted.
@@ -25,8 +29,11 @@ impl Selection {
     /// # Errors
     /// Usage when a name is not in the dump; the message lists what is there.
     pub fn tables<'i>(&self, inventory: &'i Inventory) -> Result<Vec<&'i TableRecord>> {
+        let has_rows = |t: &TableRecord| {
+            inventory.only_tiers.is_empty() || t.tier.as_ref().is_some_and(|tier| inventory.only_tiers.contains(tier))
+        };
         if self.is_all() {
-            return Ok(inventory.tables.iter().collect());
+            return Ok(inventory.tables.iter().filter(|t| has_rows(t)).collect());
         }
         let mut found: Vec<&TableRecord> = Vec::new();
         for name in &self.tables {
@@ -53,6 +60,23 @@ impl Selection {
                     .hint(format!("There are tables of: {}", known.join(", "))));
             }
         }
+        for tier in &self.tiers {
+            tiers::known(tier)?;
+            let before = found.len();
+            found.extend(inventory.tables.iter().filter(|t| t.tier.as_ref() == Some(tier)));
+            if found.len() == before {
+                return Err(Error::usage(format!("no table of the tier {tier:?} in the dump"))
+                    .hint("Tiers are named in breakglass.toml: backup.tiers (docs/formats.md)."));
+            }
+        }
+        if let Some(t) = found.iter().find(|t| !has_rows(t)) {
+            return Err(Error::usage(format!("no rows of table {} in the dump", t.sql()))
+                .why(format!(
+                    "it was taken with --tier {}: of other tables it has the definitions",
+                    inventory.only_tiers.join(" --tier ")
+                ))
+                .hint("Look for another one: breakglass backup list."));
+        }
         found.sort_by_key(|t| t.oid);
         found.dedup_by_key(|t| t.oid);
         Ok(found)
@@ -62,23 +86,21 @@ impl Selection {
 /// The list of contents for `pg_restore --use-list`, and what was taken out of it, for people.
 ///
 /// Definitions all stay: types, functions and sequences that the wanted tables use come along. Rows of other tables do not,
-/// nor do foreign keys, which could point at them, nor large objects.
+/// nor do foreign keys that point at them or come from them, nor large objects.
 pub fn filter(list: &str, inventory: &Inventory, selected: &[&TableRecord]) -> (String, Vec<String>) {
     if selected.len() == inventory.tables.len() {
         return (list.to_string(), Vec::new());
     }
     let wanted: BTreeSet<u32> = selected.iter().map(|t| t.oid).collect();
+    let between = |[constraint, other]: &[u32; 2]| wanted.contains(other).then_some(*constraint);
+    let kept: BTreeSet<u32> = selected.iter().flat_map(|t| &t.references).filter_map(between).collect();
     let (mut out, mut rows, mut keys, mut others) = (String::new(), 0, 0, 0);
     for line in list.lines() {
-        // `12; 1259 16389 TABLE DATA public t owner`: the dump's number, the catalog's and the object's, then what it is.
-        let entry = line.split_once("; ").filter(|(id, _)| id.bytes().all(|b| b.is_ascii_digit()));
-        let mut words = entry.map(|(_, rest)| rest.splitn(3, ' ')).into_iter().flatten();
-        let (_, oid, what) =
-            (words.next(), words.next().and_then(|o| o.parse::<u32>().ok()), words.next().unwrap_or(""));
-        let drop = if what.starts_with("TABLE DATA ") && !oid.is_some_and(|o| wanted.contains(&o)) {
+        let (_, oid, what) = entry(line).unwrap_or((0, 0, ""));
+        let drop = if what.starts_with("TABLE DATA ") && !wanted.contains(&oid) {
             rows += 1;
             true
-        } else if what.starts_with("FK CONSTRAINT ") {
+        } else if what.starts_with("FK CONSTRAINT ") && !kept.contains(&oid) {
             keys += 1;
             true
         } else if ["BLOB ", "BLOBS ", "BLOB METADATA ", "MATERIALIZED VIEW DATA "].iter().any(|w| what.starts_with(w)) {

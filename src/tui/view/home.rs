@@ -112,6 +112,7 @@ fn lines(app: &App, columns: usize, problem_rows: usize) -> Vec<Line> {
         }
         out.push(Line::Gap);
     }
+    health_lines(app, columns, &mut out);
     out.push(Line::Heading("SCENARIOS"));
     let mut group: Option<&str> = None;
     for row in rows.iter().filter(|r| matches!(r, HomeRow::Scenario(_))) {
@@ -130,6 +131,29 @@ fn lines(app: &App, columns: usize, problem_rows: usize) -> Vec<Line> {
         out.push(Line::Remark(Role::Muted, text.into()));
     }
     out
+}
+
+/// How service, database and backups are: one line when all is well, else what is not, three sentences of it at most.
+fn health_lines(app: &App, columns: usize, out: &mut Vec<Line>) {
+    let Some(seen) = &app.health else { return };
+    out.push(Line::Heading("HEALTH"));
+    let ago = words::ago(seen.at, app.now.time);
+    if seen.healthy {
+        let text = format!("all well, seen {ago}: {}", seen.good.join(", "));
+        out.extend(wrap(&text, columns, 2).into_iter().take(1).map(|r| Line::Remark(Role::Good, r)));
+    } else {
+        const TOLD: usize = 3;
+        for text in seen.bad.iter().take(TOLD) {
+            out.extend(wrap(text, columns, 2).into_iter().take(2).map(|r| Line::Remark(Role::Danger, r)));
+        }
+        let more = match seen.bad.len().saturating_sub(TOLD) {
+            0 => String::new(),
+            n => format!("and {n} more; "),
+        };
+        let good = words::plural(seen.good.len() as u64, "check");
+        out.push(Line::Remark(Role::Muted, format!("{more}{good} well, seen {ago}; more: breakglass health")));
+    }
+    out.push(Line::Gap);
 }
 
 /// The table of secrets, when there are any.

@@ -1,0 +1,293 @@
+//! Parts of an object without the rest: the frame index at its end says where each frame lies, and only the chunks that hold
+//! the wanted ones are fetched.
+//!
+//! What is read this way is authentic, stands at its place, and is of a whole object: the last chunk alone carries the flag of
+//! the end, and its totals are compared with what the manifest says. What is not read is not checked.
+
+use std::io::{self, Cursor, Read};
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::super::store::Store;
+use super::header::{Expect, Header};
+use super::reader::find_key;
+use super::recipient::Identity;
+use super::seal::{self, ObjectKeys, Stream};
+use super::writer::{FOOTER_MAGIC, RECORD_HEAD, RECORD_INDEX, RECORD_STORED, RECORD_ZSTD, TOTALS};
+use super::{FOOTER, TAG, to_io};
+use crate::error::{Error, Result};
+
+/// Bytes of the first request: the headers of nearly all objects fit in.
+const HEAD: u64 = 8 << 10;
+/// Longest header there may be.
+const LONGEST_HEAD: u64 = 160 << 10;
+/// Most bytes of chunks that are fetched at once.
+const AT_ONCE: u64 = 8 << 20;
+
+/// An object that is read in parts.
+pub struct Ranged {
+    store: Arc<dyn Store>,
+    name: String,
+    header: Header,
+    stream: Stream,
+    own: bool,
+    size: u64,
+    chunks: u64,
+    /// Bytes of the packed stream.
+    packed_len: u64,
+    /// Where each frame's record begins in the packed stream; one more for the end.
+    starts: Vec<u64>,
+    plain_len: u64,
+    plain_sha256: [u8; 32],
+    stored_sha256: [u8; 32],
+    /// The last chunk that was opened: the next frame often begins in it.
+    last: Option<(u64, Vec<u8>)>,
+    fetched: u64,
+}
+
+impl Ranged {
+    /// Reads header, end and index of an object; none when there is none of that name.
+    ///
+    /// # Errors
+    /// As [`super::Reader::open`]; a check failure when its end is not that of a whole object.
+    pub fn open(store: &Arc<dyn Store>, identities: &[Identity], expect: &Expect<'_>) -> Result<Option<Self>> {
+        let Some(size) = store.size(expect.name)? else { return Ok(None) };
+        let mut fetched = 0;
+        let mut head = fetch(store, expect.name, 0..size.min(HEAD), &mut fetched)?;
+        let header = match Header::read(&mut Cursor::new(&head)) {
+            Err(_) if size > HEAD => {
+                head = fetch(store, expect.name, 0..size.min(LONGEST_HEAD), &mut fetched)?;
+                Header::read(&mut Cursor::new(&head))?
+            }
+            other => other?,
+        };
+        header.is_as(expect)?;
+        let (file_key, own) = find_key(&header, identities)?;
+        let ObjectKeys { mac, stream } = ObjectKeys::derive(&file_key, &header.salt, &header.core_hash)?;
+        if !seal::same(&seal::mac(mac.as_ref(), &[&header.signed])?, &header.mac) {
+            return Err(Error::check("the header does not authenticate").why("it was edited"));
+        }
+        let payload = size.checked_sub(header.len + FOOTER as u64).filter(|n| *n > TAG as u64);
+        let Some(payload) = payload else {
+            return Err(Error::check("the object ends before its last chunk").why("it was cut"));
+        };
+        let chunks = payload.div_ceil(u64::from(header.spec.chunk_size) + TAG as u64);
+        let packed_len = payload.checked_sub(chunks * TAG as u64).unwrap_or_default();
+        let mut object = Self {
+            store: store.clone(),
+            name: expect.name.to_string(),
+            header,
+            stream,
+            own,
+            size,
+            chunks,
+            packed_len,
+            starts: Vec::new(),
+            plain_len: 0,
+            plain_sha256: [0; 32],
+            stored_sha256: [0; 32],
+            last: None,
+            fetched,
+        };
+        object.read_end(payload)?;
+        Ok(Some(object))
+    }
+
+    /// Footer, totals and index; the last chunk opens only if it is the last one.
+    fn read_end(&mut self, payload: u64) -> Result<()> {
+        let footer = fetch(&self.store, &self.name, self.size - FOOTER as u64..self.size, &mut self.fetched)?;
+        if footer.len() != FOOTER || footer[..8] != FOOTER_MAGIC || footer[8..16] != payload.to_be_bytes() {
+            return Err(self.bad("its footer is not that of this object"));
+        }
+        self.stored_sha256.copy_from_slice(&footer[48..]);
+        let Some(totals_at) = self.packed_len.checked_sub(TOTALS as u64) else {
+            return Err(self.bad("it is too short"));
+        };
+        let totals = self.packed(totals_at..self.packed_len)?;
+        let word = |i: usize| u64::from_be_bytes(std::array::from_fn(|k| totals[i + k]));
+        let (count, plain_len) = (word(0), word(8));
+        self.plain_sha256.copy_from_slice(&totals[16..48]);
+        let index_at = count.checked_mul(4).and_then(|n| totals_at.checked_sub(n + 1));
+        let Some(index_at) = index_at.filter(|_| count == plain_len.div_ceil(self.frame_size())) else {
+            return Err(self.bad("its totals do not fit together"));
+        };
+        let index = self.packed(index_at..totals_at)?;
+        let mut at = 0u64;
+        let mut starts = vec![0];
+        for len in index[1..].chunks_exact(4) {
+            at += RECORD_HEAD as u64 + u64::from(u32::from_be_bytes([len[0], len[1], len[2], len[3]]));
+            starts.push(at);
+        }
+        if index[0] != RECORD_INDEX || at != index_at {
+            return Err(self.bad("its index does not fit its frames"));
+        }
+        (self.starts, self.plain_len) = (starts, plain_len);
+        Ok(())
+    }
+
+    fn bad(&self, why: &str) -> Error {
+        Error::check(format!("{:?} is damaged", self.name)).why(why)
+    }
+
+    fn frame_size(&self) -> u64 {
+        u64::from(self.header.spec.frame_size)
+    }
+
+    /// Bytes of its content.
+    pub fn plain_len(&self) -> u64 {
+        self.plain_len
+    }
+    /// SHA-256 of its content, from its authenticated end.
+    pub fn plain_sha256(&self) -> [u8; 32] {
+        self.plain_sha256
+    }
+    /// The digest in its footer, which only reading all of it proves.
+    pub fn stored_sha256(&self) -> [u8; 32] {
+        self.stored_sha256
+    }
+    /// Bytes as stored.
+    pub fn stored_len(&self) -> u64 {
+        self.size
+    }
+    /// Bytes that were fetched so far.
+    pub fn fetched(&self) -> u64 {
+        self.fetched
+    }
+    /// Whether a holder of the repository's secret wrote it.
+    pub fn written_by_holder(&self) -> bool {
+        self.own
+    }
+
+    /// A part of the packed stream, every chunk of it authenticated.
+    fn packed(&mut self, range: Range<u64>) -> Result<Vec<u8>> {
+        let size = u64::from(self.header.spec.chunk_size);
+        let sealed = size + TAG as u64;
+        let mut out = Vec::with_capacity(usize::try_from(range.end - range.start).unwrap_or(0));
+        let (mut at, end) = (range.start / size, range.end.div_ceil(size));
+        let take = |number: u64, chunk: &[u8], out: &mut Vec<u8>| -> bool {
+            let from = range.start.saturating_sub(number * size).min(size);
+            let to = (range.end - number * size).min(size);
+            let part = usize::try_from(from).ok().zip(usize::try_from(to).ok());
+            part.and_then(|(a, b)| chunk.get(a..b)).map(|p| out.extend_from_slice(p)).is_some()
+        };
+        while at < end {
+            if let Some((number, chunk)) = &self.last
+                && *number == at
+            {
+                if !take(at, chunk, &mut out) {
+                    return Err(self.bad("a chunk is shorter than it should be"));
+                }
+                at += 1;
+                continue;
+            }
+            let most = (AT_ONCE / sealed).max(1);
+            let until = end.min(at + most);
+            let from = self.header.len + at * sealed;
+            let to = (self.header.len + until * sealed).min(self.size - FOOTER as u64);
+            let bytes = fetch(&self.store, &self.name, from..to, &mut self.fetched)?;
+            for (number, sealed_chunk) in (at..until).zip(bytes.chunks(usize::try_from(sealed).unwrap_or(usize::MAX))) {
+                let mut chunk = sealed_chunk.to_vec();
+                self.stream.open(number, number + 1 == self.chunks, &mut chunk)?;
+                if !take(number, &chunk, &mut out) {
+                    return Err(self.bad("a chunk is shorter than it should be"));
+                }
+                self.last = Some((number, chunk));
+            }
+            at = until;
+        }
+        if out.len() as u64 != range.end - range.start {
+            return Err(self.bad("it ends too early"));
+        }
+        Ok(out)
+    }
+
+    /// The content from `at` on, to the end of the frames that are fetched with it; at most to `end`. Empty at the end.
+    fn some(&mut self, at: u64, end: u64) -> Result<Vec<u8>> {
+        let end = end.min(self.plain_len);
+        if at >= end {
+            return Ok(Vec::new());
+        }
+        let size = self.frame_size();
+        let first = at / size;
+        let start = |n: u64| usize::try_from(n).ok().and_then(|n| self.starts.get(n).copied());
+        let mut until = first + 1;
+        // As many as are wanted and make one request.
+        while until * size < end && start(until + 1).zip(start(first)).is_some_and(|(to, from)| to - from <= AT_ONCE) {
+            until += 1;
+        }
+        let Some((from, to)) = start(first).zip(start(until)) else { return Err(self.bad("its index is too short")) };
+        let packed = self.packed(from..to)?;
+        let mut decompressor =
+            zstd::bulk::Decompressor::new().map_err(|e| Error::state("preparing decompression").why(e))?;
+        let mut out = Vec::with_capacity(usize::try_from((until - first) * size).unwrap_or(0));
+        let mut rest = &packed[..];
+        for number in first..until {
+            let plain = usize::try_from(size.min(self.plain_len - number * size)).unwrap_or(usize::MAX);
+            let Some((head, body)) = rest.split_at_checked(RECORD_HEAD) else {
+                return Err(self.bad("a frame is cut"));
+            };
+            let said = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
+            let length = u32::from_be_bytes([head[5], head[6], head[7], head[8]]) as usize;
+            let Some((body, more)) = body.split_at_checked(length).filter(|_| said == plain) else {
+                return Err(self.bad("a frame's lengths are not those of the index"));
+            };
+            let before = out.len();
+            match head[0] {
+                RECORD_STORED if length == plain => out.extend_from_slice(body),
+                RECORD_ZSTD => {
+                    out.resize(before + plain, 0);
+                    match decompressor.decompress_to_buffer(body, &mut out[before..]) {
+                        Ok(n) if n == plain => {}
+                        _ => return Err(self.bad("a frame does not decompress")),
+                    }
+                }
+                _ => return Err(self.bad("a frame is of no known kind")),
+            }
+            rest = more;
+        }
+        let skip = usize::try_from(at - first * size).unwrap_or(usize::MAX);
+        let keep = usize::try_from(end - first * size).unwrap_or(usize::MAX).min(out.len());
+        out.truncate(keep);
+        out.drain(..skip.min(keep));
+        Ok(out)
+    }
+
+    /// The content from `range.start` to `range.end`, or to the object's end, as it is read.
+    pub fn reader(&mut self, range: Range<u64>) -> Part<'_> {
+        Part { object: self, at: range.start, end: range.end, ready: Vec::new(), ready_at: 0 }
+    }
+}
+
+/// A part of an object, being read.
+pub struct Part<'o> {
+    object: &'o mut Ranged,
+    at: u64,
+    end: u64,
+    ready: Vec<u8>,
+    ready_at: usize,
+}
+
+impl Read for Part<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.ready_at == self.ready.len() && !buffer.is_empty() {
+            self.ready = self.object.some(self.at, self.end).map_err(to_io)?;
+            self.ready_at = 0;
+            self.at += self.ready.len() as u64;
+        }
+        let n = buffer.len().min(self.ready.len() - self.ready_at);
+        buffer[..n].copy_from_slice(&self.ready[self.ready_at..self.ready_at + n]);
+        self.ready_at += n;
+        Ok(n)
+    }
+}
+
+fn fetch(store: &Arc<dyn Store>, name: &str, range: Range<u64>, fetched: &mut u64) -> Result<Vec<u8>> {
+    let wanted = range.end.saturating_sub(range.start);
+    let bytes =
+        store.read_range(name, range)?.ok_or_else(|| Error::target(format!("{name:?} vanished while it was read")))?;
+    *fetched += bytes.len() as u64;
+    if bytes.len() as u64 != wanted {
+        return Err(Error::check(format!("{name:?} ends before its end")).why("it was cut while it was read"));
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,151 @@
+//! A part of a backup without reading the rest of it: some files of a folder, by ranges of its object.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Component, Path};
+
+use super::base::Progress;
+use super::catalog::Manifest;
+use super::container::{Ranged, from_io, hex, seal};
+use super::files::{Building, Kind, Listed, Listing, Parity, compare, listing, tar_name};
+use super::repository::{Unlocked, of_object};
+use super::store::sync_dir;
+use crate::error::{Context, Error, Result};
+
+/// Opens an object of a backup to read parts of it: of the length and content that the manifest says.
+///
+/// # Errors
+/// A check failure when it is damaged, missing or another one.
+pub fn open(unlocked: &Unlocked, manifest: &Manifest, name: &str) -> Result<Ranged> {
+    let record = manifest.object(name)?;
+    let object = unlocked
+        .open_ranged(manifest.kind.object_type(), name)?
+        .ok_or_else(|| Error::check(format!("object {name:?} of backup {:?} is missing", manifest.id)))?;
+    if record.plain_bytes == object.plain_len()
+        && record.plain_sha256 == hex(&object.plain_sha256())
+        && record.stored_sha256 == hex(&object.stored_sha256())
+    {
+        return Ok(object);
+    }
+    Err(Error::check(format!("object {name:?} is not the one its manifest names"))
+        .why("an object of another time or backup was put in its place, or its end is damaged"))
+}
+
+/// What was restored of a backup of files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restored {
+    /// How each compares with what was stored, read again from the disk.
+    pub parity: Parity,
+    /// Bytes of the object that were fetched for it.
+    pub fetched: u64,
+    /// Bytes of the whole object.
+    pub stored: u64,
+}
+
+/// Restores some files, or folders with all that is in them, into the new folder `dest` under their own paths: built beside it,
+/// every file compared with the digest it had, then named. Only what is needed of the object is read.
+///
+/// # Errors
+/// Refused when the folder is there; usage when a path is not in the backup; a check failure when anything is damaged, and
+/// nothing is left then.
+pub fn restore_some(
+    unlocked: &Unlocked,
+    manifest: &Manifest,
+    wanted: &[String],
+    dest: &Path,
+    progress: Progress<'_>,
+) -> Result<Restored> {
+    let shown = dest.display().to_string();
+    if fs::symlink_metadata(dest).is_ok() {
+        return Err(Error::refused(format!("restoring into {shown:?}"))
+            .why("it is there")
+            .hint("Name a new folder; nothing is ever overwritten."));
+    }
+    let listing = listing(unlocked, manifest)?;
+    let chosen = choose(&listing, wanted)?;
+    let mut object = open(unlocked, manifest, &tar_name(&manifest.id))?;
+    let parent = dest.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut unique = [0u8; 4];
+    seal::random(&mut unique)?;
+    let name = dest.file_name().unwrap_or_default().to_string_lossy();
+    let building = Building(parent.join(format!(".{name}.restoring-{}", hex(&unique))));
+    let folder = |path: &Path| {
+        let made = fs::DirBuilder::new().mode(0o700).recursive(true).create(path);
+        made.target(|| format!("creating {:?}", path.display()))
+    };
+    folder(&building.0)?;
+    let (mut at, mut done) = (Vec::new(), 0);
+    for listed in &chosen {
+        let path = Path::new(&listed.path);
+        if !path.components().all(|c| matches!(c, Component::Normal(_))) {
+            return Err(Error::check(format!("path {:?} in the backup", listed.path)).why("it would leave the folder"));
+        }
+        let full = building.0.join(path);
+        folder(full.parent().unwrap_or(&building.0))?;
+        let making = || format!("making {:?}", full.display());
+        match (listed.kind, listed.at) {
+            (Kind::Folder, _) => folder(&full)?,
+            (Kind::File, Some(from)) => {
+                let mut file =
+                    OpenOptions::new().write(true).create_new(true).mode(0o600).open(&full).target(making)?;
+                let mut content = object.reader(from..from + listed.size);
+                let copied = io::copy(&mut content, &mut file);
+                let copied = copied.map_err(|e| of_object(from_io(e, making), &tar_name(&manifest.id)))?;
+                if copied != listed.size {
+                    return Err(Error::check(format!("{:?} ends too early in the backup", listed.path)));
+                }
+                file.flush().target(making)?;
+                file.set_permissions(fs::Permissions::from_mode(listed.mode & 0o777)).target(making)?;
+                file.sync_all().target(making)?;
+                done += copied;
+                progress(done)?;
+            }
+            // Said by `choose`.
+            (Kind::File, None) | (Kind::Link, _) => continue,
+        }
+        at.push((full, *listed));
+    }
+    let parity = compare(&at, &listing)?;
+    if !parity.differing.is_empty() {
+        return Err(
+            Error::check(format!("{} restored files differ", parity.differing.len())).why(parity.differing.join(", "))
+        );
+    }
+    for (path, listed) in at.iter().rev().filter(|(_, l)| l.kind == Kind::Folder) {
+        sync_dir(path)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(listed.mode & 0o777))
+            .target(|| format!("setting the mode of {:?}", path.display()))?;
+    }
+    fs::rename(&building.0, dest).target(|| format!("moving the restored files to {shown:?}"))?;
+    sync_dir(parent)?;
+    Ok(Restored { parity, fetched: object.fetched(), stored: object.stored_len() })
+}
+
+/// The entries of the listing that are named, and all below them.
+fn choose<'l>(listing: &'l Listing, wanted: &[String]) -> Result<Vec<&'l Listed>> {
+    let mut chosen: Vec<&Listed> = Vec::new();
+    for name in wanted {
+        let name = name.trim_end_matches('/');
+        let below = format!("{name}/");
+        let before = chosen.len();
+        chosen.extend(listing.entries.iter().filter(|e| e.path == name || e.path.starts_with(&below)));
+        if chosen.len() == before {
+            let tops: Vec<&str> =
+                listing.entries.iter().filter(|e| !e.path.contains('/')).map(|e| e.path.as_str()).collect();
+            return Err(Error::usage(format!("no file or folder {name:?} in the backup"))
+                .hint(format!("Paths begin with the name of a folder that was stored: {}.", tops.join(", "))));
+        }
+    }
+    chosen.sort_by(|a, b| a.path.cmp(&b.path));
+    chosen.dedup_by(|a, b| a.path == b.path);
+    if let Some(link) = chosen.iter().find(|e| e.kind == Kind::Link && wanted.iter().any(|w| *w == e.path)) {
+        return Err(Error::usage(format!("{:?} is a link", link.path)).hint("Name what it points at, or restore all."));
+    }
+    if let Some(old) = chosen.iter().find(|e| e.kind == Kind::File && e.at.is_none()) {
+        return Err(Error::refused(format!("restoring {:?} alone", old.path))
+            .why("the backup does not say where in it a file lies: an earlier breakglass took it")
+            .hint("Restore all of it into a folder, without --file, and take what you need."));
+    }
+    Ok(chosen)
+}
