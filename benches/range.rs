@@ -9,9 +9,10 @@ mod cluster;
 use std::time::{Duration, Instant};
 
 use breakglass::backup::base::store_base;
+use breakglass::backup::catalog::Catalog;
 use breakglass::backup::keys::KdfCost;
 use breakglass::backup::repository::{InitOptions, Repository};
-use breakglass::backup::wal::{WalName, archive_into};
+use breakglass::backup::wal::{Listing, WalName, archive_into};
 use breakglass::model::Secret;
 use breakglass::postgres::{BaseBackup, Instance, Stop};
 use breakglass::recovery::range::{range, ranges};
@@ -95,7 +96,8 @@ fn main() {
         all.sort();
         println!("{what:<44} {:>9.1?} [{:.1?}-{:.1?}]", all[2], all[0], all[4]);
     };
-    best("range, no index", &mut || assert!(range(&unlocked, &programs(), None, &scratch).unwrap().latest.is_some()));
+    let programs = breakglass::postgres::WhenNeeded::new(None);
+    best("range, no index", &mut || assert!(range(&unlocked, &programs, None, &scratch).unwrap().latest.is_some()));
     let began = Instant::now();
     let mut index = Index::default();
     let (done, _) =
@@ -107,9 +109,11 @@ fn main() {
     println!("index as stored: {stored} bytes");
     best("index loaded", &mut || assert!(!Index::load(&unlocked).unwrap().is_empty()));
     best("range with the index", &mut || {
-        assert_eq!(range(&unlocked, &programs(), None, &scratch).unwrap().unread, 0);
+        assert_eq!(range(&unlocked, &programs, None, &scratch).unwrap().unread, 0);
     });
-    best("ranges of all timelines", &mut || assert_eq!(ranges(&unlocked, &programs(), &scratch).unwrap().len(), 1));
+    best("catalog loaded", &mut || assert!(!Catalog::load(&unlocked).unwrap().backups.is_empty()));
+    best("archive listed", &mut || assert!(!Listing::read(unlocked.repository()).unwrap().timelines().is_empty()));
+    best("ranges of all timelines", &mut || assert_eq!(ranges(&unlocked, &programs, &scratch).unwrap().len(), 1));
     best("index loaded and joined to a time axis", &mut || {
         let index = Index::load(&unlocked).unwrap();
         let all: Vec<_> = index.in_order().cloned().collect();

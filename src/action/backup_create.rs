@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use serde_json::json;
 
 use super::reach::{self, Reporter};
-use super::{Action, Ctx, Done, Preview, Spec, backup_dump, backup_files};
+use super::{Action, Ctx, Done, Preview, Spec, backup_dump, backup_files, backup_index};
 use crate::backup::anchor::head_to_text;
 use crate::backup::base::{store_base, verify_backup};
 use crate::config::settings::REPOSITORY_KEY;
@@ -172,7 +172,7 @@ async fn create(ctx: &Ctx, label: Option<String>) -> Result<Done> {
     };
     drop(c);
     let unlocked = reach::unlocked_or_new(ctx).await?;
-    let kept = unlocked.clone();
+    let (kept, server) = (unlocked.clone(), at.clone());
     let programs = reach::programs(ctx, Some(identity.version_num / 10_000))?;
     // Over a socket with peer authentication only the server's own user may connect.
     let run_as = if at.is_socket() { user::for_server(ctx.settings.run_as.as_deref())? } else { None };
@@ -218,6 +218,7 @@ async fn create(ctx: &Ctx, label: Option<String>) -> Result<Done> {
         Ok((manifest, verified))
     });
     let (manifest, _) = work.await.state(|| "the backup's thread ended early".into())??;
+    backup_index::refresh(ctx, &kept, &server).await;
     let head = head_to_text(&super::backup_copy::after_backup(ctx, &kept).await?);
     let bytes = manifest.stored_bytes();
     let summary = format!(

@@ -10,6 +10,7 @@ pub mod backup_copy;
 pub mod backup_create;
 pub mod backup_dump;
 pub mod backup_files;
+mod backup_index;
 pub mod backup_restore;
 pub mod blanks;
 pub mod breach;

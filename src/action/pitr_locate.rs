@@ -159,7 +159,7 @@ pub async fn range_now(ctx: &Ctx, timeline: Option<u32>) -> Result<Option<Reach>
     let ctx = ctx.clone();
     blocking(move || {
         let (unlocked, _) = unlock(&ctx)?;
-        range(&unlocked, &reach::programs(&ctx, None)?, timeline, &scratch(&ctx)).map(Some)
+        range(&unlocked, &reach::programs_when_needed(&ctx), timeline, &scratch(&ctx)).map(Some)
     })
     .await
 }

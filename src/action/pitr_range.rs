@@ -47,7 +47,7 @@ impl Action for Range {
             let work = ctx.clone();
             let all = blocking(move || {
                 let (unlocked, _) = unlock(&work)?;
-                let (programs, scratch) = (reach::programs(&work, None)?, scratch(&work));
+                let (programs, scratch) = (reach::programs_when_needed(&work), scratch(&work));
                 match args.timeline {
                     Some(t) => range(&unlocked, &programs, Some(t), &scratch).map(|r| vec![r]),
                     None => ranges(&unlocked, &programs, &scratch),

@@ -23,7 +23,7 @@ use crate::recovery::locate::group_of;
 use crate::recovery::predict::{self, Throughput};
 use crate::recovery::promote::{local_instance, source_settings as settings_of};
 use crate::recovery::range::{Ask, Route, Stop, route};
-use crate::recovery::shadow::{Request, Shadow, build};
+use crate::recovery::shadow::{Delta, Request, Shadow, build};
 use crate::recovery::verify::committed_here;
 use crate::recovery::{sequences, tables, takeover};
 
@@ -65,6 +65,13 @@ struct Args {
     /// Build although the disk may be too small
     #[arg(long)]
     ignore_space: bool,
+    /// Rewrite --dir where it differs instead of making everything anew: the folder of an earlier recovery, or the data
+    /// directory of this cluster when its server is down
+    #[arg(long, requires = "dir")]
+    delta: bool,
+    /// With --delta: the name of the folder, when what is in it was in service or could be; a data directory is moved away
+    #[arg(long, value_name = "NAME", requires = "delta")]
+    give_up: Option<String>,
 }
 
 impl Action for Restore {
@@ -98,7 +105,7 @@ impl Action for Restore {
                     "base backup {} of {}, {bytes} bytes, timeline {}",
                     way.backup.id, way.backup.finished_at, way.timeline
                 ),
-                format!("into {}", root(ctx, &args, source.as_ref())?.display()),
+                into_line(&args, &root(ctx, &args, source.as_ref())?),
                 format!(
                     "replays the log up to just {} {to}; the damaged database is not touched",
                     if after { "after" } else { "before" }
@@ -120,6 +127,32 @@ impl Action for Restore {
     }
     fn run<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Done>> {
         Box::pin(async move { run(ctx, &parse_args(self.arguments(), args)?).await })
+    }
+}
+
+impl Args {
+    /// Where what is reused comes from.
+    fn reuse(&self) -> Option<Delta> {
+        let dir = self.dir.as_ref().filter(|_| self.delta)?;
+        if dir.join("PG_VERSION").exists() { Some(Delta::Moved(dir.clone())) } else { Some(Delta::Same) }
+    }
+    /// The name of the cluster that is given up for it.
+    fn gives_up(&self) -> Option<String> {
+        self.reuse()?.gives_up(self.dir.as_deref()?)
+    }
+}
+
+fn into_line(args: &Args, root: &std::path::Path) -> String {
+    let into = root.display();
+    match args.reuse() {
+        None => format!("into {into}"),
+        Some(Delta::Same) => {
+            format!("into {into}, which is rewritten where it differs: the recovery in it is replaced")
+        }
+        Some(Delta::Moved(old)) => format!(
+            "into {into}: MOVES the data directory {} there and rewrites it where it differs; as it is now it is gone then",
+            old.display()
+        ),
     }
 }
 
@@ -251,13 +284,18 @@ async fn source(ctx: &Ctx) -> Option<Identity> {
 }
 
 fn root(ctx: &Ctx, args: &Args, source: Option<&Identity>) -> Result<PathBuf> {
-    match &args.dir {
+    // A data directory that is reused is moved into a folder made for it.
+    let moved = matches!(args.reuse(), Some(Delta::Moved(_)));
+    match args.dir.as_ref().filter(|_| !moved) {
         Some(dir) => {
             std::path::absolute(dir).map_err(|e| Error::usage(format!("{:?} is not a folder", dir.display())).why(e))
         }
         None => {
             let stamp = now().date_hms().replace([' ', ':', '-'], "");
-            let first = instances_dir(ctx, first_damaged(ctx).or(source))?.join(format!("shadow-{stamp}"));
+            // One that is moved stays on its file system where nothing else is said.
+            let beside = || Some(args.dir.as_ref().filter(|_| moved)?.parent()?.join("breakglass"));
+            let folder = instances_dir(ctx, first_damaged(ctx).or(source)).or_else(|e| beside().ok_or(e))?;
+            let first = folder.join(format!("shadow-{stamp}"));
             // What a recovery that died this very second left behind is in the way of its repetition, and never overwritten.
             let others = (2..).map(|n| PathBuf::from(format!("{}-{n}", first.display())));
             Ok(std::iter::once(first.clone()).chain(others.take(1000)).find(|d| !d.exists()).unwrap_or(first))
@@ -280,7 +318,7 @@ pub async fn find_way(
     blocking(move || {
         let scratch = scratch(&work);
         let ask = Ask { target: &to, suspects: &suspects, timeline, scratch: &scratch, after };
-        route(&unlocked, &reach::programs(&work, None)?, &ask, &*follow, &work.cancel)
+        route(&unlocked, &reach::programs_when_needed(&work), &ask, &*follow, &work.cancel)
     })
     .await
 }
@@ -303,8 +341,21 @@ async fn suspects(ctx: &Ctx, to: &RecoveryTarget, source: Option<&Identity>) -> 
     }
 }
 
+/// What was in service, or could be, is given up only when its name was said.
+fn named(args: &Args) -> Result<()> {
+    let Some(name) = args.gives_up() else { return Ok(()) };
+    if args.give_up.as_deref() == Some(&*name) {
+        return Ok(());
+    }
+    Err(Error::refused(format!("rewriting what is in {name:?}"))
+        .why("it holds a cluster that was in service or could be, which as it is now is gone then")
+        .hint(format!("give --give-up {name:?} once you are sure"))
+        .hint("or leave --delta out: a new folder is made, and this one stays"))
+}
+
 async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     let (to, after) = moment(&args.moment)?;
+    named(args)?;
     // In service is, after a promotion that has to be gone back on, what was promoted.
     let mut live = match reach::database(ctx) {
         Ok(at) => match seen(ctx, &at).await {
@@ -380,12 +431,15 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
         superuser: role,
         suspects,
         ignore_space: args.ignore_space,
+        delta: args.reuse(),
         source_settings,
         source_front: front,
     };
     let shadow = build(&request, &unlocked, &*follow, &ctx.cancel).await?;
     // The next prediction rests on it; without it that is only less sure.
-    let _ = predict::remember(&shadow, replays, to_end, now());
+    if shadow.reused.is_none() {
+        let _ = predict::remember(&shadow, replays, to_end, now());
+    }
     if let Some(marks) = marks {
         marks.save(&shadow.root, shadow.user()?.as_ref())?;
     }
@@ -413,8 +467,10 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
 
 /// A shadow that stands, in one sentence and as a fact.
 pub fn built(shadow: &Shadow, it: &Identity, data: &std::path::Path) -> (String, Event) {
+    let reused =
+        shadow.reused.map_or_else(String::new, |n| format!("; {} MB of its files were there already", n / 1_000_000));
     let summary = format!(
-        "stands {} {} at {}: {}",
+        "stands {} {} at {}: {}{reused}",
         if shadow.after { "after" } else { "before" },
         shadow.target,
         shadow.reached_lsn,

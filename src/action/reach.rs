@@ -5,7 +5,7 @@ use crate::backup::catalog::Catalog;
 use crate::backup::repository::{InitOptions, Repository, Unlocked};
 use crate::config::settings::{DATABASE_PASSWORD, REPOSITORY_KEY};
 use crate::error::{Error, ErrorKind, Result};
-use crate::postgres::{Database, Programs};
+use crate::postgres::{Database, Programs, WhenNeeded};
 
 use super::{Ctx, Output};
 use crate::action::{Progress, ProgressPhase};
@@ -115,6 +115,11 @@ pub fn rolled_back(ctx: &Ctx, unlocked: &Unlocked, catalog: &Catalog) -> Option<
 /// Target when none are found.
 pub fn programs(ctx: &Ctx, major: Option<u32>) -> Result<Programs> {
     Programs::find(ctx.settings.bin_dir.as_deref(), major)
+}
+
+/// As [`programs`], of any version, for work that mostly needs none.
+pub fn programs_when_needed(ctx: &Ctx) -> WhenNeeded {
+    WhenNeeded::new(ctx.settings.bin_dir.as_deref())
 }
 
 /// Passes what a recovery tells on to the action's output, one phase after the other.

@@ -1,10 +1,12 @@
 //! Base backups: a cluster's files as one sealed tar stream, with PostgreSQL's own manifest beside it.
 
+pub mod delta;
 mod log;
 pub mod manifest;
 pub mod restore;
 mod stream;
 
+pub use delta::{Reused, restore_delta};
 pub use log::needed_log;
 pub use restore::{RestoreOptions, Verified, restore_base, verify_backup};
 

@@ -33,6 +33,10 @@ pub fn command() -> Command {
         .subcommand(
             Command::new("archive")
                 .about("Store one WAL file; needs no secret (for archive_command)")
+                .after_help(
+                    "Returns when the file is durable in the repository. When more files wait in archive_status beside it, the\n\
+                     next ones are stored at the same time, so that the calls for them return at once.",
+                )
                 .arg(repository().required(true))
                 .arg(
                     Arg::new("path")
@@ -87,7 +91,7 @@ pub fn run(matches: &ArgMatches, json: bool) -> Result<u8> {
     let text = |m: &ArgMatches, id: &str| m.get_one::<String>(id).cloned().unwrap_or_default();
     let path = |m: &ArgMatches, id: &str| m.get_one::<PathBuf>(id).cloned().unwrap_or_default();
     match matches.subcommand() {
-        Some(("archive", m)) => wal::archive(&text(m, "repository"), &path(m, "path"), None).map(|_| 0),
+        Some(("archive", m)) => wal::archive_ahead(&text(m, "repository"), &path(m, "path")).map(|_| 0),
         Some(("fetch", m)) => {
             let (name, dest, url) = (text(m, "name"), path(m, "dest"), text(m, "repository"));
             let socket = m.get_one::<PathBuf>("socket").cloned();

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use super::user;
 use crate::error::{Context, Error, Result};
@@ -140,6 +141,47 @@ impl Programs {
         clean(&mut c, &self.bin_dir);
         user::apply(&mut c, user);
         Ok(c)
+    }
+}
+
+/// Server programs for work that mostly needs none.
+///
+/// To find them takes five processes, which is longer than all else that a look into the index of the log takes.
+pub trait FindPrograms: Send + Sync {
+    /// The programs.
+    ///
+    /// # Errors
+    /// As [`Programs::find`].
+    fn programs(&self) -> Result<&Programs>;
+}
+
+impl FindPrograms for Programs {
+    fn programs(&self) -> Result<&Programs> {
+        Ok(self)
+    }
+}
+
+/// Programs that are looked for when they are needed first.
+#[derive(Debug, Default)]
+pub struct WhenNeeded {
+    configured: Option<PathBuf>,
+    found: OnceLock<Programs>,
+}
+
+impl WhenNeeded {
+    /// Will look as [`Programs::find`] does, for any version.
+    pub fn new(configured: Option<&Path>) -> Self {
+        Self { configured: configured.map(Path::to_path_buf), found: OnceLock::new() }
+    }
+}
+
+impl FindPrograms for WhenNeeded {
+    fn programs(&self) -> Result<&Programs> {
+        if self.found.get().is_none() {
+            // Somebody else found the same meanwhile, or nobody did.
+            let _ = self.found.set(Programs::find(self.configured.as_deref(), None)?);
+        }
+        self.found.get().ok_or_else(|| Error::state("the server programs that were found are gone"))
     }
 }
 

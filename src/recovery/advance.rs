@@ -73,6 +73,7 @@ pub async fn advance(
         superuser: shadow.superuser.clone(),
         suspects,
         ignore_space: true,
+        delta: None,
         source_settings: shadow.source_settings.clone(),
         source_front: shadow.source_front.clone(),
     };

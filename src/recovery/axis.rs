@@ -14,7 +14,7 @@ use crate::backup::repository::Unlocked;
 use crate::backup::wal::Way;
 use crate::error::Result;
 use crate::model::Time;
-use crate::postgres::{Lsn, Programs};
+use crate::postgres::{FindPrograms, Lsn};
 
 /// A base backup on the axis.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -151,7 +151,7 @@ impl Axis {
 /// The repository cannot be read, or stopped on request. That the index cannot be written is none.
 pub fn build(
     unlocked: &Unlocked,
-    programs: &Programs,
+    programs: &dyn FindPrograms,
     index: &mut Index,
     throughput: Throughput,
     cancel: &tokio_util::sync::CancellationToken,

@@ -8,7 +8,7 @@ use crate::backup::wal::range::{Branch, path_to};
 use crate::backup::wal::{Segment, WalName};
 use crate::error::{Context, Error, Result};
 use crate::model::{CleanText, Time};
-use crate::postgres::{Lsn, Programs};
+use crate::postgres::{FindPrograms, Lsn};
 
 /// A committed transaction as the log has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,7 +89,7 @@ fn lsn_of(head: &str) -> Option<Lsn> {
 /// The archived log along the way to one timeline.
 pub struct LogArchive<'a> {
     unlocked: &'a Unlocked,
-    programs: &'a Programs,
+    programs: &'a dyn FindPrograms,
     path: Vec<Branch>,
     segment_bytes: u64,
 }
@@ -99,7 +99,7 @@ impl<'a> LogArchive<'a> {
     ///
     /// # Errors
     /// The timeline's history is missing or damaged.
-    pub fn open(unlocked: &'a Unlocked, programs: &'a Programs, timeline: u32) -> Result<Self> {
+    pub fn open(unlocked: &'a Unlocked, programs: &'a dyn FindPrograms, timeline: u32) -> Result<Self> {
         let path = path_to(unlocked, timeline)?;
         let size = unlocked.repository().cluster()?.and_then(|c| c.wal_segment_size);
         let segment_bytes = u64::from(size.unwrap_or(crate::backup::wal::DEFAULT_SEGMENT_SIZE));
@@ -170,7 +170,7 @@ impl<'a> LogArchive<'a> {
             std::fs::write(&file, &bytes).target(|| format!("cannot write {:?}", file.display()))?;
             copied = number + 1;
         }
-        let mut c = self.programs.command("pg_waldump", None);
+        let mut c = self.programs.programs()?.command("pg_waldump", None);
         c.arg("-p").arg(dir.path()).args(["-r", "Transaction", "-r", "XLOG", "-t", &timeline.to_string(), "-s"]);
         c.arg(Lsn(first * self.segment_bytes).to_string());
         // With an end it does not look for a file that is not there: it would wait five seconds for it.

@@ -15,7 +15,7 @@ use crate::backup::wal::{Continuity, Depth, Hole, Way, status};
 use crate::error::{Error, Result};
 use crate::model::Time;
 use crate::model::target::RecoveryTarget;
-use crate::postgres::{Lsn, Programs};
+use crate::postgres::{FindPrograms, Lsn};
 
 pub use reach::{Reach, range, ranges};
 
@@ -118,7 +118,7 @@ fn run_from(
 /// Refused, with the last good point, when the target cannot be reached.
 pub fn route(
     unlocked: &Unlocked,
-    programs: &Programs,
+    programs: &dyn FindPrograms,
     ask: &Ask<'_>,
     watch: &dyn Watch,
     cancel: &CancellationToken,

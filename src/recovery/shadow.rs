@@ -3,6 +3,8 @@
 //! Isolated means: its configuration is generated outside the data directory, it listens on a socket only, archives
 //! nothing, connects to nobody, loads no library of the source's. It never promotes itself.
 
+mod place;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,11 +13,14 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+pub use place::{Delta, free_space};
+use place::{check_space, prepare_root};
+
 use super::range::{Route, Stop as StopAt};
 use super::replay::replay;
 use super::takeover::Front;
 use super::watch::{Phase, Watch, check_cancel};
-use crate::backup::base::{RestoreOptions, restore_base};
+use crate::backup::base::{RestoreOptions, Reused, restore_base, restore_delta};
 use crate::backup::repository::Unlocked;
 use crate::backup::wal_service::{ServeOptions, Service, restore_command};
 use crate::error::{Context, Error, Result};
@@ -44,6 +49,8 @@ pub struct Request {
     pub suspects: Vec<u32>,
     /// Build although the disk may be too small.
     pub ignore_space: bool,
+    /// What lies in the folder already is rewritten where it differs.
+    pub delta: Option<Delta>,
     /// Settings of the source, for the day it is gone when the shadow takes its place.
     pub source_settings: Vec<(String, String)>,
     /// How the source meets its clients, likewise.
@@ -95,6 +102,9 @@ pub struct Shadow {
     pub reached_time: Option<Time>,
     /// Bytes restored.
     pub bytes: u64,
+    /// Bytes of them that lay there already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reused: Option<u64>,
     /// Time for the files, milliseconds.
     pub files_ms: u64,
     /// Time for the log, milliseconds.
@@ -174,7 +184,7 @@ pub async fn build(
     prepare_root(request)?;
     let manifest = &request.route.backup;
     let bytes: u64 = manifest.objects.iter().map(|o| o.plain_bytes).sum();
-    check_space(&request.root, bytes, request.ignore_space)?;
+    check_space(&request.root, bytes, request.ignore_space || request.delta.is_some())?;
     let major = manifest.postgres_version.as_deref().and_then(|v| v.split('.').next()?.parse().ok());
     let programs = Programs::find(request.bin_dir.as_deref(), major)?;
     if programs.major < 12 {
@@ -187,9 +197,12 @@ pub async fn build(
 
     let began = Instant::now();
     watch.line(&format!("restoring base backup {} into {}", manifest.id, request.root.display()));
-    restore_files(&instance, request, unlocked, bytes, watch, cancel).await?;
+    let reused = restore_files(&instance, request, unlocked, bytes, watch, cancel).await?;
     let files_ms = millis(began);
-    watch.line(&format!("files restored: {} bytes in {}.{:03} s", bytes, files_ms / 1000, files_ms % 1000));
+    let kept = reused.map_or_else(String::new, |r| {
+        format!(", {} of them were there already; {} other entries removed", r.bytes, r.removed)
+    });
+    watch.line(&format!("files restored: {} bytes in {}.{:03} s{kept}", bytes, files_ms / 1000, files_ms % 1000));
 
     let began = Instant::now();
     let helper = usable_helper(request)?;
@@ -221,6 +234,7 @@ pub async fn build(
         reached_lsn: reached.lsn.to_string(),
         reached_time: reached.time,
         bytes,
+        reused: reused.map(|r| r.bytes),
         files_ms,
         replay_ms: millis(began),
     };
@@ -232,55 +246,6 @@ fn millis(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
-fn prepare_root(request: &Request) -> Result<()> {
-    let root = &request.root;
-    if let Some((data, pid)) = running_in(root) {
-        return Err(Error::refused(format!("cannot build a shadow in {:?}", root.display()))
-            .why(format!("a server is running on {:?}, process {pid}", data.display()))
-            .hint("name another folder with --dir; the running server was not touched"));
-    }
-    if std::fs::read_dir(root).is_ok_and(|mut d| d.next().is_some()) {
-        return Err(Error::refused(format!("cannot build a shadow in {:?}", root.display()))
-            .why("the folder is not empty")
-            .hint("name another folder with --dir; nothing is ever overwritten"));
-    }
-    user::own_dir(root, request.user.as_ref())
-}
-
-/// A server that runs on a folder, or on `data` in it: its data directory and process id.
-pub fn running_in(root: &Path) -> Option<(PathBuf, i32)> {
-    [root.to_path_buf(), root.join("data")].into_iter().find_map(|data| {
-        let text = std::fs::read_to_string(data.join("postmaster.pid")).ok()?;
-        let pid: i32 = text.lines().next()?.trim().parse().ok()?;
-        let alive = rustix::process::Pid::from_raw(pid)
-            .filter(|_| pid > 1)
-            .is_some_and(|p| rustix::process::test_kill_process(p) != Err(rustix::io::Errno::SRCH));
-        alive.then_some((data, pid))
-    })
-}
-
-/// Bytes free for us where `dir` is.
-///
-/// # Errors
-/// The file system cannot be asked.
-pub fn free_space(dir: &Path) -> Result<u64> {
-    let s = rustix::fs::statvfs(dir).target(|| format!("cannot ask for the free space of {:?}", dir.display()))?;
-    Ok(s.f_bavail.saturating_mul(s.f_frsize))
-}
-
-fn check_space(root: &Path, bytes: u64, ignore: bool) -> Result<()> {
-    // The files, a tenth more for what replay adds to them, and the segments the server keeps while it replays.
-    let needed = bytes + bytes / 10 + (128 << 20);
-    let free = free_space(root)?;
-    if free >= needed || ignore {
-        return Ok(());
-    }
-    Err(Error::refused(format!("not enough space in {:?}", root.display()))
-        .why(format!("{} MB are needed, {} MB are free", needed >> 20, free >> 20))
-        .hint("set postgres.instances_dir, or --dir, to a larger file system")
-        .hint("to try all the same: --ignore-space"))
-}
-
 async fn restore_files(
     instance: &Instance,
     request: &Request,
@@ -288,17 +253,27 @@ async fn restore_files(
     total: u64,
     watch: &dyn Watch,
     cancel: &CancellationToken,
-) -> Result<()> {
-    let done = Arc::new(AtomicU64::new(0));
+) -> Result<Option<Reused>> {
+    let (done, same) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let task = {
+        let delta = request.delta.clone();
         let (unlocked, id, dest) = (unlocked.clone(), request.route.backup.id.clone(), instance.layout.data.clone());
         let options = RestoreOptions { owner: request.user.as_ref().map(|u| (u.uid, u.gid)), threads: 2 };
-        let (done, cancel) = (done.clone(), cancel.clone());
+        let (done, same, cancel) = (done.clone(), same.clone(), cancel.clone());
         tokio::task::spawn_blocking(move || {
+            if delta.is_some() {
+                let (_, reused) = restore_delta(&unlocked, &id, &dest, &options, &mut |n, reused| {
+                    done.store(n, Ordering::Relaxed);
+                    same.store(reused, Ordering::Relaxed);
+                    check_cancel(&cancel, "the folder is half rewritten")
+                })?;
+                return Ok(Some(reused));
+            }
             restore_base(&unlocked, &id, &dest, &options, &mut |n| {
                 done.store(n, Ordering::Relaxed);
                 check_cancel(&cancel, "the files were removed again")
             })
+            .map(|_| None)
         })
     };
     let began = Instant::now();
@@ -307,12 +282,22 @@ async fn restore_files(
     let result = loop {
         tokio::select! {
             result = &mut task => break result,
-            _ = tick.tick() => watch.phase(&bytes_phase(done.load(Ordering::Relaxed), total, began.elapsed())),
+            _ = tick.tick() => {
+                let mut phase = bytes_phase(done.load(Ordering::Relaxed), total, began.elapsed());
+                phase.text = reused_text(request, same.load(Ordering::Relaxed));
+                watch.phase(&phase);
+            }
         }
     };
-    result.state(|| "the restore of the files broke off".into())??;
-    watch.phase(&bytes_phase(total, total, began.elapsed()));
-    Ok(())
+    let reused = result.state(|| "the restore of the files broke off".into())??;
+    let mut phase = bytes_phase(total, total, began.elapsed());
+    phase.text = reused_text(request, reused.map_or(0, |r: Reused| r.bytes));
+    watch.phase(&phase);
+    Ok(reused)
+}
+
+fn reused_text(request: &Request, bytes: u64) -> String {
+    if request.delta.is_some() { format!("{} MB reused", bytes / 1_000_000) } else { String::new() }
 }
 
 fn bytes_phase(done: u64, total: u64, took: Duration) -> Phase {

@@ -16,7 +16,7 @@ use super::base::{files, stream};
 use super::wal::{SYSTEM, segment, write_segment};
 use super::{passphrase, repository};
 
-fn strace() -> bool {
+pub fn strace() -> bool {
     // Some containers have the program and forbid what it needs.
     let works = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
     let works = works.is_ok_and(|s| s.success());
@@ -136,6 +136,34 @@ fn nothing_is_acknowledged_before_it_is_durable() {
     let text = std::fs::read_to_string(&trace).unwrap();
     let folder = format!("<{}>", object.parent().unwrap().display());
     assert!(text.lines().any(|l| l.contains(" fsync(") && l.contains(&folder)), "{text}");
+}
+
+/// Reads a trace of `write,fsync,rename,renameat2` made with `-f -y`: every object that was stored below `repository` had its
+/// bytes synced before it got its name, and its folder afterwards. Returns the objects' names.
+pub fn stored_durably(text: &str, repository: &Path) -> Vec<String> {
+    let lines: Vec<&str> = text.lines().collect();
+    let root = repository.display().to_string();
+    let mut stored = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let renames = line.contains("renameat2(") || line.contains(" rename(");
+        // A call of several threads is shown in two halves; its names stand in the first.
+        if !renames || line.contains(" resumed>") || !line.contains(&root) {
+            continue;
+        }
+        let names: Vec<&str> = line.split('"').skip(1).step_by(2).collect();
+        let [from, to] = names[..] else { panic!("{line}") };
+        if !from.contains("/.tmp-") {
+            continue;
+        }
+        let synced = lines[..at].iter().rposition(|l| l.contains(" fsync(") && l.contains(from));
+        let written = lines.iter().rposition(|l| l.contains(" write(") && l.contains(from));
+        assert!(written.is_some_and(|w| synced.is_some_and(|s| w < s)), "{to} was named before it was durable\n{text}");
+        let folder = format!("<{}>", Path::new(to).parent().unwrap().display());
+        let after = lines[at..].iter().any(|l| l.contains(" fsync(") && l.contains(&folder));
+        assert!(after, "the folder of {to} was not made durable\n{text}");
+        stored.push(to.to_string());
+    }
+    stored
 }
 
 const CHILD: &str = "BREAKGLASS_TEST_BACKUP_CHILD";

@@ -1,5 +1,8 @@
 //! The restore test: a backup is restored into a private server, looked at, and thrown away; what is wrong shows.
 
+use breakglass::backup::repository::Repository;
+use breakglass::backup::wal::WalName;
+
 use super::cluster::archiving;
 use super::logical::{cluster, json, program, text, url};
 
@@ -82,6 +85,16 @@ fn a_base_backup_is_proven_restorable_and_restores() {
     let (code, made, said) = run(&["backup", "create", "--physical"]);
     assert_eq!(code, Some(0), "{said}");
     let id = made["id"].as_str().unwrap().to_string();
+    // The key was at hand: what is archived by then is in the index, and the names of tables are kept.
+    let unlocked = Repository::open(&repo).unwrap().unlock(&super::passphrase()).unwrap();
+    let index = breakglass::recovery::wal_index::Index::load(&unlocked).unwrap();
+    let archived = unlocked.repository().store().list("wal/00000001/").unwrap();
+    let known = archived.iter().filter(|e| match WalName::from_object(&e.name) {
+        Some(WalName::Segment(s)) => index.read(s, e.size).is_some(),
+        _ => false,
+    });
+    assert!(known.count() >= 1 && index.problems.is_empty(), "{archived:?}");
+    assert!(said.contains("index of the log:"), "{said}");
     let (code, good, said) = run(&["backup", "verify", "--deep", "--scratch", at.to_str().unwrap()]);
     assert_eq!(code, Some(0), "{said}");
     assert!(good.to_string().contains("amcheck postgres"), "{good}");

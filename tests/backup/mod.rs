@@ -1,5 +1,6 @@
 //! The repository: container, keys, store, WAL archive, base backups. Real files, real servers, generated damage.
 
+pub mod ahead;
 pub mod awkward;
 pub mod bad_input;
 pub mod base;

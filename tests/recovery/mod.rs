@@ -3,6 +3,7 @@
 mod again;
 mod commits;
 mod compare;
+mod delta;
 mod locate;
 mod partial;
 mod predict;

@@ -49,6 +49,7 @@ fn the_old_primary_is_down_before_the_new_one_is_up_and_nothing_good_is_forgotte
         superuser: "postgres".into(),
         suspects: suspects.clone(),
         ignore_space: false,
+        delta: None,
         source_settings: vec![],
         source_front: None,
     };

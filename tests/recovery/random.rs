@@ -92,6 +92,7 @@ fn restore(a: &Archived, name: &str, target: &RecoveryTarget, after: bool) -> Sh
         superuser: "postgres".into(),
         suspects: vec![],
         ignore_space: false,
+        delta: None,
         source_settings: vec![],
         source_front: None,
     };

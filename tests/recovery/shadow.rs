@@ -46,6 +46,7 @@ fn request(a: &Archived, name: &str, route: Route, suspects: Vec<u32>) -> Reques
         superuser: "postgres".into(),
         suspects,
         ignore_space: false,
+        delta: None,
         source_settings: vec![],
         source_front: None,
     }

@@ -47,7 +47,7 @@ impl AxisWork {
 /// Ends when it is stopped, the screen is gone, or the repository cannot be opened: the choice then works as without.
 fn follow(ctx: &Ctx, incident: &IncidentId, messages: &mpsc::Sender<Msg>, stop: &CancellationToken) -> Result<()> {
     let (unlocked, _) = target::unlock(ctx)?;
-    let programs = reach::programs(ctx, None)?;
+    let programs = reach::programs_when_needed(ctx);
     let seen = ctx.incident.as_ref().and_then(|s| s.facts.source.as_ref()).map(|(id, _)| id.clone());
     let mut index = Index::load(&unlocked)?;
     let mut shown = None;

@@ -97,13 +97,14 @@ impl Drop for Temporary {
     }
 }
 
-struct Folder {
-    root: PathBuf,
-    owner: Option<(u32, u32)>,
+/// A folder that is made anew.
+pub(super) struct Folder {
+    pub(super) root: PathBuf,
+    pub(super) owner: Option<(u32, u32)>,
 }
 
 impl Folder {
-    fn make(&self, path: &Path) -> Result<()> {
+    pub(super) fn make(&self, path: &Path) -> Result<()> {
         fs::DirBuilder::new().mode(0o700).create(path).target(|| format!("creating folder {:?}", path.display()))?;
         self.own(path)
     }
@@ -146,7 +147,7 @@ impl Sink for Nowhere {
 }
 
 /// Everything under `root` to stable storage.
-fn make_durable(root: &Path) -> Result<()> {
+pub(super) fn make_durable(root: &Path) -> Result<()> {
     #[cfg(target_os = "linux")]
     {
         // One call instead of one per file: a cluster has a thousand of them when it is empty.
@@ -170,7 +171,7 @@ fn make_durable(root: &Path) -> Result<()> {
 }
 
 /// Reads a whole base backup into a sink: authenticated, compared with the catalog's manifest and with PostgreSQL's.
-fn read_base(
+pub(super) fn read_base(
     unlocked: &Unlocked,
     manifest: &Manifest,
     sink: &mut dyn Sink,

@@ -7,7 +7,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::super::container::writer::content_tag;
-use super::super::container::{ObjectType, Spec, Writer, check_stored, from_io};
+use super::super::container::{ObjectType, Spec, Stored, Writer, check_stored, from_io};
 use super::super::repository::{Repository, now, of_object};
 use super::super::store::{Access, Committed, Existing};
 use super::name::{Segment, WalName, format_lsn, quoted_word};
@@ -43,6 +43,11 @@ pub fn archive(url: &str, path: &Path, name: Option<&str>) -> Result<Archived> {
 
 /// As [`archive`], into an opened repository.
 pub fn archive_into(repository: &Repository, path: &Path, name: &WalName) -> Result<Archived> {
+    tagged(repository, path, name).map(|(done, _)| done)
+}
+
+/// As [`archive_into`], with the content tag of the object as it is stored now.
+pub(super) fn tagged(repository: &Repository, path: &Path, name: &WalName) -> Result<(Archived, [u8; 32])> {
     let shown = path.display().to_string();
     let mut file = File::open(path).target(|| format!("opening {shown:?}"))?;
     let size = file.metadata().target(|| format!("looking at {shown:?}"))?.len();
@@ -86,17 +91,16 @@ pub fn archive_into(repository: &Repository, path: &Path, name: &WalName) -> Res
         return Err(Error::target(format!("{shown:?} changed while it was archived")));
     }
     match upload.commit(existing)? {
-        Committed::Stored if existing == Existing::Replace => Ok(Archived::Repaired),
-        Committed::Stored => Ok(Archived::Stored),
+        Committed::Stored if existing == Existing::Replace => Ok((Archived::Repaired, summary.content_tag)),
+        Committed::Stored => Ok((Archived::Stored, summary.content_tag)),
         // Somebody else archived it meanwhile.
         Committed::Kept => compare(repository, path, &object, object_type)?
             .ok_or_else(|| Error::check(format!("object {object:?} was stored by another process and is damaged"))),
     }
 }
 
-/// Compares a file with the object of its name, without a key: by the content tag in the object's footer, after the
-/// object's plain checksum was found right. `None` when the object is damaged.
-fn compare(repository: &Repository, path: &Path, object: &str, kind: ObjectType) -> Result<Option<Archived>> {
+/// An object as it is stored, when its plain checksum is right and it is what it should be; `None` when it is damaged or not there.
+pub(super) fn undamaged(repository: &Repository, object: &str, kind: ObjectType) -> Result<Option<Stored>> {
     let Some(input) = repository.store().open(object)? else { return Ok(None) };
     let stored = match check_stored(input) {
         Ok(stored) => stored,
@@ -104,9 +108,19 @@ fn compare(repository: &Repository, path: &Path, object: &str, kind: ObjectType)
         Err(e) => return Err(of_object(e, object)),
     };
     let spec = &stored.header.spec;
-    if spec.object != kind || spec.name != object || spec.repository != repository.id() {
-        return Ok(None);
-    }
+    let right = spec.object == kind && spec.name == object && spec.repository == repository.id();
+    Ok(right.then_some(stored))
+}
+
+/// Compares a file with the object of its name, without a key: by the content tag in the object's footer, after the
+/// object's plain checksum was found right. `None` when the object is damaged.
+fn compare(
+    repository: &Repository,
+    path: &Path,
+    object: &str,
+    kind: ObjectType,
+) -> Result<Option<(Archived, [u8; 32])>> {
+    let Some(stored) = undamaged(repository, object, kind)? else { return Ok(None) };
     let plain = digest(path).target(|| format!("reading {:?}", path.display()))?;
     if content_tag(&stored.header, &plain)? != stored.content_tag {
         return Err(Error::refused(format!("archiving {:?}", path.display()))
@@ -116,7 +130,7 @@ fn compare(repository: &Repository, path: &Path, object: &str, kind: ObjectType)
     }
     // The process that stored it may have died before it was durable.
     repository.store().settle(object)?;
-    Ok(Some(Archived::AlreadyThere))
+    Ok(Some((Archived::AlreadyThere, stored.content_tag)))
 }
 
 fn digest(path: &Path) -> io::Result<[u8; 32]> {

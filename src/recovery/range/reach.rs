@@ -8,7 +8,7 @@ use crate::backup::repository::Unlocked;
 use crate::backup::wal::{Depth, Hole, Listing, Way};
 use crate::error::Result;
 use crate::model::Time;
-use crate::postgres::{Lsn, Programs};
+use crate::postgres::{FindPrograms, Lsn};
 use crate::recovery::commits::{Commit, LogArchive};
 use crate::recovery::wal_index::Index;
 
@@ -39,7 +39,7 @@ pub struct Reach {
 ///
 /// # Errors
 /// The repository cannot be read, or a history is damaged. That nothing can be recovered is an answer, not an error.
-pub fn range(unlocked: &Unlocked, programs: &Programs, timeline: Option<u32>, scratch: &Path) -> Result<Reach> {
+pub fn range(unlocked: &Unlocked, programs: &dyn FindPrograms, timeline: Option<u32>, scratch: &Path) -> Result<Reach> {
     let known = Known::read(unlocked)?;
     let newest = known.listing.timelines().last().copied().unwrap_or(1);
     reach(unlocked, programs, timeline.unwrap_or(newest), &known, scratch)
@@ -49,7 +49,7 @@ pub fn range(unlocked: &Unlocked, programs: &Programs, timeline: Option<u32>, sc
 ///
 /// # Errors
 /// As [`range`].
-pub fn ranges(unlocked: &Unlocked, programs: &Programs, scratch: &Path) -> Result<Vec<Reach>> {
+pub fn ranges(unlocked: &Unlocked, programs: &dyn FindPrograms, scratch: &Path) -> Result<Vec<Reach>> {
     let known = Known::read(unlocked)?;
     let mut all = known.listing.timelines();
     if all.is_empty() {
@@ -75,7 +75,13 @@ impl Known {
     }
 }
 
-fn reach(unlocked: &Unlocked, programs: &Programs, timeline: u32, known: &Known, scratch: &Path) -> Result<Reach> {
+fn reach(
+    unlocked: &Unlocked,
+    programs: &dyn FindPrograms,
+    timeline: u32,
+    known: &Known,
+    scratch: &Path,
+) -> Result<Reach> {
     let archive = LogArchive::open(unlocked, programs, timeline)?;
     let way = Way::of(unlocked, &known.listing, timeline)?;
     let backups = usable(known.catalog.clone(), &archive, timeline);

@@ -221,6 +221,10 @@ impl Work<'_> {
             Ok(())
         });
         self.names = tracker.finish().1;
+        if result.is_err() {
+            // Stopped or not, what was read stays; the reason to stop is what counts.
+            let _ = self.store(timeline, there);
+        }
         result?;
         Ok(damaged)
     }

@@ -1,0 +1,15 @@
+//! Whether a server runs on a folder, by the pid file it keeps there.
+
+use std::path::{Path, PathBuf};
+
+/// A server that runs on a folder, or on `data` in it: its data directory and process id.
+pub fn running_in(root: &Path) -> Option<(PathBuf, i32)> {
+    [root.to_path_buf(), root.join("data")].into_iter().find_map(|data| {
+        let text = std::fs::read_to_string(data.join("postmaster.pid")).ok()?;
+        let pid: i32 = text.lines().next()?.trim().parse().ok()?;
+        let alive = rustix::process::Pid::from_raw(pid)
+            .filter(|_| pid > 1)
+            .is_some_and(|p| rustix::process::test_kill_process(p) != Err(rustix::io::Errno::SRCH));
+        alive.then_some((data, pid))
+    })
+}
