@@ -17,6 +17,7 @@ use breakglass::recovery::predict::Throughput;
 use breakglass::recovery::range::range;
 use breakglass::recovery::shadow::Shadow;
 
+use crate::backup::crash::{stored_durably, strace};
 use crate::support::archived::{Archived, PASSPHRASE};
 use crate::support::cluster::{LIMIT, block_on, programs, psql};
 
@@ -47,9 +48,30 @@ fn go(a: &Archived, args: &[&str]) -> (i32, String) {
     (out.status.code().unwrap(), text)
 }
 
+const RECEIVE: [&str; 6] = ["wal", "receive", "--every", "200ms", "--slot", "tests"];
+
 fn receive(a: &Archived) -> Receiver {
+    started(a, command(a, &RECEIVE))
+}
+
+/// As [`receive`], with what it asks of the disk written to `trace`.
+fn receive_traced(a: &Archived, trace: &Path) -> Receiver {
+    let plain = command(a, &RECEIVE);
+    // The tracer stands beside: what is started, and killed in the end, is the receiver itself.
+    let mut c = Command::new("strace");
+    c.args(["-D", "-f", "-y", "-qq", "-e", "trace=write,fsync,rename,renameat2", "-o"]).arg(trace);
+    c.arg(plain.get_program()).args(plain.get_args());
+    for (name, value) in plain.get_envs() {
+        if let Some(value) = value {
+            c.env(name, value);
+        }
+    }
+    c.current_dir(&a.room.path);
+    started(a, c)
+}
+
+fn started(a: &Archived, mut c: Command) -> Receiver {
     let log = std::fs::File::options().create(true).append(true).open(a.room.path.join("receive.log")).unwrap();
-    let mut c = command(a, &["wal", "receive", "--every", "200ms", "--slot", "tests"]);
     // The archiving side has no key.
     c.env_remove("BACKUP_ENCRYPTION_KEY");
     Receiver(c.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap())
@@ -75,6 +97,26 @@ fn covered(a: &Archived) -> Received {
         let log = std::fs::read_to_string(a.room.path.join("receive.log")).unwrap_or_default();
         assert!(Instant::now() < deadline, "not stored; state {:?}, it said {log}", state(a));
         std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Nothing is said to be received before it and its folders are durable.
+fn told_after_it_is_durable(a: &Archived, trace: &Path) {
+    let text = std::fs::read_to_string(trace).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    // Up to the last time that all folders up to the repository's own were made durable: it goes on meanwhile.
+    let root = format!("<{}>", a.repository.display());
+    let last = lines.iter().rposition(|l| l.contains(" fsync(") && l.contains(&root));
+    let lines = &lines[..=last.expect("the repository's folder was made durable")];
+    let stored = stored_durably(&lines.join("\n"), &a.repository);
+    assert!(stored.iter().any(|n| n.ends_with(".partial.bgo")), "{stored:?}");
+    assert!(stored.iter().any(|n| n.ends_with("state.json")), "{stored:?}");
+    let names = |l: &str| l.contains("rename") && l.contains(".tmp-") && !l.contains(" resumed>");
+    for (told, _) in lines.iter().enumerate().filter(|(_, l)| names(l) && l.contains("/state.json\"")) {
+        let Some(object) = lines[..told].iter().rposition(|l| names(l) && l.contains(".bgo\"")) else { continue };
+        let folder = format!("<{}>", a.repository.join("wal/receive").display());
+        let durable = lines[object..told].iter().any(|l| l.contains(" fsync(") && l.contains(&folder));
+        assert!(durable, "told before it was durable\n{text}");
     }
 }
 
@@ -126,6 +168,20 @@ fn what_is_only_in_the_unfinished_segment_survives_killed_receivers_and_a_crashe
     // Killed: what it had started goes on or not, the next one takes over either way.
     drop(receiver);
     sql("insert into t values (2)");
+    let receiver = receive(&a);
+    covered(&a);
+    if strace() {
+        drop(receiver);
+        let trace = a.room.path.join("trace");
+        let traced = receive_traced(&a, &trace);
+        sql("create table u (n int)");
+        covered(&a);
+        told_after_it_is_durable(&a, &trace);
+        drop(traced);
+        sql("insert into u values (1)");
+    } else {
+        drop(receiver);
+    }
     let receiver = receive(&a);
     covered(&a);
 

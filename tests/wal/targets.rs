@@ -193,3 +193,52 @@ fn before_a_dropped_database_it_is_there_and_lets_people_in() {
     assert!(said.contains("invalid database"), "{said}");
     i.stop(Stop::Immediate, LIMIT).unwrap();
 }
+
+/// What a table holds again just before the transaction that is called so: a query and its answer.
+fn before(label: &str, r: usize) -> Vec<(String, String)> {
+    let count = |table: &str, rows: u32| (format!("select count(*) from {table}{r}"), rows.to_string());
+    match label {
+        "delete" => vec![count("del", 300)],
+        "update" => vec![(format!("select count(*) from upd{r} where p like 'changed%'"), "0".into())],
+        "part of hot" => vec![(format!("select count(*) from hot{r} where p = 'z'"), "0".into())],
+        "truncate" => vec![count("tru", 300)],
+        "drop" => vec![count("dro", 300)],
+        "schema" => ["a", "b"].map(|t| (format!("select count(*) from sch{r}.{t}"), "50".to_string())).to_vec(),
+        "cascade" => vec![count("par", 20), count("chi", 400)],
+        "partition" => vec![count("pt", 300)],
+        "toast" => vec![(format!("select sum(length(p)) from toa{r}"), "600000".into())],
+        "savepoint" => vec![count("sav", 300)],
+        "prepared" => vec![count("pre", 300)],
+        "vacuumed" => vec![count("vac", 300)],
+        "ephemeral" => vec![count("eph", 250)],
+        "replaced" => vec![count("rep", 300)],
+        "small" => vec![count("sma", 40)],
+        "two tables" => vec![count("mt1", 200), count("mt2", 200)],
+        "plpgsql" => vec![count("pl", 300)],
+        "renamed" => vec![count("renamed", 300)],
+        other => panic!("{other}"),
+    }
+}
+
+/// `BREAKGLASS_SOAK=1`: the point offered for every single one of them keeps all that was committed before, and what it took.
+#[test]
+fn before_each_of_them_all_that_was_committed_is_there() {
+    if std::env::var_os("BREAKGLASS_SOAK").is_none() {
+        return;
+    }
+    let f = fixture();
+    let mut done = 0;
+    for s in suspects(f) {
+        let Some(tag) = f.tagged.iter().find(|t| t.xid == s.xid) else { continue };
+        let (label, r) = tag.label.split_at(tag.label.len() - 1);
+        let (i, _scratch) = recover(f, s.target);
+        check_ledger(f, &i, s.target);
+        for (query, answer) in before(label, r.parse().unwrap()) {
+            assert_eq!(sql(&i, "shop", &query), answer, "before {}: {query}", tag.label);
+        }
+        i.stop(Stop::Immediate, LIMIT).unwrap();
+        done += 1;
+    }
+    println!("{done} of {} suspects", suspects(f).len());
+    assert!(done >= 100, "{done}");
+}
