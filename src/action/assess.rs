@@ -14,8 +14,8 @@ use crate::error::{Error, Result};
 use crate::model::event::Event;
 use crate::model::plan::Risk;
 use crate::model::{Time, parse_duration};
-use crate::recovery::exposure;
 use crate::recovery::locate::{LocateOptions, Located, locate};
+use crate::recovery::{exposure, pages};
 
 /// How far back is looked when nobody says.
 pub(super) const SINCE: &str = "24h";
@@ -119,15 +119,34 @@ async fn assess(ctx: &Ctx, options: &LocateOptions) -> Result<Done> {
     {
         facts.push(e.fact());
     }
-    drop(c);
     let reporter = Reporter::new(&*ctx.out);
     let found = locate(&at, options, &reporter, &ctx.cancel).await?;
-    let (findings, rows) = describe(&found, &identity.database, options);
+    let (mut findings, mut rows) = describe(&found, &identity.database, options);
+    let counted = pages::counted(&mut c).await.ok().flatten();
+    drop(c);
+    if let Some((failures @ 1.., last)) = counted {
+        let last = last.map_or_else(String::new, |t| format!(", the last at {} UTC", t.date_hms()));
+        findings
+            .push(format!("the server counted {failures} pages whose checksum was wrong when they were read{last}"));
+    }
+    let unreadable: u64 = found.damaged.iter().map(|d| d.rows).sum();
+    if !found.damaged.is_empty() {
+        rows = found.damaged.iter().map(|d| (d.table.clone(), d.rows)).collect();
+        findings.push(
+            "the log and the backups do not hold this damage: nothing need be lost by a recovery to their end".into(),
+        );
+        findings.push("indexes, and pages that are held in memory, were not looked at".into());
+    }
     for line in &findings {
         ctx.out.line(line);
     }
     let total: u64 = rows.values().sum();
-    let summary = if found.groups.is_empty() {
+    let summary = if !found.damaged.is_empty() {
+        let pages: usize = found.damaged.iter().map(|d| d.pages.len()).sum();
+        let tables: Vec<&str> = found.damaged.iter().map(|d| d.table.as_str()).collect();
+        let word = if pages == 1 { "page fails its" } else { "pages fail their" };
+        format!("{pages} {word} checksum, in {}: about {unreadable} rows cannot be read", tables.join(", "))
+    } else if found.groups.is_empty() {
         "no transaction stands out; widen --since, or name the table with --table".to_string()
     } else {
         let tables: Vec<&str> = rows.keys().map(String::as_str).collect();
@@ -156,7 +175,10 @@ fn describe(found: &Located, database: &str, options: &LocateOptions) -> (Vec<St
             lines.push(format!("  {table}: {rows} rows"));
         }
     }
-    for (table, why) in &found.unread {
+    for damaged in &found.damaged {
+        lines.push(format!("damaged on disk, by their checksum: {}", damaged.describe()));
+    }
+    for (table, why) in found.unread.iter().filter(|(t, _)| found.damaged.iter().all(|d| d.table != **t)) {
         lines.push(format!("not read: {table} ({why})"));
     }
     if !found.other_databases.is_empty() {

@@ -301,6 +301,22 @@ impl Registry {
     }
 }
 
+/// In an incident that is local only nothing leaves this machine by our doing: every action that speaks to a service of
+/// somebody else asks here first. `what` names what would have left.
+///
+/// # Errors
+/// Refused when the incident is local only.
+pub fn may_leave(ctx: &Ctx, what: &str) -> Result<()> {
+    if !ctx.incident.as_ref().is_some_and(|s| s.people.local_only) {
+        return Ok(());
+    }
+    Err(Error::refused(format!("this incident is local only: {what} does not leave this machine"))
+        .why("somebody switched local-only on, so that nothing is sent by our doing")
+        .hint(
+            "carry it by hand, or switch local-only off with a reason: breakglass incident local-only off --reason …",
+        ))
+}
+
 /// Parses an action's arguments with its clap definition.
 ///
 /// # Errors

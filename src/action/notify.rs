@@ -51,9 +51,7 @@ impl Action for Notify {
 async fn send(ctx: &Ctx, args: &[String]) -> Result<Done> {
     let matches = parse_matches(Notify.arguments(), args)?;
     let audience = matches.get_one::<String>("audience").cloned().unwrap_or_default();
-    if ctx.incident.as_ref().is_some_and(|s| s.people.local_only) {
-        return Err(Error::refused("this incident is local only: nothing leaves this machine by our doing"));
-    }
+    super::may_leave(ctx, "the message to the configured command")?;
     let Some((program, words)) = ctx.settings.notify.split_first() else {
         return Err(Error::config("no command is configured that takes messages")
             .hint("set command in the section [notify] of breakglass.toml, or send the message by hand"));

@@ -11,9 +11,10 @@ use crate::config::settings::{REPOSITORY_IDENTITY, REPOSITORY_KEY};
 use crate::error::{Context as _, ErrorKind, Result};
 use crate::model::event::Event;
 use crate::model::plan::Risk;
-use crate::model::target::{Candidate, RecoveryTarget};
+use crate::model::target::{Candidate, Loss, RecoveryTarget};
 use crate::model::{Time, format_clock, parse_duration};
 use crate::recovery::Located;
+use crate::recovery::exposure;
 use crate::recovery::locate::{LocateOptions, locate};
 use crate::recovery::range::{Ask, Reach, range, route};
 
@@ -99,10 +100,13 @@ impl Action for Locate {
                 found.located.groups.clear();
             }
             check_reach(ctx, &mut found, id.timeline).await?;
-            remember(ctx, &found)?;
+            let whole = whole_log(ctx, &found).await;
+            remember(ctx, &found, whole.is_some())?;
             let known: Vec<u32> = found.located.groups.iter().flat_map(|g| g.xids()).collect();
             let from_log = log_suspects::look(ctx, &args, found.since, found.reach.as_ref(), id.timeline, &known).await;
             found.located.candidates.extend(from_log.candidates);
+            // A page that fails its checksum is damage for certain, a large transaction only a suspect.
+            found.located.candidates.splice(0..0, whole);
             if let Some(e) = unknown.filter(|_| found.located.candidates.is_empty()) {
                 return Err(e);
             }
@@ -203,14 +207,52 @@ async fn check_reach(ctx: &Ctx, found: &mut Found, timeline: u32) -> Result<()> 
     Ok(())
 }
 
+/// The end of the log as a moment, when pages are damaged on disk: a recovery rebuilds them, and nothing need be lost.
+async fn whole_log(ctx: &Ctx, found: &Found) -> Option<Candidate> {
+    let damaged = &found.located.damaged;
+    damaged.first()?;
+    let mut c =
+        reach::source(ctx).ok()?.connect_read_only(Duration::from_secs(2), Duration::from_secs(10)).await.ok()?;
+    let received = exposure::received_in(ctx.settings.repository.as_ref());
+    let behind = exposure::measure(&mut c, received.as_ref()).await.ok().flatten();
+    let pages: usize = damaged.iter().map(|d| d.pages.len()).sum();
+    let (word, they) = if pages == 1 { ("page is", "it") } else { ("pages are", "them") };
+    let tables: Vec<String> = damaged.iter().map(|d| d.describe()).collect();
+    Some(Candidate {
+        target: RecoveryTarget::Latest,
+        at: found
+            .reach
+            .as_ref()
+            .and_then(|r| r.latest.as_ref())
+            .map(|c| c.at)
+            .or(found.located.last_commit)
+            .unwrap_or_else(now),
+        xid: None,
+        lsn: None,
+        tables: damaged.iter().map(|d| d.table.clone()).collect(),
+        rows: damaged.iter().map(|d| d.rows).sum(),
+        what: format!(
+            "{pages} {word} damaged on disk ({}); the log does not hold that damage: recovered to its end, backup and log \
+             make {they} again",
+            tables.join("; ")
+        ),
+        loses: Loss {
+            window_ms: behind.as_ref().map_or(0, |e| u64::try_from(e.exposure.as_millis()).unwrap_or(u64::MAX)),
+            at_most: behind.is_none_or(|e| e.at_most),
+            ..Loss::default()
+        },
+    })
+}
+
 /// Name of the file in the incident's folder that says which transactions belong to each moment offered.
 const MOMENTS: &str = "moments.json";
 
 /// Keeps the transactions of every act, so that the restore need not look for them again.
-fn remember(ctx: &Ctx, found: &Found) -> Result<()> {
+fn remember(ctx: &Ctx, found: &Found, whole: bool) -> Result<()> {
     let Some(dir) = &ctx.incident_dir else { return Ok(()) };
-    let list: Vec<(RecoveryTarget, Vec<u32>)> =
-        found.located.candidates.iter().zip(&found.located.groups).map(|(c, g)| (c.target.clone(), g.xids())).collect();
+    let acts = found.located.candidates.iter().zip(&found.located.groups).map(|(c, g)| (c.target.clone(), g.xids()));
+    let end = whole.then(|| (RecoveryTarget::Latest, Vec::new()));
+    let list: Vec<(RecoveryTarget, Vec<u32>)> = end.into_iter().chain(acts).collect();
     let text = serde_json::to_string(&list).state(|| "cannot keep the suspects".into())?;
     crate::postgres::user::own_file(&dir.join(MOMENTS), &text, None)
 }
@@ -244,7 +286,10 @@ pub fn first_remembered(ctx: &Ctx) -> Vec<u32> {
 fn report(ctx: &Ctx, found: &Found) -> Done {
     let located = &found.located;
     for (i, c) in located.candidates.iter().enumerate() {
-        ctx.out.line(&format!("{}. before {} at {}", i + 1, c.target, c.at));
+        match c.target {
+            RecoveryTarget::Latest => ctx.out.line(&format!("{}. all that is archived, up to {}", i + 1, c.at)),
+            _ => ctx.out.line(&format!("{}. before {} at {}", i + 1, c.target, c.at)),
+        }
         ctx.out.line(&format!("   {}", c.what));
         ctx.out.line(&format!("   loses {}", loss_line(c)));
     }
@@ -264,6 +309,7 @@ fn report(ctx: &Ctx, found: &Found) -> Done {
     }
     facts.push(Event::MomentsFound { candidates: located.candidates.clone() });
     let mut done = match located.candidates.first() {
+        Some(c) if c.target == RecoveryTarget::Latest => Done::ok(c.what.clone()),
         Some(c) => Done::ok(format!("before {} at {}: {}", c.target, c.at.hms(), c.what)),
         None => {
             ctx.out.line("nothing in the rows and nothing in the archived log; widen the search with --since, --min-rows or --table");

@@ -110,7 +110,7 @@ impl Action for Promote {
                 }
                 Err(e) => lines.push(format!("the damaged server does not answer: {}", e.why)),
             }
-            lines.push(format!("promotes {at}, which stands before {} at {}", s.target, s.reached_lsn));
+            lines.push(format!("promotes {at}, which stands {}, {}", s.target.stop(), s.reached_lsn));
             lines.push("sets its sequences past those of the damaged cluster".into());
             lines.push("archives into the same repository, on a new timeline".into());
             if ctx.settings.service.switch.is_empty() {

@@ -106,10 +106,15 @@ impl Action for Restore {
                     way.backup.id, way.backup.finished_at, way.timeline
                 ),
                 into_line(&args, &root(ctx, &args, source.as_ref())?),
-                format!(
-                    "replays the log up to just {} {to}; the damaged database is not touched",
-                    if after { "after" } else { "before" }
-                ),
+                match (&to, after) {
+                    (RecoveryTarget::Latest, _) => {
+                        "replays the log to its end; the damaged database is not touched".to_string()
+                    }
+                    (_, true) => format!("replays the log up to just after {to}; the damaged database is not touched"),
+                    (_, false) => {
+                        format!("replays the log up to just before {to}; the damaged database is not touched")
+                    }
+                },
             ];
             lines.push(predicted(&way, &root(ctx, &args, source.as_ref())?));
             if to == RecoveryTarget::Latest {
@@ -470,9 +475,8 @@ pub fn built(shadow: &Shadow, it: &Identity, data: &std::path::Path) -> (String,
     let reused =
         shadow.reused.map_or_else(String::new, |n| format!("; {} MB of its files were there already", n / 1_000_000));
     let summary = format!(
-        "stands {} {} at {}: {}{reused}",
-        if shadow.after { "after" } else { "before" },
-        shadow.target,
+        "stands {}, {}: {}{reused}",
+        if shadow.after { format!("after {}", shadow.target) } else { shadow.target.stop() },
         shadow.reached_lsn,
         shadow.reached_time.map_or_else(|| "no commit replayed".to_string(), |t| format!("last commit {t}"))
     );

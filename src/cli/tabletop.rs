@@ -2,8 +2,6 @@
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::ArgMatches;
@@ -11,7 +9,7 @@ use clap::parser::ValueSource;
 
 use super::{Invocation, console, print};
 use crate::drill::tabletop;
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::export::{self, Format};
 use crate::incident::{Rules, State};
 use crate::model::event::Verdict;
@@ -43,18 +41,9 @@ pub fn run(invocation: &Invocation, m: &ArgMatches, plan: &Path) -> Result<u8> {
     let id = incident.id().clone();
     let texts = tabletop::messages(&document.plan, scenario, &Rules::of(&document.plan, scenario));
     let state = if attended {
-        let stop = Arc::new(AtomicBool::new(false));
-        let told = stop.clone();
-        let clock = std::thread::Builder::new()
-            .name("messages".into())
-            .spawn(move || tabletop::by_the_clock(incident, &texts, pace, &told))
-            .state(|| "cannot start a thread".into())?;
-        let left = console::run(invocation, m, console::Start::Resume(Some(id.to_string())));
-        stop.store(true, Ordering::Relaxed);
-        if let Ok(Err(e)) = clock.join() {
-            eprintln!("breakglass: messages stopped coming in: {e}");
-        }
-        left?;
+        // The console brings the messages in, so that they go on when it is left and opened again.
+        drop(incident);
+        console::run(invocation, m, console::Start::Resume(Some(id.to_string())))?;
         store.state(&id)?
     } else {
         let json = invocation.json;

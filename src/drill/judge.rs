@@ -72,7 +72,7 @@ struct Span {
 }
 
 /// The chosen moment in terms of the logs.
-enum Moment {
+pub(super) enum Moment {
     Between(Lsn, Lsn),
     At(Time),
     End,
@@ -98,13 +98,13 @@ impl Moment {
     }
 }
 
-struct Logs {
-    orders: Vec<OrderLine>,
-    damage: Vec<InjectorLine>,
+pub(super) struct Logs {
+    pub(super) orders: Vec<OrderLine>,
+    pub(super) damage: Vec<InjectorLine>,
 }
 
 /// An order of the traffic as the recovered database has it.
-struct Found {
+pub(super) struct Found {
     order: i64,
     total_cents: i64,
     address: String,
@@ -189,7 +189,7 @@ fn first_damage(logs: &Logs) -> Result<Option<(Span, String)>> {
     Ok(first)
 }
 
-fn moment(logs: &Logs, target: &RecoveryTarget) -> Result<Moment> {
+pub(super) fn moment(logs: &Logs, target: &RecoveryTarget) -> Result<Moment> {
     Ok(match target {
         RecoveryTarget::Lsn(l) => Moment::Between(lsn(l)?, lsn(l)?),
         RecoveryTarget::Time(t) => Moment::At(*t),
@@ -211,25 +211,25 @@ fn moment(logs: &Logs, target: &RecoveryTarget) -> Result<Moment> {
     })
 }
 
-fn check(name: &str, passed: bool, detail: String) -> Check {
+pub(super) fn check(name: &str, passed: bool, detail: String) -> Check {
     Check { name: name.into(), verdict: if passed { Verdict::Passed } else { Verdict::Failed }, detail }
 }
 
 /// The first few of many, for a detail.
-fn some<T: std::fmt::Debug>(of: &[T]) -> String {
+pub(super) fn some<T: std::fmt::Debug>(of: &[T]) -> String {
     let shown: Vec<String> = of.iter().take(5).map(|x| format!("{x:?}")).collect();
     let more = if of.len() > 5 { ", …" } else { "" };
     format!("{}{more}", shown.join(", "))
 }
 
-fn moment_check(moment: &Moment, claim: &Claim) -> Check {
+pub(super) fn moment_check(moment: &Moment, claim: &Claim) -> Check {
     let known = !matches!(moment, Moment::Unknown);
     let detail = if known { "known to the logs" } else { "in neither log, so what it should keep cannot be told" };
     check("moment", known, format!("{}: {detail}", claim.target))
 }
 
 /// Every order of the traffic that is there.
-async fn traffic_rows(conn: &mut PgConnection) -> Result<HashMap<(u32, u64), Found>> {
+pub(super) async fn traffic_rows(conn: &mut PgConnection) -> Result<HashMap<(u32, u64), Found>> {
     let rows = sqlx::query("SELECT writer, n, id, total_cents, address FROM orders WHERE writer IS NOT NULL")
         .fetch_all(conn)
         .await
@@ -318,7 +318,7 @@ fn same(line: &OrderLine, found: &Found) -> bool {
 }
 
 /// Every order committed before the moment is there, as the customer was told.
-fn before(logs: &Logs, found: &HashMap<(u32, u64), Found>, moment: &Moment) -> Result<Check> {
+pub(super) fn before(logs: &Logs, found: &HashMap<(u32, u64), Found>, moment: &Moment) -> Result<Check> {
     let (mut expected, mut wrong) = (0, Vec::new());
     for line in logs.first_generation().filter(|l| l.known == Known::Committed) {
         if moment.side(&span_of(line)?) == Side::Before {
@@ -337,7 +337,7 @@ fn before(logs: &Logs, found: &HashMap<(u32, u64), Found>, moment: &Moment) -> R
 }
 
 /// No order committed after the moment is there: the loss is where it was said to be.
-fn after(logs: &Logs, found: &HashMap<(u32, u64), Found>, moment: &Moment) -> Result<Check> {
+pub(super) fn after(logs: &Logs, found: &HashMap<(u32, u64), Found>, moment: &Moment) -> Result<Check> {
     let (mut expected, mut wrong) = (0, Vec::new());
     for line in logs.first_generation() {
         if moment.side(&span_of(line)?) == Side::After {
@@ -356,7 +356,7 @@ fn after(logs: &Logs, found: &HashMap<(u32, u64), Found>, moment: &Moment) -> Re
 }
 
 /// Of each writer's orders on the first database, what is there is everything up to some number and nothing after it.
-fn dense(logs: &Logs, found: &HashMap<(u32, u64), Found>) -> Check {
+pub(super) fn dense(logs: &Logs, found: &HashMap<(u32, u64), Found>) -> Check {
     let mut by_writer: BTreeMap<u32, Vec<(u64, bool)>> = BTreeMap::new();
     for line in logs.first_generation().filter(|l| l.known == Known::Committed) {
         by_writer.entry(line.writer).or_default().push((line.n, found.contains_key(&key(line))));
@@ -377,7 +377,7 @@ fn dense(logs: &Logs, found: &HashMap<(u32, u64), Found>) -> Check {
 }
 
 /// Every order since the switch is there.
-fn since_switch(logs: &Logs, found: &HashMap<(u32, u64), Found>) -> Check {
+pub(super) fn since_switch(logs: &Logs, found: &HashMap<(u32, u64), Found>) -> Check {
     let later: Vec<&OrderLine> =
         logs.orders.iter().filter(|l| l.generation > 0 && l.known == Known::Committed).collect();
     let wrong: Vec<(u32, u64)> =
@@ -391,7 +391,7 @@ fn since_switch(logs: &Logs, found: &HashMap<(u32, u64), Found>) -> Check {
 }
 
 /// Nothing is there that no writer sent.
-fn known(logs: &Logs, found: &HashMap<(u32, u64), Found>) -> Check {
+pub(super) fn known(logs: &Logs, found: &HashMap<(u32, u64), Found>) -> Check {
     let sent: HashSet<(u32, u64)> = logs.orders.iter().map(key).collect();
     let mut strange: Vec<(u32, u64)> = found.keys().filter(|k| !sent.contains(k)).copied().collect();
     strange.sort_unstable();
@@ -401,7 +401,7 @@ fn known(logs: &Logs, found: &HashMap<(u32, u64), Found>) -> Check {
 }
 
 /// Each order of the traffic has exactly its payment and its audit row: transactions are whole.
-async fn paid(conn: &mut PgConnection) -> Result<Check> {
+pub(super) async fn paid(conn: &mut PgConnection) -> Result<Check> {
     let sql = "
         SELECT count(*) FILTER (WHERE p.id IS NULL OR p.order_id IS DISTINCT FROM o.id OR p.amount_cents IS DISTINCT FROM o.total_cents),
                count(*) FILTER (WHERE a.writer IS NULL)
@@ -415,7 +415,7 @@ async fn paid(conn: &mut PgConnection) -> Result<Check> {
 }
 
 /// The loss that was reported is the loss.
-fn loss(logs: &Logs, found: &HashMap<(u32, u64), Found>, claim: &Claim) -> (u64, Check) {
+pub(super) fn loss(logs: &Logs, found: &HashMap<(u32, u64), Found>, claim: &Claim) -> (u64, Check) {
     let gone = |known: Known| {
         logs.first_generation().filter(|l| l.known == known && !found.contains_key(&key(l))).count() as u64
     };

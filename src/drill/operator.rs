@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::incident::{Command, RunRequest, RunStatus, StepStatus};
 use crate::model::event::Event;
 use crate::model::plan::Risk;
+use crate::model::target::RecoveryTarget;
 use crate::model::{Phase, Record, RunId, Seq, Step};
 use crate::process::detach::own_executable;
 use crate::runtime::adopt::START_GRACE;
@@ -195,6 +196,9 @@ impl Operator<'_> {
         })?;
         if let Some(table) = best.tables.first() {
             self.submit(Command::SetVariable { name: "TABLE".into(), value: table.clone() })?;
+        }
+        if best.target == RecoveryTarget::Latest {
+            return Ok(());
         }
         self.submit(Command::SetImpact { at: best.at, source: "commit time of the first suspect transaction".into() })?;
         Ok(())

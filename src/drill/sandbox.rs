@@ -16,6 +16,7 @@ use super::breach;
 use super::control::Control;
 use super::door::PORT;
 use super::leftovers;
+use super::pages;
 use super::region;
 use super::release::Window;
 use super::scratch::{self, Facts, ProcessId, Scratch};
@@ -327,7 +328,7 @@ fn fill(
         &InitOptions { wal_owner: server_user.as_ref().map(|u| (u.uid, u.gid)), ..InitOptions::default() },
     )?;
     let breach = options.scenario == super::session::BREACH;
-    instance.configure(&server_settings(dir)?, breach.then_some(breach::RULES))?;
+    instance.configure(&server_settings(dir, options.variant.as_deref())?, breach.then_some(breach::RULES))?;
     instance.start(START)?;
 
     let superuser = Server {
@@ -348,7 +349,7 @@ fn fill(
     let lost_region = options.scenario == super::session::REGION;
     if lost_region {
         say("making a streaming standby in another region")?;
-        region::make_far(dir, &instance, server_user.as_ref(), &server_settings(dir)?)?;
+        region::make_far(dir, &instance, server_user.as_ref(), &server_settings(dir, None)?)?;
     }
 
     let mut facts = Facts {
@@ -403,7 +404,7 @@ fn passphrase() -> Result<Secret> {
     Ok(Secret::new(bytes.iter().map(|b| format!("{b:02x}")).collect::<String>()))
 }
 
-fn server_settings(dir: &Path) -> Result<Vec<(String, String)>> {
+fn server_settings(dir: &Path, variant: Option<&str>) -> Result<Vec<(String, String)>> {
     let archive = archive_command(&scratch::executable(dir), &repository_url(dir))?;
     Ok([
         ("archive_mode", "on".to_string()),
@@ -417,7 +418,7 @@ fn server_settings(dir: &Path) -> Result<Vec<(String, String)>> {
         ("wal_retrieve_retry_interval", "200ms".into()),
         ("track_commit_timestamp", "on".into()),
         ("max_connections", "60".into()),
-        ("shared_buffers", "64MB".into()),
+        ("shared_buffers", if variant == Some(pages::VARIANT) { pages::SHARED_BUFFERS } else { "64MB" }.into()),
         ("max_wal_size", "1GB".into()),
         ("wal_compression", "on".into()),
         ("log_checkpoints", "off".into()),

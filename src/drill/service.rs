@@ -13,8 +13,10 @@ use tokio::sync::{Mutex, Notify, RwLock};
 
 use super::server::{self, Server};
 use super::shop::{GOOD_RELEASE, SUPERUSER};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::model::Time;
+use crate::postgres::connect::{describe, sqlstate};
+use crate::recovery::pages::DATA_CORRUPTED;
 
 /// A statement of the service that takes longer than this is given up and its connection dropped.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -457,12 +459,13 @@ impl Service {
 
     async fn billing(&self, link: &mut Link, server: &Server) -> Result<(i64, i64)> {
         let conn = link.open(server, self.generation(), "health").await?;
-        let row = sqlx::query(BILLING)
-            .bind(self.stride)
-            .fetch_one(conn)
-            .await
-            .target(|| "cannot compare orders with payments".into())?;
-        Ok((row.get(0), row.get(1)))
+        let row = sqlx::query(BILLING).bind(self.stride).fetch_one(conn).await;
+        let what = || "cannot compare orders with payments".to_string();
+        match row {
+            Ok(row) => Ok((row.get(0), row.get(1))),
+            Err(e) if sqlstate(&e).as_deref() == Some(DATA_CORRUPTED) => Err(Error::check(what()).why(describe(&e))),
+            Err(e) => Err(e).target(what),
+        }
     }
 
     fn word(&self, server: Server, maintenance: bool, billing: Result<(i64, i64)>, alarm: bool) -> Health {
@@ -482,6 +485,11 @@ impl Service {
                     true => say("billing", "degraded", detail),
                     false => say("billing", "operational", String::new()),
                 }
+            }
+            // The server answers, and says which of its pages it cannot read.
+            Err(e) if e.kind == ErrorKind::Check => {
+                say("database", "degraded", e.why.clone());
+                say("billing", "down", "cannot be read".into());
             }
             Err(e) => {
                 say("database", "down", e.to_string());

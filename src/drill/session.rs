@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::judge;
 use super::judge_breach;
 use super::judge_deletion;
+use super::judge_pages;
 use super::judge_region;
 use super::judge_release;
 use super::sandbox::Sandbox;
@@ -35,6 +36,7 @@ pub const REGION: &str = "regional-outage";
 pub const BREACH: &str = "security-breach";
 /// Variants of a drill, by scenario and name, and what each is.
 pub const VARIANTS: &[(&str, &str, &str)] = &[
+    (CORRUPTION, super::pages::VARIANT, "pages on disk are damaged, and fail their checksum when they are read"),
     (DELETION, "rows", "DELETE with a condition that is too wide"),
     (DELETION, "truncate", "TRUNCATE"),
     (DELETION, "drop", "DROP TABLE"),
@@ -161,8 +163,14 @@ pub fn judged(sandbox: &Sandbox, incident: &Incident, tokio: &tokio::runtime::Ru
         .facts
         .loss
         .as_ref()
-        .and_then(|l| l.rows.iter().find(|(table, _)| table.ends_with("orders")).map(|(_, n)| *n));
+        .map(|l| l.rows.iter().find(|(table, _)| table.ends_with("orders")).map_or(0, |(_, n)| *n));
     let claim = judge::Claim { target: target.clone(), lost_orders };
+    if sandbox.facts().variant.as_deref() == Some(super::pages::VARIANT) {
+        return Ok(match tokio.block_on(judge_pages::judge(&folder, &recovered, &claim)) {
+            Ok(j) => vec![recorded(j.checks, j.at)],
+            Err(e) => failed("judgement", e.to_string()),
+        });
+    }
     Ok(match tokio.block_on(judge::judge(&folder, &recovered, &claim)) {
         Ok(j) => vec![Event::DrillJudged { passed: j.passed(), checks: j.checks.clone(), injected_at: j.injected_at }],
         Err(e) => failed("judgement", e.to_string()),

@@ -4,8 +4,7 @@
 //! led, whether the alarm was answered in time, whether every step was worked or left out with a reason, whether those who
 //! wait were told.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::error::Result;
 use crate::incident::people::COMMAND;
@@ -133,34 +132,22 @@ pub fn open(
 ///
 /// # Errors
 /// State when it cannot be written.
-pub fn bring_in(incident: &mut Incident, number: usize, text: &str) -> Result<()> {
-    let number = u32::try_from(number).unwrap_or(u32::MAX);
+pub fn bring_in(incident: &mut Incident, number: u32, text: &str) -> Result<()> {
     let fact = Event::MessageInjected { number, text: text.to_string() };
     incident.submit(Command::Observe { facts: vec![fact] })?;
     Ok(())
 }
 
-/// Brings the messages in by the clock, the first at once, until the last one, the end of the exercise or `stop`.
-///
-/// # Errors
-/// State when the journal cannot be written or read.
-pub fn by_the_clock(mut incident: Incident, texts: &[String], pace: Duration, stop: &AtomicBool) -> Result<()> {
-    let begun = Instant::now();
-    for (n, text) in texts.iter().enumerate() {
-        let due = pace * u32::try_from(n).unwrap_or(u32::MAX);
-        while begun.elapsed() < due {
-            if stop.load(Ordering::Relaxed) {
-                return Ok(());
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        incident.refresh()?;
-        if incident.state()?.closed.is_some() {
-            return Ok(());
-        }
-        bring_in(&mut incident, n + 1, text)?;
+/// The messages of an open exercise that are due by its own clock and have not come in yet, each with its number.
+pub fn due(state: &State, plan: &Plan, scenario: &Scenario, now: &Now) -> Vec<(u32, String)> {
+    let Some(exercise) = state.people.tabletop.as_ref().filter(|_| state.closed.is_none()) else { return Vec::new() };
+    let brought = exercise.brought.len();
+    if exercise.due(now) as usize <= brought {
+        return Vec::new();
     }
-    Ok(())
+    let texts = messages(plan, scenario, &Rules::of(plan, scenario));
+    let due = texts.into_iter().take(exercise.due(now) as usize).skip(brought);
+    due.zip(brought + 1..).map(|(text, n)| (u32::try_from(n).unwrap_or(u32::MAX), text)).collect()
 }
 
 /// What the exercise showed.
@@ -226,7 +213,7 @@ pub fn play(mut incident: Incident, texts: &[String], pace: Duration, say: &mut 
             if n > 0 {
                 std::thread::sleep(pace);
             }
-            bring_in(incident, n + 1, text)?;
+            bring_in(incident, u32::try_from(n + 1).unwrap_or(u32::MAX), text)?;
             say(&format!("message {}: {text}", n + 1));
             incident.submit(Command::Note { text: format!("answered message {}", n + 1) })?;
         }

@@ -28,6 +28,7 @@ use super::control::{Answer, Ask, Control, Status};
 use super::deletion::{self, Deleter, Way};
 use super::leftovers;
 use super::logs;
+use super::pages::{self, Rot};
 use super::region::Region;
 use super::release::Injector;
 use super::scratch::{self, Facts, Scratch};
@@ -54,6 +55,8 @@ struct Umpire {
     injector: Mutex<Injector>,
     /// The job that deletes, in a drill of that.
     deleter: Option<Deleter>,
+    /// What rots, in a drill of damaged pages.
+    rot: Option<Rot>,
     /// The intruder, in a drill of a breach.
     intruder: Option<Arc<Intruder>>,
     /// Both regions, in a drill of a lost one.
@@ -156,6 +159,10 @@ async fn begin(dir: &Path, facts: &Facts) -> Result<Begun> {
     };
     let umpire = Arc::new(Umpire {
         deleter,
+        rot: match facts.variant.as_deref() == Some(pages::VARIANT) {
+            true => Some(Rot::new(dir)?),
+            false => None,
+        },
         intruder: match facts.scenario == session::BREACH {
             true => Some(Intruder::new(scratch::read_passphrase(dir)?)?),
             false => None,
@@ -317,7 +324,10 @@ impl Umpire {
                     (None, None, None) if self.intruder.is_some() => {
                         self.intruder.iter().for_each(|i| i.arm(&self.service, window));
                     }
-                    (None, None, None) => self.injector.lock().await.arm(&self.service, window),
+                    (None, None, None) => match &self.rot {
+                        Some(rot) => rot.arm(&self.service, window),
+                        None => self.injector.lock().await.arm(&self.service, window),
+                    },
                 }
                 Ok(Value::Null)
             }
@@ -378,6 +388,7 @@ impl Umpire {
                 || self.front.as_ref().is_some_and(|f| f.is_armed())
                 || self.intruder.as_ref().is_some_and(|i| i.is_armed())
                 || self.region.as_ref().is_some_and(|r| r.is_armed())
+                || self.rot.as_ref().is_some_and(Rot::is_armed)
                 || self.deleter.as_ref().is_some_and(Deleter::is_armed),
             release_stopped: self.service.release.is_stopped(),
             judged: self.judged.load(Ordering::Relaxed),
@@ -418,6 +429,11 @@ impl Umpire {
         }
         if let Some(deleter) = &self.deleter {
             logs::write(&into.join(deletion::DELETIONS), &deleter.open())?;
+            self.judged.store(true, Ordering::Relaxed);
+            return Ok(Value::Bool(complete));
+        }
+        if let Some(rot) = &self.rot {
+            logs::write(&into.join(pages::PAGES), &rot.open())?;
             self.judged.store(true, Ordering::Relaxed);
             return Ok(Value::Bool(complete));
         }

@@ -349,6 +349,7 @@ fn evidence(out: &mut String, t: &Timeline, report: &Report) {
 
 fn integrity(out: &mut String, t: &Timeline) {
     let head = t.journal.head.to_string();
+    let [ours, script] = t.journal.checks().map(|c| escape(&c));
     let _ = write!(
         out,
         "<section id=\"integrity\">\n<h2>Integrity</h2>\n<p>This page was made from a journal in which every record carries the hash of the one before. \
@@ -359,8 +360,8 @@ fn integrity(out: &mut String, t: &Timeline) {
     }
     let _ = write!(
         out,
-        "</ul>\n<p>To check the journal against this head:</p>\n<pre>breakglass journal verify INCIDENT_DIRECTORY --head {head}</pre>\n\
-         <p>or without breakglass, with the Python script of 25 lines in <code>docs/formats.md</code>:</p>\n<pre>python3 verify.py journal.jsonl {head}</pre>\n</section>\n"
+        "</ul>\n<p>To check the journal against this head:</p>\n<pre>{ours}</pre>\n\
+         <p>or without breakglass, with the Python script of 25 lines in <code>docs/formats.md</code>:</p>\n<pre>{script}</pre>\n</section>\n"
     );
 }
 

@@ -164,10 +164,14 @@ fn integrity(t: &Timeline) -> String {
     for line in &t.journal.verified {
         out += &format!("- {}\n", text(line));
     }
-    out += "\nTo check the journal against this head, on the machine it is on:\n\n";
-    out += &format!("    breakglass journal verify INCIDENT_DIRECTORY --head {}\n\n", t.journal.head);
+    let [ours, script] = t.journal.checks();
+    out += match t.journal.file {
+        Some(_) => "\nTo check the journal beside this file against this head:\n\n",
+        None => "\nTo check the journal against this head, on the machine it is on:\n\n",
+    };
+    out += &format!("    {ours}\n\n");
     out += "or, without breakglass, with the Python script in docs/formats.md, section “Journal”:\n\n";
-    out += &format!("    python3 verify.py journal.jsonl {}\n", t.journal.head);
+    out += &format!("    {script}\n");
     out
 }
 

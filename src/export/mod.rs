@@ -113,7 +113,9 @@ pub fn write(incident_dir: &Path, formats: &[Format], out_dir: &Path) -> Result<
 /// # Errors
 /// As [`write()`].
 pub fn write_with(incident_dir: &Path, formats: &[Format], out_dir: &Path, options: &Options) -> Result<Vec<PathBuf>> {
-    let timeline = load(incident_dir, options)?;
+    let mut timeline = load(incident_dir, options)?;
+    let journal_name = format!("{}.journal.jsonl", file_stem(timeline.state.id.as_str()));
+    timeline.journal.file = Some(journal_name.clone());
     files::create_dir(out_dir)?;
     let mut written = Vec::new();
     for format in formats {
@@ -123,7 +125,7 @@ pub fn write_with(incident_dir: &Path, formats: &[Format], out_dir: &Path, optio
         written.push(path);
     }
     // The journal itself, so that what the documents say can be checked wherever they go.
-    let path = out_dir.join(format!("{}.journal.jsonl", file_stem(timeline.state.id.as_str())));
+    let path = out_dir.join(journal_name);
     let journal: String = timeline.journal.lines.iter().map(|l| format!("{l}\n")).collect();
     files::write_atomic(&path, journal.as_bytes())?;
     written.push(path);
@@ -145,13 +147,15 @@ pub fn write_redacted(incident_dir: &Path, formats: &[Format], out_dir: &Path) -
         // That it cannot be anchored here is no reason to refuse: the copy carries the head itself.
         let _ = beside.write(id, &copy.of, now, "redacted export");
     }
-    let timeline = copy.timeline(now)?;
+    let mut timeline = copy.timeline(now)?;
     files::create_dir(out_dir)?;
     let stem = match copy.name.as_str() {
         "incident" => file_stem(timeline.state.id.as_str()),
         name => file_stem(name),
     };
-    let mut written = vec![out_dir.join(format!("{stem}.redacted.jsonl"))];
+    let journal_name = format!("{stem}.redacted.jsonl");
+    timeline.journal.file = Some(journal_name.clone());
+    let mut written = vec![out_dir.join(journal_name)];
     files::write_atomic(&written[0], copy.journal().as_bytes())?;
     for format in formats {
         let path = out_dir.join(format!("{stem}.redacted.{}", format.extension()));

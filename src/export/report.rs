@@ -8,7 +8,7 @@ use crate::model::{Kind, format_clock};
 
 use super::clean;
 use super::timeline::{Judgement, Timeline, duration};
-use super::words::{size, target_words, verdict_word};
+use super::words::{size, stop_words, verdict_word};
 
 /// The evidence fields of a drill or an incident.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -148,7 +148,7 @@ fn data(t: &Timeline) -> Vec<(&'static str, String)> {
     let mut out = Vec::new();
     if let Some((target, at, loses)) = &s.facts.chosen {
         let at = at.map(|at| format!(", {} UTC", at.date_hms())).unwrap_or_default();
-        out.push(("Chosen moment", format!("just before {}{at}", target_words(target))));
+        out.push(("Chosen moment", format!("{}{at}", stop_words(target))));
         out.extend(loses.as_ref().map(|l| ("Loss expected", super::words::loss_words(l))));
     }
     if let Some(shadow) = &s.facts.shadow {

@@ -251,6 +251,20 @@ pub struct JournalFacts {
     pub lines: Vec<String>,
     /// What verifying it said at the time of the export.
     pub verified: Vec<String>,
+    /// Name of its file beside the document, when it was written there.
+    pub file: Option<String>,
+}
+
+impl JournalFacts {
+    /// What to check it by: our own command, and the script that needs nothing of ours.
+    pub fn checks(&self) -> [String; 2] {
+        let head = &self.head;
+        let (ours, theirs) = match &self.file {
+            Some(file) => (file.as_str(), file.as_str()),
+            None => ("INCIDENT_DIRECTORY", "journal.jsonl"),
+        };
+        [format!("breakglass journal verify {ours} --head {head}"), format!("python3 verify.py {theirs} {head}")]
+    }
 }
 
 impl Timeline {
@@ -304,7 +318,12 @@ impl Timeline {
             }),
             people,
             boots: boots.len(),
-            journal: JournalFacts { head, lines: lines.iter().map(|l| l.raw.clone()).collect(), verified: Vec::new() },
+            journal: JournalFacts {
+                head,
+                lines: lines.iter().map(|l| l.raw.clone()).collect(),
+                verified: Vec::new(),
+                file: None,
+            },
             notices,
             projection: None,
             state,

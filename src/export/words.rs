@@ -395,8 +395,7 @@ fn fact(event: &Event) -> Said {
         }
         Event::MomentChosen { target, at, loses } => {
             let at = at.map(|t| format!(", {} UTC", t.date_hms())).unwrap_or_default();
-            let mut said =
-                Said::new(Tone::Milestone, format!("Moment chosen: just before {}{at}", target_words(target)));
+            let mut said = Said::new(Tone::Milestone, format!("Moment chosen: {}{at}", stop_words(target)));
             said.details.extend(loses.as_ref().map(|l| format!("expected loss {}", loss_words(l))));
             said
         }
@@ -426,7 +425,7 @@ fn recovery(event: &Event) -> Said {
             replay_ms,
             ..
         } => {
-            let what = format!("Shadow recovered to just before {}, at {}:{port}", target_words(target), clean(host));
+            let what = format!("Shadow recovered to {}, at {}:{port}", stop_words(target), clean(host));
             let reached = reached_time.map(|t| format!(", last commit {t}")).unwrap_or_default();
             Said::new(Tone::Good, what).details([
                 format!("from backup {}, {}", clean(backup), size(*bytes)),
@@ -548,7 +547,18 @@ pub(super) fn tally(checks: &[Check]) -> String {
 
 fn candidate_words(c: &Candidate) -> String {
     let (target, at, what) = (target_words(&c.target), c.at.date_hms(), clean(&c.what));
+    if c.target == RecoveryTarget::Latest {
+        return format!("{target}, {at} UTC: {what}; {} rows, loses {}", grouped(c.rows), loss_words(&c.loses));
+    }
     format!("{at} UTC, before {target}: {what}; {} rows, loses {}", grouped(c.rows), loss_words(&c.loses))
+}
+
+/// Where a recovery stops, in words.
+pub(super) fn stop_words(target: &RecoveryTarget) -> String {
+    match target {
+        RecoveryTarget::Latest => target_words(target),
+        _ => format!("just before {}", target_words(target)),
+    }
 }
 
 /// A recovery target in words.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::model::{Actor, Event, Time};
 
-use super::Instant;
+use super::{Instant, Now};
 
 /// The role that leads: handing it over ends every snooze, so that the new lead decides anew.
 pub const COMMAND: &str = "incident commander";
@@ -70,8 +70,22 @@ pub struct Snooze {
 pub struct Tabletop {
     /// Messages that will come in.
     pub planned: u32,
+    /// Since when they do.
+    pub began: Instant,
+    /// Time between two of them.
+    pub pace: Duration,
     /// Those that came in: when, text.
     pub brought: Vec<(Instant, String)>,
+}
+
+impl Tabletop {
+    /// How many messages are due now; the first one at once.
+    pub fn due(&self, now: &Now) -> u32 {
+        let since = self.began.elapsed(now).as_millis();
+        let pace = self.pace.as_millis();
+        let due = since.checked_div(pace).map_or(u128::from(u32::MAX), |n| n + 1);
+        u32::try_from(due).unwrap_or(u32::MAX).min(self.planned)
+    }
 }
 
 /// The people's side of an incident.
@@ -139,8 +153,9 @@ impl People {
                 let last = self.rotated.entry(secret).or_insert(at);
                 *last = at.max(*last);
             }
-            Event::TabletopBegan { messages, .. } => {
-                self.tabletop = Some(Tabletop { planned: messages, brought: Vec::new() });
+            Event::TabletopBegan { messages, pace_ms, .. } => {
+                let pace = Duration::from_millis(pace_ms);
+                self.tabletop = Some(Tabletop { planned: messages, began: when, pace, brought: Vec::new() });
             }
             Event::MessageInjected { text, .. } => {
                 if let Some(exercise) = &mut self.tabletop {

@@ -47,6 +47,16 @@ pub enum RecoveryTarget {
     Latest,
 }
 
+impl RecoveryTarget {
+    /// Where recovery stops, for people: `before xid:73114`, `at the end of the archive`.
+    pub fn stop(&self) -> String {
+        match self {
+            Self::Latest => "at the end of the archive".into(),
+            target => format!("before {target}"),
+        }
+    }
+}
+
 impl fmt::Display for RecoveryTarget {
     /// The form `--to` takes: `time:2026-…Z`, `lsn:0/5A2F118`, `xid:73114`, `name:x`, `latest`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -15,6 +15,7 @@ use sqlx::postgres::PgConnection;
 use tokio_util::sync::CancellationToken;
 
 use self::group::Group;
+use super::pages::{self, Damaged};
 use super::tables::{Transaction, into_transactions, marks, only_named, require_commit_times, user_tables};
 use super::watch::{Phase, Watch, check_cancel};
 use crate::error::{Context, Result};
@@ -57,6 +58,8 @@ pub struct Located {
     pub threshold: u64,
     /// Tables that could not be read, with the reason: what they hold is not in the figures.
     pub unread: BTreeMap<String, String>,
+    /// Of those, tables with pages that fail their checksum.
+    pub damaged: Vec<Damaged>,
     /// Last commit of the cluster, when the server knows.
     pub last_commit: Option<Time>,
     /// Other databases of the cluster: a recovery rewinds them, too.
@@ -130,6 +133,12 @@ pub async fn locate(
         "SELECT datname::text FROM pg_catalog.pg_database WHERE datname <> current_database() AND NOT datistemplate";
     let other_databases = sqlx::query_scalar(sql).fetch_all(&mut c).await.map_err(|e| query_error(sql, &e))?;
     run(&mut c, "ROLLBACK").await?;
+    let mut damaged = Vec::new();
+    for table in all.iter().filter(|t| unread.contains_key(&t.name)) {
+        check_cancel(cancel, "the moment was not found")?;
+        // A table that cannot be read for another reason is in `unread` with it.
+        damaged.extend(pages::look(&mut c, table).await.ok().flatten());
+    }
     watch.phase(&Phase {
         name: "tables",
         done: all.len() as u64,
@@ -143,6 +152,7 @@ pub async fn locate(
         transactions: transactions.len(),
         threshold,
         unread,
+        damaged,
         last_commit,
         other_databases,
     })

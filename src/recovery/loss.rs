@@ -11,6 +11,7 @@ use sqlx::postgres::PgConnection;
 use tokio_util::sync::CancellationToken;
 
 use super::locate::last_commit;
+use super::pages::{self, Damaged};
 use super::tables::{Table, user_tables};
 use super::verify::Boundary;
 use super::watch::{Phase, Watch, check_cancel};
@@ -130,9 +131,15 @@ async fn measure_all(
             ..Phase::default()
         });
         let known = ours.iter().find(|t| t.oid == table.oid);
+        // Around pages that cannot be read; what stood on them can only be older than the shadow where that has all the log.
+        let damaged = unreadable(source, table).await?;
+        if let Some(d) = &damaged {
+            watch.line(&format!("damaged on disk, so not in the figures: {}", d.describe()));
+        }
+        let parts = damaged.as_ref().map_or_else(|| vec!["true".to_string()], Damaged::around);
         let condition = later_condition(&boundary, suspects, false);
         let Some(known) = known.filter(|k| !k.key.is_empty() && k.key == table.key) else {
-            let n = count(source, table, &condition).await?;
+            let n = count(source, table, &condition, &parts).await?;
             if n > 0 {
                 // A table that the shadow does not have at all is lost exactly.
                 out.loss.at_most |= known.is_some();
@@ -140,7 +147,7 @@ async fn measure_all(
             }
             continue;
         };
-        let (new, changed) = split(source, shadow, table, known, &condition).await?;
+        let (new, changed) = split(source, shadow, (table, known), &condition, &parts).await?;
         let mut lost = new.len() as u64;
         if !changed.is_empty() {
             out.changed.insert(table.name.clone(), changed);
@@ -148,7 +155,7 @@ async fn measure_all(
         // A row of good traffic that a suspect changed afterwards bears the suspect's mark. Where the suspects changed rows
         // that the shadow has, those it does not have are such rows; where they only made new ones, these are their own.
         let (fresh, overwritten) =
-            split(source, shadow, table, known, &later_condition(&boundary, suspects, true)).await?;
+            split(source, shadow, (table, known), &later_condition(&boundary, suspects, true), &parts).await?;
         if !overwritten.is_empty() && !fresh.is_empty() {
             lost += fresh.len() as u64;
             out.damaged.insert(table.name.clone(), fresh);
@@ -198,18 +205,48 @@ async fn transactions(
     Ok(u64::try_from(n).unwrap_or(0))
 }
 
-async fn count(c: &mut PgConnection, table: &Table, condition: &str) -> Result<u64> {
-    let sql = format!("SELECT count(*) FROM ONLY {} t WHERE {condition}", table.sql);
-    let n: i64 = sqlx::query_scalar(&sql).fetch_one(&mut *c).await.map_err(|e| query_error(&sql, &e))?;
-    Ok(u64::try_from(n).unwrap_or(0))
+/// The pages of a table that cannot be read, when the server counted any in this database.
+///
+/// # Errors
+/// A query fails.
+pub async fn unreadable(c: &mut PgConnection, table: &Table) -> Result<Option<Damaged>> {
+    match pages::counted(c).await? {
+        Some((1.., _)) => pages::look(c, table).await,
+        _ => Ok(None),
+    }
 }
 
-/// The keys of the rows that meet the condition: those the shadow does not have, and those it has.
+async fn count(c: &mut PgConnection, table: &Table, condition: &str, parts: &[String]) -> Result<u64> {
+    let mut all = 0;
+    for part in parts {
+        let sql = format!("SELECT count(*) FROM ONLY {} t WHERE {condition} AND {part}", table.sql);
+        let n: i64 = sqlx::query_scalar(&sql).fetch_one(&mut *c).await.map_err(|e| query_error(&sql, &e))?;
+        all += u64::try_from(n).unwrap_or(0);
+    }
+    Ok(all)
+}
+
+/// The keys of the rows that meet the condition, in these parts of the table: those the shadow does not have, and those it has.
 async fn split(
     source: &mut PgConnection,
     shadow: &mut PgConnection,
-    table: &Table,
-    known: &Table,
+    (table, known): (&Table, &Table),
+    condition: &str,
+    parts: &[String],
+) -> Result<(BTreeSet<String>, BTreeSet<String>)> {
+    let (mut new, mut old) = (BTreeSet::new(), BTreeSet::new());
+    for part in parts {
+        let (more, there) = split_part(source, shadow, (table, known), &format!("{condition} AND {part}")).await?;
+        new.extend(more);
+        old.extend(there);
+    }
+    Ok((new, old))
+}
+
+async fn split_part(
+    source: &mut PgConnection,
+    shadow: &mut PgConnection,
+    (table, known): (&Table, &Table),
     condition: &str,
 ) -> Result<(BTreeSet<String>, BTreeSet<String>)> {
     let key = key_text(table).unwrap_or_else(|| "NULL::text[]".into());

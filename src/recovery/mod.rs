@@ -15,6 +15,7 @@ pub mod health_checks;
 pub mod intruder;
 pub mod locate;
 pub mod loss;
+pub mod pages;
 pub mod partial;
 pub mod predict;
 pub mod promote;

@@ -12,7 +12,8 @@ use sqlx::Row;
 use sqlx::postgres::PgConnection;
 use tokio_util::sync::CancellationToken;
 
-use super::loss::{Later, join_key, key_text};
+use super::loss::{Later, join_key, key_text, unreadable};
+use super::pages::Damaged;
 use super::tables::{Table, user_tables};
 use super::watch::{Phase, Watch, check_cancel};
 use crate::error::{Context, Error, Result};
@@ -66,7 +67,13 @@ pub async fn salvage(
             changed: later.changed.get(&table.name).unwrap_or(&none),
             damaged: later.damaged.get(&table.name).unwrap_or(&none),
         };
-        let (new, old) = write_table(source, table, &condition, &known, folder, &mut out.files).await?;
+        let damaged = unreadable(source, table).await?;
+        if let Some(d) = &damaged {
+            watch.line(&format!("damaged on disk, so not salvaged: {}", d.describe()));
+        }
+        let parts = damaged.as_ref().map_or_else(|| vec!["true".to_string()], Damaged::around);
+        let conditions: Vec<String> = parts.iter().map(|part| format!("{condition} AND {part}")).collect();
+        let (new, old) = write_table(source, table, &conditions, &known, folder, &mut out.files).await?;
         if new + old > 0 {
             watch.line(&format!("{}: {new} new, {old} changed", table.name));
         }
@@ -160,7 +167,7 @@ impl Known<'_> {
 async fn write_table(
     c: &mut PgConnection,
     table: &Table,
-    condition: &str,
+    conditions: &[String],
     known: &Known<'_>,
     folder: &Path,
     files: &mut BTreeMap<String, Digest>,
@@ -175,51 +182,55 @@ async fn write_table(
         "row_to_json(t.*)::text".to_string()
     };
     let key = key_text(table).unwrap_or_else(|| "NULL::text[]".into());
-    let sql = format!(
-        "SELECT xmin::text, (extract(epoch FROM pg_catalog.pg_xact_commit_timestamp(xmin)) * 1000000)::int8, {key}, \
+    let sql_of = |condition: &String| {
+        format!(
+            "SELECT xmin::text, (extract(epoch FROM pg_catalog.pg_xact_commit_timestamp(xmin)) * 1000000)::int8, {key}, \
          ARRAY[{}]::text[], {json} FROM ONLY {} t WHERE {condition} \
          ORDER BY pg_catalog.pg_xact_commit_timestamp(xmin), ctid",
-        columns.join(", "),
-        table.sql
-    );
+            columns.join(", "),
+            table.sql
+        )
+    };
     let what = || format!("cannot read {}", table.name);
-    let mut rows = sqlx::query(&sql).fetch(&mut *c);
     let mut open: Option<(Sums, Sums, String)> = None;
     let (mut new, mut old) = (0u64, 0u64);
-    while let Some(row) = rows.try_next().await.map_err(|e| query_error(&sql, &e))? {
-        let xid: String = row.try_get(0).target(what)?;
-        let at: Option<i64> = row.try_get(1).target(what)?;
-        let key: Option<Vec<String>> = row.try_get(2).target(what)?;
-        let values: Vec<Option<String>> = row.try_get(3).target(what)?;
-        let json: String = row.try_get(4).target(what)?;
-        let at = at.map(|us| Time::from_micros(us).to_string()).unwrap_or_default();
-        let Some(class) = known.class(&xid, key.as_deref()) else { continue };
-        if class == "changed" {
-            old += 1;
-        } else {
-            new += 1;
-        }
-        if open.is_none() {
-            let safe = |c: char| if c.is_alphanumeric() || "._-".contains(c) { c } else { '_' };
-            let name: String = table.name.chars().map(safe).collect();
-            // Two tables whose names differ in such characters only must not share a file.
-            let name = if name == table.name { name } else { format!("{name}-{}", table.oid) };
-            let mut csv = Sums::create(&folder.join(format!("{name}.csv")))?;
-            let heads: Vec<String> = ["salvage_class", "salvage_committed_at", "salvage_transaction"]
-                .iter()
-                .map(|s| (*s).to_string())
-                .chain(table.columns.iter().map(|c| csv_field(Some(&c.name))))
-                .collect();
-            csv.write(format!("{}\r\n", heads.join(",")).as_bytes())?;
-            open = Some((csv, Sums::create(&folder.join(format!("{name}.jsonl")))?, name));
-        }
-        if let Some((csv, lines, _)) = &mut open {
-            let mut fields = vec![class.to_string(), at.clone(), xid.clone()];
-            fields.extend(values.iter().map(|v| csv_field(v.as_deref())));
-            csv.write(format!("{}\r\n", fields.join(",")).as_bytes())?;
-            let head = serde_json::json!({"class": class, "committed_at": at, "transaction": xid}).to_string();
-            let head = head.trim_end_matches('}');
-            lines.write(format!("{head},\"row\":{json}}}\n").as_bytes())?;
+    for sql in conditions.iter().map(sql_of) {
+        let mut rows = sqlx::query(&sql).fetch(&mut *c);
+        while let Some(row) = rows.try_next().await.map_err(|e| query_error(&sql, &e))? {
+            let xid: String = row.try_get(0).target(what)?;
+            let at: Option<i64> = row.try_get(1).target(what)?;
+            let key: Option<Vec<String>> = row.try_get(2).target(what)?;
+            let values: Vec<Option<String>> = row.try_get(3).target(what)?;
+            let json: String = row.try_get(4).target(what)?;
+            let at = at.map(|us| Time::from_micros(us).to_string()).unwrap_or_default();
+            let Some(class) = known.class(&xid, key.as_deref()) else { continue };
+            if class == "changed" {
+                old += 1;
+            } else {
+                new += 1;
+            }
+            if open.is_none() {
+                let safe = |c: char| if c.is_alphanumeric() || "._-".contains(c) { c } else { '_' };
+                let name: String = table.name.chars().map(safe).collect();
+                // Two tables whose names differ in such characters only must not share a file.
+                let name = if name == table.name { name } else { format!("{name}-{}", table.oid) };
+                let mut csv = Sums::create(&folder.join(format!("{name}.csv")))?;
+                let heads: Vec<String> = ["salvage_class", "salvage_committed_at", "salvage_transaction"]
+                    .iter()
+                    .map(|s| (*s).to_string())
+                    .chain(table.columns.iter().map(|c| csv_field(Some(&c.name))))
+                    .collect();
+                csv.write(format!("{}\r\n", heads.join(",")).as_bytes())?;
+                open = Some((csv, Sums::create(&folder.join(format!("{name}.jsonl")))?, name));
+            }
+            if let Some((csv, lines, _)) = &mut open {
+                let mut fields = vec![class.to_string(), at.clone(), xid.clone()];
+                fields.extend(values.iter().map(|v| csv_field(v.as_deref())));
+                csv.write(format!("{}\r\n", fields.join(",")).as_bytes())?;
+                let head = serde_json::json!({"class": class, "committed_at": at, "transaction": xid}).to_string();
+                let head = head.trim_end_matches('}');
+                lines.write(format!("{head},\"row\":{json}}}\n").as_bytes())?;
+            }
         }
     }
     if let Some((csv, lines, name)) = open {

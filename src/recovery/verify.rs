@@ -11,6 +11,7 @@ use futures::future::BoxFuture;
 use sqlx::postgres::PgConnection;
 use tokio_util::sync::CancellationToken;
 
+use super::pages::{self, Damaged};
 use super::tables::{Table, user_tables};
 use super::watch::{Phase, Watch, check_cancel};
 use crate::error::{Error, Result};
@@ -64,7 +65,7 @@ async fn all_checks(options: &VerifyOptions, watch: &dyn Watch, cancel: &Cancell
         checks.push(c);
     };
     add(state(&mut shadow).await?);
-    add(damage_gone(&mut shadow, &options.suspects).await?);
+    let mut gone = damage_gone(&mut shadow, &options.suspects).await?;
 
     match &options.source {
         None => {
@@ -78,12 +79,20 @@ async fn all_checks(options: &VerifyOptions, watch: &dyn Watch, cancel: &Cancell
                 add(check("fingerprints", Verdict::NotAvailable, why));
             }
             Ok(mut source) => {
-                for c in compare(&mut source, &mut shadow, &tables, watch, cancel).await? {
-                    add(c);
+                let (compared, healed) = compare(&mut source, &mut shadow, &tables, watch, cancel).await?;
+                if !healed.is_empty() && options.suspects.is_empty() {
+                    let pages: Vec<String> = healed.iter().map(Damaged::describe).collect();
+                    let detail =
+                        format!("what is damaged on disk in the source can be read here: {}", pages.join("; "));
+                    gone = check(DAMAGE_GONE, Verdict::Passed, detail);
                 }
+                compared.into_iter().for_each(&mut add);
             }
         },
     }
+    add(gone);
+    step(watch, cancel, "checksums")?;
+    add(checksums(&mut shadow).await?);
     step(watch, cancel, "constraints")?;
     add(constraints::check_constraints(&mut shadow, &tables, cancel).await?);
     step(watch, cancel, "indexes")?;
@@ -134,6 +143,16 @@ async fn state(c: &mut PgConnection) -> Result<Check> {
         (true, "paused") => check("recovery", Verdict::Passed, format!("paused at {lsn}, before its target")),
         (true, other) => check("recovery", Verdict::Failed, format!("still replaying at {lsn} ({other})")),
         (false, _) => check("recovery", Verdict::Passed, "ended, the instance is open"),
+    })
+}
+
+/// Every page read so far had the checksum it was written with, as the recovered server itself counts.
+async fn checksums(c: &mut PgConnection) -> Result<Check> {
+    const NAME: &str = "checksums";
+    Ok(match pages::counted(c).await? {
+        None => check(NAME, Verdict::NotAvailable, "the cluster was made without checksums of its pages"),
+        Some((0, _)) => check(NAME, Verdict::Passed, "no page of those read had a wrong one"),
+        Some((n, _)) => check(NAME, Verdict::Failed, format!("{n} pages were read whose checksum was wrong")),
     })
 }
 
@@ -238,9 +257,9 @@ async fn compare(
     tables: &[Table],
     watch: &dyn Watch,
     cancel: &CancellationToken,
-) -> Result<Vec<Check>> {
+) -> Result<(Vec<Check>, Vec<Damaged>)> {
     let theirs = user_tables(source).await?;
-    let mut out = Vec::new();
+    let (mut out, mut healed) = (Vec::new(), Vec::new());
     let missing: Vec<&str> =
         theirs.iter().filter(|t| !tables.iter().any(|s| s.oid == t.oid)).map(|t| t.name.as_str()).collect();
     let gone: Vec<&str> =
@@ -259,7 +278,7 @@ async fn compare(
     if !both {
         let why = "no commit times are recorded, so rows from before the moment cannot be told from later ones";
         out.push(check("fingerprints", Verdict::NotAvailable, why));
-        return Ok(out);
+        return Ok((out, healed));
     }
     let boundary = Boundary::between(source, shadow).await?;
     let (mut rows, mut since) = (0u64, 0u64);
@@ -285,6 +304,7 @@ async fn compare(
         rows += result.rows;
         since += result.changed_since;
         out.push(result.check);
+        healed.extend(result.healed);
     }
     let bad = out.iter().any(|c| c.verdict == Verdict::Failed);
     out.insert(
@@ -298,5 +318,5 @@ async fn compare(
             ),
         ),
     );
-    Ok(out)
+    Ok((out, healed))
 }

@@ -46,7 +46,7 @@ const PLANS: [Read; 5] = [
         roles: &["Incident lead", "Keyboard", "Scribe", "Communications"],
         levels: USUAL,
         gravest: [15, 15, 60],
-        afterwards: 7,
+        afterwards: 8,
     },
     Read {
         file: "regional-outage.md",

@@ -174,7 +174,7 @@ impl Driver {
         loop {
             // While something runs its locks are looked at once a second; else there is nothing to wake up for.
             let wait = match &self.session {
-                Some(s) if s.has_open_runs() || s.watches_plan() => Duration::from_secs(1),
+                Some(s) if s.has_open_runs() || s.watches_plan() || s.expects_messages() => Duration::from_secs(1),
                 None if slow::looks_at_health(&self.world) => HEALTH_EVERY,
                 _ => Duration::from_secs(3600),
             };
@@ -188,7 +188,7 @@ impl Driver {
                 }
                 Err(std_mpsc::RecvTimeoutError::Timeout) => {
                     self.look_at_plan();
-                    if self.session.as_ref().is_some_and(|s| !s.has_open_runs()) {
+                    if self.session.as_ref().is_some_and(|s| !s.has_open_runs() && !s.expects_messages()) {
                         continue;
                     }
                     Job::Look

@@ -13,6 +13,7 @@ use crate::action::carried::Carried;
 use crate::app::data::{Incident as Data, Process, Recording, RowKind, TimelineRow, Worker};
 use crate::config::{Secrets, Settings};
 use crate::drill::session::settings_for;
+use crate::drill::tabletop;
 use crate::error::{Error, Result};
 use crate::export::timeline::{Tone as RowTone, rows_of};
 use crate::incident::forecast::StepTimes;
@@ -194,6 +195,11 @@ impl Session {
     pub(super) fn has_open_runs(&self) -> bool {
         self.state.open_runs().next().is_some()
     }
+    /// Whether messages of an exercise at a table are still to come in.
+    pub(super) fn expects_messages(&self) -> bool {
+        let exercise = self.state.people.tabletop.as_ref().filter(|_| self.state.closed.is_none());
+        exercise.is_some_and(|t| t.brought.len() < t.planned as usize)
+    }
     pub(super) fn run_dir(&self, run: RunId) -> Option<PathBuf> {
         self.incident.as_ref().map(|i| i.run_dir(run))
     }
@@ -282,7 +288,7 @@ impl Session {
     /// Writes down what an exercise at a table showed.
     pub(super) fn judge_tabletop(&mut self) -> Result<()> {
         let rules = crate::incident::Rules::of(&self.plan, &self.scenario);
-        let verdict = crate::drill::tabletop::judge(&self.state, &self.scenario, &rules, &now(&self.clock));
+        let verdict = tabletop::judge(&self.state, &self.scenario, &rules, &now(&self.clock));
         self.submit(Command::Observe { facts: vec![verdict] }, None)
     }
 
@@ -386,6 +392,7 @@ impl Session {
                 self.take_over()?;
             }
         }
+        self.bring_in()?;
         let now = (self.state.seq, self.state.head.clone(), self.workers.clone(), self.recording());
         if self.shown.as_ref() == Some(&now) {
             return Ok(false);
@@ -393,6 +400,22 @@ impl Session {
         self.timeline = Arc::new(self.records.iter().flat_map(|r| self.rows(r)).collect());
         self.shown = Some(now);
         Ok(true)
+    }
+
+    /// The messages of an exercise at a table that are due by its own clock, also those of the time nobody was looking.
+    fn bring_in(&mut self) -> Result<()> {
+        let due = tabletop::due(&self.state, &self.plan, &self.scenario, &now(&self.clock));
+        let writable = self.incident.as_ref().is_some_and(|i| i.read_only_because().is_none());
+        if due.is_empty() || !writable || self.unrecorded.is_some() {
+            return Ok(());
+        }
+        let Some(incident) = self.incident.take() else { return Ok(()) };
+        // Nobody at the table sends them.
+        let mut incident = incident.acting_as(Actor::new("breakglass"));
+        let brought = due.iter().try_for_each(|(n, text)| tabletop::bring_in(&mut incident, *n, text));
+        self.incident = Some(incident.acting_as(self.actor.clone()));
+        brought?;
+        self.take_over()
     }
 
     fn take_over(&mut self) -> Result<()> {

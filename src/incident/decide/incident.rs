@@ -81,7 +81,11 @@ pub(super) fn decide(state: &State, command: &Command, ctx: Context<'_>) -> Deci
             if let Some(event) = facts.iter().find(|e| !is_fact(e)) {
                 return Err(Refusal::new(format!("{event:?} is not an observation"), ""));
             }
-            Ok(facts.clone())
+            // Two consoles keep the same clock: each message of an exercise comes in once.
+            let brought = state.people.tabletop.as_ref().map_or(0, |t| t.brought.len());
+            let came =
+                |e: &&Event| !matches!(e, Event::MessageInjected { number, .. } if (*number as usize) <= brought);
+            Ok(facts.iter().filter(came).cloned().collect())
         }
         Command::ChooseMoment { target, at, loses } => {
             if at.is_some_and(|at| at > ctx.now.time) {
@@ -153,7 +157,8 @@ pub(super) fn decide(state: &State, command: &Command, ctx: Context<'_>) -> Deci
 
 /// The impact began at the latest with the first damage: an alarm comes after it.
 fn impact_of(state: &State, target: &RecoveryTarget) -> Option<Event> {
-    let first = state.facts.candidates.iter().find(|c| c.target == *target)?;
+    // The end of the log is where one recovers to when the damage is elsewhere: it says nothing of when that began.
+    let first = state.facts.candidates.iter().find(|c| c.target == *target && *target != RecoveryTarget::Latest)?;
     let earlier = state.impact.as_ref().is_none_or(|i| first.at < i.at);
     earlier
         .then(|| Event::ImpactStarted { at: first.at, source: "commit time of the first suspect transaction".into() })

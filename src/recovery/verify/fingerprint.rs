@@ -14,6 +14,7 @@ use crate::error::{Context, Result};
 use crate::model::event::{Check, Verdict};
 use crate::postgres::connect::{describe, query_error, quote_ident, sqlstate};
 use crate::postgres::inventory::ROW_TEXT_HASH;
+use crate::recovery::pages::{self, Damaged};
 use crate::recovery::tables::Table;
 use crate::recovery::watch::check_cancel;
 
@@ -44,6 +45,8 @@ pub struct TableResult {
     pub rows: u64,
     /// Rows of the shadow that the source changed or deleted since.
     pub changed_since: u64,
+    /// Pages of the source that fail their checksum, when the shadow can be read where they are.
+    pub healed: Option<Damaged>,
 }
 
 /// One side of a comparison.
@@ -80,20 +83,31 @@ pub async fn compare_table(
     let (theirs, ours) = (source.table, shadow.table);
     let name = format!("fingerprint {}", ours.name);
     let result = |verdict, detail: String, rows, changed_since| {
-        Ok(TableResult { check: check(name.clone(), verdict, detail), rows, changed_since })
+        Ok(TableResult { check: check(name.clone(), verdict, detail), rows, changed_since, healed: None })
     };
     if theirs.columns != ours.columns {
         return result(Verdict::NotAvailable, "its columns were changed after the moment".into(), 0, 0);
     }
     let hash = row_hash(ours);
     let (theirs_sum, ours_sum) =
-        tokio::join!(sum(source.c, theirs, hash, Some(boundary)), sum(shadow.c, ours, hash, None));
-    let ((old, old_sum), (all, all_sum)) = match (theirs_sum?, ours_sum?) {
+        tokio::join!(sum(source.c, theirs, hash, Some(boundary), ""), sum(shadow.c, ours, hash, None, ""));
+    let (theirs_sum, ours_sum) = (theirs_sum?, ours_sum?);
+    if let (Err(unread), Ok((all, _))) = (&theirs_sum, &ours_sum)
+        && unread.damaged
+        && let Some(damaged) = pages::look(source.c, theirs).await?
+    {
+        return around(source, shadow, hash, boundary, (damaged, *all)).await;
+    }
+    let ((old, old_sum), (all, all_sum)) = match (theirs_sum, ours_sum) {
         (Ok(a), Ok(b)) => (a, b),
-        (Err(why), _) => return result(Verdict::NotAvailable, format!("cannot be read in the source: {why}"), 0, 0),
-        (_, Err(why)) => {
+        (Err(e), _) => return result(Verdict::NotAvailable, format!("cannot be read in the source: {}", e.why), 0, 0),
+        (_, Err(e)) if e.damaged => {
+            return result(Verdict::Failed, format!("cannot be read in the shadow: {}", e.why), 0, 0);
+        }
+        (_, Err(e)) => {
             let why = format!(
-                "cannot be read in the shadow: {why}; a recovery paused in a change of this table holds its lock"
+                "cannot be read in the shadow: {}; a recovery paused in a change of this table holds its lock",
+                e.why
             );
             return result(Verdict::NotAvailable, why, 0, 0);
         }
@@ -127,21 +141,63 @@ pub async fn compare_table(
     result(Verdict::Failed, detail, all, all.saturating_sub(difference.same))
 }
 
-type Readable<T> = std::result::Result<T, String>;
+/// Compares what stands around pages of the source that fail their checksum: places are the same on both sides.
+async fn around(
+    source: Side<'_>,
+    shadow: Side<'_>,
+    hash: &str,
+    boundary: &Boundary,
+    (damaged, all): (Damaged, u64),
+) -> Result<TableResult> {
+    let same_places = source.table.filenode == shadow.table.filenode && source.table.filenode != 0;
+    let (mut rows, mut equal) = (0, same_places && !damaged.more);
+    for stretch in damaged.around().iter().take_while(|_| same_places) {
+        let theirs = sum(source.c, source.table, hash, Some(boundary), stretch).await?;
+        let ours = sum(shadow.c, shadow.table, hash, None, stretch).await?;
+        let (Ok(theirs), Ok(ours)) = (theirs, ours) else {
+            equal = false;
+            continue;
+        };
+        equal &= theirs == ours;
+        rows += theirs.0;
+    }
+    let (verdict, others) = match equal {
+        true => (Verdict::Passed, format!("the {rows} rows on the other pages are equal")),
+        false => (Verdict::NotAvailable, "the other pages were written since and are not compared".to_string()),
+    };
+    let name = format!("fingerprint {}", shadow.table.name);
+    let detail = format!("in the source damaged: {}; here all {all} rows can be read, {others}", damaged.describe());
+    Ok(TableResult { check: check(name, verdict, detail), rows: all, changed_since: 0, healed: Some(damaged) })
+}
 
-/// Rows and the sum of their hashes, as text: a sum may exceed 128 bits.
+/// Why a table cannot be read, and whether because a page of it is damaged.
+struct Unread {
+    why: String,
+    damaged: bool,
+}
+
+type Readable<T> = std::result::Result<T, Unread>;
+
+/// Rows and the sum of their hashes, as text: a sum may exceed 128 bits. `stretch` is a condition on `ctid`, or nothing.
 async fn sum(
     c: &mut PgConnection,
     table: &Table,
     hash: &str,
     boundary: Option<&Boundary>,
+    stretch: &str,
 ) -> Result<Readable<(u64, String)>> {
-    let condition = boundary.map_or_else(|| "true".to_string(), Boundary::sql);
+    let mut condition = boundary.map_or_else(|| "true".to_string(), Boundary::sql);
+    if !stretch.is_empty() {
+        condition = format!("{condition} AND {stretch}");
+    }
     let sql =
         format!("SELECT count(*), coalesce(sum({hash}::numeric), 0)::text FROM ONLY {} t WHERE {condition}", table.sql);
     match sqlx::query_as::<_, (i64, String)>(&sql).fetch_one(&mut *c).await {
         Ok((n, sum)) => Ok(Ok((u64::try_from(n).unwrap_or(0), sum))),
-        Err(e) if sqlstate(&e).is_some() => Ok(Err(describe(&e))),
+        Err(e) if sqlstate(&e).is_some() => {
+            let damaged = sqlstate(&e).as_deref() == Some(pages::DATA_CORRUPTED);
+            Ok(Err(Unread { why: describe(&e), damaged }))
+        }
         Err(e) => Err(query_error(&sql, &e)),
     }
 }

@@ -6,6 +6,7 @@ use crate::app::command::Cmd;
 use crate::app::dialog::{Ask, Dialog, Field};
 use crate::app::{App, Preview, Shown, words};
 use crate::model::plan::Risk;
+use crate::model::target::RecoveryTarget;
 use crate::model::{RunId, may_hold_secret};
 use crate::tui::theme::Role;
 
@@ -211,7 +212,11 @@ fn content(app: &App, ask: &Ask, columns: usize) -> (&'static str, Role, Vec<Vec
         }
         Ask::Choose { target, at, loses, what, warning } => {
             let when = at.map(|t| format!(" ({} UTC)", t.date_hms())).unwrap_or_default();
-            say(&mut lines, Role::Text, &format!("Restore to just before {target}{when}"));
+            let head = match target {
+                RecoveryTarget::Latest => format!("Restore all that is archived{when}"),
+                _ => format!("Restore to just before {target}{when}"),
+            };
+            say(&mut lines, Role::Text, &head);
             say(&mut lines, Role::Muted, what);
             lines.push(vec![]);
             if let Some(warning) = warning {

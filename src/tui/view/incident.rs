@@ -21,6 +21,7 @@ use crate::incident::{RunStatus, StepStatus, moment};
 use crate::model::event::Verdict;
 use crate::model::format_clock;
 use crate::model::plan::Step;
+use crate::model::target::RecoveryTarget;
 use crate::plan::applying::applying;
 use crate::tui::theme::Role;
 
@@ -267,6 +268,7 @@ fn facts(canvas: &mut Canvas<'_>, area: Rect, app: &App, data: &Incident) {
         let keeps = moment::keeps_damage(f, target, *at);
         let at = at.map_or_else(|| target.to_string(), |t| t.hms());
         match keeps {
+            false if *target == RecoveryTarget::Latest => fact("moment", Role::Text, format!("all archived, {at}")),
             true => fact("moment", Role::Danger, format!("before {at}: KEEPS DAMAGE")),
             false => fact("moment", Role::Text, format!("before {at}")),
         }

@@ -3,7 +3,7 @@
 use ratatui::layout::Rect;
 
 use crate::app::{App, Hit, Shown, words};
-use crate::model::target::Candidate;
+use crate::model::target::{Candidate, RecoveryTarget};
 use crate::tui::theme::Role;
 
 use super::canvas::{Canvas, Piece, fit, p, wrap};
@@ -42,7 +42,7 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, shown: &mut S
                 let mark = if Some(&c.target) == chosen { format!("{} ", g.done) } else { "  ".into() };
                 let parts = vec![
                     (9, vec![p(Role::Good, mark), p(Role::Text, c.at.hms())]),
-                    (5, c.xid.iter().map(|x| p(Role::Muted, format!("transaction {x}"))).collect()),
+                    (5, mark_of(c)),
                     (8, vec![p(Role::Warning, words::plural(c.rows, "row"))]),
                     (7, vec![p(Role::Text, tables(&c.tables))]),
                 ];
@@ -68,7 +68,7 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, shown: &mut S
     }
     let below = Rect { y: list.bottom() + rows, height: detail, ..body };
     let (title, lines) = match facts.candidates.get(selected) {
-        Some(c) => (format!("before {}", c.target), about(app, c, inner.width as usize)),
+        Some(c) => (c.target.stop(), about(app, c, inner.width as usize)),
         None => {
             let mut lines = vec![vec![p(
                 Role::Text,
@@ -92,6 +92,15 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, shown: &mut S
     }
 }
 
+/// What the moment goes by: a transaction, or the end of the log.
+fn mark_of(c: &Candidate) -> Vec<Piece> {
+    match (&c.target, &c.xid) {
+        (RecoveryTarget::Latest, _) => vec![p(Role::Muted, "all that is archived")],
+        (_, Some(x)) => vec![p(Role::Muted, format!("transaction {x}"))],
+        _ => Vec::new(),
+    }
+}
+
 /// Tables as people call them: the schema everybody uses is left out.
 fn tables(names: &[String]) -> String {
     names.iter().map(|t| t.strip_prefix("public.").unwrap_or(t)).collect::<Vec<_>>().join(", ")
@@ -107,14 +116,22 @@ fn loss_role(app: &App, c: &Candidate) -> Role {
 }
 
 fn about(app: &App, c: &Candidate, columns: usize) -> Vec<Vec<Piece>> {
+    let end = c.target == RecoveryTarget::Latest;
     let mut out: Vec<Vec<Piece>> = wrap(&c.what, columns, 0).into_iter().map(|l| vec![p(Role::Text, l)]).collect();
     out.push(vec![
-        p(Role::Muted, "committed "),
+        p(Role::Muted, if end { "last commit " } else { "committed " }),
         p(Role::Text, format!("{} UTC, {}", c.at.date_hms(), words::ago(c.at, app.now.time))),
         p(Role::Muted, c.lsn.as_ref().map(|l| format!("  at {l}")).unwrap_or_default()),
     ]);
     out.push(vec![
-        p(Role::Muted, "restoring to just before it loses everything committed after: "),
+        p(
+            Role::Muted,
+            if end {
+                "restoring all of it loses what is not archived: "
+            } else {
+                "restoring to just before it loses everything committed after: "
+            },
+        ),
         p(loss_role(app, c), words::loss(&c.loses)),
     ]);
     if !c.loses.rows.is_empty() {

@@ -1,6 +1,8 @@
 //! The whole drill by keys in a terminal of 80×24: whoever does what the console says is next gets to the end. Its console
 //! is killed in the middle of the restore and resumed.
 
+mod scenarios;
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 
