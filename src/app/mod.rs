@@ -295,6 +295,8 @@ pub struct App {
     pub messages: Vec<Message>,
     /// Whether the last message was seen long enough.
     pub message_read: bool,
+    /// So many messages are over: what the last of them warned of was decided, and it is not shown any more.
+    pub message_over: usize,
     /// Selected message on the screen of messages.
     pub messages_list: ListUi,
     /// When Ctrl-C was pressed last.
@@ -448,6 +450,7 @@ impl App {
             pending: Vec::new(),
             messages: Vec::new(),
             message_read: true,
+            message_over: 0,
             messages_list: ListUi::default(),
             interrupted: None,
             busy: None,
@@ -518,7 +521,7 @@ impl App {
 
     /// The message to show: the last one, until it is old or, when it is an error, was read.
     pub fn toast(&self) -> Option<&Message> {
-        let last = self.messages.last()?;
+        let last = self.messages.last().filter(|_| self.messages.len() > self.message_over)?;
         let young = self.now.time.since(last.at) < TOAST;
         let visible = match last.tone {
             Tone::Bad => young || !self.message_read,

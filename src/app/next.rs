@@ -1,6 +1,6 @@
 //! The one obvious next thing to do, on every screen: a sentence and the command that does it.
 
-use crate::incident::{Run, RunStatus, StepStatus};
+use crate::incident::{Run, RunStatus, StepStatus, moment};
 use crate::model::Scenario;
 use crate::model::event::Kind;
 use crate::model::plan::{Phase, Risk};
@@ -133,10 +133,23 @@ pub fn incident(ui: &IncidentUi) -> Next {
     if state.people.tabletop.is_some() {
         return next(Cmd::Done, format!("say what you would do, then mark step {} as done", number + 1));
     }
-    // Several commands of a step are often one thing by hand and by our own action: the first one that worked will do.
+    // Several commands of a step are often one thing by hand and by our own action: the first one that worked will do. Our own
+    // among them are its work, one after the other.
     let last = state.last_word_of(&step.id);
     let items_left = (0..step.items.len()).filter(|i| !ticked(ui, step, *i)).count();
     let worked = |run: &Run| run.succeeded() || looked(&data.scenario, run);
+    if let Some((place, all)) = last.filter(|run| worked(run)).and_then(|run| own_behind(ui, step, run)) {
+        let blocks = runnable::blocks(step).collect::<Vec<_>>();
+        let what = blocks.get(place).map_or(String::new(), |b| short(b.code.trim()));
+        return match ui.steps.block.min(all.saturating_sub(1)) {
+            at if at < place => next(Cmd::NextBlock, format!("go on to command {} of {all}: {what}", place + 1)),
+            at if at > place => next(Cmd::PrevBlock, format!("go to command {} of {all}: {what}", place + 1)),
+            _ => next(Cmd::Run, format!("run {what} (command {} of {all})", place + 1)),
+        };
+    }
+    if last.is_some_and(|run| run.action == "pitr verify" && !worked(run)) && moment::damage_stays(&state.facts) {
+        return next(Cmd::Moment, "the damage is still in it: choose an earlier moment");
+    }
     match last {
         Some(run) if worked(run) && items_left == 0 => next(Cmd::Done, format!("step {} is done", number + 1)),
         Some(run) if worked(run) => next(Cmd::Tick, format!("tick what is true ({items_left} left), then d: done")),
@@ -159,6 +172,20 @@ pub fn incident(ui: &IncidentUi) -> Next {
             None => next(Cmd::Done, format!("do it, then mark step {} as done", number + 1)),
         },
     }
+}
+
+/// The first of our own commands of a step behind the one that ran last that did not run itself: its place among the commands
+/// of the step, and how many there are. None when what ran last is not one of ours: then somebody goes another way.
+fn own_behind(ui: &IncidentUi, step: &crate::model::Step, last: &Run) -> Option<(usize, usize)> {
+    let blocks: Vec<_> = runnable::blocks(step).collect();
+    let at = blocks.iter().position(|b| Some(b.line) == last.block_line && b.own.is_some())?;
+    let since = ui.data.state.step(&step.id).reopened.map_or(0, |s| s.0);
+    let ran = |line: u32| {
+        let mine = |r: &&Run| r.step.as_ref() == Some(&step.id) && r.id.0 > since && r.block_line == Some(line);
+        ui.data.state.runs.values().filter(mine).any(|r| r.succeeded() || looked(&ui.data.scenario, r))
+    };
+    let behind = blocks.iter().enumerate().skip(at + 1).find(|(_, b)| b.own.is_some() && !ran(b.line));
+    behind.map(|(place, _)| (place, blocks.len()))
 }
 
 /// Whether a run that did not succeed was a look all the same: bad health *is* the finding of a step that looks. The

@@ -155,7 +155,10 @@ pub fn judged(sandbox: &Sandbox, incident: &Incident, tokio: &tokio::runtime::Ru
         return Ok(failed("the umpire's logs", e.to_string()));
     }
     let (Some((identity, _, _)), Some((target, _, _))) = (&state.facts.promoted, &state.facts.chosen) else {
-        return Ok(failed("recovery", "nothing was recovered and put into service".into()));
+        return Ok(failed(
+            "recovery",
+            "the drill was closed before anything was recovered and put into service".into(),
+        ));
     };
     let recovered = Server { socket: identity.host.clone(), port: identity.port, ..sandbox.facts().server.clone() };
     let recovered = recovered.with_user(super::shop::SUPERUSER);

@@ -64,6 +64,12 @@ pub fn warning(facts: &Facts, target: &RecoveryTarget, at: Option<Time>) -> Opti
     })
 }
 
+/// Whether the verification saw that damage was recovered along: only another moment helps.
+pub fn damage_stays(facts: &Facts) -> bool {
+    let Some((false, checks)) = &facts.verified else { return false };
+    checks.iter().any(|c| c.name == DAMAGE_GONE && c.verdict == Verdict::Failed)
+}
+
 /// The check that keeps a verification without a failure from being whole: whether the damage is gone could not be seen.
 /// Where all that is archived was wanted and nothing is suspected, there is no damage to look for.
 pub fn damage_unseen(facts: &Facts) -> Option<&Check> {

@@ -110,3 +110,184 @@ fn damaged_pages_by_hand() {
         obvious(&["database-corruption", "--variant", "pages"]);
     }
 }
+
+/// Whether the work is at this step and the key that is next is this one.
+fn at(screen: &str, step: usize, key: &str) -> bool {
+    let here = screen.lines().any(|l| {
+        l.starts_with('▶') && l.chars().skip(2).collect::<String>().trim_start().starts_with(&format!("{step} "))
+    });
+    here && next(screen).0 == key
+}
+
+/// Leaves the step out that the work is at, as somebody in a hurry would.
+fn skip(pty: &Pty, step: usize, why: &str) {
+    pty.keys("s");
+    pty.wait_long("why it is left out", PATIENCE, |s| s.contains("╭─ skip a step"));
+    pty.send(format!("{why}\r").as_bytes());
+    pty.wait_long("the step is left out", PATIENCE, |s| whole(s) && !s.contains("╭─") && !at(s, step, "r"));
+}
+
+/// Passes the gate that a refusal on the screen names, and returns what was said.
+fn waive(pty: &Pty, why: &str) {
+    pty.send(format!("{why}\r").as_bytes());
+    pty.wait_long("the gate is waived", PATIENCE, |s| whole(s) && !s.contains("refused, nothing was touched"));
+}
+
+const REFUSED: &str = "refused, nothing was touched";
+const CLOSED: &str = "closed: drill by hand";
+
+#[test]
+fn a_wrong_moment_is_warned_of_seen_and_put_right() {
+    if !soak() {
+        return;
+    }
+    let home = Home(tempfile::tempdir().unwrap());
+    let pty = begin(&home, &["database-corruption"]);
+    let (mut chosen, mut led_back) = (false, false);
+    work(&pty, CLOSED, &mut |pty, screen| {
+        if next(screen).1.contains("the damage is still in it: choose an earlier moment") {
+            led_back = true;
+        }
+        if chosen || !screen.contains("RESTORE TO JUST BEFORE") || screen.contains("╭─") {
+            return false;
+        }
+        // Everything that is archived: the damage is in it.
+        pty.keys("G");
+        pty.keys("enter");
+        pty.wait_long("another moment", PATIENCE, |s| s.contains("╭─ another moment"));
+        pty.send(b"\x15latest\r");
+        let asked = pty.wait_long("the warning", PATIENCE, |s| s.contains("╭─ choose this moment"));
+        assert!(asked.contains("KEEPS DAMAGE"), "{asked}");
+        pty.keys("y");
+        pty.wait_long("it is chosen", PATIENCE, |s| whole(s) && !s.contains("╭─"));
+        chosen = true;
+        true
+    });
+    assert!(chosen && led_back);
+    let (code, end) = leave(pty);
+    assert!(code == Some(0) && end.contains("PASSED"), "{code:?}:\n{end}");
+    let report = report(&home);
+    for said in ["Moment chosen: the end of the archive", "another moment was chosen", "choose an earlier moment"] {
+        assert!(report.contains(said), "{said:?} is not in the report:\n{report}");
+    }
+}
+
+#[test]
+fn a_skipped_verification_is_refused_and_the_report_shows_it() {
+    if !soak() {
+        return;
+    }
+    let home = Home(tempfile::tempdir().unwrap());
+    let pty = begin(&home, &["database-corruption"]);
+    let (mut skipped, mut refused) = (false, 0);
+    work(&pty, CLOSED, &mut |pty, screen| {
+        if !skipped && at(screen, 7, "r") {
+            skip(pty, 7, "no time");
+            skipped = true;
+            return true;
+        }
+        if screen.contains(REFUSED) {
+            assert!(screen.contains("has not been verified"), "{screen}");
+            waive(pty, "the lead said so");
+            refused += 1;
+            return true;
+        }
+        false
+    });
+    assert_eq!((skipped, refused), (true, 1));
+    let (code, end) = leave(pty);
+    assert!(code == Some(1) && end.contains("FAILED"), "{code:?}:\n{end}");
+    let report = report(&home);
+    for said in ["safety gate “verification” was waived: the lead said so", "step 7 “Verify” was skipped: no time"]
+    {
+        assert!(report.contains(said), "{said:?} is not in the report:\n{report}");
+    }
+}
+
+#[test]
+fn promoting_before_fencing_is_refused_and_two_primaries_fail_the_drill() {
+    if !soak() {
+        return;
+    }
+    let home = Home(tempfile::tempdir().unwrap());
+    let pty = begin(&home, &["regional-outage"]);
+    let (mut skipped, mut refused) = (false, 0);
+    work(&pty, CLOSED, &mut |pty, screen| {
+        if !skipped && at(screen, 4, "r") {
+            skip(pty, 4, "it is dead anyway");
+            skipped = true;
+            return true;
+        }
+        if screen.contains(REFUSED) {
+            assert!(screen.contains("fence"), "{screen}");
+            waive(pty, "it is dead anyway");
+            refused += 1;
+            return true;
+        }
+        false
+    });
+    assert!(skipped && refused >= 1, "{skipped} {refused}");
+    let (code, end) = leave(pty);
+    assert!(code == Some(1) && end.contains("FAILED"), "{code:?}:\n{end}");
+    let report = report(&home);
+    for said in ["was waived: it is dead anyway", "was skipped: it is dead anyway"] {
+        assert!(report.contains(said), "{said:?} is not in the report:\n{report}");
+    }
+    let incident = incident(home.0.path());
+    let (passed, checks, _) = incident.state().unwrap().facts.judged.clone().unwrap();
+    assert!(!passed, "{checks:?}");
+}
+
+#[test]
+fn a_lagging_standby_is_said_before_it_is_promoted_and_its_loss_is_in_the_report() {
+    if !soak() {
+        return;
+    }
+    let home = Home(tempfile::tempdir().unwrap());
+    let pty = begin(&home, &["regional-outage", "--variant", "lagging"]);
+    let mut asked = String::new();
+    work(&pty, CLOSED, &mut |_, screen| {
+        if asked.is_empty() && screen.contains("run something that destroys") && screen.contains("failover promote") {
+            asked = screen.to_string();
+        }
+        false
+    });
+    assert!(asked.contains("lose"), "the loss stands beside the question:\n{asked}");
+    let (code, end) = leave(pty);
+    assert!(code == Some(0) && end.contains("PASSED"), "{code:?}:\n{end}");
+    let report = report(&home);
+    assert!(report.contains("Rows lost") && report.contains("public.orders"), "{report}");
+}
+
+#[test]
+fn evidence_after_the_isolation_is_refused_first_and_shown_as_late() {
+    if !soak() {
+        return;
+    }
+    let home = Home(tempfile::tempdir().unwrap());
+    let pty = begin(&home, &["security-breach"]);
+    let (mut skipped, mut refused) = (false, 0);
+    work(&pty, CLOSED, &mut |pty, screen| {
+        if !skipped && at(screen, 3, "r") {
+            skip(pty, 3, "later");
+            skipped = true;
+            return true;
+        }
+        if screen.contains(REFUSED) {
+            assert!(screen.contains("No evidence was collected"), "{screen}");
+            waive(pty, "it cannot wait");
+            refused += 1;
+            return true;
+        }
+        false
+    });
+    assert_eq!((skipped, refused), (true, 1));
+    let (code, end) = leave(pty);
+    assert!(code == Some(1) && end.contains("FAILED"), "{code:?}:\n{end}");
+    let report = report(&home);
+    for said in
+        ["safety gate “evidence” was waived: it cannot wait", "was skipped: later", "the sessions are in the evidence"]
+    {
+        assert!(report.contains(said), "{said:?} is not in the report:\n{report}");
+    }
+}

@@ -221,7 +221,12 @@ pub(super) fn close_drill(driver: &Driver, close: Command) -> Result<()> {
         let _ = jobs.send(Job::Submit(id.clone(), Command::Observe { facts: verdict }));
         let _ = jobs.send(Job::Submit(id, close));
         let mut said = vec![Msg::Busy(None)];
+        let back = incident.state()?.restored.is_some();
         said.push(match passed {
+            false if !back => Msg::Say(
+                Tone::Bad,
+                "closed before service was back: not passed; what the judge could see is in the timeline (t)".into(),
+            ),
             true => Msg::Say(Tone::Good, "the judge agrees with every figure: the drill is passed".into()),
             false => Msg::Say(Tone::Bad, "the judge does not agree: see the timeline (t)".into()),
         });

@@ -1,6 +1,6 @@
 //! An incident, its timeline and the choice of the moment.
 
-use crate::incident::{Command, Context, Run, RunRequest, RunStatus, decide, moment as moments};
+use crate::incident::{Command, Context, Run, RunRequest, RunStatus, State, decide, moment as moments};
 use crate::model::plan::{Risk, Step};
 use crate::model::target::RecoveryTarget;
 use crate::model::{RunId, StepId, Time};
@@ -139,7 +139,10 @@ fn finish(app: &mut App, step: StepId) -> Option<Command> {
         app.say(Tone::Bad, format!("{items} not ticked: space ticks; d again finishes the step all the same"));
         return None;
     }
-    ui.unticked = None;
+    // What it warned of was decided: the next step is not to be read under it.
+    if ui.unticked.take().is_some() {
+        app.message_over = app.messages.len();
+    }
     Some(Command::FinishStep { step })
 }
 
@@ -272,7 +275,8 @@ pub(super) fn run(app: &mut App, out: &mut Vec<Effect>) {
                 app.say(Tone::Info, "TARGET has no value yet: choose the moment to restore to".into());
                 return open_moments(app, out);
             }
-            return app.dialogs.push(Dialog::new(Ask::Values(missing.names())));
+            let dialog = values(state, missing.names());
+            return app.dialogs.push(dialog);
         }
     };
     // Whether the rules allow it is asked as if the name had been typed: that comes last.
@@ -292,6 +296,20 @@ pub(super) fn run(app: &mut App, out: &mut Vec<Effect>) {
     request.confirmed = None;
     app.busy = Some(super::LOOKING.into());
     out.push(Effect::Preview(Box::new(request)));
+}
+
+/// Asks for values; the table that the chosen moment is about is put in already.
+fn values(state: &State, names: Vec<String>) -> Dialog {
+    let chosen = state.facts.chosen.as_ref().map(|(target, ..)| target);
+    let moment = state.facts.candidates.iter().find(|c| Some(&c.target) == chosen);
+    let place = names.iter().position(|n| n == "TABLE");
+    let mut dialog = Dialog::new(Ask::Values(names));
+    if let (Some(field), Some(table)) =
+        (place.and_then(|i| dialog.fields.get_mut(i)), moment.and_then(|c| c.tables.first()))
+    {
+        *field = Field::text("TABLE", "value; \"\" for an empty one", table);
+    }
+    dialog
 }
 
 /// The name that has to be typed: the database as seen live, else the target as people call it.

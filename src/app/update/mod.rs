@@ -212,10 +212,8 @@ pub(super) fn command(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
             if looking { "the question comes when the target was looked at" } else { "the screen has just come up" };
         return app.say(Tone::Info, format!("that key was not taken: {why}"));
     }
-    if cmd != Cmd::Done
-        && let Some(ui) = &mut app.incident
-    {
-        ui.unticked = None;
+    if cmd != Cmd::Done && app.incident.as_mut().is_some_and(|ui| ui.unticked.take().is_some()) {
+        app.message_over = app.messages.len();
     }
     if let Some(why) = why_not(cmd, app) {
         return app.say(Tone::Bad, format!("{}: {why}", cmd.info().name));

@@ -3,7 +3,7 @@
 use ratatui::layout::Rect;
 
 use crate::action::ProgressPhase;
-use crate::action::{blanks, runnable};
+use crate::action::{blanks, message, runnable};
 use crate::app::command::Cmd;
 use crate::app::data::Incident;
 use crate::app::{App, IncidentUi, Pane, Shown, next, words};
@@ -171,6 +171,10 @@ fn text(
         }
         let vars = ui.map(|u| &u.data.state.vars);
         let code = match block.role {
+            // As it would go out now: what is known of the incident is in it.
+            BlockRole::Template if ui.is_some() => {
+                ui.map(|u| u.message(message::meant_for(&step.title), &block.code, &app.now).0).unwrap_or_default()
+            }
             BlockRole::Template => blanks::fill_message(&block.code, &block.placeholders, |name| {
                 vars.and_then(|v| v.get(name)).map(String::as_str)
             }),

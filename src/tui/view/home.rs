@@ -248,7 +248,7 @@ fn incident_row(canvas: &mut Canvas<'_>, area: Rect, app: &App, row: &IncidentRo
         (8, vec![p(Role::Text, row.title.clone())]),
         (4, row.severity.iter().map(|s| p(Role::Warning, s.clone())).collect()),
         (7, vec![p(clock_role, format!("{}{objective}", format_clock(elapsed)))]),
-        (5, vec![p(Role::Muted, format!("{} of {} steps", row.steps.0, row.steps.1))]),
+        (5, vec![p(Role::Muted, format!("{} of {}", row.steps.0, words::plural(row.steps.1 as u64, "step")))]),
         (6, vec![state]),
     ];
     canvas.line(area, 0, &fit(parts, "  ", area.width as usize));

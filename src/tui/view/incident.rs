@@ -302,7 +302,7 @@ fn facts(canvas: &mut Canvas<'_>, area: Rect, app: &App, data: &Incident) {
     if !waived.is_empty() {
         fact("waived", Role::Warning, waived.join(", "));
     }
-    if let Some((_, rows)) = &f.damage {
+    if let Some((_, rows)) = f.damage.as_ref().filter(|(_, rows)| !rows.is_empty()) {
         let n: u64 = rows.values().sum();
         fact(
             "damage",
