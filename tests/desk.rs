@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use breakglass::app::data::SecretRow;
 use breakglass::incident::Rules;
@@ -10,6 +11,8 @@ use breakglass::model::Time;
 use breakglass::model::event::Kind;
 use breakglass::plan::{parse, secrets};
 use breakglass::runtime::{Opening, Store};
+
+use crate::support::pty::Pty;
 
 const PLAN: &str = "# Shop recovery
 
@@ -303,4 +306,39 @@ fn any_plan_is_walked_at_a_table_and_nothing_is_executed() {
         assert!(texts.len() >= 6 && texts[0].starts_with("ALARM: "), "{name}: {texts:?}");
         assert!(texts.iter().all(|t| t.chars().count() < 260 && !t.contains("**")), "{name}: {texts:?}");
     }
+}
+
+#[test]
+fn an_exercise_goes_by_its_own_clock_also_when_the_console_is_left() {
+    let desk = Desk::new("");
+    let home = desk.path().join("state");
+    let (home, plan) = (home.to_str().unwrap(), desk.path().join("plan.md"));
+    let envs = [("BREAKGLASS_HOME", home), ("COLORTERM", "truecolor")];
+    let args = ["drill", "--tabletop", plan.to_str().unwrap(), "--pace", "2s"];
+    let mut first = Pty::breakglass((80, 24), &args, &envs);
+    first.wait_text("ALARM: Orders fail");
+    first.keys("q");
+    first.wait_sane();
+    first.wait_text("is still open; go on with: breakglass resume");
+    assert_eq!(first.wait_exit().code(), Some(0));
+
+    let dir = std::fs::read_dir(desk.path().join("state/incidents")).unwrap().next().unwrap().unwrap().path();
+    let brought = || {
+        let incident = breakglass::runtime::Incident::open(&dir, Default::default()).unwrap();
+        let exercise = incident.state().unwrap().people.tabletop.clone().unwrap();
+        (exercise.brought.iter().map(|(_, text)| text.clone()).collect::<Vec<_>>(), exercise.planned as usize)
+    };
+    let (left, planned) = brought();
+    assert!(!left.is_empty() && left.len() < planned, "left before the end: {left:?} of {planned}");
+    // Opened again, also in two consoles at once: all of them come in, each once, in their order.
+    let consoles = [(); 2].map(|()| Pty::breakglass((80, 24), &["resume"], &envs));
+    let begun = std::time::Instant::now();
+    while brought().0.len() < planned {
+        assert!(begun.elapsed() < Duration::from_secs(120), "{:?} of {planned}", brought().0);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let plan = parse("plan.md", PLAN.as_bytes()).unwrap();
+    let rules = Rules::of(&plan, &plan.scenarios[0]);
+    assert_eq!(brought().0, breakglass::drill::tabletop::messages(&plan, &plan.scenarios[0], &rules));
+    consoles[0].wait_text("How do you know");
 }

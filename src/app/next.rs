@@ -105,7 +105,9 @@ pub fn incident(ui: &IncidentUi) -> Next {
         return wait(format!("nothing to do but watch: run {} {verb}{}", run.id, left.unwrap_or_default()));
     }
     let stays = state.facts.promoted.is_some() && !state.facts.going_back;
-    if let (true, None, Some((true, _, _))) = (stays, &state.restored, &state.facts.health) {
+    // Healthy is not yet right: a verification that failed has the first word.
+    let doubted = matches!(state.facts.verified, Some((false, _)));
+    if let (true, false, None, Some((true, _, _))) = (stays, doubted, &state.restored, &state.facts.health) {
         return next(Cmd::Restored, "promoted and healthy: say that service is back, the clock stops");
     }
     let Some(step) = state.current_step(&data.scenario) else {
@@ -147,7 +149,9 @@ pub fn incident(ui: &IncidentUi) -> Next {
             _ => next(Cmd::Run, format!("run {what} (command {} of {all})", place + 1)),
         };
     }
-    if last.is_some_and(|run| run.action == "pitr verify" && !worked(run)) && moment::damage_stays(&state.facts) {
+    if last.is_some_and(|run| matches!(run.action.as_str(), "pitr verify" | "pitr promote") && !worked(run))
+        && moment::damage_stays(&state.facts)
+    {
         return next(Cmd::Moment, "the damage is still in it: choose an earlier moment");
     }
     match last {

@@ -193,6 +193,17 @@ pub struct Settings {
     pub project_size_bytes: Option<u64>,
 }
 
+impl Settings {
+    /// Without the places that are not on this machine: what an incident that is local only works with.
+    #[must_use]
+    pub fn kept_here(mut self) -> Self {
+        let here = |place: &String| !place.contains("://") || place.starts_with("file://");
+        self.repository_copies.retain(here);
+        self.repository = self.repository.filter(here);
+        self
+    }
+}
+
 /// Secrets by name: `database_password`, `repository_key`, or the name of an environment variable.
 ///
 /// They reach a worker through a pipe and a tool through its environment or a 0600 file.

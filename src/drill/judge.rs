@@ -28,6 +28,8 @@ pub struct Claim {
     pub target: RecoveryTarget,
     /// Orders it reported as lost; none when it reported nothing.
     pub lost_orders: Option<u64>,
+    /// Which database is in service, counted from 0, as the umpire knows; none: the last one that took an order.
+    pub generation: Option<u32>,
 }
 
 /// What the judge found.
@@ -131,10 +133,12 @@ async fn judge_on(conn: &mut PgConnection, logs: &Logs, claim: &Claim) -> Result
     checks.push(before(logs, &found, &moment)?);
     checks.push(after(logs, &found, &moment)?);
     checks.push(dense(logs, &found));
-    checks.push(since_switch(logs, &found));
+    let last = logs.last(claim);
+    checks.push(since_switch(logs, &found, last));
+    checks.extend(between(logs, &found, last));
     checks.push(known(logs, &found));
     checks.push(paid(conn).await?);
-    let (lost, check) = loss(logs, &found, claim);
+    let (lost, check) = loss(logs, &found, claim, last);
     checks.push(check);
     let mut needless = 0;
     if let Some((span, _)) = &first {
@@ -154,6 +158,11 @@ async fn judge_on(conn: &mut PgConnection, logs: &Logs, claim: &Claim) -> Result
 }
 
 impl Logs {
+    /// The database in service: with two promotions in one drill not the second, but the third.
+    pub(super) fn last(&self, claim: &Claim) -> u32 {
+        let took = self.orders.iter().map(|l| l.generation).max().unwrap_or(0);
+        claim.generation.unwrap_or(took).max(1)
+    }
     fn first_generation(&self) -> impl Iterator<Item = &OrderLine> {
         self.orders.iter().filter(|l| l.generation == 0)
     }
@@ -376,10 +385,10 @@ pub(super) fn dense(logs: &Logs, found: &HashMap<(u32, u64), Found>) -> Check {
     check("each writer's orders end at one point", broken.is_empty(), detail)
 }
 
-/// Every order since the switch is there.
-pub(super) fn since_switch(logs: &Logs, found: &HashMap<(u32, u64), Found>) -> Check {
+/// Every order since the last switch is there.
+pub(super) fn since_switch(logs: &Logs, found: &HashMap<(u32, u64), Found>, last: u32) -> Check {
     let later: Vec<&OrderLine> =
-        logs.orders.iter().filter(|l| l.generation > 0 && l.known == Known::Committed).collect();
+        logs.orders.iter().filter(|l| l.generation >= last && l.known == Known::Committed).collect();
     let wrong: Vec<(u32, u64)> =
         later.iter().filter(|l| !found.get(&key(l)).is_some_and(|f| same(l, f))).map(|l| key(l)).collect();
     let detail = if wrong.is_empty() {
@@ -388,6 +397,27 @@ pub(super) fn since_switch(logs: &Logs, found: &HashMap<(u32, u64), Found>) -> C
         format!("{} of {} missing or changed (writer, number): {}", wrong.len(), later.len(), some(&wrong))
     };
     check("every order since the switch is there", wrong.is_empty(), detail)
+}
+
+/// Orders taken by a recovered database that was itself given up for an earlier moment: they are lost, and none of them may
+/// have come back by half. None when there was one promotion only.
+pub(super) fn between(logs: &Logs, found: &HashMap<(u32, u64), Found>, last: u32) -> Option<Check> {
+    if last < 2 {
+        return None;
+    }
+    let taken: Vec<&OrderLine> = logs.orders.iter().filter(|l| (1..last).contains(&l.generation)).collect();
+    let there = taken.iter().filter(|l| found.contains_key(&key(l))).count();
+    let changed: Vec<(u32, u64)> =
+        taken.iter().filter(|l| found.get(&key(l)).is_some_and(|f| !same(l, f))).map(|l| key(l)).collect();
+    let mut detail = format!("{} orders of a database that was given up, {there} of them there", taken.len());
+    if !changed.is_empty() {
+        detail.push_str(&format!(", changed: {}", some(&changed)));
+    }
+    Some(check(
+        "what was given up is given up as a whole",
+        changed.is_empty() && (there == 0 || there == taken.len()),
+        detail,
+    ))
 }
 
 /// Nothing is there that no writer sent.
@@ -415,9 +445,10 @@ pub(super) async fn paid(conn: &mut PgConnection) -> Result<Check> {
 }
 
 /// The loss that was reported is the loss.
-pub(super) fn loss(logs: &Logs, found: &HashMap<(u32, u64), Found>, claim: &Claim) -> (u64, Check) {
+pub(super) fn loss(logs: &Logs, found: &HashMap<(u32, u64), Found>, claim: &Claim, last: u32) -> (u64, Check) {
     let gone = |known: Known| {
-        logs.first_generation().filter(|l| l.known == known && !found.contains_key(&key(l))).count() as u64
+        let before = logs.orders.iter().filter(|l| l.generation < last);
+        before.filter(|l| l.known == known && !found.contains_key(&key(l))).count() as u64
     };
     let (lost, unknown) = (gone(Known::Committed), gone(Known::Unknown));
     let unsure = if unknown == 0 { String::new() } else { format!(", and {unknown} whose commit nobody knows") };

@@ -8,7 +8,8 @@ use sqlx::Row;
 use sqlx::postgres::PgConnection;
 
 use super::judge::{
-    Claim, Logs, after, before, check, dense, known, loss, moment, moment_check, paid, since_switch, some, traffic_rows,
+    Claim, Logs, after, before, between, check, dense, known, loss, moment, moment_check, paid, since_switch, some,
+    traffic_rows,
 };
 use super::logs::{WRITERS, digest_sql, read};
 use super::pages::{PAGES, PageLine};
@@ -50,10 +51,12 @@ pub async fn judge(dir: &Path, recovered: &Server, claim: &Claim) -> Result<Judg
     checks.push(before(&logs, &found, &moment)?);
     checks.push(after(&logs, &found, &moment)?);
     checks.push(dense(&logs, &found));
-    checks.push(since_switch(&logs, &found));
+    let last = logs.last(claim);
+    checks.push(since_switch(&logs, &found, last));
+    checks.extend(between(&logs, &found, last));
     checks.push(known(&logs, &found));
     checks.push(paid(&mut conn).await?);
-    checks.push(loss(&logs, &found, claim).1);
+    checks.push(loss(&logs, &found, claim, last).1);
     Ok(Judgement { checks, at: first(&pages) })
 }
 

@@ -405,6 +405,10 @@ impl Service {
                 .hint("promote it first"));
         }
         let mut open = self.open.write().await;
+        if open.server == server {
+            // Told again what it does already: it is no other database.
+            return Ok(self.generation());
+        }
         open.server = server;
         let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
         drop(open);

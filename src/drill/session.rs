@@ -167,7 +167,8 @@ pub fn judged(sandbox: &Sandbox, incident: &Incident, tokio: &tokio::runtime::Ru
         .loss
         .as_ref()
         .map(|l| l.rows.iter().find(|(table, _)| table.ends_with("orders")).map_or(0, |(_, n)| *n));
-    let claim = judge::Claim { target: target.clone(), lost_orders };
+    let generation = sandbox.control().status().ok().map(|s| s.generation);
+    let claim = judge::Claim { target: target.clone(), lost_orders, generation };
     if sandbox.facts().variant.as_deref() == Some(super::pages::VARIANT) {
         return Ok(match tokio.block_on(judge_pages::judge(&folder, &recovered, &claim)) {
             Ok(j) => vec![recorded(j.checks, j.at)],

@@ -178,6 +178,11 @@ fn data(t: &Timeline) -> Vec<(&'static str, String)> {
     }
     if let Some(loss) = &s.facts.loss {
         out.push(("Loss measured", super::words::loss_words(loss)));
+        if let Some(given_up) = &s.facts.given_up {
+            let rows: u64 = given_up.rows.values().sum();
+            let said = format!("{} rows, lost before another moment was chosen", super::words::grouped(rows));
+            out.push(("Of it, with a recovery that was given up", said));
+        }
         out.extend(
             loss.rows
                 .iter()

@@ -288,8 +288,12 @@ impl State {
                 self.vars.insert("TARGET".into(), target.to_string());
                 facts.chosen = Some((target, at, loses));
                 facts.chosen_in = Some(record.seq);
-                // It was measured for the moment before: the next verification measures anew.
-                facts.loss = None;
+                // It was measured for the moment before: the next verification measures anew. What was put into service by that
+                // moment has lost it all the same.
+                let loss = facts.loss.take();
+                if facts.promoted.is_some() && facts.shadow_promoted && !facts.going_back {
+                    facts.given_up = loss;
+                }
                 if facts.promoted.is_some() {
                     // What is in service is wrong: service is not back, whatever was said of it.
                     facts.going_back = true;
@@ -313,6 +317,13 @@ impl State {
                     Event::RunFinished { run, .. } => Some(*run),
                     _ => None,
                 });
+                // Gone further forward than what was in service: some of what that had lost is there again.
+                if let Some(lost) = facts.given_up.as_mut()
+                    && facts.going_back
+                    && reached_time > facts.promoted_reached
+                {
+                    lost.at_most = true;
+                }
                 facts.verified = None;
                 facts.shadow_identity = None;
                 facts.shadow_promoted = false;
@@ -366,7 +377,7 @@ impl State {
             Event::BackupTaken { id, bytes, timeline, verified, taken_at } => {
                 facts.backups.push(Backup { id, bytes, timeline, verified, taken_at, when });
             }
-            Event::LossMeasured { loss } => facts.loss = Some(loss),
+            Event::LossMeasured { loss } => facts.loss = Some(loss.and(facts.given_up.as_ref())),
             Event::SalvageWritten { folder, rows, .. } => facts.salvage = Some((folder, rows)),
             Event::DrillPrepared { scratch, size, setup_ms, bytes } => {
                 facts.drill = Some((scratch, size, bytes, setup_ms));

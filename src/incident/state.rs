@@ -313,8 +313,10 @@ pub struct Facts {
     pub unrotated: Option<Vec<String>>,
     /// Backups taken.
     pub backups: Vec<Backup>,
-    /// Measured loss.
+    /// Measured loss, with that of a recovery in service that was given up.
     pub loss: Option<Loss>,
+    /// What was lost with promotions that were gone back on: it is lost still.
+    pub given_up: Option<Loss>,
     /// Salvage: folder, rows per table.
     pub salvage: Option<(String, BTreeMap<String, u64>)>,
     /// Drill: scratch directory, size, database bytes, set-up milliseconds.

@@ -142,3 +142,17 @@ pub struct Loss {
     #[serde(default)]
     pub at_most: bool,
 }
+
+impl Loss {
+    /// With what an earlier recovery has lost already. Its window lies within this one.
+    #[must_use]
+    pub fn and(mut self, earlier: Option<&Self>) -> Self {
+        let Some(earlier) = earlier else { return self };
+        for (table, n) in &earlier.rows {
+            *self.rows.entry(table.clone()).or_default() += n;
+        }
+        self.transactions = self.transactions.zip(earlier.transactions).map(|(a, b)| a + b);
+        self.at_most |= earlier.at_most;
+        self
+    }
+}

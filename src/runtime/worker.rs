@@ -187,21 +187,9 @@ impl Limits {
     }
 }
 
-/// In an incident that is local only, no repository elsewhere is read or written: its copies are left out.
-fn kept_here(mut settings: Settings, state: &State) -> Result<Settings> {
-    if !state.people.local_only {
-        return Ok(settings);
-    }
-    let elsewhere = |place: &str| place.contains("://") && !place.starts_with("file://");
-    settings.repository_copies.retain(|place| !elsewhere(place));
-    match &settings.repository {
-        Some(place) if elsewhere(place) => {
-            Err(Error::refused("this incident is local only, and the repository is elsewhere")
-                .why(place)
-                .hint("Use a repository on this machine (BACKUP_DIR), or switch local-only off with a reason."))
-        }
-        _ => Ok(settings),
-    }
+/// In an incident that is local only, no repository elsewhere is read or written.
+fn kept_here(settings: Settings, state: &State) -> Settings {
+    if state.people.local_only { settings.kept_here() } else { settings }
 }
 
 /// What is run must be what the journal says was asked for.
@@ -304,7 +292,7 @@ impl Worker {
         let overdue = Arc::new(AtomicBool::new(false));
         let tender = Tender::start(&self.request, &self.run_dir, out.clone(), cancel.clone())?;
         let ctx = Ctx {
-            settings: Arc::new(kept_here(self.request.settings.clone(), self.incident.state()?)?),
+            settings: Arc::new(kept_here(self.request.settings.clone(), self.incident.state()?)),
             secrets: Arc::new(self.secrets.clone()),
             incident: Some(Arc::new(self.incident.state()?.clone())),
             incident_dir: Some(self.request.incident_dir.clone()),

@@ -46,6 +46,11 @@ fn work(pty: &Pty, what: &str, own: &mut dyn FnMut(&Pty, &str) -> bool) -> Strin
         if !whole(&screen) || own(pty, &screen) {
             continue;
         }
+        if screen.contains("╭─ service is back") {
+            pty.send(b"seen with my own eyes\r");
+            pty.wait_long("it is said", PATIENCE, |s| whole(s) && !s.contains("╭─ service is back"));
+            continue;
+        }
         obey(pty, &screen);
     }
 }
@@ -224,13 +229,19 @@ fn promoting_before_fencing_is_refused_and_two_primaries_fail_the_drill() {
             refused += 1;
             return true;
         }
+        // The verification sees that the old one was never closed.
+        if at(screen, 7, "r") && next(screen).1.contains("last time") {
+            assert!(screen.contains("one primary"), "{screen}");
+            skip(pty, 7, "nobody can reach it");
+            return true;
+        }
         false
     });
     assert!(skipped && refused >= 1, "{skipped} {refused}");
     let (code, end) = leave(pty);
     assert!(code == Some(1) && end.contains("FAILED"), "{code:?}:\n{end}");
     let report = report(&home);
-    for said in ["was waived: it is dead anyway", "was skipped: it is dead anyway"] {
+    for said in ["was waived: it is dead anyway", "was skipped: it is dead anyway", "one primary"] {
         assert!(report.contains(said), "{said:?} is not in the report:\n{report}");
     }
     let incident = incident(home.0.path());
@@ -288,6 +299,69 @@ fn evidence_after_the_isolation_is_refused_first_and_shown_as_late() {
     for said in
         ["safety gate “evidence” was waived: it cannot wait", "was skipped: later", "the sessions are in the evidence"]
     {
+        assert!(report.contains(said), "{said:?} is not in the report:\n{report}");
+    }
+}
+
+#[test]
+fn a_wrong_moment_in_service_is_replaced_and_both_promotions_are_judged() {
+    if !soak() {
+        return;
+    }
+    let home = Home(tempfile::tempdir().unwrap());
+    let pty = begin(&home, &["database-corruption"]);
+    let (mut wrong, mut skipped, mut waived, mut right) = (false, false, false, false);
+    work(&pty, CLOSED, &mut |pty, screen| {
+        if !wrong && screen.contains("RESTORE TO JUST BEFORE") && !screen.contains("╭─") {
+            pty.keys("G");
+            pty.keys("enter");
+            pty.wait_long("another moment", PATIENCE, |s| s.contains("╭─ another moment"));
+            pty.send(b"\x15latest\r");
+            pty.wait_long("the warning", PATIENCE, |s| s.contains("KEEPS DAMAGE"));
+            pty.keys("y");
+            pty.wait_long("it is chosen", PATIENCE, |s| whole(s) && !s.contains("╭─"));
+            wrong = true;
+            return true;
+        }
+        // Against what the console says: the failed verification is passed over, and the wrong database promoted.
+        if wrong && !skipped && next(screen).1.contains("choose an earlier moment") {
+            pty.keys("s");
+            pty.wait_long("why it is left out", PATIENCE, |s| s.contains("╭─ skip a step"));
+            pty.send(b"the shop has to sell\r");
+            pty.wait_long("the promotion is next", PATIENCE, |s| whole(s) && at(s, 8, "r"));
+            skipped = true;
+            return true;
+        }
+        if screen.contains(REFUSED) {
+            assert!(screen.contains("Verification of the recovered instance failed"), "{screen}");
+            waive(pty, "the shop has to sell");
+            waived = true;
+            return true;
+        }
+        // In service, and wrong.
+        if waived && !right && next(screen).1.contains("choose an earlier moment") {
+            pty.keys("m");
+            pty.wait_long("the moments", PATIENCE, |s| whole(s) && s.contains("RESTORE TO JUST BEFORE"));
+            pty.keys("g g");
+            pty.keys("enter");
+            pty.wait_long("the right moment", PATIENCE, |s| s.contains("╭─ choose this moment"));
+            pty.keys("y");
+            pty.wait_long("it is chosen", PATIENCE, |s| whole(s) && !s.contains("╭─"));
+            right = true;
+            return true;
+        }
+        false
+    });
+    assert!(wrong && skipped && waived && right, "{wrong} {skipped} {waived} {right}");
+    let (code, end) = leave(pty);
+    let incident = incident(home.0.path());
+    let facts = &incident.state().unwrap().facts;
+    let (passed, checks, _) = facts.judged.clone().unwrap();
+    assert!(passed && code == Some(0), "{code:?} {checks:?}\n{end}");
+    let given_up = checks.iter().find(|c| c.name == "what was given up is given up as a whole").unwrap();
+    assert!(!given_up.detail.starts_with("0 orders"), "{given_up:?}");
+    let report = report(&home);
+    for said in ["Of it, with a recovery that was given up", "safety gate “verification” was waived"] {
         assert!(report.contains(said), "{said:?} is not in the report:\n{report}");
     }
 }

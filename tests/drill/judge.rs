@@ -75,7 +75,7 @@ fn suspect(sandbox: &Sandbox) -> String {
 }
 
 fn decide(dir: &Path, server: &Server, target: RecoveryTarget, lost: u64) -> Judgement {
-    let claim = Claim { target, lost_orders: Some(lost) };
+    let claim = Claim { target, lost_orders: Some(lost), generation: None };
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

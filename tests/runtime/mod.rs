@@ -5,6 +5,7 @@ mod console;
 mod damage;
 mod flood;
 mod full_disk;
+mod local_only;
 mod output;
 mod restore;
 mod sql;

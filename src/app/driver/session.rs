@@ -213,7 +213,11 @@ impl Session {
     pub(super) fn settings(&self) -> Result<(Settings, Secrets)> {
         match &self.no_world {
             Some(e) => Err(e.clone()),
-            None => Ok((self.settings.clone(), self.secrets.clone())),
+            None => {
+                let settings = self.settings.clone();
+                let local = self.state.people.local_only;
+                Ok((if local { settings.kept_here() } else { settings }, self.secrets.clone()))
+            }
         }
     }
     pub(super) fn watch(&mut self, changed: impl Fn() + Send + 'static) {
