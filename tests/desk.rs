@@ -319,7 +319,7 @@ fn an_exercise_goes_by_its_own_clock_also_when_the_console_is_left() {
     first.wait_text("ALARM: Orders fail");
     first.keys("q");
     first.wait_sane();
-    first.wait_text("is still open; go on with: breakglass resume");
+    first.wait_text("The exercise");
     assert_eq!(first.wait_exit().code(), Some(0));
 
     let dir = std::fs::read_dir(desk.path().join("state/incidents")).unwrap().next().unwrap().unwrap().path();

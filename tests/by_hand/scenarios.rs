@@ -277,7 +277,7 @@ fn evidence_after_the_isolation_is_refused_first_and_shown_as_late() {
     }
     let home = Home(tempfile::tempdir().unwrap());
     let pty = begin(&home, &["security-breach"]);
-    let (mut skipped, mut refused) = (false, 0);
+    let (mut skipped, mut refused, mut late) = (false, 0, false);
     work(&pty, CLOSED, &mut |pty, screen| {
         if !skipped && at(screen, 3, "r") {
             skip(pty, 3, "later");
@@ -290,9 +290,18 @@ fn evidence_after_the_isolation_is_refused_first_and_shown_as_late() {
             refused += 1;
             return true;
         }
+        // What could have been seen is gone; what is left is collected now.
+        if !late && at(screen, 5, "r") {
+            pty.keys("g g j j u");
+            pty.wait_long("why it is opened again", PATIENCE, |s| s.contains("╭─ open a step again"));
+            pty.send(b"better late\r");
+            pty.wait_long("it is open again", PATIENCE, |s| whole(s) && !s.contains("╭─") && !at(s, 5, "r"));
+            late = true;
+            return true;
+        }
         false
     });
-    assert_eq!((skipped, refused), (true, 1));
+    assert_eq!((skipped, refused, late), (true, 1, true));
     let (code, end) = leave(pty);
     assert!(code == Some(1) && end.contains("FAILED"), "{code:?}:\n{end}");
     let report = report(&home);

@@ -57,6 +57,7 @@ fn the_runbook_as_it_is_understood() {
     s4 Assess Assess ~600 3 items
        Run Some(Read) Some("assess") Some("10m")
        Query Some(Read) None Some("1m")
+       Query Some(Read) None Some("1m")
     s5 Choose the moment Decide ~300 0 items
        Run Some(Read) Some("pitr locate") Some("15m")
     s6 Recover beside Recover ~1800 0 items

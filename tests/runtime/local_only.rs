@@ -25,7 +25,7 @@ impl Outside {
         Self(listener)
     }
     fn url(&self) -> String {
-        format!("s3://backups/team?endpoint=http://{}&patience=1&timeout=1", self.0.local_addr().unwrap())
+        format!("s3://backups/team?endpoint=http://{}&patience=1s&timeout=1s", self.0.local_addr().unwrap())
     }
     fn called(&self) -> bool {
         match self.0.accept() {
