@@ -305,9 +305,11 @@ fn evidence_after_the_isolation_is_refused_first_and_shown_as_late() {
     let (code, end) = leave(pty);
     assert!(code == Some(1) && end.contains("FAILED"), "{code:?}:\n{end}");
     let report = report(&home);
-    for said in
-        ["safety gate “evidence” was waived: it cannot wait", "was skipped: later", "the sessions are in the evidence"]
-    {
+    for said in [
+        "safety gate “evidence” was waived: it cannot wait",
+        "Evidence sealed only AFTER isolation",
+        "the sessions are in the evidence",
+    ] {
         assert!(report.contains(said), "{said:?} is not in the report:\n{report}");
     }
 }
