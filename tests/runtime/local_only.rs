@@ -1,7 +1,10 @@
 //! An incident that is local only: nothing leaves this machine by our doing, and what does not is said.
 
+use std::fs::Permissions;
 use std::io::ErrorKind;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use breakglass::action::{Ctx, Nowhere, may_leave};
@@ -24,8 +27,12 @@ impl Outside {
         listener.set_nonblocking(true).unwrap();
         Self(listener)
     }
-    fn url(&self) -> String {
-        format!("s3://backups/team?endpoint=http://{}&patience=1s&timeout=1s", self.0.local_addr().unwrap())
+    fn url(&self, folder: &Path) -> String {
+        let file = folder.join("credentials");
+        std::fs::write(&file, "AWS_ACCESS_KEY_ID=nobody\nAWS_SECRET_ACCESS_KEY=nothing\n").unwrap();
+        std::fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+        let (at, file) = (self.0.local_addr().unwrap(), file.display());
+        format!("s3://backups/team?endpoint=http://{at}&region=none&patience=1s&timeout=1s&credentials={file}")
     }
     fn called(&self) -> bool {
         match self.0.accept() {
@@ -55,8 +62,8 @@ fn local_only(d: &mut Desk, on: bool) {
 fn nothing_leaves_and_what_does_not_is_said() {
     let outside = Outside::new();
     let mut d = Desk::new();
-    d.job.settings.repository = Some(outside.url());
-    d.job.settings.repository_copies = vec![outside.url()];
+    d.job.settings.repository = Some(outside.url(d.home.path()));
+    d.job.settings.repository_copies = vec![outside.url(d.home.path())];
     d.job.settings.notify = vec!["touch".into(), d.home.path().join("sent").display().to_string()];
     d.secrets.set(REPOSITORY_KEY, Secret::new("a passphrase of the tests, long enough".to_string()));
 
