@@ -166,6 +166,77 @@ pub fn stored_durably(text: &str, repository: &Path) -> Vec<String> {
     stored
 }
 
+/// Every object of a backup: its bytes durable, then named, then its folders durable; objects before the manifest, the manifest
+/// before the entry that makes the backup exist, all before a word of success.
+#[test]
+fn a_backup_is_acknowledged_when_all_of_it_is_durable() {
+    if !strace() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    repository(d);
+    std::fs::create_dir(d.join("data")).unwrap();
+    std::fs::write(d.join("data/file"), "content".repeat(1000)).unwrap();
+    let trace = d.join("trace");
+    let status = Command::new("strace")
+        .args(["-f", "-y", "-qq", "-o", trace.to_str().unwrap(), "-e", "trace=write,fsync,renameat2,rename"])
+        .arg(env!("CARGO_BIN_EXE_breakglass"))
+        .args(["backup", "create", "--files", "data"])
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("HOME", d)
+        .env("BREAKGLASS_HOME", d.join("state"))
+        .env("BACKUP_DIR", d.join("repo"))
+        .env("BACKUP_ENCRYPTION_KEY", super::PASSPHRASE)
+        .current_dir(d)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let text = std::fs::read_to_string(&trace).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let first = |what: &str, pick: &dyn Fn(&str) -> bool| {
+        lines.iter().position(|l| pick(l)).unwrap_or_else(|| panic!("no {what} in\n{text}"))
+    };
+    let said = first("word of success", &|l| l.contains(" write(1<") && l.contains("backup "));
+    let stored = breakglass::backup::store::open_place(d.join("repo").to_str().unwrap(), true).unwrap();
+    let mut durable = Vec::new();
+    for entry in stored.list("").unwrap() {
+        if !entry.name.starts_with("backups/") && entry.name != "catalog/00000001.bgo" {
+            continue;
+        }
+        let path = d.join("repo").join(&entry.name);
+        let (folder, file) = (path.parent().unwrap(), path.file_name().unwrap().to_str().unwrap());
+        let temporary = format!("{}/.tmp-{file}-", folder.display());
+        let of = |call: &'static str| {
+            let temporary = temporary.clone();
+            move |l: &str| l.contains(call) && l.contains(&temporary)
+        };
+        let last_write = lines.iter().rposition(|l| of(" write(")(l)).unwrap();
+        let synced = first("fsync of the file", &of(" fsync("));
+        let named = first("rename", &of("renameat2("));
+        assert!(last_write < synced && synced < named, "{}: {text}", entry.name);
+        // Its folder and all above it, up to the repository's.
+        let folders = folder.ancestors().take_while(|f| f.starts_with(d.join("repo")));
+        let folders = folders.map(|folder| {
+            let shown = format!("<{}>", folder.display());
+            let after = |l: &&str| l.contains(" fsync(") && l.contains(&shown);
+            named + lines[named..].iter().position(|l| after(&l)).unwrap_or_else(|| panic!("{shown}: {text}"))
+        });
+        durable.push((entry.name.clone(), named, folders.max().unwrap()));
+    }
+    let rank = |name: &str| usize::from(name.contains("manifest")) + 2 * usize::from(name.starts_with("catalog/"));
+    for (name, named, done) in &durable {
+        assert!(*done < said, "{name} is durable only after the word of success: {text}");
+        for (other, _, before) in durable.iter().filter(|(o, ..)| rank(o) < rank(name)) {
+            assert!(before < named, "{name} is named before {other} is durable: {text}");
+        }
+    }
+    assert_eq!(durable.len(), 5, "three objects, manifest, entry: {durable:?}");
+}
+
 const CHILD: &str = "BREAKGLASS_TEST_BACKUP_CHILD";
 
 /// Not a test by itself: the process that is killed while it stores a base backup.

@@ -12,7 +12,7 @@ use breakglass::model::{Secret, Time};
 use super::logical::{cluster, json, program, text, url};
 use super::{PASSPHRASE, passphrase, repository};
 
-fn strace() -> bool {
+pub fn strace() -> bool {
     let works = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
     let works = works.is_ok_and(|s| s.success());
     if !works {

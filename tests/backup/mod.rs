@@ -24,6 +24,7 @@ pub mod killed;
 pub mod logical;
 pub mod mutated;
 pub mod mutations;
+pub mod random_kills;
 pub mod range;
 pub mod ranged;
 pub mod restore;
