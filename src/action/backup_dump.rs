@@ -95,6 +95,11 @@ pub async fn create(ctx: &Ctx, wanted: Wanted) -> Result<Done> {
         postgres_version: format!("{}.{}", identity.version_num / 10_000, identity.version_num % 10_000),
         database: identity.database.clone(),
         dump_version: client.version(),
+        part: match (wanted.tiers.is_empty(), wanted.tables.is_empty()) {
+            (false, _) => Some(format!("tier {}", wanted.tiers.join(", "))),
+            (true, false) => Some(format!("tables {}", wanted.tables.join(", "))),
+            (true, true) => None,
+        },
     };
     // Over a socket with peer authentication only the server's own user may connect.
     let run_as = if at.is_socket() { user::for_server(ctx.settings.run_as.as_deref())? } else { None };
@@ -150,10 +155,12 @@ pub async fn create(ctx: &Ctx, wanted: Wanted) -> Result<Done> {
         "verified": true,
     });
     let timeline = identity.timeline;
-    Ok(Done::ok(summary)
-        .json(document)
-        .fact(Event::TargetSeen { role: "source".into(), identity })
-        .fact(Event::BackupTaken { id: manifest.id.clone(), bytes, timeline, verified: true, taken_at: None }))
+    let done = Done::ok(summary).json(document).fact(Event::TargetSeen { role: "source".into(), identity });
+    if !manifest.is_whole() {
+        // It is no way back for the whole: what asks for a backup before something is destroyed must not be content with it.
+        return Ok(done);
+    }
+    Ok(done.fact(Event::BackupTaken { id: manifest.id.clone(), bytes, timeline, verified: true, taken_at: None }))
 }
 
 /// Writes down which tables come first, and, when rows of some tiers alone are wanted, leaves out those of the others. Their

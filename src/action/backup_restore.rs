@@ -159,7 +159,9 @@ async fn find(ctx: &Ctx, args: &Args) -> Result<(Unlocked, Manifest)> {
         if let Some(e) = reach::rolled_back(&ctx, &unlocked, &catalog) {
             ctx.out.line(&format!("WARNING: {e}"));
         }
-        let backup = match (id.as_str(), catalog.backups.last()) {
+        // A part of a database is never what is meant by the latest, as long as there is a whole one.
+        let last = |whole: bool| catalog.backups.iter().rev().find(|b| !whole || b.manifest.part.is_none());
+        let backup = match (id.as_str(), last(true).or(last(false))) {
             ("latest", Some(newest)) => newest,
             _ => catalog.find(&id)?,
         };

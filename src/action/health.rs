@@ -76,8 +76,7 @@ fn repository(ctx: &Ctx) -> (Vec<Found>, Ages) {
     }
     let health = &ctx.settings.health;
     let limit = Duration::from_secs(health.backup_max_age_s.unwrap_or(ctx.settings.policy.backup_max_age_s));
-    let newest = catalog.backups.iter().filter(|b| b.verified_at.is_some()).max_by_key(|b| b.manifest.finished_at);
-    out.push(match newest {
+    out.push(match catalog.newest_verified() {
         None => Found::bad("backup", "missing", "no verified backup"),
         Some(b) => {
             let age = now().since(b.manifest.finished_at);

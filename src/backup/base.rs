@@ -104,6 +104,7 @@ pub fn store_base<'a>(
         wal_segment_size: repository.cluster()?.and_then(|c| c.wal_segment_size),
         database: None,
         dump_version: None,
+        part: None,
         started_at,
         finished_at: now(),
         objects: vec![ObjectRecord::new(&name, &summary)],

@@ -45,6 +45,10 @@ pub struct ObjectRecord {
 }
 
 impl Manifest {
+    /// Whether a database or cluster comes back whole from it.
+    pub fn is_whole(&self) -> bool {
+        matches!(self.kind, BackupKind::Physical | BackupKind::Logical) && self.part.is_none()
+    }
     /// The record of one of its objects.
     ///
     /// # Errors
@@ -144,6 +148,9 @@ pub struct Manifest {
     /// Version of the `pg_dump` that made it: `pg_restore` must not be older.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dump_version: Option<String>,
+    /// What of the database alone has rows in it, such as `tier critical`; none when it is whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<String>,
     /// When it was begun.
     pub started_at: Time,
     /// When its last byte was stored.
@@ -325,6 +332,14 @@ impl Catalog {
     /// The backup that was restored and found right last, and when.
     pub fn last_proven(&self) -> Option<(&Backup, Time)> {
         self.backups.iter().filter_map(|b| Some((b, b.proven_at?))).max_by_key(|(_, at)| *at)
+    }
+
+    /// The newest backup that holds a whole database or cluster and was verified; where there is none of a database at all, of
+    /// files.
+    pub fn newest_verified(&self) -> Option<&Backup> {
+        let files_only = self.backups.iter().all(|b| b.manifest.kind == BackupKind::Files);
+        let counts = |b: &&Backup| b.verified_at.is_some() && (files_only || b.manifest.is_whole());
+        self.backups.iter().filter(counts).max_by_key(|b| b.manifest.finished_at)
     }
 
     /// The newest backup of a kind.

@@ -157,6 +157,7 @@ pub fn store_files(
         wal_segment_size: None,
         database: None,
         dump_version: None,
+        part: None,
         started_at,
         finished_at: now(),
         objects,

@@ -48,6 +48,8 @@ pub struct Source {
     pub database: String,
     /// Version of `pg_dump`.
     pub dump_version: String,
+    /// What of it alone has rows in the dump; none when it is whole.
+    pub part: Option<String>,
 }
 
 /// A dump whose bytes are all stored, but which does not exist until [`PendingDump::commit`]: the end of `pg_dump`'s output
@@ -111,6 +113,7 @@ pub fn store_dump<'a>(
         wal_segment_size: None,
         database: Some(source.database.clone()),
         dump_version: Some(source.dump_version.clone()),
+        part: source.part.clone(),
         started_at,
         finished_at: now(),
         objects: vec![ObjectRecord::new(&name, &summary)],

@@ -23,11 +23,13 @@ pub struct Verdict {
 const DAY_MICROS: i64 = 86_400_000_000;
 
 /// Judges every backup, in their order. The newest verified one of each kind and database always stays; where none is
-/// verified, the newest does.
+/// verified, the newest does. A dump of a part is a kind of its own: it never stands for the whole.
 pub fn judge(backups: &[Backup], policy: Policy, now: Time) -> Vec<Verdict> {
-    let mut groups: BTreeMap<(&str, Option<&str>), Vec<usize>> = BTreeMap::new();
+    type Group<'b> = (&'b str, Option<&'b str>, Option<&'b str>);
+    let mut groups: BTreeMap<Group<'_>, Vec<usize>> = BTreeMap::new();
     for (i, b) in backups.iter().enumerate() {
-        groups.entry((b.manifest.kind.word(), b.manifest.database.as_deref())).or_default().push(i);
+        let of = (b.manifest.kind.word(), b.manifest.database.as_deref(), b.manifest.part.as_deref());
+        groups.entry(of).or_default().push(i);
     }
     let mut verdicts: Vec<Verdict> =
         backups.iter().map(|b| Verdict { backup: b.manifest.id.clone(), keep: false, why: String::new() }).collect();
@@ -66,9 +68,10 @@ pub fn judge(backups: &[Backup], policy: Policy, now: Time) -> Vec<Verdict> {
         if let Some(i) = never {
             let what = if last_good.is_some() { "the newest verified one" } else { "the newest one; none is verified" };
             let kind = backups[i].manifest.kind.word();
+            let part = backups[i].manifest.part.as_ref().map_or_else(String::new, |p| format!(", {p} only"));
             reasons.entry(i).or_default().push(match &backups[i].manifest.database {
-                Some(database) => format!("{what} ({kind} of {database:?})"),
-                None => format!("{what} ({kind})"),
+                Some(database) => format!("{what} ({kind} of {database:?}{part})"),
+                None => format!("{what} ({kind}{part})"),
             });
         }
         for i in group {

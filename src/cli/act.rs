@@ -69,8 +69,7 @@ pub fn run(invocation: &Invocation, name: &str, matches: &ArgMatches) -> Result<
         .enable_all()
         .build()
         .state(|| "The asynchronous runtime cannot be started".into())?;
-    let redactor = Redactor::new(invocation.config.secrets.values());
-    let out = Arc::new(Foreground { redactor, json: invocation.json, shown: Mutex::new(String::new()) });
+    let out = Arc::new(Foreground::new(invocation));
     let cancel = CancellationToken::new();
     let mut ctx = Ctx {
         cancel: cancel.clone(),
@@ -153,14 +152,20 @@ fn words_after(name: &str) -> Vec<String> {
 }
 
 /// Output of the foreground: lines to stderr, progress as one line that is overwritten on a terminal.
-struct Foreground {
+pub struct Foreground {
     redactor: Redactor,
     json: bool,
     shown: Mutex<String>,
 }
 
 impl Foreground {
-    fn finish(&self) {
+    /// For a command line; as JSON, no progress is shown.
+    pub fn new(invocation: &Invocation) -> Self {
+        let redactor = Redactor::new(invocation.config.secrets.values());
+        Self { redactor, json: invocation.json, shown: Mutex::new(String::new()) }
+    }
+    /// Takes the line of progress away.
+    pub fn finish(&self) {
         self.clear();
     }
     fn clear(&self) {

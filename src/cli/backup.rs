@@ -1,10 +1,13 @@
 //! `breakglass backup init|list|verify|rotate-key`. What takes or restores a backup is an action and comes from the registry.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
+use std::time::Instant;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+use super::act::Foreground;
 use super::{Invocation, print};
+use crate::action::reach::Reporter;
 use crate::backup::anchor::{self, Anchors, head_from_text};
 use crate::backup::base::{Verified, verify_backup};
 use crate::backup::catalog::{Backup, Catalog};
@@ -12,6 +15,7 @@ use crate::backup::repository::{InitOptions, Repository, Unlocked};
 use crate::config::settings::{REPOSITORY_IDENTITY, REPOSITORY_KEY};
 use crate::error::{Error, Result};
 use crate::model::{CleanText, Secret};
+use crate::recovery::{Phase, Watch};
 
 /// The subcommand's name.
 pub const NAME: &str = "backup";
@@ -112,6 +116,8 @@ fn describe(b: &Backup) -> String {
     let stored: u64 = m.objects.iter().map(|o| o.stored_bytes).sum();
     let plain: u64 = m.objects.iter().map(|o| o.plain_bytes).sum();
     let verified = b.verified_at.map_or_else(|| "never verified".into(), |t| format!("verified {}", t.date_hms()));
+    let part =
+        m.part.as_deref().map_or_else(String::new, |p| format!(", of {} only", CleanText::line(p.as_bytes()).as_str()));
     let proven = b.proven_at.map_or_else(String::new, |t| format!(", restored and right {}", t.date_hms()));
     let log = match (&m.timeline, &m.start_lsn, &m.stop_lsn) {
         (Some(t), Some(start), Some(stop)) => format!(", timeline {t}, {start} to {stop}"),
@@ -119,7 +125,7 @@ fn describe(b: &Backup) -> String {
     };
     let label =
         m.label.as_deref().map_or_else(String::new, |l| format!(", {:?}", CleanText::line(l.as_bytes()).as_str()));
-    format!("{}  {} MB in {} MB{log}, {verified}{proven}{label}", m.id, plain / 1_000_000, stored / 1_000_000)
+    format!("{}  {} MB in {} MB{part}{log}, {verified}{proven}{label}", m.id, plain / 1_000_000, stored / 1_000_000)
 }
 
 /// Holds the catalog against its head as it was last seen from here ([`anchor::check`]).
@@ -184,7 +190,7 @@ fn verify(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
     for backup in wanted {
         let m = &backup.manifest;
         let total: u64 = m.objects.iter().map(|o| o.plain_bytes).sum();
-        let result = verify_with_progress(&unlocked, &m.id, total);
+        let result = verify_with_progress(invocation, &unlocked, &m.id, total);
         // One bad backup must not hide what is wrong with the next.
         if let Err(e) = &result
             && e.kind != crate::error::ErrorKind::Check
@@ -215,19 +221,13 @@ fn verify(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
     Ok(u8::from(!all_right))
 }
 
-fn verify_with_progress(unlocked: &Unlocked, id: &str, total: u64) -> Result<Verified> {
-    let shown = std::io::stderr().is_terminal();
-    let mut last = u64::MAX;
+fn verify_with_progress(invocation: &Invocation, unlocked: &Unlocked, id: &str, total: u64) -> Result<Verified> {
+    let out = Foreground::new(invocation);
+    let (reporter, begun) = (Reporter::new(&out), Instant::now());
     let result = verify_backup(unlocked, id, &mut |done| {
-        let percent = done * 100 / total.max(1);
-        if shown && percent != last {
-            last = percent;
-            let _ = write!(std::io::stderr(), "\r{id}  {}%", percent.min(100));
-        }
+        reporter.phase(&Phase::bytes("verify", done, Some(total), begun));
         Ok(())
     });
-    if shown {
-        let _ = write!(std::io::stderr(), "\r\x1b[K");
-    }
+    out.finish();
     result
 }

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use clap::{Arg, ArgAction, ArgMatches};
 use tokio_util::sync::CancellationToken;
 
+use super::act::Foreground;
 use super::{Invocation, print};
+use crate::action::reach::Reporter;
 use crate::backup::catalog::{Backup, Catalog};
 use crate::backup::repository::Unlocked;
 use crate::error::{Context, Error, Result};
@@ -13,7 +15,6 @@ use crate::model::event::Verdict;
 use crate::model::{CleanText, parse_duration};
 use crate::postgres::user;
 use crate::recovery::deep::{Options, deep, write_report};
-use crate::recovery::watch::Unwatched;
 
 /// What belongs to `--deep`.
 pub fn arguments() -> Vec<Arg> {
@@ -74,7 +75,10 @@ pub fn verify(invocation: &Invocation, m: &ArgMatches, unlocked: &Unlocked, want
     });
     let mut reports = Vec::new();
     for backup in wanted {
-        let report = runtime.block_on(deep(unlocked, &backup.manifest, &options, &Unwatched, &cancel))?;
+        let out = Foreground::new(invocation);
+        let report = runtime.block_on(deep(unlocked, &backup.manifest, &options, &Reporter::new(&out), &cancel));
+        out.finish();
+        let report = report?;
         if let Some(dir) = m.get_one::<String>("report") {
             write_report(&report, &invocation.env.cwd.join(dir))?;
         }

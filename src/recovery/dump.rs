@@ -129,7 +129,7 @@ pub async fn restore(
     let mut c = maintenance(&request.target).await?;
     sweep(&mut c, watch).await?;
     let there = exists(&mut c, request.target.name()).await?;
-    check_request(request, there)?;
+    check_request(request, there, manifest)?;
     let selected = request.selection.tables(&inventory)?;
     let lacking = missing(&mut c, &inventory).await?;
     for line in lacking.notes() {
@@ -172,7 +172,7 @@ pub async fn restore(
     }
 }
 
-fn check_request(request: &Request, there: bool) -> Result<()> {
+fn check_request(request: &Request, there: bool, manifest: &Manifest) -> Result<()> {
     let name = request.target.name();
     if there && !request.overwrite {
         return Err(Error::refused(format!("restoring into database {name:?}"))
@@ -180,7 +180,7 @@ fn check_request(request: &Request, there: bool) -> Result<()> {
             .hint("Name a new database; it can be renamed once you have looked at it.")
             .hint("Or give --overwrite: the old one is then kept under another name."));
     }
-    if there && !request.selection.is_all() {
+    if there && (!request.selection.is_all() || manifest.part.is_some()) {
         return Err(Error::refused(format!("replacing database {name:?} by a part of a dump"))
             .why("everything else in it would be gone")
             .hint("Restore the part into a new database and copy from there."));

@@ -145,5 +145,13 @@ fn everything_awkward_goes_round() {
     assert_eq!(psql(&c.database("postgres"), roles), psql(&other.database("postgres"), roles));
     let members = "select roleid::regrole, member::regrole from pg_auth_members where member = 'app'::regrole";
     assert_eq!(other.sql("postgres", members), "reader|app");
-    drop(extension);
+    // Its package is gone from the server: found first, too.
+    if let Some(installed) = extension {
+        drop(installed);
+        let again = super::logical::url(&other, "once more");
+        let out = json(dir.path(), &url, 4, &["backup", "restore", id, "--into", &again]);
+        let said = out["error"].to_string();
+        assert!(said.contains(ConfigExtension::NAME) && said.contains("Install the extensions' packages"), "{out}");
+        assert_eq!(other.sql("postgres", "select count(*) from pg_database"), "4");
+    }
 }

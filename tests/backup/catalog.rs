@@ -22,6 +22,7 @@ fn manifest(id: &str) -> Manifest {
         wal_segment_size: None,
         database: None,
         dump_version: None,
+        part: None,
         started_at: Time::from_micros(1),
         finished_at: Time::from_micros(2),
         objects: Vec::new(),

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use super::base::{files, stream};
+use super::logical::program;
 use super::wal::{SYSTEM, object_path, segment, write_segment};
 use super::{PASSPHRASE, passphrase};
 use breakglass::backup::base::store_base;
@@ -75,4 +76,24 @@ fn init_list_verify_by_environment_alone() {
     let json: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
     assert_eq!(json["ok"], false);
     assert!(json["backups"][0]["error"]["why"].as_str().unwrap().contains(&segment(1, 6).to_string()), "{json}");
+}
+
+/// On a terminal a long look says how far it is and how fast; elsewhere it says nothing but its result.
+#[test]
+fn verification_shows_how_far_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    std::fs::create_dir(d.join("data")).unwrap();
+    std::fs::write(d.join("data/file"), "content ".repeat(1 << 19)).unwrap();
+    let made = program(d, "postgres:///x?user=x", &[], &["backup", "create", "--files", "data"]);
+    assert_eq!(made.status.code(), Some(0), "{}", text(&made));
+    let (home, repo) = (d.display().to_string(), d.join("repo").display().to_string());
+    let env = [("HOME", home.as_str()), ("BACKUP_DIR", repo.as_str()), ("BACKUP_ENCRYPTION_KEY", PASSPHRASE)];
+    let mut pty = crate::support::pty::Pty::breakglass((80, 24), &["backup", "verify"], &env);
+    assert!(pty.wait_exit().success());
+    pty.wait_text("right: ");
+    let shown = String::from_utf8_lossy(&pty.bytes()).into_owned();
+    assert!(shown.contains("verify  4.2 MB") && shown.contains(" %"), "{shown:?}");
+    let quiet = program(d, "postgres:///x?user=x", &[], &["backup", "verify"]);
+    assert!(!text(&quiet).contains("MB"), "{}", text(&quiet));
 }

@@ -32,6 +32,7 @@ fn manifest(id: &str, kind: BackupKind, at: Time) -> Manifest {
         wal_segment_size: None,
         database: None,
         dump_version: None,
+        part: None,
         started_at: at,
         finished_at: at,
         objects: Vec::new(),
@@ -74,6 +75,13 @@ fn days_and_the_last_good_one() {
     other.manifest.database = Some("other".into());
     let why = &judge(&[all[3].clone(), other], Policy::Days(5), now)[1].why;
     assert_eq!(why, "the newest verified one (logical of \"other\")");
+    // A newer dump of some tables does not stand for the whole database.
+    let mut part = backup("p", days(1), true);
+    part.manifest.part = Some("tier critical".into());
+    let whole = backup("w", days(90), true);
+    let judged = judge(&[whole, part], Policy::Days(5), now);
+    assert!(judged.iter().all(|v| v.keep), "{judged:?}");
+    assert!(judged[1].why.ends_with("the newest verified one (logical, tier critical only)"), "{judged:?}");
 }
 
 #[test]

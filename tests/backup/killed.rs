@@ -158,6 +158,7 @@ fn a_killed_cleanup_is_finished_by_the_next() {
                     wal_segment_size: None,
                     database: None,
                     dump_version: None,
+                    part: None,
                     started_at: at,
                     finished_at: at,
                     objects: vec![ObjectRecord::new(&name, &summary)],

@@ -181,6 +181,7 @@ fn old_backups(d: &Path) {
             wal_segment_size: None,
             database: None,
             dump_version: None,
+            part: None,
             started_at: at,
             finished_at: at,
             objects: vec![ObjectRecord::new(&name, &summary)],

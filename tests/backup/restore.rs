@@ -132,3 +132,26 @@ fn a_failed_load_leaves_the_server_as_it_was() {
     nothing_half_made(&c);
     assert_eq!(psql(&c.database("whole"), "select count(*) from t").unwrap(), "2");
 }
+
+/// A collation the server does not have is known before anything is made there; roles and extensions: `awkward`.
+#[test]
+fn a_missing_collation_is_said_first() {
+    let c = cluster();
+    c.sql("postgres", "create database lacking");
+    c.sql("lacking", "create table t (name text collate \"zu-x-icu\"); insert into t values ('one')");
+    let dir = tempfile::tempdir().unwrap();
+    let made = json(dir.path(), &url(&c, "lacking"), 0, &["backup", "create", "--logical"]);
+    let restore = ["backup", "restore", made["id"].as_str().unwrap(), "--into", "here"];
+    // Another server, as if its libraries did not know that one.
+    let ours = Cluster::start("lacktarget", &[]);
+    ours.sql("postgres", "delete from pg_collation where collname = 'zu-x-icu'");
+    let before = databases(&ours);
+    let refused = json(dir.path(), &url(&ours, "postgres"), 4, &restore);
+    for word in ["zu-x-icu", "pg_import_system_collations", "Nothing was touched"] {
+        assert!(refused["error"].to_string().contains(word), "{word}: {refused}");
+    }
+    assert_eq!(databases(&ours), before);
+    ours.sql("postgres", "select pg_import_system_collations('pg_catalog')");
+    json(dir.path(), &url(&ours, "postgres"), 0, &restore);
+    assert_eq!(ours.sql("here", "select name from t"), "one");
+}

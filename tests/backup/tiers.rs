@@ -58,6 +58,16 @@ fn a_dump_of_a_tier_comes_back_by_itself() {
     assert_eq!(out.status.code(), Some(2), "{}", text(&out));
     assert!(text(&out).contains("no rows of table") && text(&out).contains("--tier critical"), "{}", text(&out));
 
+    // It is no way back for the whole: never over the database, never what "latest" means once there is a whole one.
+    let over = ["backup", "restore", id, "--into", "tier1", "--overwrite", "--confirm", "tier1"];
+    let out = program(d, &url, &[], &over);
+    assert!(out.status.code() == Some(4) && text(&out).contains("by a part of a dump"), "{}", text(&out));
+    let whole = json(d, &url, 0, &["backup", "create", "--logical"]);
+    json(d, &url, 0, &["backup", "create", "--tier", "critical"]);
+    assert!(text(&program(d, &url, &[], &["backup", "list"])).contains("of tier critical only"));
+    let done = json(d, &url, 0, &["backup", "restore", "latest", "--into", "tier1_latest"]);
+    assert_eq!(done["backup"], whole["id"], "{done}");
+
     // A critical table that is not there is no detail.
     for (tiers, code, says) in [
         ("critical = [\"orders\", \"public.orders_old\"]", 4, "no table \"public.orders_old\""),
