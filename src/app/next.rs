@@ -132,6 +132,10 @@ pub fn incident(ui: &IncidentUi) -> Next {
     if step.phase == Some(Phase::Decide) && reopened.is_some() && state.facts.chosen_in < reopened {
         return next(Cmd::Moment, "choose another moment to restore to");
     }
+    let failed = matches!(state.facts.verified, Some((false, _)));
+    if failed && matches!(step.phase, Some(Phase::Verify)) && moment::chosen_keeps_damage(&state.facts) {
+        return next(Cmd::Moment, "the damage is in what was recovered: choose another moment, before it");
+    }
     if state.people.tabletop.is_some() {
         return next(Cmd::Done, format!("say what you would do, then mark step {} as done", number + 1));
     }

@@ -11,9 +11,10 @@ use breakglass::app::dialog::Ask;
 use breakglass::app::next::obvious;
 use breakglass::app::update::update;
 use breakglass::app::{App, Effect, Msg, Pane, Preview, Screen, Tone};
-use breakglass::incident::Command;
+use breakglass::incident::{Command, StepStatus};
 use breakglass::model::event::{Event, Kind, Outcome, Verdict};
-use breakglass::model::plan::Risk;
+use breakglass::model::plan::{Phase, Risk};
+use breakglass::model::target::RecoveryTarget;
 use breakglass::model::{CleanText, StepId, Time};
 use std::time::Duration;
 
@@ -227,6 +228,29 @@ fn a_typed_moment_behind_the_damage_says_that_it_keeps_it() {
     let (warning, _) = asked("2026-11-20T14:01:00Z");
     assert!(warning.contains("lesser suspect") && !warning.contains("KEEPS"), "{warning}");
     assert_eq!(asked("2026-11-20T13:40:00Z").0, "");
+    // A time of day is the last time it was that late in UTC, and the question shows the whole of it.
+    let (warning, shown) = asked("14:01:40");
+    assert!(warning.contains("KEEPS DAMAGE"), "{warning}");
+    assert!(shown.contains("2026-11-20 14:01:40 UTC") || shown.contains("2026-11-20T14:01:40"), "{shown}");
+}
+
+#[test]
+fn when_verification_finds_the_damage_the_next_thing_is_another_moment() {
+    let mut data = at_promotion().incident.unwrap().data;
+    let verify = data.scenario.steps.iter().position(|s| s.phase == Some(Phase::Verify)).unwrap();
+    let step = data.scenario.steps[verify].id.clone();
+    data.state.steps.get_mut(&step).unwrap().status = StepStatus::Open;
+    data.state.facts.verified = Some((false, Vec::new()));
+    let at = Time::parse("2026-11-20T14:01:40Z").unwrap();
+    let mut next = |target: Time| {
+        data.state.facts.chosen = Some((RecoveryTarget::Time(target), Some(target), None));
+        let mut app = with_incident(SIZE, 383, data.clone());
+        app.incident.as_mut().unwrap().steps.step = verify;
+        obvious(&app)
+    };
+    let told = next(at);
+    assert!(told.cmd == Some(Cmd::Moment) && told.text.contains("another moment"), "{told:?}");
+    assert_ne!(next(Time::parse("2026-11-20T13:40:00Z").unwrap()).cmd, Some(Cmd::Moment));
 }
 
 #[test]
