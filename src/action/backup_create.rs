@@ -1,5 +1,6 @@
 //! `breakglass backup create`: a dump or a base backup into the repository, read back whole before it counts.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgAction, Command};
@@ -7,7 +8,7 @@ use futures::future::BoxFuture;
 use serde_json::json;
 
 use super::reach::{self, Reporter};
-use super::{Action, Ctx, Done, Preview, Spec, backup_dump, backup_files, backup_index};
+use super::{Action, Ctx, Done, Output, Preview, Spec, backup_dump, backup_files, backup_index};
 use crate::backup::anchor::head_to_text;
 use crate::backup::base::{store_base, verify_backup};
 use crate::config::settings::REPOSITORY_KEY;
@@ -134,6 +135,25 @@ fn folders(m: &clap::ArgMatches) -> Option<Vec<std::path::PathBuf>> {
     m.get_many::<std::path::PathBuf>("files").map(|all| all.cloned().collect())
 }
 
+/// A base backup ends only when its log is archived, and waits for ever where that fails: said once for each failing segment.
+async fn say_failing_archiver(mut c: sqlx::PgConnection, out: Arc<dyn Output>) {
+    let sql = "SELECT CASE WHEN last_failed_time > coalesce(last_archived_time, '-infinity') THEN last_failed_wal END \
+               FROM pg_catalog.pg_stat_archiver";
+    let mut said = None;
+    // A server that does not answer says so to the backup itself.
+    while let Ok(failing) = sqlx::query_scalar::<_, Option<String>>(sql).fetch_one(&mut c).await {
+        if failing.is_some() && failing != said {
+            out.line(&format!(
+                "archiving fails at {}: the backup ends only when the log is archived; the server's log says why, \
+                 `breakglass wal status` what it means; stop the backup with ctrl-C, nothing is kept of it then",
+                failing.as_deref().unwrap_or_default()
+            ));
+            said = failing;
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+}
+
 async fn cluster_bytes(c: &mut sqlx::PgConnection) -> Result<u64> {
     let sql = "SELECT sum(pg_database_size(oid))::int8 FROM pg_database";
     let bytes: i64 =
@@ -170,7 +190,6 @@ async fn create(ctx: &Ctx, label: Option<String>) -> Result<Done> {
             None
         }
     };
-    drop(c);
     let unlocked = reach::unlocked_or_new(ctx).await?;
     let (kept, server) = (unlocked.clone(), at.clone());
     let programs = reach::programs(ctx, Some(identity.version_num / 10_000))?;
@@ -179,6 +198,7 @@ async fn create(ctx: &Ctx, label: Option<String>) -> Result<Done> {
     let (out, cancel) = (ctx.out.clone(), ctx.cancel.clone());
     ctx.out.line(&format!("base backup of {at}, timeline {}", identity.timeline));
     // Reading, sealing and verifying block: off the loop they go, so that a cancel is still heard.
+    let watcher = tokio::spawn(say_failing_archiver(c, ctx.out.clone()));
     let work = tokio::task::spawn_blocking(move || -> Result<_> {
         let reporter = Reporter::new(&*out);
         let begun = Instant::now();
@@ -217,7 +237,9 @@ async fn create(ctx: &Ctx, label: Option<String>) -> Result<Done> {
         })?;
         Ok((manifest, verified))
     });
-    let (manifest, _) = work.await.state(|| "the backup's thread ended early".into())??;
+    let worked = work.await;
+    watcher.abort();
+    let (manifest, _) = worked.state(|| "the backup's thread ended early".into())??;
     backup_index::refresh(ctx, &kept, &server).await;
     let head = head_to_text(&super::backup_copy::after_backup(ctx, &kept).await?);
     let bytes = manifest.stored_bytes();

@@ -70,7 +70,8 @@ pub async fn unlocked_or_new(ctx: &Ctx) -> Result<Unlocked> {
             return Ok(unlocked);
         }
         let key = key(&ctx)?;
-        let repository = match Repository::init(&url, key, &InitOptions::default()) {
+        let options = InitOptions::archived_by(ctx.settings.run_as.as_deref());
+        let repository = match Repository::init(&url, key, &options) {
             // Another first backup was quicker.
             Err(e) if e.kind == ErrorKind::Refused && Repository::exists(&url)? => return unlocked(&ctx),
             made => made?,

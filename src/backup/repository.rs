@@ -74,6 +74,14 @@ pub struct InitOptions {
     pub system_identifier: Option<u64>,
 }
 
+impl InitOptions {
+    /// The usual ones. Made by root, the log's folder belongs to the user servers run as (`postgres.run_as`), who archives.
+    pub fn archived_by(run_as: Option<&str>) -> Self {
+        let user = crate::postgres::user::for_server(run_as).ok().flatten();
+        Self { wal_owner: user.map(|u| (u.uid, u.gid)), ..Self::default() }
+    }
+}
+
 /// An opened repository: enough to archive, list and check for rot, not to read.
 #[derive(Debug, Clone)]
 pub struct Repository {

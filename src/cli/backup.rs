@@ -98,7 +98,8 @@ fn unlocked(invocation: &Invocation, matches: &ArgMatches) -> Result<Unlocked> {
 
 fn init(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
     let url = url(invocation, matches)?;
-    let repository = Repository::init(&url, key(invocation)?, &InitOptions::default())?;
+    let options = InitOptions::archived_by(invocation.config.settings.run_as.as_deref());
+    let repository = Repository::init(&url, key(invocation)?, &options)?;
     let (id, at) = (crate::backup::container::hex(&repository.id()), repository.store().url());
     if invocation.json {
         print(&format!("{:#}", serde_json::json!({"repository": id, "url": at})))?;

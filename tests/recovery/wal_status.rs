@@ -1,10 +1,24 @@
 //! `wal status` with a live server: lag, failures, slots, the disk.
 
+use std::io::{BufRead, Read};
+use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 use std::time::Instant;
 
-use crate::support::archived::Archived;
-use crate::support::cluster::{LIMIT, psql};
+use crate::support::archived::{Archived, PASSPHRASE};
+use crate::support::cluster::{LIMIT, psql, server_user};
+
+/// Whoever makes a repository as root does not archive into it: the server does.
+#[test]
+fn the_folder_of_the_log_belongs_to_the_servers_user() {
+    let dir = tempfile::tempdir().unwrap();
+    let repository = dir.path().join("repository");
+    let mut c = Command::new(env!("CARGO_BIN_EXE_breakglass"));
+    c.args(["backup", "init"]).env("BACKUP_DIR", &repository).env("BACKUP_ENCRYPTION_KEY", PASSPHRASE);
+    assert!(c.env("BREAKGLASS_HOME", dir.path()).status().unwrap().success());
+    let wanted = server_user().map_or(rustix::process::getuid().as_raw(), |u| u.uid);
+    assert_eq!(std::fs::metadata(repository.join("wal")).unwrap().uid(), wanted);
+}
 
 #[test]
 fn the_servers_side_of_the_archive_is_told_and_a_failing_archiver_is_a_problem() {
@@ -58,6 +72,23 @@ fn the_servers_side_of_the_archive_is_told_and_a_failing_archiver_is_a_problem()
     ] {
         assert!(text.contains(s), "{s:?} is not in {text}");
     }
+    // A base backup that waits for the archive says why, and ends once it works again.
+    let mut c = Command::new("sh");
+    c.args(["-c", "exec timeout 120 \"$0\" backup create --physical 2>&1", env!("CARGO_BIN_EXE_breakglass")]);
+    c.env("DATABASE_URL", db.url()).env("BACKUP_DIR", &a.repository).env("BACKUP_ENCRYPTION_KEY", PASSPHRASE);
+    c.env("BREAKGLASS_HOME", a.room.path.join("state")).stdout(std::process::Stdio::piped());
+    let mut child = c.spawn().unwrap();
+    let mut said = String::new();
+    let mut lines = std::io::BufReader::new(child.stdout.take().unwrap());
+    while !said.contains("archiving fails at 0000000") {
+        assert_ne!(lines.read_line(&mut said).unwrap(), 0, "{said}");
+    }
+    psql(&db, "alter system reset archive_command").unwrap();
+    psql(&db, "select pg_reload_conf()").unwrap();
+    lines.read_to_string(&mut said).unwrap();
+    assert!(child.wait().unwrap().success(), "{said}");
+    psql(&db, "alter system set archive_command = 'false'").unwrap();
+    psql(&db, "select pg_reload_conf()").unwrap();
     // Without the server, what the repository says remains.
     let (code, text) = status(false, "postgres://nobody@127.0.0.1:1/none");
     assert_eq!(code, 0, "{text}");
