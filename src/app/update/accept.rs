@@ -148,7 +148,8 @@ fn act(app: &mut App, dialog: &Dialog, out: &mut Vec<Effect>) -> Result<(), Stri
         Ask::OtherMoment => {
             let typed = say(0, "a moment")?;
             // A time of day is UTC as everything on the screen; the next dialog shows the whole of it before it counts.
-            let target = typed.parse().or_else(|e| parse_when(&typed, now).map(RecoveryTarget::Time).map_err(|_: String| e))?;
+            let target =
+                typed.parse().or_else(|e| parse_when(&typed, now).map(RecoveryTarget::Time).map_err(|_: String| e))?;
             let at = match &target {
                 RecoveryTarget::Time(t) => Some(*t),
                 _ => None,
