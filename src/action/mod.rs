@@ -5,6 +5,7 @@
 //! checks again first. What it learned comes back as facts, which the journal keeps.
 
 pub mod assess;
+pub mod backend;
 pub mod backup_cleanup;
 pub mod backup_copy;
 pub mod backup_create;
@@ -31,6 +32,7 @@ pub mod output;
 pub mod pitr_advance;
 pub mod pitr_check;
 pub mod pitr_locate;
+pub mod pitr_overwrite;
 pub mod pitr_partial;
 pub mod pitr_promote;
 pub mod pitr_range;
@@ -262,6 +264,10 @@ pub trait Action: Send + Sync {
     fn preview<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Preview>>;
     /// Does it. An `Err` is a failed run whose kind decides the exit code; `Refused` means nothing was touched.
     fn run<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Done>>;
+    /// Whether some of its calls need the target's name to be confirmed.
+    fn confirms(&self) -> bool {
+        self.spec().risk == Risk::Destroy
+    }
     /// Risk of this call; never below what the arguments imply.
     fn risk(&self, _args: &[String]) -> Risk {
         self.spec().risk

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use clap::{Args as _, Command};
 use futures::future::BoxFuture;
 
-use super::pitr_restore::{Moment, built, find_way, moment, same_cluster};
-use super::target::{Follow, blocking, database_name, expected, parse_args, shadow, unlock};
-use super::{Action, Ctx, Done, Preview, Spec};
+use super::pitr_restore::{Moment, built, find_way, moment, of_cluster};
+use super::target::{Follow, blocking, database_name, expected, parse_args, shadow};
+use super::{Action, Ctx, Done, Preview, Spec, backend};
 use crate::error::Result;
 use crate::model::event::Event;
 use crate::model::plan::Risk;
@@ -60,19 +60,18 @@ impl Action for Advance {
 async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     let s = shadow(ctx, args.shadow.as_deref())?;
     let (to, after) = moment(&args.moment)?;
-    let work = ctx.clone();
-    let (unlocked, _) = blocking(move || unlock(&work)).await?;
+    let recovery = backend::recovery_of(ctx, s.backend).await?;
     let at = s.database(&database_name(ctx))?;
     if let Ok(mut c) = at.connect().await {
-        same_cluster(&unlocked, &identity(&mut c, &at).await?)?;
+        of_cluster(&recovery, &identity(&mut c, &at).await?).await?;
     }
     let suspects = super::pitr_locate::remembered(ctx, &to).unwrap_or_else(|| match &to {
         RecoveryTarget::Xid(x) if !after => x.parse().into_iter().collect(),
         _ => Vec::new(),
     });
-    let way = find_way(ctx, &unlocked, Some(s.timeline), (&to, after), suspects.clone()).await?;
+    let way = find_way(ctx, &*recovery, Some(s.timeline), (&to, after), suspects.clone()).await?;
     let follow = Follow::new(ctx);
-    let moved = advance(&s, way, suspects, &unlocked, &*follow, &ctx.cancel).await?;
+    let moved = advance(&s, way, suspects, backend::origin(&*recovery)?, &*follow, &ctx.cancel).await?;
     let instance = moved.instance()?;
     let mut c = at.connect().await?;
     let it = identity(&mut c, &at).await?;

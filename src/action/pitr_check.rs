@@ -1,4 +1,5 @@
-//! `pitr check`: whether a partial recovery brought everything back, seen in the live database itself.
+//! `pitr check`: whether a moment can be recovered to, before anything is touched; or whether a partial recovery brought
+//! everything back, seen in the live database itself.
 
 use std::time::Duration;
 
@@ -6,13 +7,15 @@ use clap::{Args as _, Command};
 use futures::future::BoxFuture;
 
 use super::pitr_partial::Partial;
-use super::target::parse_args;
-use super::{Action, Ctx, Done, Preview, Spec, reach};
-use crate::error::Result;
+use super::pitr_restore::{Moment, moment};
+use super::target::{Follow, parse_args};
+use super::{Action, Ctx, Done, Preview, Spec, backend, reach};
+use crate::error::{ErrorKind, Result};
 use crate::model::event::{Check as Seen, Event, Verdict};
 use crate::model::parse_duration;
 use crate::model::plan::Risk;
 use crate::model::target::Loss;
+use crate::recovery::backend::{Goal, Way};
 use crate::recovery::tables::user_tables;
 use crate::recovery::verify::constraints::check_constraints;
 use crate::recovery::{health, verify};
@@ -22,8 +25,14 @@ pub struct Check;
 
 #[derive(Debug, Clone, clap::Args)]
 struct Args {
+    /// Whether it can be recovered to just before this: time:…Z, lsn:0/5A2F118, xid:73114, name:…, latest
+    #[arg(long, value_name = "MOMENT", conflicts_with_all = ["tables", "to_after"])]
+    to: Option<String>,
+    /// Whether it can be recovered to just after this
+    #[arg(long, value_name = "MOMENT", conflicts_with = "tables")]
+    to_after: Option<String>,
     /// Table that was brought back, schema.table or table; as often as needed
-    #[arg(long = "table", value_name = "TABLE", required = true)]
+    #[arg(long = "table", value_name = "TABLE", required_unless_present_any = ["to", "to_after"])]
     tables: Vec<String>,
     /// How long health must be good
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "3s")]
@@ -40,7 +49,7 @@ impl Action for Check {
     fn spec(&self) -> Spec {
         Spec {
             name: "pitr check",
-            about: "Check the live database after a partial recovery: nothing missing, constraints hold, healthy",
+            about: "Check whether a moment can be reached (--to), or the live database after a partial recovery",
             risk: Risk::Read,
             fallback: "Count the rows of the table in both databases, and look for foreign keys that point nowhere.",
         }
@@ -51,14 +60,65 @@ impl Action for Check {
     fn preview<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Preview>> {
         Box::pin(async move {
             let args: Args = parse_args(self.arguments(), args)?;
+            if let Some(given) = args.moment() {
+                let (to, after) = moment(&given)?;
+                let side = if after { "after" } else { "before" };
+                let line = format!("asks {} whether it can recover to just {side} {to}", ctx.settings.backend.word());
+                return Ok(Preview { lines: vec![line], ..Preview::default() });
+            }
             let lines =
                 vec![format!("compares {} of {} with the shadow", args.tables.join(", "), reach::database(ctx)?)];
             Ok(Preview { lines, ..Preview::default() })
         })
     }
     fn run<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Done>> {
-        Box::pin(async move { check(ctx, &parse_args(self.arguments(), args)?).await })
+        Box::pin(async move {
+            let args: Args = parse_args(self.arguments(), args)?;
+            match args.moment() {
+                Some(given) => reachable(ctx, &given).await,
+                None => check(ctx, &args).await,
+            }
+        })
     }
+}
+
+impl Args {
+    fn moment(&self) -> Option<Moment> {
+        let given = Moment { to: self.to.clone(), to_after: self.to_after.clone() };
+        (given.to.is_some() || given.to_after.is_some()).then_some(given)
+    }
+}
+
+/// Whether a moment can be recovered to; nothing is touched.
+async fn reachable(ctx: &Ctx, given: &Moment) -> Result<Done> {
+    let (target, after) = moment(given)?;
+    let recovery = backend::recovery(ctx).await?;
+    let said = target.to_string();
+    let goal = Goal { target, after, timeline: None, suspects: Vec::new(), patient: false, again: None };
+    let way = match recovery.preflight(&goal, Follow::new(ctx), &ctx.cancel).await {
+        Ok(way) => way,
+        Err(e) if matches!(e.kind, ErrorKind::Refused | ErrorKind::Check) => {
+            ctx.out.line(&format!("✗ {e}"));
+            let json = serde_json::json!({"reachable": false, "target": said, "error": e.to_json()["error"]});
+            return Ok(Done::check_failed(format!("{}: {}", e.what, e.why)).json(json));
+        }
+        Err(e) => return Err(e),
+    };
+    let line = match &way {
+        Way::Beside(r) => format!(
+            "✓ from backup {} of {}, along the log to {}",
+            r.backup.id,
+            r.backup.finished_at,
+            r.first_lost.as_ref().map_or(r.log_end, |c| c.lsn)
+        ),
+        Way::InPlace(w) => match &w.resumes {
+            Some(r) => format!("✓ it was asked for at {} already, and is followed", r.requested_at),
+            None => format!("✓ project {} can be asked for it; IN PLACE, over what is there", w.project_ref),
+        },
+    };
+    ctx.out.line(&line);
+    let json = serde_json::json!({"reachable": true, "target": said, "backend": recovery.backend().word()});
+    Ok(Done::ok(format!("{said} can be recovered to")).json(json))
 }
 
 async fn check(ctx: &Ctx, args: &Args) -> Result<Done> {

@@ -7,7 +7,7 @@ use clap::{Args as _, Command, ValueEnum};
 use futures::future::BoxFuture;
 use sqlx::postgres::PgConnection;
 
-use super::target::{Follow, blocking, database_name, expected, now, parse_args, shadow, unlock};
+use super::target::{Follow, database_name, expected, now, parse_args, shadow};
 use super::{Action, Ctx, Done, Preview, Spec, reach};
 use crate::error::{Error, Result};
 use crate::model::event::Event;
@@ -277,9 +277,9 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
         return Ok(Done::ok(text).fact(fact).json(serde_json::json!({"undone": undone})));
     }
     if args.open_shadow && !args.dry_run {
-        let (work, s) = (ctx.clone(), shadow(ctx, args.shadow.as_deref())?);
-        let (unlocked, _) = blocking(move || unlock(&work)).await?;
-        open::open(&s, &database_name(ctx), &unlocked).await?;
+        let s = shadow(ctx, args.shadow.as_deref())?;
+        let recovery = super::backend::recovery_of(ctx, s.backend).await?;
+        open::open(&s, &database_name(ctx), super::backend::origin(&*recovery)?).await?;
         ctx.out.line("the isolated shadow is open; it cannot be moved forward any more");
     }
     if args.dry_run {

@@ -7,10 +7,8 @@ use clap::{Args as _, Command};
 use futures::future::BoxFuture;
 
 use super::contain::service_command;
-use super::target::{
-    Follow, blocking, database_name, expected, is_recovered, parse_args, recovered, seen, shadow, unlock,
-};
-use super::{Action, Ctx, Done, Preview, Spec, reach};
+use super::target::{Follow, database_name, expected, is_recovered, parse_args, recovered, seen, shadow};
+use super::{Action, Ctx, Done, Preview, Spec, backend, reach};
 use crate::error::{Error, Result};
 use crate::model::event::Event;
 use crate::model::parse_duration;
@@ -154,8 +152,8 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
             facts.push(Event::GateWaived { gate: gate.into(), reason: reason.clone(), step: None });
         }
     }
-    let work = ctx.clone();
-    let (unlocked, url) = blocking(move || unlock(&work)).await?;
+    let recovery = backend::recovery_of(ctx, s.backend).await?;
+    let (origin, place) = (backend::origin(&*recovery)?, recovery.place());
 
     let (fenced, new) = if let Some(fenced) = before(ctx, &s) {
         ctx.out.line("it was promoted before in this incident; what is left to do is done");
@@ -167,11 +165,17 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     } else {
         let (fenced, inheritance) = fence_source(ctx, args, &there, &s).await?;
         ctx.out.line(&format!("fenced: {}", fenced.how));
-        let new = promote(&s, &name, &there.system_identifier, &unlocked, &url, &inheritance).await?;
+        let new = promote(&s, &name, &there.system_identifier, origin, &inheritance).await?;
         (fenced, new)
     };
-    ctx.out.line(&format!("promoted: timeline {}, archiving into {url}", new.identity.timeline));
+    ctx.out.line(&format!("promoted: timeline {}, archiving into {place}", new.identity.timeline));
     let mut left = new.notes.clone();
+    if s.backend == crate::config::Backend::PgBackRest {
+        left.push(format!(
+            "let pg1-path of the stanza name {} in pgBackRest's configuration, then take a backup with it: pgbackrest backup",
+            s.root.join("data").display()
+        ));
+    }
     let taken = in_place || (new.identity.host == source.host() && new.identity.port == source.port());
     match &new.sequences {
         Some(a) => {

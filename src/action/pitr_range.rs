@@ -3,14 +3,14 @@
 use clap::{Args as _, Command};
 use futures::future::BoxFuture;
 
-use super::pitr_locate::range_fact;
-use super::target::{blocking, parse_args, scratch, unlock};
-use super::{Action, Ctx, Done, Preview, Spec, reach};
+use super::target::parse_args;
+use super::{Action, Ctx, Done, Preview, Spec, backend};
 use crate::error::Result;
 use crate::model::Time;
+use crate::model::event::Event;
 use crate::model::plan::Risk;
 use crate::postgres::Lsn;
-use crate::recovery::range::{Reach, range, ranges};
+use crate::recovery::backend::{Reachable, Recovery};
 
 /// The action `pitr range`.
 pub struct Range;
@@ -37,33 +37,34 @@ impl Action for Range {
     fn preview<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Preview>> {
         Box::pin(async move {
             let _: Args = parse_args(self.arguments(), args)?;
-            let repository = ctx.settings.repository.clone().unwrap_or_default();
-            Ok(Preview { lines: vec![format!("reads the repository {repository}")], ..Preview::default() })
+            let line = match ctx.settings.backend {
+                crate::config::Backend::Native => {
+                    format!("reads the repository {}", ctx.settings.repository.clone().unwrap_or_default())
+                }
+                other => format!("asks {}", other.word()),
+            };
+            Ok(Preview { lines: vec![line], ..Preview::default() })
         })
     }
     fn run<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Done>> {
         Box::pin(async move {
             let args: Args = parse_args(self.arguments(), args)?;
-            let work = ctx.clone();
-            let all = blocking(move || {
-                let (unlocked, _) = unlock(&work)?;
-                let (programs, scratch) = (reach::programs_when_needed(&work), scratch(&work));
-                match args.timeline {
-                    Some(t) => range(&unlocked, &programs, Some(t), &scratch).map(|r| vec![r]),
-                    None => ranges(&unlocked, &programs, &scratch),
-                }
-            })
-            .await?;
+            let recovery = backend::recovery(ctx).await?;
+            let all = recovery.range(args.timeline).await?;
             for r in &all {
                 show(ctx, r);
             }
             let Some(reach) = all.last() else { return Ok(Done::check_failed("nothing is archived")) };
             let said = |t: Option<Time>| t.map_or("nothing".to_string(), |t| t.to_string());
-            let latest = reach.latest.as_ref().map(|c| c.at);
+            let latest = reach.latest;
             let mut json = document(reach);
             json["timelines"] = all.iter().map(document).collect();
-            let fact = range_fact(reach);
+            json["backend"] = recovery.backend().word().into();
+            json["abilities"] = serde_json::to_value(recovery.abilities()).unwrap_or_default();
+            limits(ctx, &*recovery);
+            let fact = fact(reach);
             let done = match (reach.earliest, reach.holes.is_empty()) {
+                (None, _) if reach.timeline.is_none() => Done::check_failed("no moment can be recovered to"),
                 (None, _) => Done::check_failed("nothing can be recovered to: there is no base backup"),
                 (Some(_), false) => Done::check_failed("the log has holes"),
                 (Some(e), true) => Done::ok(format!("{} to {}", e.date_hms(), said(latest))),
@@ -73,35 +74,58 @@ impl Action for Range {
     }
 }
 
-fn show(ctx: &Ctx, r: &Reach) {
+/// What somebody else's recovery cannot do, so that nobody finds out in the middle.
+fn limits(ctx: &Ctx, recovery: &dyn Recovery) {
+    if recovery.backend() == crate::config::Backend::Native {
+        return;
+    }
+    for c in recovery.abilities().cannot {
+        ctx.out.line(&format!("cannot    {}: {}; instead: {}", c.what, c.why, c.instead));
+    }
+}
+
+fn fact(r: &Reachable) -> Event {
+    Event::RangeSeen {
+        earliest: r.earliest,
+        latest: r.latest,
+        holes: r.holes.iter().map(|h| format!("{} to {}: {}", h.first, h.last, h.why)).collect(),
+    }
+}
+
+fn show(ctx: &Ctx, r: &Reachable) {
     let at = |t: Option<Time>, lsn: Option<Lsn>| match (t, lsn) {
         (Some(t), Some(lsn)) => format!("{t} at {lsn}"),
         (Some(t), None) => t.to_string(),
         (None, _) => "nothing".to_string(),
     };
-    let latest = r.latest.as_ref();
-    ctx.out.line(&format!("timeline  {}", r.timeline));
+    if let Some(timeline) = r.timeline {
+        ctx.out.line(&format!("timeline  {timeline}"));
+    }
     ctx.out.line(&format!("earliest  {}", at(r.earliest, r.earliest_lsn)));
-    ctx.out.line(&format!("latest    {}", at(latest.map(|c| c.at), latest.map(|c| c.lsn))));
+    ctx.out.line(&format!("latest    {}", at(r.latest, r.latest_lsn)));
     for b in &r.backups {
-        let from = b.start_lsn.clone().unwrap_or_default();
-        ctx.out.line(&format!("backup    {} from {from}, complete at {}", b.id, b.finished_at));
+        let from = b.from.as_ref().map_or_else(String::new, |f| format!(" from {f},"));
+        let complete = b.finished_at.map_or_else(|| "its time is not told".to_string(), |t| format!("complete at {t}"));
+        ctx.out.line(&format!("backup    {}{from} {complete}", b.id));
     }
     for h in &r.holes {
         ctx.out.line(&format!("HOLE      {} to {}: {}", h.first, h.last, h.why));
     }
-    if r.unread > 0 {
-        let what = format!("{} segments are not in the index: breakglass wal index reads them once", r.unread);
+    if let Some(unread) = r.unread.filter(|n| *n > 0) {
+        let what = format!("{unread} segments are not in the index: breakglass wal index reads them once");
         ctx.out.line(&format!("index     {what}"));
+    }
+    for note in &r.notes {
+        ctx.out.line(&format!("note      {note}"));
     }
 }
 
-fn document(r: &Reach) -> serde_json::Value {
+fn document(r: &Reachable) -> serde_json::Value {
     serde_json::json!({
         "timeline": r.timeline, "earliest": r.earliest, "earliest_lsn": r.earliest_lsn.map(|l| l.to_string()),
-        "latest": r.latest.as_ref().map(|c| c.at), "latest_lsn": r.latest.as_ref().map(|c| c.lsn.to_string()),
+        "latest": r.latest, "latest_lsn": r.latest_lsn.map(|l| l.to_string()),
         "last_segment": r.last_segment, "end_lsn": r.end_lsn.map(|l| l.to_string()),
         "backups": r.backups.iter().map(|b| b.id.clone()).collect::<Vec<_>>(), "holes": r.holes,
-        "segments_not_indexed": r.unread,
+        "segments_not_indexed": r.unread, "notes": r.notes,
     })
 }

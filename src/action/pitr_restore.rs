@@ -1,29 +1,28 @@
 //! `pitr restore`: an isolated instance beside the damaged one, recovered to just before a moment.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args as _, Command, ValueEnum};
 use futures::future::BoxFuture;
 
 use super::pitr_locate::{Search, first_remembered, remembered, search};
-use super::target::{
-    Follow, blocking, database_name, instances_dir, now, parse_args, scratch, seen, server_user, superuser, unlock,
-};
-use super::{Action, Ctx, Done, Preview, Spec, pitr_tail, reach, target};
-use crate::backup::repository::Unlocked;
+use super::target::{Follow, blocking, database_name, instances_dir, now, parse_args, seen, server_user, superuser};
+use super::{Action, Ctx, Done, Preview, Spec, backend, pitr_overwrite, pitr_tail, reach, target};
 use crate::error::{Error, Result};
 use crate::incident::moment as on_record;
 use crate::model::event::Event;
-use crate::model::format_clock;
 use crate::model::plan::Risk;
 use crate::model::target::{Identity, RecoveryTarget};
+use crate::model::{format_clock, parse_duration};
 use crate::postgres::{Lsn, identity};
+use crate::recovery::backend::{Goal, Order, Recovery, Verdict, same_cluster};
 use crate::recovery::locate::group_of;
 use crate::recovery::predict::{self, Throughput};
 use crate::recovery::promote::{local_instance, source_settings as settings_of};
-use crate::recovery::range::{Ask, Route, Stop, route};
-use crate::recovery::shadow::{Delta, Request, Shadow, build};
+use crate::recovery::range::{Route, Stop};
+use crate::recovery::shadow::{Delta, Request, Shadow};
 use crate::recovery::verify::committed_here;
 use crate::recovery::{sequences, tables, takeover};
 
@@ -35,6 +34,13 @@ pub struct Restore;
 enum Into {
     /// An instance of its own beside the damaged one, which is not touched
     Beside,
+    /// Over the damaged one, by those who run it; what was committed after the moment is gone for good
+    Place,
+}
+
+/// Whether these arguments overwrite the damaged database.
+pub fn overwrites(args: &[String]) -> bool {
+    args.iter().any(|a| a == "--into=place") || args.windows(2).any(|w| w[0] == "--into" && w[1] == "place")
 }
 
 /// The moment, one way or the other.
@@ -43,10 +49,10 @@ enum Into {
 pub struct Moment {
     /// Recover to just before this: time:…Z, lsn:0/5A2F118, xid:73114, name:…, latest
     #[arg(long, value_name = "MOMENT")]
-    to: Option<String>,
+    pub(super) to: Option<String>,
     /// Recover to just after this, which is then part of the result; rarely what is wanted
     #[arg(long, value_name = "MOMENT")]
-    to_after: Option<String>,
+    pub(super) to_after: Option<String>,
 }
 
 #[derive(Debug, Clone, clap::Args)]
@@ -72,6 +78,12 @@ struct Args {
     /// With --delta: the name of the folder, when what is in it was in service or could be; a data directory is moved away
     #[arg(long, value_name = "NAME", requires = "delta")]
     give_up: Option<String>,
+    /// With --into place: ask once more although an earlier request is not known to have ended; say why
+    #[arg(long, value_name = "REASON")]
+    again: Option<String>,
+    /// With --into place: how long to follow it before it counts as stuck
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    deadline: Option<Duration>,
 }
 
 impl Action for Restore {
@@ -87,19 +99,27 @@ impl Action for Restore {
     fn arguments(&self) -> Command {
         Args::augment_args(Command::new("restore"))
     }
+    fn confirms(&self) -> bool {
+        true
+    }
+    fn risk(&self, args: &[String]) -> Risk {
+        if overwrites(args) { Risk::Destroy } else { Risk::Change }
+    }
     fn preview<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Preview>> {
         Box::pin(async move {
             let args: Args = parse_args(self.arguments(), args)?;
             let (to, after) = moment(&args.moment)?;
+            if placed(ctx, &args)? == Into::Place {
+                return pitr_overwrite::preview(ctx, &wanted(&args, to, after)).await;
+            }
             let source = source(ctx).await;
-            let work = ctx.clone();
-            let (unlocked, _) = blocking(move || unlock(&work)).await?;
+            let recovery = backend::recovery(ctx).await?;
             if let Some(id) = &source {
-                same_cluster(&unlocked, id)?;
+                of_cluster(&recovery, id).await?;
             }
             let timeline = timeline(ctx, &args, source.as_ref());
-            let way = find_way(ctx, &unlocked, timeline, (&to, after), Vec::new()).await?;
-            let bytes: u64 = way.backup.objects.iter().map(|o| o.plain_bytes).sum();
+            let way = find_way(ctx, &*recovery, timeline, (&to, after), Vec::new()).await?;
+            let bytes = way.backup.plain_bytes();
             let mut lines = vec![
                 format!(
                     "base backup {} of {}, {bytes} bytes, timeline {}",
@@ -118,7 +138,7 @@ impl Action for Restore {
             ];
             lines.push(predicted(&way, &root(ctx, &args, source.as_ref())?));
             if to == RecoveryTarget::Latest {
-                lines.push(pitr_tail::behind(ctx, &unlocked, way.log_end).await.line);
+                lines.push(pitr_tail::behind(ctx, &*recovery, way.log_end).await.line);
             }
             lines.extend(belongs_to(&to, &way));
             lines.extend(keeps(ctx, &to, &way));
@@ -174,7 +194,7 @@ fn log_bytes(way: &Route) -> u64 {
 /// How long it will take, by what earlier recoveries took in the same place.
 fn predicted(way: &Route, root: &std::path::Path) -> String {
     let known = root.parent().map(Throughput::load).unwrap_or_default();
-    let bytes: u64 = way.backup.objects.iter().map(|o| o.plain_bytes).sum();
+    let bytes = way.backup.plain_bytes();
     let p = known.predict(bytes, log_bytes(way), way.stop == Stop::End);
     let why = match p.runs {
         0 => "assumed: no recovery was measured here yet".to_string(),
@@ -250,16 +270,45 @@ fn without_zone(text: &str, at: jiff::civil::DateTime) -> Error {
 ///
 /// # Errors
 /// Refused when the live server is another cluster than the repository's.
-pub fn same_cluster(unlocked: &Unlocked, live: &Identity) -> Result<()> {
-    let Some(cluster) = unlocked.repository().cluster()? else { return Ok(()) };
-    let archived = cluster.system_identifier.to_string();
-    if archived == live.system_identifier {
-        return Ok(());
+pub async fn of_cluster(recovery: &Arc<dyn Recovery>, live: &Identity) -> Result<()> {
+    let work = recovery.clone();
+    same_cluster(blocking(move || work.cluster()).await?.as_deref(), live)
+}
+
+/// Where it goes, if whoever recovers can do that.
+///
+/// # Errors
+/// Refused, with what it can do.
+fn placed(ctx: &Ctx, args: &Args) -> Result<Into> {
+    let recoverer = ctx.settings.backend;
+    let in_place = recoverer == crate::config::Backend::Supabase;
+    match (args.into, in_place) {
+        (Into::Place, true) | (Into::Beside, false) => {}
+        (Into::Beside, true) => {
+            return Err(Error::refused("Supabase cannot build an instance beside the damaged database")
+                .why("to a moment it restores in place only: what was committed after it is gone for good")
+                .hint("into a new project: dashboard, Database, Backups, Restore to new project")
+                .hint("to overwrite the database: --into place, once the project's reference was typed"));
+        }
+        (Into::Place, false) => {
+            return Err(Error::refused(format!("{} never overwrites the damaged database", recoverer.word()))
+                .why("it is the evidence, and the way back")
+                .hint("recover beside it (--into beside), verify there, then breakglass pitr promote"));
+        }
     }
-    Err(Error::refused(format!("the repository holds cluster {archived}"))
-        .why(format!("the database that answers is of cluster {}", live.system_identifier))
-        .hint("set BACKUP_DIR to the repository of this cluster")
-        .hint("to recover the other cluster all the same, unset DATABASE_URL and name a folder with --dir"))
+    if args.into == Into::Beside && (args.again.is_some() || args.deadline.is_some()) {
+        return Err(Error::usage("--again and --deadline belong to --into place").hint("leave them out"));
+    }
+    if let Some(reason) = &args.again
+        && reason.trim().is_empty()
+    {
+        return Err(Error::usage("--again needs a reason").hint("say how you know that no restore is going on"));
+    }
+    Ok(args.into)
+}
+
+fn wanted(args: &Args, to: RecoveryTarget, after: bool) -> pitr_overwrite::Wanted {
+    pitr_overwrite::Wanted { to, after, again: args.again.clone(), deadline: args.deadline }
 }
 
 /// A sub-transaction cannot be a target of PostgreSQL's own; the transaction it belongs to is.
@@ -308,24 +357,19 @@ fn root(ctx: &Ctx, args: &Args, source: Option<&Identity>) -> Result<PathBuf> {
     }
 }
 
-/// The way to a target; see [`route`].
+/// The way to a target of one who builds beside.
 ///
 /// # Errors
-/// As [`route`].
+/// Refused when it cannot be reached.
 pub async fn find_way(
     ctx: &Ctx,
-    unlocked: &Unlocked,
+    recovery: &dyn Recovery,
     timeline: Option<u32>,
     (to, after): (&RecoveryTarget, bool),
     suspects: Vec<u32>,
 ) -> Result<Route> {
-    let (work, to, follow, unlocked) = (ctx.clone(), to.clone(), Follow::new(ctx), unlocked.clone());
-    blocking(move || {
-        let scratch = scratch(&work);
-        let ask = Ask { target: &to, suspects: &suspects, timeline, scratch: &scratch, after };
-        route(&unlocked, &reach::programs_when_needed(&work), &ask, &*follow, &work.cancel)
-    })
-    .await
+    let goal = Goal { target: to.clone(), after, timeline, suspects, patient: false, again: None };
+    backend::way(ctx, recovery, &goal).await
 }
 
 /// All transactions of the act that the target belongs to, while the source can still tell.
@@ -360,6 +404,9 @@ fn named(args: &Args) -> Result<()> {
 
 async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     let (to, after) = moment(&args.moment)?;
+    if placed(ctx, args)? == Into::Place {
+        return pitr_overwrite::run(ctx, &wanted(args, to, after)).await;
+    }
     named(args)?;
     // In service is, after a promotion that has to be gone back on, what was promoted.
     let mut live = match reach::database(ctx) {
@@ -388,13 +435,12 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
         Some((mut c, id)) => (superuser(&mut c).await?, Some(id), settings_of(&mut c).await.unwrap_or_default()),
         None => ("postgres".to_string(), None, Vec::new()),
     };
-    let work = ctx.clone();
-    let (unlocked, _) = blocking(move || unlock(&work)).await?;
+    let recovery = backend::recovery(ctx).await?;
     if let Some(id) = &id {
-        same_cluster(&unlocked, id)?;
+        of_cluster(&recovery, id).await?;
     }
     let mut suspects = if after { Vec::new() } else { suspects(ctx, &to, id.as_ref()).await };
-    let way = find_way(ctx, &unlocked, timeline(ctx, args, id.as_ref()), (&to, after), suspects.clone()).await?;
+    let way = find_way(ctx, &*recovery, timeline(ctx, args, id.as_ref()), (&to, after), suspects.clone()).await?;
     if let Some(line) = belongs_to(&to, &way) {
         ctx.out.line(&line);
     }
@@ -413,7 +459,7 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
         ctx.out.line(&warning);
     }
     let behind = match &to {
-        RecoveryTarget::Latest => Some(pitr_tail::behind(ctx, &unlocked, way.log_end).await),
+        RecoveryTarget::Latest => Some(pitr_tail::behind(ctx, &*recovery, way.log_end).await),
         _ => None,
     };
     if let Some(b) = &behind {
@@ -440,7 +486,10 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
         source_settings,
         source_front: front,
     };
-    let shadow = build(&request, &unlocked, &*follow, &ctx.cancel).await?;
+    let started = recovery.start(&Order::Beside(Box::new(request)), follow.clone(), &ctx.cancel).await?;
+    let Verdict::Stands(shadow) = recovery.follow(started, follow, &ctx.cancel).await? else {
+        return Err(Error::state("it was built beside and is said to be in place"));
+    };
     // The next prediction rests on it; without it that is only less sure.
     if shadow.reused.is_none() {
         let _ = predict::remember(&shadow, replays, to_end, now());

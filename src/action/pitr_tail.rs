@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use super::Ctx;
 use super::reach;
-use super::target::{blocking, now};
-use crate::backup::repository::Unlocked;
+use super::target::now;
 use crate::model::{Time, format_clock};
 use crate::postgres::Lsn;
-use crate::recovery::{exposure, wal_index};
+use crate::recovery::backend::Recovery;
+use crate::recovery::exposure;
 
 /// What lies behind the end of the archived log, as far as it is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +32,7 @@ impl Behind {
 }
 
 /// Compares the end of the archived log with the live server, else with every position that was seen of it.
-pub async fn behind(ctx: &Ctx, unlocked: &Unlocked, end: Lsn) -> Behind {
+pub async fn behind(ctx: &Ctx, recovery: &dyn Recovery, end: Lsn) -> Behind {
     if let Some(live) = server(ctx).await {
         let lsn: Lsn = live.lsn.parse().unwrap_or_default();
         let bytes = lsn.0.saturating_sub(end.0);
@@ -55,11 +55,8 @@ pub async fn behind(ctx: &Ctx, unlocked: &Unlocked, end: Lsn) -> Behind {
     {
         seen.push((lsn, Some(e.when.at), "the incident's record"));
     }
-    let work = unlocked.clone();
-    if let Ok(names) = blocking(move || wal_index::names(&work)).await
-        && let Some(lsn) = names.snapshots().last()
-    {
-        seen.push((*lsn, None, "the name map"));
+    if let Some(lsn) = recovery.last_named().await {
+        seen.push((lsn, None, "the name map"));
     }
     if let Some(r) = exposure::received_in(ctx.settings.repository.as_ref())
         && let Ok(lsn) = r.end_lsn.parse()

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args as _, Command};
 use futures::future::BoxFuture;
 
-use super::target::{Follow, blocking, database_name, parse_args, recovered, shadow, unlock};
+use super::target::{Follow, database_name, parse_args, recovered, shadow};
 use super::{Action, Ctx, Done, Preview, Spec, reach};
 use crate::error::{Error, Result};
 use crate::model::event::{Event, Verdict};
@@ -65,9 +65,8 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     let s = shadow(ctx, args.shadow.as_deref())?;
     let (at, in_place) = recovered(ctx, &s).await?;
     if args.open_shadow && !in_place {
-        let work = ctx.clone();
-        let (unlocked, _) = blocking(move || unlock(&work)).await?;
-        open::open(&s, &database_name(ctx), &unlocked).await?;
+        let recovery = super::backend::recovery_of(ctx, s.backend).await?;
+        open::open(&s, &database_name(ctx), super::backend::origin(&*recovery)?).await?;
         ctx.out.line("the isolated shadow is open; it cannot be moved forward any more");
     }
     let source = match reach::replaced(ctx) {

@@ -88,11 +88,28 @@ pub fn risk(block: &Block, actions: &BTreeMap<String, Risk>) -> Risk {
         Some("destroy") => Some(Risk::Destroy),
         _ => None,
     });
-    let (name, _) = action(block, actions);
+    let (name, words) = action(block, actions);
     match actions.get(&name).filter(|_| name != "shell" && name != "sql") {
-        Some(own) => said.map_or(*own, |s| s.max(*own)),
+        Some(own) => {
+            let own = raised(&name, &words.iter().map(literal).collect::<Vec<_>>()).unwrap_or(*own).max(*own);
+            said.map_or(own, |s| s.max(own))
+        }
         None => said.unwrap_or(Risk::Change),
     }
+}
+
+/// What an option makes of an action, where that is more than its name says.
+fn raised(name: &str, args: &[String]) -> Option<Risk> {
+    (name == "pitr restore" && super::pitr_restore::overwrites(args)).then_some(Risk::Destroy)
+}
+
+/// A word as far as it is not a variable's value.
+fn literal(word: &Word) -> String {
+    let text = |p: &Piece| match p {
+        Piece::Text(t) => Some(t.clone()),
+        Piece::Var(_) | Piece::Bare(_) => None,
+    };
+    word.0.iter().filter_map(text).collect()
 }
 
 /// The request for a run of a block.
@@ -136,13 +153,14 @@ pub fn request(step: &Step, block: &Block, known: &Known<'_>) -> Result<RunReque
     } else {
         code
     };
+    let risk = risk(block, known.actions).max(raised(&name, &args).unwrap_or(Risk::Read));
     Ok(RunRequest {
         step: Some(step.id.clone()),
         block_line: Some(block.line),
         action: name,
         shown,
         args,
-        risk: risk(block, known.actions),
+        risk,
         confirmed: None,
     })
 }

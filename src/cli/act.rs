@@ -20,7 +20,7 @@ pub fn add_actions(mut root: Command, registry: &Registry) -> Command {
             continue;
         }
         let mut leaf = action.arguments().about(spec.about);
-        if spec.risk == Risk::Destroy {
+        if action.confirms() {
             leaf = leaf.arg(
                 Arg::new("confirm")
                     .long("confirm")

@@ -1,21 +1,22 @@
 //! `breakglass backup init|list|verify|rotate-key`. What takes or restores a backup is an action and comes from the registry.
 
 use std::io::Write;
-use std::time::Instant;
+use std::sync::Arc;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::act::Foreground;
-use super::{Invocation, print};
-use crate::action::reach::Reporter;
+use super::{Invocation, print, stoppable};
+use crate::action::Ctx;
+use crate::action::target::Follow;
 use crate::backup::anchor::{self, Anchors, head_from_text};
-use crate::backup::base::{Verified, verify_backup};
 use crate::backup::catalog::{Backup, Catalog};
 use crate::backup::repository::{InitOptions, Repository, Unlocked};
+use crate::config::Backend;
 use crate::config::settings::{REPOSITORY_IDENTITY, REPOSITORY_KEY};
 use crate::error::{Error, Result};
-use crate::model::{CleanText, Secret};
-use crate::recovery::{Phase, Watch};
+use crate::model::Secret;
+use crate::recovery::backend::{Recovery, Seen, Verified, Which, open};
 
 /// The subcommand's name.
 pub const NAME: &str = "backup";
@@ -112,23 +113,6 @@ fn init(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
     Ok(0)
 }
 
-fn describe(b: &Backup) -> String {
-    let m = &b.manifest;
-    let stored: u64 = m.objects.iter().map(|o| o.stored_bytes).sum();
-    let plain: u64 = m.objects.iter().map(|o| o.plain_bytes).sum();
-    let verified = b.verified_at.map_or_else(|| "never verified".into(), |t| format!("verified {}", t.date_hms()));
-    let part =
-        m.part.as_deref().map_or_else(String::new, |p| format!(", of {} only", CleanText::line(p.as_bytes()).as_str()));
-    let proven = b.proven_at.map_or_else(String::new, |t| format!(", restored and right {}", t.date_hms()));
-    let log = match (&m.timeline, &m.start_lsn, &m.stop_lsn) {
-        (Some(t), Some(start), Some(stop)) => format!(", timeline {t}, {start} to {stop}"),
-        _ => String::new(),
-    };
-    let label =
-        m.label.as_deref().map_or_else(String::new, |l| format!(", {:?}", CleanText::line(l.as_bytes()).as_str()));
-    format!("{}  {} MB in {} MB{part}{log}, {verified}{proven}{label}", m.id, plain / 1_000_000, stored / 1_000_000)
-}
-
 /// Holds the catalog against its head as it was last seen from here ([`anchor::check`]).
 fn rolled_back(invocation: &Invocation, unlocked: &Unlocked, catalog: &Catalog) -> Option<Error> {
     anchor::check(invocation.config.settings.catalog_heads.as_ref(), unlocked, catalog, &mut |line| {
@@ -136,29 +120,56 @@ fn rolled_back(invocation: &Invocation, unlocked: &Unlocked, catalog: &Catalog) 
     })
 }
 
+/// Who keeps the backups. `--repository` names one of ours, whoever recovers otherwise.
+fn recovery(invocation: &Invocation, matches: &ArgMatches) -> Result<Box<dyn Recovery>> {
+    let mut settings = invocation.config.settings.clone();
+    if let Some(url) = matches.get_one::<String>("repository") {
+        settings.repository = Some(url.clone());
+        settings.backend = Backend::Native;
+    }
+    if settings.backend == Backend::Native {
+        // The key is looked at first: asking for it is cheaper than reading a repository that cannot be opened.
+        url(invocation, matches)?;
+        if invocation.config.secrets.get(REPOSITORY_IDENTITY).is_none() {
+            key(invocation)?;
+        }
+    }
+    open(&settings, &invocation.config.secrets, std::env::temp_dir())
+}
+
 fn list(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
-    let unlocked = unlocked(invocation, matches)?;
-    let catalog = Catalog::load(&unlocked)?;
-    let rolled_back = rolled_back(invocation, &unlocked, &catalog);
-    if let Some(e) = &rolled_back {
-        let _ = writeln!(std::io::stderr(), "WARNING: {e}");
+    let recovery = recovery(invocation, matches)?;
+    let all = stoppable::run(|_| async { recovery.backups().await })?.0?;
+    for warning in &all.warnings {
+        let _ = writeln!(std::io::stderr(), "{warning}");
     }
     if invocation.json {
-        let backups = &catalog.backups;
-        let document =
-            serde_json::json!({"backups": backups, "head": catalog.head, "rolled_back": rolled_back.is_some()});
-        print(&format!("{document:#}"))?;
-    } else if catalog.backups.is_empty() {
+        print(&format!("{:#}", all.json))?;
+    } else if all.lines.is_empty() {
         print("no backups")?;
     } else {
-        for backup in &catalog.backups {
-            print(&describe(backup))?;
+        for line in &all.lines {
+            print(line)?;
         }
     }
     Ok(0)
 }
 
 fn verify(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
+    let elsewhere = invocation.config.settings.backend;
+    if elsewhere != Backend::Native && matches.get_one::<String>("repository").is_none() {
+        if let Some(ours) = ["deep", "accept-catalog"].iter().find(|f| matches.get_flag(f)) {
+            return Err(Error::usage(format!("--{ours} is for a repository of ours"))
+                .why(format!("{} keeps the backups", elsewhere.word()))
+                .hint("leave it out, or name a repository with --repository"));
+        }
+        let which = match matches.get_one::<String>("id") {
+            Some(id) => Which::One(id.clone()),
+            None if matches.get_flag("all") => Which::All,
+            None => Which::Newest,
+        };
+        return report(invocation, recovery(invocation, matches)?, which);
+    }
     let unlocked = unlocked(invocation, matches)?;
     let catalog = Catalog::load(&unlocked)?;
     if matches.get_flag("accept-catalog") {
@@ -184,51 +195,55 @@ fn verify(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
     if matches.get_flag("deep") {
         return super::backup_deep::verify(invocation, matches, &unlocked, wanted);
     }
-    if wanted.is_empty() {
+    let which = match (matches.get_one::<String>("id"), matches.get_flag("all"), wanted.as_slice()) {
+        (Some(id), ..) => Which::One(id.clone()),
+        (None, true, _) => Which::All,
+        (None, false, [one]) => Which::One(one.manifest.id.clone()),
+        _ => Which::Newest,
+    };
+    report(invocation, recovery(invocation, matches)?, which)
+}
+
+/// Verifies and says what was found; 1 when something is wrong.
+fn report(invocation: &Invocation, recovery: Box<dyn Recovery>, which: Which) -> Result<u8> {
+    let json = invocation.json;
+    let out = Arc::new(Foreground::new(invocation));
+    let config = &invocation.config;
+    let follow = Follow::new(&Ctx::new(config.settings.clone(), config.secrets.clone(), out.clone()));
+    let shown = out.clone();
+    let seen: Seen = Arc::new(move |v: &Verified| {
+        shown.finish();
+        if !json {
+            let line = match &v.result {
+                Ok(what) => format!("{}  right: {what}", v.what),
+                Err(e) => format!("{}  WRONG: {e}", v.what),
+            };
+            let _ = print(&line);
+        }
+    });
+    let work = |cancel| async move { recovery.verify(&which, follow, &cancel, seen).await };
+    let (results, _) = stoppable::run(work)?;
+    out.finish();
+    let results = results?;
+    if results.is_empty() {
         return Err(Error::check("there is no backup to verify").hint("Take one with `breakglass backup create`."));
     }
-    let mut results = Vec::new();
-    for backup in wanted {
-        let m = &backup.manifest;
-        let total: u64 = m.objects.iter().map(|o| o.plain_bytes).sum();
-        let result = verify_with_progress(invocation, &unlocked, &m.id, total);
-        // One bad backup must not hide what is wrong with the next.
-        if let Err(e) = &result
-            && e.kind != crate::error::ErrorKind::Check
-        {
-            return Err(e.clone());
-        }
-        if !invocation.json {
-            match &result {
-                Ok(v) => print(&format!("{}  right: {} bytes read", m.id, v.plain_bytes))?,
-                Err(e) => print(&format!("{}  WRONG: {e}", m.id))?,
-            }
-        }
-        results.push((m.id.clone(), result));
-    }
-    // That they were verified stands in the catalog now.
-    let _ = rolled_back(invocation, &unlocked, &Catalog::load(&unlocked)?);
-    let all_right = results.iter().all(|(_, r)| r.is_ok());
-    if invocation.json {
+    let all_right = results.iter().all(|v| v.result.is_ok());
+    if json {
         let each: Vec<serde_json::Value> = results
             .iter()
-            .map(|(id, result)| match result {
-                Ok(v) => serde_json::json!({"backup": id, "ok": true, "plain_bytes": v.plain_bytes, "wal": v.wal}),
-                Err(e) => serde_json::json!({"backup": id, "ok": false, "error": e.to_json()["error"]}),
+            .map(|v| match &v.result {
+                Ok(what) => {
+                    let mut one = serde_json::json!({"backup": v.what, "ok": true, "seen": what});
+                    if let (Some(one), Some(more)) = (one.as_object_mut(), v.detail.as_object()) {
+                        one.extend(more.clone());
+                    }
+                    one
+                }
+                Err(e) => serde_json::json!({"backup": v.what, "ok": false, "error": e.to_json()["error"]}),
             })
             .collect();
         print(&format!("{:#}", serde_json::json!({"ok": all_right, "backups": each})))?;
     }
     Ok(u8::from(!all_right))
-}
-
-fn verify_with_progress(invocation: &Invocation, unlocked: &Unlocked, id: &str, total: u64) -> Result<Verified> {
-    let out = Foreground::new(invocation);
-    let (reporter, begun) = (Reporter::new(&out), Instant::now());
-    let result = verify_backup(unlocked, id, &mut |done| {
-        reporter.phase(&Phase::bytes("verify", done, Some(total), begun));
-        Ok(())
-    });
-    out.finish();
-    result
 }

@@ -198,8 +198,9 @@ fn dispatch(matches: &ArgMatches, json: bool) -> Result<u8> {
     let env = Environment::read();
     let mut config = Config::load(&env, matches.get_one::<PathBuf>("config").map(PathBuf::as_path))?;
     // Without a state directory they are not remembered; whoever needs one says so.
-    let heads = crate::runtime::Store::open(&config).map(|s| s.root().join(crate::backup::anchor::FOLDER));
-    config.settings.catalog_heads = heads.ok();
+    let state = crate::runtime::Store::open(&config).map(|s| s.root().to_path_buf()).ok();
+    config.settings.catalog_heads = state.as_ref().map(|s| s.join(crate::backup::anchor::FOLDER));
+    config.settings.requests = state.map(|s| s.join(crate::recovery::supabase::REQUESTS));
     let invocation = Invocation { env, config, json };
     let Some((name, sub)) = matches.subcommand() else {
         return console::run(&invocation, matches, console::Start::Home);

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::backend::{Backend, PgBackRestSettings, SupabaseSettings};
 use super::health::FileHealth;
-use super::settings::{BreachSettings, FailoverSettings, Tiers};
+use super::settings::{BreachSettings, FailoverSettings, SUPABASE_TOKEN, Tiers};
 use super::settings::{DATABASE_PASSWORD, REPOSITORY_IDENTITY, REPOSITORY_KEY, Retention};
 use super::{Connection, Policies, Secrets, ServiceSettings, Settings};
 use crate::error::{Error, Result};
@@ -93,6 +94,9 @@ struct File {
     plans: Vec<PathBuf>,
     target: FileTarget,
     repository: FileRepository,
+    recovery: FileRecovery,
+    pgbackrest: PgBackRestSettings,
+    supabase: FileSupabase,
     postgres: FilePostgres,
     service: ServiceSettings,
     failover: FileFailover,
@@ -127,6 +131,25 @@ struct FileRepository {
     copies: Vec<String>,
     retention_days: Option<Spanned<u32>>,
     generations: Option<Spanned<FileGenerations>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct FileRecovery {
+    backend: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct FileSupabase {
+    project_ref: Option<String>,
+    api_url: Option<String>,
+    allow_loopback_http: bool,
+    newest: Option<String>,
+    poll: Option<Spanned<String>>,
+    timeout: Option<Spanned<String>>,
+    settle: Option<Spanned<String>>,
+    deadline: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -308,6 +331,29 @@ impl Config {
         if let Some(twice) = s.tiers.critical.iter().find(|t| s.tiers.important.contains(t)) {
             return Err(bad(0, format!("backup.tiers: {twice:?} is both critical and important; keep one")));
         }
+        if let Some(word) = &file.recovery.backend {
+            s.backend =
+                Backend::parse(word.as_ref()).map_err(|e| bad(word.span().start, format!("recovery.backend: {e}")))?;
+        }
+        s.pgbackrest = file.pgbackrest;
+        s.pgbackrest.config = s.pgbackrest.config.take().map(|p| dir.join(p));
+        s.pgbackrest.program = s.pgbackrest.program.take().map(|p| dir.join(p));
+        let millis = |key: &str, value: &Option<Spanned<String>>, default: u64| -> Result<u64> {
+            let Some(v) = value else { return Ok(default) };
+            let read = parse_duration(v.as_ref()).map_err(|e| bad(v.span().start, format!("supabase.{key}: {e}")))?;
+            Ok(u64::try_from(read.as_millis()).unwrap_or(u64::MAX))
+        };
+        let (f, d) = (file.supabase, SupabaseSettings::default());
+        s.supabase = SupabaseSettings {
+            poll_ms: millis("poll", &f.poll, d.poll_ms)?.max(10),
+            timeout_ms: millis("timeout", &f.timeout, d.timeout_ms)?.max(10),
+            settle_ms: millis("settle", &f.settle, d.settle_ms)?,
+            deadline_ms: millis("deadline", &f.deadline, d.deadline_ms)?,
+            project_ref: f.project_ref,
+            api_url: f.api_url.unwrap_or(d.api_url),
+            allow_loopback_http: f.allow_loopback_http,
+            newest: f.newest,
+        };
         s.bin_dir = file.postgres.bin_dir.map(|p| dir.join(p));
         s.run_as = file.postgres.run_as;
         s.instances_dir = file.postgres.instances_dir.map(|p| dir.join(p));
@@ -360,6 +406,9 @@ impl Config {
         if let Some(key) = env.get("BACKUP_ENCRYPTION_KEY") {
             // Its length matters to whoever opens a repository with it, not to a check of the service's health.
             self.secrets.set(REPOSITORY_KEY, Secret::new(key));
+        }
+        if let Some(token) = env.get("SUPABASE_ACCESS_TOKEN") {
+            self.secrets.set(SUPABASE_TOKEN, Secret::new(token));
         }
         if let Some(path) = env.get("BACKUP_IDENTITY_FILE") {
             let text = std::fs::read_to_string(env.cwd.join(path)).map_err(|e| {

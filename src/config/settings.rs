@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::backend::{Backend, PgBackRestSettings, SupabaseSettings};
 pub use super::health::HealthSettings;
 use crate::model::Secret;
 
@@ -167,6 +168,14 @@ pub struct Settings {
     pub catalog_heads: Option<PathBuf>,
     /// How long backups are kept.
     pub retention: Retention,
+    /// Who recovers.
+    pub backend: Backend,
+    /// The installation of pgBackRest, when it recovers.
+    pub pgbackrest: PgBackRestSettings,
+    /// The project of Supabase, when it recovers.
+    pub supabase: SupabaseSettings,
+    /// Folder in the state directory for requests to those who recover in place; none: nothing can be asked of them.
+    pub requests: Option<PathBuf>,
     /// Directory of PostgreSQL's server programs; found by ourselves when not given.
     pub bin_dir: Option<PathBuf>,
     /// Unix user that runs PostgreSQL when we are root.
@@ -219,6 +228,9 @@ pub const DATABASE_PASSWORD: &str = "database_password";
 pub const REPOSITORY_KEY: &str = "repository_key";
 /// Name of the text of a recipient's key file (`BACKUP_IDENTITY_FILE`), which opens the repository as well.
 pub const REPOSITORY_IDENTITY: &str = "repository_identity";
+
+/// Name of the access token for Supabase's Management API (`SUPABASE_ACCESS_TOKEN`).
+pub const SUPABASE_TOKEN: &str = "supabase_access_token";
 
 impl Secrets {
     /// Adds or replaces one.

@@ -9,6 +9,6 @@ pub mod spawn;
 pub mod user;
 
 pub use locks::RunLiveness;
-pub use run::{Ending, Finished, RunOptions, Stream, capture, capture_blocking, run};
+pub use run::{Ending, Finished, RunOptions, Stream, capture, capture_blocking, capture_data, run};
 pub use spawn::ChildSpec;
 pub use user::UnixUser;

@@ -303,10 +303,14 @@ pub const CAPTURE_LIMIT: usize = 16 * 1024 * 1024;
 /// # Errors
 /// Target when it cannot be started; a bad exit code or the time limit is in [`Captured::end`] (see [`Captured::ok`]).
 pub async fn capture(spec: &ChildSpec, options: &RunOptions) -> Result<Captured> {
+    capture_limited(spec, options, CAPTURE_LIMIT).await
+}
+
+async fn capture_limited(spec: &ChildSpec, options: &RunOptions, limit: usize) -> Result<Captured> {
     let (mut stdout, mut stderr, mut dropped) = (Vec::new(), Vec::new(), 0u64);
     let end = run(spec, options, |stream, bytes| {
         let to: &mut Vec<u8> = if stream == Stream::Out { &mut stdout } else { &mut stderr };
-        let room = CAPTURE_LIMIT.saturating_sub(to.len()).min(bytes.len());
+        let room = limit.saturating_sub(to.len()).min(bytes.len());
         to.extend_from_slice(&bytes[..room]);
         dropped += (bytes.len() - room) as u64;
     })
@@ -321,6 +325,20 @@ pub async fn capture(spec: &ChildSpec, options: &RunOptions) -> Result<Captured>
 pub fn capture_blocking(spec: &ChildSpec, timeout: Duration) -> Result<Captured> {
     let options = RunOptions { timeout: Some(timeout), ..RunOptions::default() };
     block(capture(spec, &options))
+}
+
+/// As [`capture_blocking`], for a tool that prints data: up to `limit` bytes of each stream.
+///
+/// # Errors
+/// As [`capture_blocking`]; it printed more.
+pub fn capture_data(spec: &ChildSpec, timeout: Duration, limit: usize) -> Result<Captured> {
+    let options = RunOptions { timeout: Some(timeout), ..RunOptions::default() };
+    let captured = block(capture_limited(spec, &options, limit))?;
+    match captured.dropped {
+        0 => Ok(captured),
+        n => Err(Error::target(format!("{:?} printed too much", spec.program().display()))
+            .why(format!("{n} bytes more than {limit}"))),
+    }
 }
 
 /// Runs a future to its end on a thread and runtime of its own.

@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+use super::origin::Origin;
 use super::range::{Route, Stop as StopAt};
 use super::replay::replay;
-use super::shadow::{RECORD, Request, Shadow, configure, serve};
+use super::shadow::{RECORD, Request, Shadow, configure};
 use super::watch::Watch;
-use crate::backup::repository::Unlocked;
 use crate::error::{Context, Error, Result};
 use crate::postgres::Lsn;
 use crate::postgres::connect::query_error;
@@ -38,7 +38,7 @@ pub async fn advance(
     shadow: &Shadow,
     route: Route,
     suspects: Vec<u32>,
-    unlocked: &Unlocked,
+    origin: &dyn Origin,
     watch: &dyn Watch,
     cancel: &CancellationToken,
 ) -> Result<Shadow> {
@@ -63,7 +63,7 @@ pub async fn advance(
     let instance = shadow.instance()?;
     instance.stop(Stop::Fast, LIMIT)?;
     let began = Instant::now();
-    let service = serve(&instance, unlocked)?;
+    let log = origin.serve(&instance, &shadow.helper)?;
     let request = Request {
         root: shadow.root.clone(),
         route,
@@ -77,9 +77,9 @@ pub async fn advance(
         source_settings: shadow.source_settings.clone(),
         source_front: shadow.source_front.clone(),
     };
-    configure(&instance, &request, &shadow.helper, service.socket())?;
+    configure(&instance, &request, &log.restore_command)?;
     watch.line(&format!("replaying on from {stands} to {}", request.route.target));
-    let reached = match replay(&instance, &request, &service, watch, cancel).await {
+    let reached = match replay(&instance, &request, &log, watch, cancel).await {
         Ok(reached) => reached,
         Err(e) => {
             let _ = instance.stop(Stop::Immediate, LIMIT);

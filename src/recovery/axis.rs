@@ -9,12 +9,12 @@ use super::range::{newest_timeline, start_of, stop_of, usable};
 use super::wal_index::{self, Index};
 use super::wal_locate::Activity;
 use super::watch::Unwatched;
-use crate::backup::catalog::Catalog;
 use crate::backup::repository::Unlocked;
 use crate::backup::wal::Way;
 use crate::error::Result;
 use crate::model::Time;
 use crate::postgres::{FindPrograms, Lsn};
+use crate::recovery::archive::Archive;
 
 /// A base backup on the axis.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,7 +166,7 @@ pub fn build(
     let archive = LogArchive::open(unlocked, programs, timeline)?;
     let way = Way::list(unlocked, timeline)?;
     let mut axis = Axis { throughput, ..Axis::default() };
-    for m in usable(Catalog::load(unlocked)?, &archive, timeline) {
+    for m in usable(unlocked.backups()?, &archive, timeline) {
         let (Some(start), Some(_)) = (start_of(&m), stop_of(&m)) else { continue };
         let bytes = m.objects.iter().map(|o| o.plain_bytes).sum();
         axis.backups.push(BackupMark { at: m.finished_at, start, bytes });

@@ -3,8 +3,8 @@
 
 use std::path::Path;
 
-use crate::backup::repository::Unlocked;
-use crate::backup::wal::range::{Branch, path_to};
+use super::archive::Archive;
+use crate::backup::wal::range::Branch;
 use crate::backup::wal::{Segment, WalName};
 use crate::error::{Context, Error, Result};
 use crate::model::{CleanText, Time};
@@ -88,7 +88,7 @@ fn lsn_of(head: &str) -> Option<Lsn> {
 
 /// The archived log along the way to one timeline.
 pub struct LogArchive<'a> {
-    unlocked: &'a Unlocked,
+    archive: &'a dyn Archive,
     programs: &'a dyn FindPrograms,
     path: Vec<Branch>,
     segment_bytes: u64,
@@ -99,11 +99,10 @@ impl<'a> LogArchive<'a> {
     ///
     /// # Errors
     /// The timeline's history is missing or damaged.
-    pub fn open(unlocked: &'a Unlocked, programs: &'a dyn FindPrograms, timeline: u32) -> Result<Self> {
-        let path = path_to(unlocked, timeline)?;
-        let size = unlocked.repository().cluster()?.and_then(|c| c.wal_segment_size);
-        let segment_bytes = u64::from(size.unwrap_or(crate::backup::wal::DEFAULT_SEGMENT_SIZE));
-        Ok(Self { unlocked, programs, path, segment_bytes })
+    pub fn open(archive: &'a dyn Archive, programs: &'a dyn FindPrograms, timeline: u32) -> Result<Self> {
+        let path = archive.path_to(timeline)?;
+        let segment_bytes = u64::from(archive.segment_bytes()?);
+        Ok(Self { archive, programs, path, segment_bytes })
     }
     /// Bytes per segment.
     pub fn segment_bytes(&self) -> u64 {
@@ -159,7 +158,7 @@ impl<'a> LogArchive<'a> {
             let size = u32::try_from(self.segment_bytes).unwrap_or(u32::MAX);
             let segment = Segment::from_number(timeline, number, size);
             let name = WalName::Segment(segment);
-            let bytes = match crate::backup::wal::fetch::read(self.unlocked, &name) {
+            let bytes = match self.archive.read(&name) {
                 Ok(Some(bytes)) => bytes,
                 Ok(None) if number > last => break,
                 Ok(None) => return Err(Error::check(format!("segment {segment} is not in the archive"))),

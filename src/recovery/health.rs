@@ -1,7 +1,6 @@
 //! Health of the service in front of the database, as the service itself tells it.
 
 use std::collections::BTreeMap;
-use std::sync::Once;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -9,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Result};
 use crate::model::CleanText;
+use crate::provider::{http, innermost};
 
 use super::watch::check_cancel;
 
@@ -121,8 +121,7 @@ pub async fn fetch(url: &str, key: &str) -> Result<std::result::Result<(u16, Str
     })?;
     let mut response = match client.get(url).send().await {
         Ok(r) => r,
-        // reqwest's message names the URL, which may hold credentials.
-        Err(e) => return Ok(Err(innermost(&e.without_url()))),
+        Err(e) => return Ok(Err(innermost(e))),
     };
     let status = response.status().as_u16();
     let mut body = Vec::new();
@@ -130,7 +129,7 @@ pub async fn fetch(url: &str, key: &str) -> Result<std::result::Result<(u16, Str
         match response.chunk().await {
             Ok(Some(chunk)) => body.extend_from_slice(&chunk),
             Ok(None) => break,
-            Err(e) => return Ok(Err(innermost(&e.without_url()))),
+            Err(e) => return Ok(Err(innermost(e))),
         }
     }
     Ok(Ok((status, String::from_utf8_lossy(&body).into_owned())))
@@ -160,24 +159,6 @@ pub async fn wait_healthy(url: &str, hold: Duration, limit: Duration, cancel: &C
     }
 }
 
-/// The cause behind the causes: what the operating system said.
-fn innermost(e: &dyn std::error::Error) -> String {
-    let mut last = e;
-    while let Some(source) = last.source() {
-        last = source;
-    }
-    last.to_string()
-}
-
 fn client() -> Result<reqwest::Client> {
-    static PROVIDER: Once = Once::new();
-    PROVIDER.call_once(|| {
-        // An error only says that a provider is installed already.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-    });
-    reqwest::Client::builder()
-        .timeout(TIMEOUT)
-        .user_agent(concat!("breakglass/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .map_err(|e| Error::state("no HTTP client can be made").why(e))
+    http().timeout(TIMEOUT).build().map_err(|e| Error::state("no HTTP client can be made").why(e))
 }

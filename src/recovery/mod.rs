@@ -2,8 +2,10 @@
 //! promotion, what was lost, and rows brought back without promoting.
 
 pub mod advance;
+pub mod archive;
 pub mod archived;
 pub mod axis;
+pub mod backend;
 pub mod commits;
 pub mod compare;
 pub mod deep;
@@ -15,8 +17,10 @@ pub mod health_checks;
 pub mod intruder;
 pub mod locate;
 pub mod loss;
+pub mod origin;
 pub mod pages;
 pub mod partial;
+pub mod pgbackrest;
 pub mod predict;
 pub mod promote;
 pub mod range;
@@ -26,6 +30,7 @@ pub mod replay;
 pub mod salvage;
 pub mod sequences;
 pub mod shadow;
+pub mod supabase;
 pub mod tables;
 pub mod takeover;
 pub mod verify;

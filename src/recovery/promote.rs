@@ -8,11 +8,10 @@ use std::time::{Duration, Instant};
 use sqlx::Row;
 use sqlx::postgres::PgConnection;
 
+use super::origin::Origin;
 use super::sequences::{Advanced, Marks, advance};
-use super::shadow::{Shadow, isolation, serve};
+use super::shadow::{Shadow, isolation};
 use super::takeover::{Front, take};
-use crate::backup::repository::Unlocked;
-use crate::backup::wal::archive_command;
 use crate::error::{Context, Error, Result};
 use crate::model::target::Identity;
 use crate::postgres::connect::{query_error, quote_ident, run};
@@ -281,14 +280,13 @@ pub async fn promote(
     shadow: &Shadow,
     name: &str,
     expected_system: &str,
-    unlocked: &Unlocked,
-    repository_url: &str,
+    origin: &dyn Origin,
     inheritance: &Inheritance,
 ) -> Result<NewPrimary> {
     let mut instance = shadow.instance()?;
     let at = instance.database(name);
     // The server asks for the histories of later timelines, so as to choose a new one.
-    let service = serve(&instance, unlocked)?;
+    let service = origin.serve(&instance, &shadow.helper)?;
     let mut c = at.connect().await?;
     let seen = identity(&mut c, &at).await?;
     if seen.system_identifier != expected_system {
@@ -316,7 +314,7 @@ pub async fn promote(
     instance.stop(Stop::Fast, LIMIT)?;
     drop(service);
     mark_for_archive(&instance, seen.timeline)?;
-    let own = primary_settings(&instance, shadow, repository_url, &inheritance.settings)?;
+    let own = primary_settings(&instance, shadow, origin, &inheritance.settings)?;
     let Some((front, through)) = &inheritance.place else {
         instance.configure(&own, None)?;
         instance.start(LIMIT)?;
@@ -376,7 +374,7 @@ async fn in_production(instance: &Instance, at: &Database, data: Option<&Path>) 
 fn primary_settings(
     instance: &Instance,
     shadow: &Shadow,
-    repository_url: &str,
+    origin: &dyn Origin,
     source: &[(String, String)],
 ) -> Result<Vec<(String, String)>> {
     let control = Control::read(&instance.programs, &instance.layout.data, instance.user.as_ref())?;
@@ -394,7 +392,7 @@ fn primary_settings(
         set(&mut all, name, value.clone());
     }
     set(&mut all, "archive_mode", "on".into());
-    set(&mut all, "archive_command", archive_command(&shadow.helper, repository_url)?);
+    set(&mut all, "archive_command", origin.archive_command(instance, &shadow.helper)?);
     set(&mut all, "restore_command", String::new());
     Ok(all)
 }

@@ -7,17 +7,17 @@ use std::path::Path;
 
 use tokio_util::sync::CancellationToken;
 
+use super::archive::Archive;
 use super::commits::{Commit, LogArchive, RestorePoint};
 use super::watch::{Phase, Watch, check_cancel};
-use crate::backup::catalog::{BackupKind, Catalog, Manifest};
-use crate::backup::repository::Unlocked;
-use crate::backup::wal::{Continuity, Depth, Hole, Way, status};
+use crate::backup::catalog::{BackupKind, Manifest};
+use crate::backup::wal::{Continuity, Depth, Hole, Way};
 use crate::error::{Error, Result};
 use crate::model::Time;
 use crate::model::target::RecoveryTarget;
 use crate::postgres::{FindPrograms, Lsn};
 
-pub use reach::{Reach, range, ranges};
+pub use reach::{Reach, range, ranges, ranges_of};
 
 /// Where recovery is told to stop: before it, unless a person asked for the rare other.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,17 +62,14 @@ impl Route {
 ///
 /// # Errors
 /// The repository cannot be read.
-pub fn newest_timeline(unlocked: &Unlocked) -> Result<u32> {
-    let s = status(unlocked.repository())?;
-    Ok(s.timelines.iter().map(|t| t.timeline).chain(s.histories.iter().copied()).max().unwrap_or(1))
+pub fn newest_timeline(archive: &dyn Archive) -> Result<u32> {
+    Ok(archive.listing()?.timelines().last().copied().unwrap_or(1))
 }
 
 /// Physical backups whose timeline leads to the log archive's, oldest first.
-pub(super) fn usable(catalog: Catalog, archive: &LogArchive<'_>, timeline: u32) -> Vec<Manifest> {
-    let mut out: Vec<Manifest> = catalog
-        .backups
+pub(super) fn usable(backups: Vec<Manifest>, archive: &LogArchive<'_>, timeline: u32) -> Vec<Manifest> {
+    let mut out: Vec<Manifest> = backups
         .into_iter()
-        .map(|b| b.manifest)
         .filter(|m| m.kind == BackupKind::Physical && m.timeline.is_some_and(|t| t <= timeline))
         .filter(|m| start_of(m).is_some_and(|lsn| Some(archive.owner(archive.number(lsn))) >= m.timeline))
         .collect();
@@ -89,7 +86,7 @@ pub(super) fn stop_of(m: &Manifest) -> Option<Lsn> {
 
 /// How far the log runs from a backup, and the number of the last segment of that run.
 fn run_from(
-    unlocked: &Unlocked,
+    store: &dyn Archive,
     archive: &LogArchive<'_>,
     way: &Way,
     m: &Manifest,
@@ -102,7 +99,8 @@ fn run_from(
     };
     let upto = upto.map(|n| archive.name(n));
     let first = archive.name(archive.number(start));
-    let c = way.check(unlocked, &first, upto.as_deref(), depth, step)?;
+    let mut inspect = |segment, begun| store.inspect(segment, begun, depth);
+    let c = way.check_by(&first, upto.as_deref(), &mut inspect, step)?;
     let last =
         c.last.as_ref().and_then(|name| Lsn::of_segment(name, archive.segment_bytes())).map(|(_, l)| archive.number(l));
     Ok((c, last))
@@ -117,7 +115,7 @@ fn run_from(
 /// # Errors
 /// Refused, with the last good point, when the target cannot be reached.
 pub fn route(
-    unlocked: &Unlocked,
+    store: &dyn Archive,
     programs: &dyn FindPrograms,
     ask: &Ask<'_>,
     watch: &dyn Watch,
@@ -125,11 +123,11 @@ pub fn route(
 ) -> Result<Route> {
     let timeline = match ask.timeline {
         Some(t) => t,
-        None => newest_timeline(unlocked)?,
+        None => newest_timeline(store)?,
     };
-    let archive = LogArchive::open(unlocked, programs, timeline)?;
-    let way = Way::list(unlocked, timeline)?;
-    let backups = usable(Catalog::load(unlocked)?, &archive, timeline);
+    let archive = LogArchive::open(store, programs, timeline)?;
+    let way = store.way(&store.listing()?, timeline)?;
+    let backups = usable(store.backups()?, &archive, timeline);
     let Some(oldest) = backups.first() else {
         return Err(Error::refused(format!("cannot recover to {}", ask.target))
             .why(format!("the repository has no base backup that leads to timeline {timeline}"))
@@ -139,13 +137,13 @@ pub fn route(
     let mut quiet = |_: u64| Ok(());
     let mut ends = Vec::new();
     for m in &backups {
-        ends.push(run_from(unlocked, &archive, &way, m, None, Depth::Names, &mut quiet)?);
+        ends.push(run_from(store, &archive, &way, m, None, Depth::Names, &mut quiet)?);
     }
     let runs = runs(&archive, &backups, &ends);
     let Some((_, last)) = runs.first().copied() else {
         return Err(unreachable(ask.target, &archive, &ends, "not even the log of the base backups is archived"));
     };
-    let log_end = Lsn(way.end_lsn(unlocked, last)?);
+    let log_end = Lsn(way.end_lsn(last, &mut |s| store.beginning(s))?);
     let found = find(&archive, ask, &runs, log_end, &ends, watch, cancel)?;
 
     // The newest backup that is consistent before the stop.
@@ -173,7 +171,7 @@ pub fn route(
         watch.phase(&Phase { name: "log check", done: n, unit: "segments", ..Phase::default() });
         Ok(())
     };
-    let (checked, reached) = run_from(unlocked, &archive, &way, backup, goal, Depth::Stored, &mut step)?;
+    let (checked, reached) = run_from(store, &archive, &way, backup, goal, Depth::Stored, &mut step)?;
     if let Some(hole) = &checked.hole {
         return Err(hole_error(ask.target, hole, &checked));
     }

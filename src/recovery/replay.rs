@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+use super::origin::Log;
 use super::range::Stop as StopAt;
 use super::shadow::Request;
 use super::watch::{Phase, Watch, check_cancel};
-use crate::backup::wal_service::Service;
 use crate::error::{Error, Result};
 use crate::model::{CleanText, Time};
 use crate::postgres::connect::query_error;
@@ -44,7 +44,7 @@ async fn position(at: &Database) -> Result<Position> {
 pub(super) async fn replay(
     instance: &Instance,
     request: &Request,
-    service: &Service,
+    log: &Log,
     watch: &dyn Watch,
     cancel: &CancellationToken,
 ) -> Result<Reached> {
@@ -62,7 +62,7 @@ pub(super) async fn replay(
     let mut first_time: Option<Time> = None;
     loop {
         check_cancel(cancel, "the shadow was stopped; its folder is left")?;
-        let state = instance.poll_start(&begun).map_err(|e| explain(e, service))?;
+        let state = instance.poll_start(&begun).map_err(|e| explain(e, log))?;
         let mut reached = Position { lsn: None, time: None, paused: false, recovering: true };
         if state == State::Ready
             && let Ok(p) = position(&at).await
@@ -78,9 +78,9 @@ pub(super) async fn replay(
             ends_too_early(instance, request)?;
         }
         first_time = first_time.or(reached.time);
-        watch.phase(&replay_phase(start, goal, &reached, first_time, request, service, began.elapsed()));
+        watch.phase(&replay_phase(start, goal, &reached, first_time, request, log, began.elapsed()));
         if reached.paused {
-            return verify_reached(instance, request, service, &reached, log_from);
+            return verify_reached(instance, request, log, &reached, log_from);
         }
         if request.route.stop == StopAt::End
             && let Some(lsn) = reached.lsn
@@ -117,27 +117,25 @@ fn ends_too_early(instance: &Instance, request: &Request) -> Result<()> {
 }
 
 /// A server that stopped because a segment could not be had says so in its log only; the service knows why.
-fn explain(e: Error, service: &Service) -> Error {
-    match service.served().failed {
+fn explain(e: Error, log: &Log) -> Error {
+    match log.served().failed {
         Some(cause) => Error::check("recovery stopped: the log could not be read").why(cause).why(e.what),
         None => e,
     }
 }
 
 /// Whether the instance really stands before its target, and not at a gap.
-fn verify_reached(
-    instance: &Instance,
-    request: &Request,
-    service: &Service,
-    p: &Position,
-    log_from: u64,
-) -> Result<Reached> {
-    if let Some(cause) = service.served().failed {
+fn verify_reached(instance: &Instance, request: &Request, log: &Log, p: &Position, log_from: u64) -> Result<Reached> {
+    if let Some(cause) = log.served().failed {
         return Err(Error::check("the shadow did not reach its target").why(cause));
     }
     let Some(lsn) = p.lsn else { return Err(Error::check("the shadow says no position")) };
     let wrong = |why: String| Err(Error::check("the shadow is not where it should be").why(why));
     match &request.route.stop {
+        // Nobody but us tells damage from the end of the log; the last segment of the archive must have been reached.
+        StopAt::End if log.service.is_none() && lsn.0 < last_segment(request) => {
+            return wrong(format!("it stands at {lsn}, the archived log goes on to {}", request.route.log_end));
+        }
         // A position that a person gave may lie inside a record, which is then replayed whole; that of a commit does not.
         StopAt::Lsn(goal) if lsn > *goal && request.route.first_lost.is_some() => {
             return wrong(format!("it stands at {lsn}, after {goal}"));
@@ -153,17 +151,23 @@ fn verify_reached(
     }
     // The server's own words; without them a pause could be anything.
     let written = std::fs::metadata(&instance.layout.log).map_or(0, |m| m.len()).saturating_sub(log_from);
-    let log = crate::postgres::instance::read_tail(&instance.layout.log, written.min(256 * 1024));
+    let said = crate::postgres::instance::read_tail(&instance.layout.log, written.min(256 * 1024));
     let words = if matches!(request.route.stop, StopAt::After(_)) {
         "recovery stopping after"
     } else {
         "recovery stopping before"
     };
-    if request.route.stop != StopAt::End && !log.contains(words) {
+    if request.route.stop != StopAt::End && !said.contains(words) {
         let tail = CleanText::line(instance.log_tail(3).as_bytes());
         return wrong(format!("its log does not say that it stopped before the target: {tail}"));
     }
     Ok(Reached { lsn, time: p.time })
+}
+
+/// Where the last segment of the archive begins.
+fn last_segment(request: &Request) -> u64 {
+    let size = request.route.backup.wal_segment_size.unwrap_or(crate::backup::wal::DEFAULT_SEGMENT_SIZE);
+    request.route.log_end.0.saturating_sub(u64::from(size))
 }
 
 fn replay_phase(
@@ -172,10 +176,10 @@ fn replay_phase(
     p: &Position,
     first: Option<Time>,
     request: &Request,
-    service: &Service,
+    log: &Log,
     took: Duration,
 ) -> Phase {
-    let served = service.served();
+    let served = log.served();
     // Before the server answers, the segments it took say how far it is.
     let at = p.lsn.or_else(|| {
         let name = served.last_segment.as_deref()?;

@@ -6,8 +6,6 @@
 mod place;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -16,13 +14,12 @@ use tokio_util::sync::CancellationToken;
 pub use place::{Delta, free_space};
 use place::{check_space, prepare_root};
 
+use super::origin::Origin;
 use super::range::{Route, Stop as StopAt};
 use super::replay::replay;
 use super::takeover::Front;
-use super::watch::{Phase, Watch, check_cancel};
-use crate::backup::base::{RestoreOptions, Reused, restore_base, restore_delta};
-use crate::backup::repository::Unlocked;
-use crate::backup::wal_service::{ServeOptions, Service, restore_command};
+use super::watch::Watch;
+use crate::config::Backend;
 use crate::error::{Context, Error, Result};
 use crate::model::Time;
 use crate::model::target::RecoveryTarget;
@@ -72,6 +69,9 @@ pub struct Shadow {
     pub moment: Option<Time>,
     /// Base backup it was built from.
     pub backup: String,
+    /// Whose backup that is.
+    #[serde(default)]
+    pub backend: Backend,
     /// Timeline it follows.
     pub timeline: u32,
     /// Transactions that must not be in it.
@@ -177,13 +177,13 @@ impl Shadow {
 /// request: then the half-built shadow is stopped and left in its folder for inspection, except when the files were not whole.
 pub async fn build(
     request: &Request,
-    unlocked: &Unlocked,
+    origin: &dyn Origin,
     watch: &dyn Watch,
     cancel: &CancellationToken,
 ) -> Result<Shadow> {
     prepare_root(request)?;
     let manifest = &request.route.backup;
-    let bytes: u64 = manifest.objects.iter().map(|o| o.plain_bytes).sum();
+    let bytes = manifest.plain_bytes();
     check_space(&request.root, bytes, request.ignore_space || request.delta.is_some())?;
     let major = manifest.postgres_version.as_deref().and_then(|v| v.split('.').next()?.parse().ok());
     let programs = Programs::find(request.bin_dir.as_deref(), major)?;
@@ -197,7 +197,7 @@ pub async fn build(
 
     let began = Instant::now();
     watch.line(&format!("restoring base backup {} into {}", manifest.id, request.root.display()));
-    let reused = restore_files(&instance, request, unlocked, bytes, watch, cancel).await?;
+    let reused = origin.restore_files(&instance, request, watch, cancel).await?;
     let files_ms = millis(began);
     let kept = reused.map_or_else(String::new, |r| {
         format!(", {} of them were there already; {} other entries removed", r.bytes, r.removed)
@@ -206,10 +206,10 @@ pub async fn build(
 
     let began = Instant::now();
     let helper = usable_helper(request)?;
-    let service = serve(&instance, unlocked)?;
-    configure(&instance, request, &helper, service.socket())?;
+    let log = origin.serve(&instance, &helper)?;
+    configure(&instance, request, &log.restore_command)?;
     watch.line(&format!("replaying the log up to before {}", request.route.target));
-    let reached = match replay(&instance, request, &service, watch, cancel).await {
+    let reached = match replay(&instance, request, &log, watch, cancel).await {
         Ok(reached) => reached,
         Err(e) => {
             let _ = instance.stop(Stop::Immediate, Duration::from_secs(60));
@@ -222,6 +222,7 @@ pub async fn build(
         after: request.route.after(),
         moment: request.route.first_lost.as_ref().map(|c| c.at),
         backup: manifest.id.clone(),
+        backend: origin.backend(),
         timeline: request.route.timeline,
         suspects: request.suspects.clone(),
         bin_dir: instance.programs.bin_dir.clone(),
@@ -244,74 +245,6 @@ pub async fn build(
 
 fn millis(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
-}
-
-async fn restore_files(
-    instance: &Instance,
-    request: &Request,
-    unlocked: &Unlocked,
-    total: u64,
-    watch: &dyn Watch,
-    cancel: &CancellationToken,
-) -> Result<Option<Reused>> {
-    let (done, same) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-    let task = {
-        let delta = request.delta.clone();
-        let (unlocked, id, dest) = (unlocked.clone(), request.route.backup.id.clone(), instance.layout.data.clone());
-        let options = RestoreOptions { owner: request.user.as_ref().map(|u| (u.uid, u.gid)), threads: 2 };
-        let (done, same, cancel) = (done.clone(), same.clone(), cancel.clone());
-        tokio::task::spawn_blocking(move || {
-            if delta.is_some() {
-                let (_, reused) = restore_delta(&unlocked, &id, &dest, &options, &mut |n, reused| {
-                    done.store(n, Ordering::Relaxed);
-                    same.store(reused, Ordering::Relaxed);
-                    check_cancel(&cancel, "the folder is half rewritten")
-                })?;
-                return Ok(Some(reused));
-            }
-            restore_base(&unlocked, &id, &dest, &options, &mut |n| {
-                done.store(n, Ordering::Relaxed);
-                check_cancel(&cancel, "the files were removed again")
-            })
-            .map(|_| None)
-        })
-    };
-    let began = Instant::now();
-    let mut tick = tokio::time::interval(Duration::from_millis(100));
-    tokio::pin!(task);
-    let result = loop {
-        tokio::select! {
-            result = &mut task => break result,
-            _ = tick.tick() => {
-                let mut phase = bytes_phase(done.load(Ordering::Relaxed), total, began.elapsed());
-                phase.text = reused_text(request, same.load(Ordering::Relaxed));
-                watch.phase(&phase);
-            }
-        }
-    };
-    let reused = result.state(|| "the restore of the files broke off".into())??;
-    let mut phase = bytes_phase(total, total, began.elapsed());
-    phase.text = reused_text(request, reused.map_or(0, |r: Reused| r.bytes));
-    watch.phase(&phase);
-    Ok(reused)
-}
-
-fn reused_text(request: &Request, bytes: u64) -> String {
-    if request.delta.is_some() { format!("{} MB reused", bytes / 1_000_000) } else { String::new() }
-}
-
-fn bytes_phase(done: u64, total: u64, took: Duration) -> Phase {
-    let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX).max(1);
-    let rate = done.saturating_mul(1000) / ms;
-    Phase {
-        name: "files",
-        done,
-        total: Some(total),
-        unit: "bytes",
-        text: String::new(),
-        rate: (rate > 0).then_some(rate),
-        eta_ms: (rate > 0).then(|| total.saturating_sub(done).saturating_mul(1000) / rate),
-    }
 }
 
 /// Our executable as the server's user can run it: itself, or a copy in the shadow's folder when it lies where that user
@@ -341,18 +274,9 @@ fn usable_helper(request: &Request) -> Result<PathBuf> {
     Ok(copy)
 }
 
-/// Starts serving the archived log to the instance. It must go on for as long as the instance is in recovery and moves.
-///
-/// # Errors
-/// The socket cannot be made.
-pub fn serve(instance: &Instance, unlocked: &Unlocked) -> Result<Service> {
-    let options = ServeOptions { owner: instance.user.as_ref().map(|u| (u.uid, u.gid)), ..ServeOptions::default() };
-    Service::start(unlocked.clone(), &instance.layout.sockets.join("wal"), &options)
-}
-
 /// Writes the configuration that isolates the shadow and tells it where to stop, and takes away what the source's data
 /// directory brought along.
-pub(super) fn configure(instance: &Instance, request: &Request, helper: &Path, socket: &Path) -> Result<()> {
+pub(super) fn configure(instance: &Instance, request: &Request, restore_command: &str) -> Result<()> {
     let data = &instance.layout.data;
     let control = Control::read(&instance.programs, data, instance.user.as_ref())?;
     if let Some(expected) = &request.route.backup.system_identifier
@@ -379,7 +303,7 @@ pub(super) fn configure(instance: &Instance, request: &Request, helper: &Path, s
     user::own_file(&auto, "# Emptied: the source's settings do not apply here.\n", instance.user.as_ref())?;
 
     let mut settings = isolation(&control);
-    settings.push(("restore_command".into(), restore_command(helper, socket)?));
+    settings.push(("restore_command".into(), restore_command.into()));
     settings.push(("recovery_target_timeline".into(), request.route.timeline.to_string()));
     let inclusive = matches!(request.route.stop, StopAt::After(_) | StopAt::Including(_));
     let signal = match &request.route.stop {

@@ -72,7 +72,6 @@ fn the_old_primary_is_down_before_the_new_one_is_up_and_nothing_good_is_forgotte
     later.save(&shadow.root, server_user().as_ref()).unwrap();
     assert_eq!(Later::load(&shadow.root).unwrap(), later);
 
-    let url = a.repository.display().to_string();
     let (new, fenced) = block_on(async {
         let mut c = db.connect().await.unwrap();
         let seen = identity(&mut c, &db).await.unwrap();
@@ -86,9 +85,9 @@ fn the_old_primary_is_down_before_the_new_one_is_up_and_nothing_good_is_forgotte
         let mut c = sdb.connect().await.unwrap();
         assert!(identity(&mut c, &sdb).await.unwrap().in_recovery);
         drop(c);
-        let other = promote(&shadow, "postgres", "1", &a.unlocked, &url, &inheritance).await.unwrap_err();
+        let other = promote(&shadow, "postgres", "1", &a.unlocked, &inheritance).await.unwrap_err();
         assert_eq!(other.kind.exit_code(), 4, "another cluster than expected is refused: {other}");
-        (promote(&shadow, "postgres", &seen.system_identifier, &a.unlocked, &url, &inheritance).await.unwrap(), fenced)
+        (promote(&shadow, "postgres", &seen.system_identifier, &a.unlocked, &inheritance).await.unwrap(), fenced)
     });
     assert!(!a.cluster.instance.is_running());
     assert_eq!(fenced.kept, a.cluster.instance.layout.data.display().to_string());

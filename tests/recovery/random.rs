@@ -176,7 +176,6 @@ fn three_recoveries_in_a_row_each_along_the_new_timeline() {
     script(&db, "create table traffic (w int, n int, pad text)");
     a.base_backup();
     let system = psql(&db, "select system_identifier from pg_control_system()").unwrap();
-    let url = a.repository.display().to_string();
     let mut next = 1;
     let mut old = None;
     for round in 1..=3u32 {
@@ -193,7 +192,7 @@ fn three_recoveries_in_a_row_each_along_the_new_timeline() {
             None => a.cluster.instance.stop(Stop::Fast, LIMIT).unwrap(),
             Some(s) => Shadow::instance(&s).unwrap().stop(Stop::Fast, LIMIT).unwrap(),
         }
-        let new = block_on(promote(&shadow, "postgres", &system, &a.unlocked, &url, &Inheritance::default())).unwrap();
+        let new = block_on(promote(&shadow, "postgres", &system, &a.unlocked, &Inheritance::default())).unwrap();
         assert_eq!(new.identity.timeline, round + 1);
         db = new.database;
         assert_eq!(rows(&db), good, "round {round}, promoted");

@@ -150,10 +150,18 @@ pub struct Branch {
 /// # Errors
 /// When the history is damaged, or is missing for a timeline above 1.
 pub fn path_to(unlocked: &Unlocked, timeline: u32) -> Result<Vec<Branch>> {
+    path_by(timeline, &mut |name| read(unlocked, name))
+}
+
+/// As [`path_to`], from any archive.
+///
+/// # Errors
+/// As [`path_to`], and what reading says.
+pub fn path_by(timeline: u32, read: &mut dyn FnMut(&WalName) -> Result<Option<Vec<u8>>>) -> Result<Vec<Branch>> {
     let mut path = Vec::new();
     if timeline > 1 {
         let name = WalName::History(timeline);
-        let bytes = read(unlocked, &name)?.ok_or_else(|| {
+        let bytes = read(&name)?.ok_or_else(|| {
             Error::check(format!("{name} is not in the archive"))
                 .why(format!("without it nobody knows where timeline {timeline} branched off"))
         })?;
@@ -217,22 +225,28 @@ impl Listing {
     /// The repository cannot be read.
     pub fn read(repository: &Repository) -> Result<Self> {
         let segment_size = repository.cluster()?.and_then(|c| c.wal_segment_size).unwrap_or(DEFAULT_SEGMENT_SIZE);
+        let entries = repository.store().list("wal/")?;
+        Ok(Self::of(segment_size, entries.iter().filter_map(|e| Some((WalName::from_object(&e.name)?, e.size)))))
+    }
+
+    /// From names and sizes, wherever they come from.
+    pub fn of(segment_size: u32, files: impl IntoIterator<Item = (WalName, u64)>) -> Self {
         let mut all = Self { segment_size, ..Self::default() };
-        for entry in repository.store().list("wal/")? {
-            match WalName::from_object(&entry.name) {
-                Some(WalName::Segment(s)) => {
-                    all.whole.entry(s.timeline).or_default().insert(s.number(segment_size), entry.size);
+        for (name, bytes) in files {
+            match name {
+                WalName::Segment(s) => {
+                    all.whole.entry(s.timeline).or_default().insert(s.number(segment_size), bytes);
                 }
-                Some(WalName::Partial(s)) => {
-                    all.begun.entry(s.timeline).or_default().push((s.number(segment_size), entry.size));
+                WalName::Partial(s) => {
+                    all.begun.entry(s.timeline).or_default().push((s.number(segment_size), bytes));
                 }
-                Some(WalName::History(t)) => {
+                WalName::History(t) => {
                     all.histories.insert(t);
                 }
-                _ => {}
+                WalName::Backup(..) => {}
             }
         }
-        Ok(all)
+        all
     }
 
     /// Every timeline there is something of, the oldest first.
@@ -264,10 +278,15 @@ impl Way {
     /// # Errors
     /// A missing or damaged history.
     pub fn of(unlocked: &Unlocked, listing: &Listing, timeline: u32) -> Result<Self> {
+        Ok(Self::along(path_to(unlocked, timeline)?, listing))
+    }
+
+    /// The segments of a listing along a path.
+    pub fn along(path: Vec<Branch>, listing: &Listing) -> Self {
         let segment_size = listing.segment_size;
         let mut there = Vec::new();
         let mut begun = BTreeSet::new();
-        for branch in path_to(unlocked, timeline)? {
+        for branch in path {
             let mut numbers = listing.whole.get(&branch.timeline).cloned().unwrap_or_default();
             let last = numbers.last_key_value().map(|(n, _)| *n);
             for (number, bytes) in listing.begun.get(&branch.timeline).into_iter().flatten() {
@@ -279,18 +298,18 @@ impl Way {
             }
             there.push((branch, numbers));
         }
-        Ok(Self { segment_size, there, begun })
+        Self { segment_size, there, begun }
     }
 
     /// Where the log of the segment of this number ends: at its end, or, when only its beginning is there, where that ends.
     ///
     /// # Errors
     /// The beginning cannot be read.
-    pub fn end_lsn(&self, unlocked: &Unlocked, number: u64) -> Result<u64> {
+    pub fn end_lsn(&self, number: u64, beginning: &mut dyn FnMut(Segment) -> Result<Option<Vec<u8>>>) -> Result<u64> {
         let full = (number + 1) * u64::from(self.segment_size);
         match self.segment(number).filter(|_| self.is_begun(number)) {
             Some((segment, _)) => {
-                let bytes = received::read(unlocked, segment)?;
+                let bytes = beginning(segment)?;
                 Ok(bytes.and_then(|b| received::valid_end(segment, &b)).unwrap_or(full - u64::from(self.segment_size)))
             }
             None => Ok(full),
@@ -347,6 +366,20 @@ impl Way {
         depth: Depth,
         progress: &mut dyn FnMut(u64) -> Result<()>,
     ) -> Result<Continuity> {
+        self.check_by(start, upto, &mut |segment, begun| inspect(unlocked, segment, begun, depth), progress)
+    }
+
+    /// As [`Way::check`]; `inspect` says what is wrong with a segment that is there, and is told whether only its beginning is.
+    ///
+    /// # Errors
+    /// As [`Way::check`].
+    pub fn check_by(
+        &self,
+        start: &str,
+        upto: Option<&str>,
+        inspect: &mut dyn FnMut(Segment, bool) -> Result<Option<String>>,
+        progress: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<Continuity> {
         let size = self.segment_size;
         let bad = |name: &str| Error::usage(format!("{name:?} is not the name of a WAL segment"));
         let first = Segment::parse(start).ok_or_else(|| bad(start))?.number(size);
@@ -366,17 +399,8 @@ impl Way {
                 answer.hole = Some(missing(branch.timeline, number, end.max(number), next, size));
                 break;
             }
-            let wrong = match self.begun.contains(&(branch.timeline, number)) {
-                true if depth == Depth::Names => None,
-                true => match received::read(unlocked, segment) {
-                    Ok(Some(_)) => None,
-                    Ok(None) => Some("vanished while it was checked".to_string()),
-                    Err(e) if matches!(e.kind, ErrorKind::Check | ErrorKind::Usage) => Some(e.to_string()),
-                    Err(e) => return Err(e),
-                },
-                false => look(unlocked, segment, depth)?,
-            };
-            if let Some(error) = wrong {
+            let begun = self.begun.contains(&(branch.timeline, number));
+            if let Some(error) = inspect(segment, begun)? {
                 let next = numbers.range(number + 1..).next();
                 let next = next.map(|(n, _)| Segment::from_number(branch.timeline, *n, size));
                 answer.hole = Some(Hole {
@@ -392,6 +416,23 @@ impl Way {
         }
         answer.last = last.map(|s| s.to_string());
         Ok(answer)
+    }
+}
+
+/// What is wrong with a segment of which everything, or only the beginning, is there.
+///
+/// # Errors
+/// The repository cannot be read.
+pub fn inspect(unlocked: &Unlocked, segment: Segment, begun: bool, depth: Depth) -> Result<Option<String>> {
+    match begun {
+        true if depth == Depth::Names => Ok(None),
+        true => match received::read(unlocked, segment) {
+            Ok(Some(_)) => Ok(None),
+            Ok(None) => Ok(Some("vanished while it was checked".to_string())),
+            Err(e) if matches!(e.kind, ErrorKind::Check | ErrorKind::Usage) => Ok(Some(e.to_string())),
+            Err(e) => Err(e),
+        },
+        false => look(unlocked, segment, depth),
     }
 }
 

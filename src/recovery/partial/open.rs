@@ -6,11 +6,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgConnection;
 
-use crate::backup::repository::Unlocked;
 use crate::error::{Context, Error, Result};
 use crate::postgres::connect::query_error;
 use crate::postgres::user;
-use crate::recovery::shadow::{Shadow, serve};
+use crate::recovery::origin::Origin;
+use crate::recovery::shadow::Shadow;
 
 const FILE: &str = "opened.json";
 
@@ -27,10 +27,10 @@ const NEXT: &str = "SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_sna
 ///
 /// # Errors
 /// It does not end its recovery.
-pub async fn open(shadow: &Shadow, name: &str, unlocked: &Unlocked) -> Result<()> {
+pub async fn open(shadow: &Shadow, name: &str, origin: &dyn Origin) -> Result<()> {
     let instance = shadow.instance()?;
     // The server asks for the histories of later timelines, so as to choose a new one.
-    let service = serve(&instance, unlocked)?;
+    let service = origin.serve(&instance, &shadow.helper)?;
     let mut c = instance.database(name).connect_within(Duration::from_secs(10)).await?;
     let sql = "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_promote(true, 120) END";
     let done: Option<bool> = sqlx::query_scalar(sql).fetch_one(&mut c).await.map_err(|e| query_error(sql, &e))?;

@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use super::{start_of, stop_of, usable};
-use crate::backup::catalog::{Catalog, Manifest};
+use crate::backup::catalog::Manifest;
 use crate::backup::repository::Unlocked;
 use crate::backup::wal::{Depth, Hole, Listing, Way};
 use crate::error::Result;
 use crate::model::Time;
 use crate::postgres::{FindPrograms, Lsn};
+use crate::recovery::archive::Archive;
 use crate::recovery::commits::{Commit, LogArchive};
 use crate::recovery::wal_index::Index;
 
@@ -40,7 +41,7 @@ pub struct Reach {
 /// # Errors
 /// The repository cannot be read, or a history is damaged. That nothing can be recovered is an answer, not an error.
 pub fn range(unlocked: &Unlocked, programs: &dyn FindPrograms, timeline: Option<u32>, scratch: &Path) -> Result<Reach> {
-    let known = Known::read(unlocked)?;
+    let known = Known::read(unlocked, Index::load(unlocked)?)?;
     let newest = known.listing.timelines().last().copied().unwrap_or(1);
     reach(unlocked, programs, timeline.unwrap_or(newest), &known, scratch)
 }
@@ -50,41 +51,61 @@ pub fn range(unlocked: &Unlocked, programs: &dyn FindPrograms, timeline: Option<
 /// # Errors
 /// As [`range`].
 pub fn ranges(unlocked: &Unlocked, programs: &dyn FindPrograms, scratch: &Path) -> Result<Vec<Reach>> {
-    let known = Known::read(unlocked)?;
+    every(unlocked, Index::load(unlocked)?, programs, None, scratch)
+}
+
+/// As [`ranges`] of an archive that has no index: the newest commits are looked for in the log itself. `only` names one timeline.
+///
+/// # Errors
+/// As [`range`].
+pub fn ranges_of(
+    archive: &dyn Archive,
+    programs: &dyn FindPrograms,
+    only: Option<u32>,
+    scratch: &Path,
+) -> Result<Vec<Reach>> {
+    every(archive, Index::default(), programs, only, scratch)
+}
+
+fn every(
+    archive: &dyn Archive,
+    index: Index,
+    programs: &dyn FindPrograms,
+    only: Option<u32>,
+    scratch: &Path,
+) -> Result<Vec<Reach>> {
+    let known = Known::read(archive, index)?;
     let mut all = known.listing.timelines();
     if all.is_empty() {
         all.insert(1);
     }
-    all.into_iter().map(|t| reach(unlocked, programs, t, &known, scratch)).collect()
+    all.retain(|t| only.is_none_or(|o| o == *t));
+    all.into_iter().map(|t| reach(archive, programs, t, &known, scratch)).collect()
 }
 
 /// What a range is made from, read once.
 struct Known {
     index: Index,
-    catalog: Catalog,
+    backups: Vec<Manifest>,
     listing: Listing,
 }
 
 impl Known {
-    fn read(unlocked: &Unlocked) -> Result<Self> {
-        Ok(Self {
-            index: Index::load(unlocked)?,
-            catalog: Catalog::load(unlocked)?,
-            listing: Listing::read(unlocked.repository())?,
-        })
+    fn read(archive: &dyn Archive, index: Index) -> Result<Self> {
+        Ok(Self { index, backups: archive.backups()?, listing: archive.listing()? })
     }
 }
 
 fn reach(
-    unlocked: &Unlocked,
+    store: &dyn Archive,
     programs: &dyn FindPrograms,
     timeline: u32,
     known: &Known,
     scratch: &Path,
 ) -> Result<Reach> {
-    let archive = LogArchive::open(unlocked, programs, timeline)?;
-    let way = Way::of(unlocked, &known.listing, timeline)?;
-    let backups = usable(known.catalog.clone(), &archive, timeline);
+    let archive = LogArchive::open(store, programs, timeline)?;
+    let way = store.way(&known.listing, timeline)?;
+    let backups = usable(known.backups.clone(), &archive, timeline);
     let mut reach = Reach {
         timeline,
         earliest: backups.first().map(|m| m.finished_at),
@@ -105,7 +126,12 @@ fn reach(
             reach.last_segment = Some(archive.name(*last));
             continue;
         }
-        let mut c = way.check(unlocked, &archive.name(first), None, Depth::Names, &mut |_| Ok(()))?;
+        let mut c = way.check_by(
+            &archive.name(first),
+            None,
+            &mut |segment, begun| store.inspect(segment, begun, Depth::Names),
+            &mut |_| Ok(()),
+        )?;
         let numbered = |name: &String| Lsn::of_segment(name, archive.segment_bytes()).map(|(_, l)| archive.number(l));
         let mut last = c.last.as_ref().and_then(numbered);
         // What the index knows to be damaged ends the log as surely as what is missing.
@@ -126,7 +152,7 @@ fn reach(
         if newest.is_some() {
             reach.latest = newest;
         }
-        reach.end_lsn = Some(Lsn(way.end_lsn(unlocked, last)?));
+        reach.end_lsn = Some(Lsn(way.end_lsn(last, &mut |s| store.beginning(s))?));
         let read = |n: &u64| way.is_begun(*n) || way.segment(*n).is_some_and(|(s, b)| known.index.get(s, b).is_some());
         reach.unread += (first..=last).filter(|n| !read(n)).count() as u64;
     }

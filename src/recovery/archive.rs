@@ -1,0 +1,83 @@
+//! An archive of base backups and log, wherever it is: what finding the way to a target needs of it.
+
+use crate::backup::catalog::{Catalog, Manifest};
+use crate::backup::repository::Unlocked;
+use crate::backup::wal::range::{Branch, inspect, path_by};
+use crate::backup::wal::{DEFAULT_SEGMENT_SIZE, Depth, Listing, Segment, WalName, Way, fetch, received};
+use crate::error::Result;
+
+/// Base backups and the log that leads on from them.
+pub trait Archive: Send + Sync {
+    /// Bytes of a segment of the log.
+    ///
+    /// # Errors
+    /// The archive cannot be read.
+    fn segment_bytes(&self) -> Result<u32>;
+
+    /// The names of everything archived.
+    ///
+    /// # Errors
+    /// The archive cannot be read.
+    fn listing(&self) -> Result<Listing>;
+
+    /// The bytes of a file of the log, proved to be what was archived; none when it is not there.
+    ///
+    /// # Errors
+    /// It is damaged, or the archive cannot be read.
+    fn read(&self, name: &WalName) -> Result<Option<Vec<u8>>>;
+
+    /// What is wrong with a segment that is there, if anything. `begun`: only its beginning is there.
+    ///
+    /// # Errors
+    /// The archive cannot be read.
+    fn inspect(&self, segment: Segment, begun: bool, depth: Depth) -> Result<Option<String>>;
+
+    /// The bytes of a segment of which only the beginning is there.
+    ///
+    /// # Errors
+    /// As [`Archive::read`].
+    fn beginning(&self, segment: Segment) -> Result<Option<Vec<u8>>>;
+
+    /// Every base backup.
+    ///
+    /// # Errors
+    /// The archive cannot be read.
+    fn backups(&self) -> Result<Vec<Manifest>>;
+
+    /// The timelines that lead to `timeline`, oldest first, by its history file.
+    ///
+    /// # Errors
+    /// The history is damaged, or missing for a timeline above 1.
+    fn path_to(&self, timeline: u32) -> Result<Vec<Branch>> {
+        path_by(timeline, &mut |name| self.read(name))
+    }
+
+    /// The segments on the way to a timeline.
+    ///
+    /// # Errors
+    /// As [`Archive::path_to`].
+    fn way(&self, listing: &Listing, timeline: u32) -> Result<Way> {
+        Ok(Way::along(self.path_to(timeline)?, listing))
+    }
+}
+
+impl Archive for Unlocked {
+    fn segment_bytes(&self) -> Result<u32> {
+        Ok(self.repository().cluster()?.and_then(|c| c.wal_segment_size).unwrap_or(DEFAULT_SEGMENT_SIZE))
+    }
+    fn listing(&self) -> Result<Listing> {
+        Listing::read(self.repository())
+    }
+    fn read(&self, name: &WalName) -> Result<Option<Vec<u8>>> {
+        fetch::read(self, name)
+    }
+    fn inspect(&self, segment: Segment, begun: bool, depth: Depth) -> Result<Option<String>> {
+        inspect(self, segment, begun, depth)
+    }
+    fn beginning(&self, segment: Segment) -> Result<Option<Vec<u8>>> {
+        received::read(self, segment)
+    }
+    fn backups(&self) -> Result<Vec<Manifest>> {
+        Ok(Catalog::load(self)?.backups.into_iter().map(|b| b.manifest).collect())
+    }
+}

@@ -1,0 +1,214 @@
+//! Our own repository as one who recovers.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Abilities, Backups, Cannot, Goal, Order, Reachable, Recovery, Seen, Started, Verdict, Verified, Way, Which, apart,
+    mismatched,
+};
+use crate::backup::anchor;
+use crate::backup::base::verify_backup;
+use crate::backup::catalog::{Backup, Catalog};
+use crate::backup::repository::{Repository, Unlocked};
+use crate::config::{Backend, Secrets, Settings};
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::model::CleanText;
+use crate::postgres::{Lsn, WhenNeeded};
+use crate::recovery::origin::Origin;
+use crate::recovery::range::{Ask, Route, range, ranges, route};
+use crate::recovery::shadow::build;
+use crate::recovery::wal_index;
+use crate::recovery::watch::{Phase, Watch, check_cancel};
+
+/// Our own repository.
+#[derive(Clone)]
+pub struct Native {
+    unlocked: Unlocked,
+    bin_dir: Option<PathBuf>,
+    scratch: PathBuf,
+    heads: Option<PathBuf>,
+}
+
+impl Native {
+    /// Opens the repository of the settings.
+    ///
+    /// # Errors
+    /// Config when it or its key is not set; refused when the key is not its key; target when it cannot be read.
+    pub fn open(settings: &Settings, secrets: &Secrets, scratch: PathBuf) -> Result<Self> {
+        let url = settings.repository.clone().ok_or_else(|| {
+            Error::config("no repository is configured").hint("set BACKUP_DIR, or repository.url in breakglass.toml")
+        })?;
+        let unlocked = Repository::open(&url)?.unlock_with(secrets)?;
+        Ok(Self { unlocked, bin_dir: settings.bin_dir.clone(), scratch, heads: settings.catalog_heads.clone() })
+    }
+
+    fn programs(&self) -> WhenNeeded {
+        WhenNeeded::new(self.bin_dir.as_deref())
+    }
+
+    fn list(&self) -> Result<Backups> {
+        let catalog = Catalog::load(&self.unlocked)?;
+        let mut warnings = Vec::new();
+        let rolled_back =
+            anchor::check(self.heads.as_ref(), &self.unlocked, &catalog, &mut |line| warnings.push(line.to_string()));
+        warnings.extend(rolled_back.iter().map(|e| format!("WARNING: {e}")));
+        let json = serde_json::json!({
+            "backups": catalog.backups, "head": catalog.head, "rolled_back": rolled_back.is_some(),
+        });
+        Ok(Backups { lines: catalog.backups.iter().map(describe).collect(), warnings, json })
+    }
+}
+
+/// A backup in one line.
+fn describe(b: &Backup) -> String {
+    let m = &b.manifest;
+    let (stored, plain) = (m.stored_bytes(), m.plain_bytes());
+    let verified = b.verified_at.map_or_else(|| "never verified".into(), |t| format!("verified {}", t.date_hms()));
+    let part =
+        m.part.as_deref().map_or_else(String::new, |p| format!(", of {} only", CleanText::line(p.as_bytes()).as_str()));
+    let proven = b.proven_at.map_or_else(String::new, |t| format!(", restored and right {}", t.date_hms()));
+    let log = match (&m.timeline, &m.start_lsn, &m.stop_lsn) {
+        (Some(t), Some(start), Some(stop)) => format!(", timeline {t}, {start} to {stop}"),
+        _ => String::new(),
+    };
+    let label =
+        m.label.as_deref().map_or_else(String::new, |l| format!(", {:?}", CleanText::line(l.as_bytes()).as_str()));
+    format!("{}  {} MB in {} MB{part}{log}, {verified}{proven}{label}", m.id, plain / 1_000_000, stored / 1_000_000)
+}
+
+impl Recovery for Native {
+    fn backend(&self) -> Backend {
+        Backend::Native
+    }
+    fn place(&self) -> String {
+        Origin::place(&self.unlocked)
+    }
+    fn abilities(&self) -> Abilities {
+        Abilities {
+            beside: true,
+            in_place: false,
+            targets: &["time", "lsn", "xid", "name", "latest"],
+            cannot: &[Cannot {
+                what: "overwrite the damaged database in place",
+                why: "it is the evidence, and the way back",
+                instead: "recover beside it, verify there, then breakglass pitr promote",
+            }],
+        }
+    }
+    fn cluster(&self) -> Result<Option<String>> {
+        Ok(self.unlocked.repository().cluster()?.map(|c| c.system_identifier.to_string()))
+    }
+    fn backups(&self) -> BoxFuture<'_, Result<Backups>> {
+        let work = self.clone();
+        Box::pin(apart(move || work.list()))
+    }
+    fn range(&self, timeline: Option<u32>) -> BoxFuture<'_, Result<Vec<Reachable>>> {
+        let work = self.clone();
+        Box::pin(apart(move || {
+            let programs = work.programs();
+            let all = match timeline {
+                Some(t) => vec![range(&work.unlocked, &programs, Some(t), &work.scratch)?],
+                None => ranges(&work.unlocked, &programs, &work.scratch)?,
+            };
+            Ok(all.into_iter().map(|r| Reachable::of(r, true)).collect())
+        }))
+    }
+    fn preflight<'a>(
+        &'a self,
+        goal: &'a Goal,
+        watch: Arc<dyn Watch>,
+        cancel: &'a CancellationToken,
+    ) -> BoxFuture<'a, Result<Way>> {
+        let (work, goal, cancel) = (self.clone(), goal.clone(), cancel.clone());
+        Box::pin(apart(move || {
+            let ask = Ask {
+                target: &goal.target,
+                suspects: &goal.suspects,
+                timeline: goal.timeline,
+                scratch: &work.scratch,
+                after: goal.after,
+            };
+            let way: Route = route(&work.unlocked, &work.programs(), &ask, &*watch, &cancel)?;
+            Ok(Way::Beside(Box::new(way)))
+        }))
+    }
+    fn start<'a>(
+        &'a self,
+        order: &'a Order,
+        watch: Arc<dyn Watch>,
+        cancel: &'a CancellationToken,
+    ) -> BoxFuture<'a, Result<Started>> {
+        Box::pin(async move {
+            let Order::Beside(request) = order else { return Err(mismatched(Backend::Native)) };
+            Ok(Started::Stands(Box::new(build(request, &self.unlocked, &*watch, cancel).await?)))
+        })
+    }
+    fn follow<'a>(
+        &'a self,
+        started: Started,
+        _: Arc<dyn Watch>,
+        _: &'a CancellationToken,
+    ) -> BoxFuture<'a, Result<Verdict>> {
+        Box::pin(async move {
+            match started {
+                Started::Stands(s) => Ok(Verdict::Stands(s)),
+                Started::Asked(_) => Err(mismatched(Backend::Native)),
+            }
+        })
+    }
+    fn verify<'a>(
+        &'a self,
+        which: &'a Which,
+        watch: Arc<dyn Watch>,
+        cancel: &'a CancellationToken,
+        seen: Seen,
+    ) -> BoxFuture<'a, Result<Vec<Verified>>> {
+        let (work, which, cancel) = (self.clone(), which.clone(), cancel.clone());
+        Box::pin(apart(move || {
+            let catalog = Catalog::load(&work.unlocked)?;
+            let wanted: Vec<&Backup> = match &which {
+                Which::One(id) => vec![catalog.find(id)?],
+                Which::All => catalog.backups.iter().collect(),
+                Which::Newest => catalog.backups.last().into_iter().collect(),
+            };
+            let mut all = Vec::new();
+            for m in wanted.into_iter().map(|b| &b.manifest) {
+                let began = std::time::Instant::now();
+                let result = verify_backup(&work.unlocked, &m.id, &mut |done| {
+                    watch.phase(&Phase::bytes("verify", done, Some(m.plain_bytes()), began));
+                    check_cancel(&cancel, "the backup was not verified")
+                });
+                // One bad backup must not hide what is wrong with the next.
+                let one = match result {
+                    Err(e) if e.kind != ErrorKind::Check => return Err(e),
+                    Err(e) => Verified { what: m.id.clone(), result: Err(e), detail: serde_json::Value::Null },
+                    Ok(v) => Verified {
+                        what: m.id.clone(),
+                        result: Ok(format!("{} bytes read", v.plain_bytes)),
+                        detail: serde_json::json!({"plain_bytes": v.plain_bytes, "wal": v.wal}),
+                    },
+                };
+                seen(&one);
+                all.push(one);
+            }
+            // That they were verified stands in the catalog now.
+            let now = Catalog::load(&work.unlocked).state(|| "the catalog cannot be read any more".into())?;
+            let _ = anchor::check(work.heads.as_ref(), &work.unlocked, &now, &mut |_| {});
+            Ok(all)
+        }))
+    }
+    fn last_named(&self) -> BoxFuture<'_, Option<Lsn>> {
+        let work = self.clone();
+        Box::pin(async move {
+            let names = apart(move || wal_index::names(&work.unlocked)).await.ok()?;
+            names.snapshots().last().copied()
+        })
+    }
+    fn origin(&self) -> Option<&dyn Origin> {
+        Some(&self.unlocked)
+    }
+}
