@@ -176,11 +176,15 @@ fn every_subcommand_has_help_and_says_what_it_does() {
 fn every_key_of_the_configuration_is_documented() {
     let documented = read("docs/formats.md");
     let mut keys = Vec::new();
-    let sources = ["src/config/load.rs", "src/config/settings.rs", "src/config/health.rs"].map(read).join("\n");
+    let sources = ["load", "settings", "health", "backend"].map(|f| read(&format!("src/config/{f}.rs"))).join("
+");
     for (structure, section) in [
         ("File", ""),
         ("FileTarget", "target."),
         ("FileRepository", "repository."),
+        ("FileRecovery", "recovery."),
+        ("PgBackRestSettings", "pgbackrest."),
+        ("FileSupabase", "supabase."),
         ("FilePostgres", "postgres."),
         ("ServiceSettings", "service."),
         ("FileFailover", "failover."),
@@ -198,6 +202,9 @@ fn every_key_of_the_configuration_is_documented() {
     }
     assert!(keys.len() > 30, "{keys:?}");
     let tables = [
+        "recovery",
+        "pgbackrest",
+        "supabase",
         "target",
         "repository",
         "postgres",

@@ -69,3 +69,5 @@ mod timers;
 mod desk;
 // Figures over many incidents, computed twice.
 mod figures;
+// Those who recover for us: pgBackRest for real, Supabase as a server that keeps its contract and has its bad days.
+mod providers;

@@ -23,6 +23,10 @@ pub async fn recovery(ctx: &Ctx) -> Result<Arc<dyn Recovery>> {
 /// # Errors
 /// As [`recovery`].
 pub async fn recovery_of(ctx: &Ctx, backend: Backend) -> Result<Arc<dyn Recovery>> {
+    if backend == Backend::Supabase && ctx.incident.as_ref().is_some_and(|s| s.people.local_only) {
+        return Err(Error::refused("this incident is local only, and Supabase is elsewhere")
+            .hint("switch local-only off with a reason, then try again"));
+    }
     let work = ctx.clone();
     blocking(move || open_as(backend, &work.settings, &work.secrets, scratch(&work)).map(Arc::from)).await
 }

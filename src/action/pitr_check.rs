@@ -15,7 +15,7 @@ use crate::model::event::{Check as Seen, Event, Verdict};
 use crate::model::parse_duration;
 use crate::model::plan::Risk;
 use crate::model::target::Loss;
-use crate::recovery::backend::{Goal, Way};
+use crate::recovery::backend::{Goal, Patience, Way};
 use crate::recovery::tables::user_tables;
 use crate::recovery::verify::constraints::check_constraints;
 use crate::recovery::{health, verify};
@@ -94,7 +94,7 @@ async fn reachable(ctx: &Ctx, given: &Moment) -> Result<Done> {
     let (target, after) = moment(given)?;
     let recovery = backend::recovery(ctx).await?;
     let said = target.to_string();
-    let goal = Goal { target, after, timeline: None, suspects: Vec::new(), patient: false, again: None };
+    let goal = Goal { target, after, timeline: None, suspects: Vec::new(), patience: Patience::Refuse, again: None };
     let way = match recovery.preflight(&goal, Follow::new(ctx), &ctx.cancel).await {
         Ok(way) => way,
         Err(e) if matches!(e.kind, ErrorKind::Refused | ErrorKind::Check) => {

@@ -1,5 +1,6 @@
 //! `pitr restore --into place`: whoever runs the database for us is asked to restore it in place, once, and followed to a verdict.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::target::{Follow, now};
@@ -7,10 +8,10 @@ use super::{Ctx, Done, Preview, backend};
 use crate::error::{Context, Error, Result};
 use crate::journal::files::{create_dir, write_atomic};
 use crate::journal::record::sha256_hex;
-use crate::model::event::{Check, Event, Outcome, Verdict};
+use crate::model::event::{Check, Event, Kind, Outcome, Verdict};
 use crate::model::target::{Identity, Loss, RecoveryTarget};
 use crate::model::{Digest, Time, format_clock};
-use crate::recovery::backend::{Goal, Order, Verdict as Became, Way};
+use crate::recovery::backend::{Goal, Order, Patience, Recovery, Verdict as Became, Way};
 use crate::recovery::supabase::{Ending, InPlace, Outcome as Restored};
 
 /// What is wanted.
@@ -27,13 +28,13 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    fn goal(&self, patient: bool) -> Goal {
+    fn goal(&self, patience: Patience) -> Goal {
         Goal {
             target: self.to.clone(),
             after: self.after,
             timeline: None,
             suspects: Vec::new(),
-            patient,
+            patience,
             again: self.again.clone(),
         }
     }
@@ -93,9 +94,8 @@ fn lines(way: &InPlace) -> Vec<String> {
     all
 }
 
-async fn ready(ctx: &Ctx, wanted: &Wanted, patient: bool) -> Result<InPlace> {
-    let recovery = backend::recovery(ctx).await?;
-    match recovery.preflight(&wanted.goal(patient), Follow::new(ctx), &ctx.cancel).await? {
+async fn ready(ctx: &Ctx, recovery: &dyn Recovery, goal: &Goal, follow: &Arc<Follow>) -> Result<InPlace> {
+    match recovery.preflight(goal, follow.clone(), &ctx.cancel).await? {
         Way::InPlace(way) => Ok(*way),
         Way::Beside(_) => Err(Error::state("it builds beside and was asked to work in place")),
     }
@@ -106,7 +106,7 @@ async fn ready(ctx: &Ctx, wanted: &Wanted, patient: bool) -> Result<InPlace> {
 /// # Errors
 /// Refused when it cannot be done.
 pub async fn preview(ctx: &Ctx, wanted: &Wanted) -> Result<Preview> {
-    let way = ready(ctx, wanted, false).await?;
+    let way = ready(ctx, &*backend::recovery(ctx).await?, &wanted.goal(Patience::Warn), &Follow::new(ctx)).await?;
     expected(ctx, &identity(ctx, &way))?;
     let target = identity(ctx, &way);
     let fact = Event::TargetSeen { role: "source".into(), identity: target.clone() };
@@ -129,6 +129,11 @@ fn expected(ctx: &Ctx, id: &Identity) -> Result<()> {
 /// # Errors
 /// Refused before anything was asked; declined; or it cannot be followed.
 pub async fn run(ctx: &Ctx, wanted: &Wanted) -> Result<Done> {
+    if ctx.incident.as_ref().is_some_and(|s| s.kind == Kind::Drill) {
+        return Err(Error::refused("a drill never overwrites a hosted database")
+            .why("what is committed there is real")
+            .hint("to exercise it, restore a backup into a new project in the dashboard; in earnest, open a real incident"));
+    }
     let mut ctx = ctx.clone();
     if let Some(deadline) = wanted.deadline {
         let mut settings = (*ctx.settings).clone();
@@ -138,10 +143,7 @@ pub async fn run(ctx: &Ctx, wanted: &Wanted) -> Result<Done> {
     let ctx = &ctx;
     let recovery = backend::recovery(ctx).await?;
     let follow = Follow::new(ctx);
-    let way = match recovery.preflight(&wanted.goal(true), follow.clone(), &ctx.cancel).await? {
-        Way::InPlace(way) => way,
-        Way::Beside(_) => return Err(Error::state("it builds beside and was asked to work in place")),
-    };
+    let way = ready(ctx, &*recovery, &wanted.goal(Patience::Wait), &follow).await?;
     let id = identity(ctx, &way);
     expected(ctx, &id)?;
     // Following destroys nothing more, but whoever reads the record shall see who said yes.
@@ -155,7 +157,7 @@ pub async fn run(ctx: &Ctx, wanted: &Wanted) -> Result<Done> {
     if let Some(reason) = &way.again {
         facts.push(Event::GateWaived { gate: "repeat".into(), reason: reason.clone(), step: None });
     }
-    let started = recovery.start(&Order::InPlace(way), follow.clone(), &ctx.cancel).await?;
+    let started = recovery.start(&Order::InPlace(Box::new(way)), follow.clone(), &ctx.cancel).await?;
     let Became::InPlace(outcome) = recovery.follow(started, follow, &ctx.cancel).await? else {
         return Err(Error::state("it was asked for in place and is said to stand beside"));
     };
@@ -192,7 +194,7 @@ fn ended(ctx: &Ctx, o: Restored, mut facts: Vec<Event>) -> Result<Done> {
         }
     }
     let json = serde_json::json!({
-        "backend": "supabase", "ending": word(o.ending), "project_ref": o.request.project_ref,
+        "backend": "supabase", "summary": o.summary, "ending": word(o.ending), "project_ref": o.request.project_ref,
         "recovery_time_target_unix": o.request.unix, "requested_at": o.request.requested_at,
         "seen": o.request.seen, "checks": o.checks, "loss": loss, "packet": packet.map(|(file, _)| file), "next": o.next,
     });

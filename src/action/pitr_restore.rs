@@ -17,7 +17,7 @@ use crate::model::plan::Risk;
 use crate::model::target::{Identity, RecoveryTarget};
 use crate::model::{format_clock, parse_duration};
 use crate::postgres::{Lsn, identity};
-use crate::recovery::backend::{Goal, Order, Recovery, Verdict, same_cluster};
+use crate::recovery::backend::{Goal, Order, Patience, Recovery, Verdict, same_cluster};
 use crate::recovery::locate::group_of;
 use crate::recovery::predict::{self, Throughput};
 use crate::recovery::promote::{local_instance, source_settings as settings_of};
@@ -368,7 +368,7 @@ pub async fn find_way(
     (to, after): (&RecoveryTarget, bool),
     suspects: Vec<u32>,
 ) -> Result<Route> {
-    let goal = Goal { target: to.clone(), after, timeline, suspects, patient: false, again: None };
+    let goal = Goal { target: to.clone(), after, timeline, suspects, patience: Patience::Refuse, again: None };
     backend::way(ctx, recovery, &goal).await
 }
 

@@ -160,10 +160,21 @@ pub struct Goal {
     pub timeline: Option<u32>,
     /// Transactions that must not be replayed.
     pub suspects: Vec<u32>,
-    /// Wait for what is about to be there, instead of saying that it is not.
-    pub patient: bool,
+    /// What to do about a moment that is about to be reachable.
+    pub patience: Patience,
     /// Why to ask once more although an earlier request is not known to have ended.
     pub again: Option<String>,
+}
+
+/// What to do about a moment that is not reachable yet, and will be soon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// Refuse it.
+    Refuse,
+    /// Warn: whoever starts it waits.
+    Warn,
+    /// Wait for it.
+    Wait,
 }
 
 /// A target that can be reached, and how.

@@ -14,8 +14,8 @@ use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use super::backend::{
-    Abilities, Backups, Cannot, Goal, Known, Order, Reachable, Recovery, Seen, Started, Verdict, Verified, Way, Which,
-    mismatched,
+    Abilities, Backups, Cannot, Goal, Known, Order, Patience, Reachable, Recovery, Seen, Started, Verdict, Verified,
+    Way, Which, mismatched,
 };
 use super::origin::Origin;
 use super::watch::{Phase, Watch, check_cancel};
@@ -24,7 +24,7 @@ use crate::config::settings::{DATABASE_PASSWORD, SUPABASE_TOKEN};
 use crate::config::{Backend, Secrets, Settings};
 use crate::error::{Error, Result};
 use crate::model::target::RecoveryTarget;
-use crate::model::{CleanText, Time};
+use crate::model::{CleanText, Time, format_clock};
 use crate::postgres::Database;
 use crate::provider::supabase::{Client, Project, Trouble};
 
@@ -154,16 +154,18 @@ impl Supabase {
         }
         self.may_be_asked(goal, &project)?;
         let (earliest, latest) = self.window(cancel).await?;
+        let mut waits = None;
         let unix = match &goal.target {
             RecoveryTarget::Time(t) => {
                 let unix = Self::second(*t, goal.after);
-                self.within(goal, unix, (earliest, latest), watch, cancel).await?;
+                waits = self.within(goal, unix, (earliest, latest), watch, cancel).await?;
                 unix
             }
             _ => latest,
         };
         let before = self.glimpse().await.unwrap_or_default();
-        let warnings = self.warnings(&before).await;
+        let mut warnings = self.warnings(&before).await;
+        warnings.extend(waits);
         Ok(Way::InPlace(Box::new(InPlace {
             project_ref: self.client.reference().to_string(),
             name: project.name,
@@ -225,7 +227,7 @@ impl Supabase {
         })
     }
 
-    /// Refuses a second outside the window; one that the window is about to reach is waited for, if that is wanted.
+    /// Refuses a second outside the window; one that the window is about to reach is waited for, or warned of, if that is wanted.
     async fn within(
         &self,
         goal: &Goal,
@@ -233,7 +235,7 @@ impl Supabase {
         (earliest, mut latest): (i64, i64),
         watch: &dyn Watch,
         cancel: &CancellationToken,
-    ) -> Result<()> {
+    ) -> Result<Option<String>> {
         let at = |s: i64| Time::from_micros(s.saturating_mul(1_000_000));
         let refused = |why: String| Error::refused(format!("cannot recover to {}", goal.target)).why(why);
         // The same figure in milliseconds is far in the future.
@@ -246,7 +248,12 @@ impl Supabase {
                 .hint("an older state may be in a dump of your own: breakglass backup list"));
         }
         let began = Instant::now();
-        let settle = Duration::from_millis(if goal.patient { self.settings.settle_ms } else { 0 });
+        let settle = Duration::from_millis(self.settings.settle_ms);
+        if unix > latest && goal.patience == Patience::Warn {
+            let upto = format_clock(settle);
+            return Ok(Some(format!("the window reaches {} only; it is waited for, {upto} at most", at(latest))));
+        }
+        let settle = if goal.patience == Patience::Wait { settle } else { Duration::ZERO };
         while unix > latest && began.elapsed() < settle {
             check_cancel(cancel, "nothing was asked for")?;
             watch.phase(&Phase {
@@ -262,7 +269,7 @@ impl Supabase {
             latest = self.window(cancel).await?.1;
         }
         if unix > latest {
-            let waited = match goal.patient {
+            let waited = match !settle.is_zero() {
                 true => format!(" (waited {} s for it)", settle.as_secs()),
                 false => String::new(),
             };
@@ -273,7 +280,7 @@ impl Supabase {
                     at(latest + 1)
                 )));
         }
-        Ok(())
+        Ok(None)
     }
 
     /// What a person must know before it is overwritten.
@@ -298,7 +305,8 @@ impl Supabase {
 
     async fn start_now(&self, order: &InPlace, watch: &dyn Watch) -> Result<Started> {
         let records = self.records()?;
-        let held = records.lock()?;
+        // Whoever holds it may be waiting for the answer.
+        let held = records.lock(Duration::from_millis(self.settings.timeout_ms) + Duration::from_secs(5))?;
         // Read again under the lock: somebody else may have asked meanwhile.
         let earlier = records.load()?;
         if let Some(r) = &earlier

@@ -24,9 +24,20 @@ pub struct Scratch {
 impl Scratch {
     /// A fresh folder. `name` shows in its path, for people who find it.
     pub fn new(name: &str) -> Self {
+        Self::below(&std::env::temp_dir(), name)
+    }
+
+    /// As [`Scratch::new`], in memory where there is such a place: for tools that make every small file durable.
+    pub fn quick(name: &str) -> Self {
+        let memory = Path::new("/dev/shm");
+        let there = std::fs::metadata(memory).is_ok_and(|m| m.is_dir() && !m.permissions().readonly());
+        if there { Self::below(memory, name) } else { Self::new(name) }
+    }
+
+    fn below(place: &Path, name: &str) -> Self {
         use std::os::unix::fs::PermissionsExt;
         let n = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("bg-{name}-{}-{n}", std::process::id()));
+        let path = place.join(format!("bg-{name}-{}-{n}", std::process::id()));
         std::fs::create_dir(&path).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         // Every server that ever ran below the folder is stopped by the pid in its own pid file.
@@ -81,7 +92,11 @@ impl Cluster {
 
     /// As [`Cluster::start`] without the start. Segments of the log are 1 MB, so that tests fill some.
     pub fn create(name: &str, settings: &[(&str, &str)]) -> Self {
-        let scratch = Scratch::new(name);
+        Self::create_in(Scratch::new(name), settings)
+    }
+
+    /// As [`Cluster::create`], in this folder.
+    pub fn create_in(scratch: Scratch, settings: &[(&str, &str)]) -> Self {
         let mut instance = Instance::new(programs(), &scratch.path, server_user()).unwrap();
         if let Some((_, port)) = settings.iter().find(|(name, _)| *name == "port") {
             instance.port = port.parse().unwrap();

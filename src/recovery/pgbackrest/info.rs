@@ -110,7 +110,8 @@ impl Stanza {
         let repo = format!("--repo={}", it.repo);
         let out = it.ask(&["info", "--output=json", &repo])?;
         let all: Vec<Self> =
-            serde_json::from_slice(&out).target(|| "what pgbackrest info says cannot be understood".to_string())?;
+            // With a wrong passphrase it quotes what it could not read, which is no text.
+            serde_json::from_str(&String::from_utf8_lossy(&out)).target(|| "what pgbackrest info says cannot be understood".to_string())?;
         let missing = |why: &str| {
             Error::config(format!("pgBackRest has no stanza {:?}", it.stanza))
                 .why(CleanText::line(why.as_bytes()))

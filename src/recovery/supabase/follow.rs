@@ -149,7 +149,7 @@ fn evidence(r: &Request, look: &Look, asked_newest: bool) -> Evidence {
     let grown = r.before.timeline.zip(seen.timeline).is_some_and(|(b, n)| n > b);
     let limit = r.second().plus(SLACK);
     // Only where there was something newer before does its absence prove anything.
-    let rewound = r.before.newest.is_some_and(|b| b > limit) && seen.newest.is_none_or(|n| n <= limit);
+    let rewound = r.before.newest.is_some_and(|b| b > limit) && seen.newest.is_some_and(|n| n <= limit);
     let rewound = rewound && asked_newest && look.database.is_some();
     let began = r.seen_restoring || grown || rewound;
     let mut all = check(

@@ -11,8 +11,6 @@ use crate::journal::files::{create_dir, write_atomic};
 use crate::journal::lock::FileLock;
 use crate::model::Time;
 
-/// How long another process may hold the record.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// What was seen is kept up to so many lines.
 const KEPT: usize = 1000;
 
@@ -142,15 +140,15 @@ impl Records {
         &self.folder
     }
 
-    /// Keeps everybody else from asking, from looking at the record to writing the answer.
+    /// Keeps everybody else from asking, from looking at the record to writing the answer. `patience` is how long another may.
     ///
     /// # Errors
     /// Another process holds it, who is named; or the folder cannot be made.
-    pub fn lock(&self) -> Result<FileLock> {
+    pub fn lock(&self, patience: Duration) -> Result<FileLock> {
         create_dir(&self.folder)?;
         FileLock::acquire(
             self.folder.join(format!("supabase-{}.lock", self.project)),
-            PATIENCE,
+            patience,
             "asking Supabase for a restore",
         )
     }
