@@ -176,8 +176,10 @@ fn every_subcommand_has_help_and_says_what_it_does() {
 fn every_key_of_the_configuration_is_documented() {
     let documented = read("docs/formats.md");
     let mut keys = Vec::new();
-    let sources = ["load", "settings", "health", "backend"].map(|f| read(&format!("src/config/{f}.rs"))).join("
-");
+    let sources = ["load", "settings", "health", "backend"].map(|f| read(&format!("src/config/{f}.rs"))).join(
+        "
+",
+    );
     for (structure, section) in [
         ("File", ""),
         ("FileTarget", "target."),

@@ -355,7 +355,7 @@ pub fn same_cluster(archived: Option<&str>, live: &Identity) -> Result<()> {
         Some(archived) if archived != live.system_identifier => {
             Err(Error::refused(format!("the repository holds cluster {archived}"))
                 .why(format!("the database that answers is of cluster {}", live.system_identifier))
-                .hint("set BACKUP_DIR to the repository of this cluster")
+                .hint("set BACKUP_DIR to the repository of this cluster, or name its stanza")
                 .hint("to recover the other cluster all the same, unset DATABASE_URL and name a folder with --dir"))
         }
         _ => Ok(()),

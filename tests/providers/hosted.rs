@@ -30,6 +30,8 @@ pub enum Answer {
     Cut,
     /// No answer at all.
     Silence,
+    /// 201, and a body that never ends.
+    Drip,
 }
 
 /// What happens in it.
@@ -279,6 +281,13 @@ async fn restore(day: &Arc<Mutex<Day>>, body: &Bytes) -> Response {
         // The task of the connection ends with the handler's.
         Answer::Cut => panic!("the connection is cut, as this test wants it"),
         Answer::Silence => std::future::pending().await,
+        Answer::Drip => {
+            let drops = futures::stream::unfold((), |()| async {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                Some((Ok::<_, std::io::Error>(" "), ()))
+            });
+            (StatusCode::CREATED, axum::body::Body::from_stream(drops)).into_response()
+        }
     }
 }
 

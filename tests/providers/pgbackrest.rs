@@ -70,8 +70,14 @@ impl Stand {
         own(&config, &["stanza-create"]);
         cluster.sql("postgres", "create database shop");
         cluster.sql("shop", "create table orders(id int primary key, total int)");
+        let elsewhere = room.path.join("fast-disk");
+        user::own_dir(&elsewhere, server_user().as_ref()).unwrap();
+        cluster.sql("shop", &format!("create tablespace fast location '{}'", elsewhere.display()));
+        cluster
+            .sql("shop", "create table prices tablespace fast as select i id, 1 price from generate_series(1, 50) i");
         own(&config, &["--type=full", "backup"]);
         let one = |sql: &str| cluster.sql("shop", sql);
+        cluster.sql("shop", "update prices set price = 2");
         // Three segments and more, each with orders of its own.
         for n in 0..4 {
             one(&format!("insert into orders select i, i from generate_series({}, {}) i", n * 100 + 1, n * 100 + 100));
@@ -198,6 +204,11 @@ fn a_position_and_a_time_are_recovered_to_and_the_shadow_is_promoted_as_any_othe
         "off|"
     );
     assert_eq!(psql(&at, "select pg_get_wal_replay_pause_state()").unwrap(), "paused");
+
+    // Tablespaces are its own, too.
+    let place = psql(&at, "select pg_tablespace_location(oid) from pg_tablespace where spcname = 'fast'").unwrap();
+    assert!(place.starts_with(&by_lsn), "{place}");
+    assert_eq!(psql(&at, "select sum(price) from prices").unwrap(), "100");
 
     // It moves on to a name, past the damage, and no further.
     s.run(&["pitr", "advance", "--to", "name:after_damage", "--shadow", &by_lsn])

@@ -2,12 +2,24 @@
 
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use breakglass::action::pitr_restore::Restore;
+use breakglass::action::{Action, Ctx, Nowhere};
+use breakglass::config::Backend;
+use breakglass::config::backend::SupabaseSettings;
+use breakglass::config::settings::SUPABASE_TOKEN;
+use breakglass::incident::{Command as IncidentCommand, RunRequest, RunStatus};
+use breakglass::model::event::{Kind, Outcome};
+use breakglass::model::plan::Risk;
+use breakglass::model::{Secret, StepId};
+use breakglass::runtime::{Opening, RunHealth};
 use serde_json::{Value, json};
 
 use super::hosted::{Answer, Day, Hosted, REF, TOKEN};
 use super::{Said, program};
+use crate::support::cluster::block_on;
 
 /// A responder's machine.
 struct Desk {
@@ -317,6 +329,10 @@ fn a_server_that_never_answers_costs_one_request() {
     let d = Desk::paced(Day { answer: Answer::Silence, ..Day::default() }, &format!("{pace}{NEWEST}"));
     d.restore(&[]).is(0, &["no answer within 5 s", "is restored to"]);
     assert_eq!(d.hosted.triggers(), 1);
+    // One that never stops answering said yes all the same.
+    let d = Desk::paced(Day { answer: Answer::Drip, ..Day::default() }, &format!("{pace}{NEWEST}"));
+    d.restore(&[]).is(0, &["accepted (HTTP 201)", "is restored to"]);
+    assert_eq!(d.hosted.triggers(), 1);
 }
 
 #[test]
@@ -414,6 +430,72 @@ fn whoever_dies_while_asking_or_following_asks_no_second_time() {
     d.change(|day| day.restores = true);
     d.restore(&[]).is(0, &["nothing is sent", "is restored to"]);
     assert_eq!(d.hosted.triggers(), 1);
+}
+
+#[test]
+fn in_an_incident_the_gates_stand_before_it_and_a_dead_worker_is_followed_not_repeated() {
+    let hosted = Hosted::start(Day { answer: Answer::Silence, ..Day::default() });
+    let mut d = crate::runtime::Desk::new();
+    d.incident = d.store.create(Opening { kind: Kind::Real, ..crate::runtime::opening() }).unwrap();
+    let settings = &mut d.job.settings;
+    settings.backend = Backend::Supabase;
+    settings.requests = Some(d.home.path().join("requests"));
+    settings.supabase = SupabaseSettings {
+        project_ref: Some(REF.into()),
+        api_url: hosted.url.clone(),
+        allow_loopback_http: true,
+        newest: Some("SELECT max(created_at) FROM orders".into()),
+        poll_ms: 15,
+        ..SupabaseSettings::default()
+    };
+    d.secrets.set(SUPABASE_TOKEN, Secret::new(TOKEN));
+    let args: Vec<String> = ["--to", MOMENT, "--into", "place"].map(String::from).into();
+    let request = |confirmed: &str| RunRequest {
+        action: "pitr restore".into(),
+        shown: "breakglass pitr restore".into(),
+        args: args.clone(),
+        risk: Restore.risk(&args),
+        confirmed: Some(confirmed.into()),
+        step: Some(StepId::new("s1")),
+        block_line: None,
+    };
+    assert_eq!(Restore.risk(&args), Risk::Destroy);
+    // What is looked at first says whom it is about.
+    let ctx = Ctx::new(d.job.settings.clone(), d.secrets.clone(), Arc::new(Nowhere));
+    let preview = block_on(Restore.preview(&ctx, &args)).unwrap();
+    assert_eq!(preview.target.unwrap().database, REF);
+    d.incident.submit(IncidentCommand::Observe { facts: preview.facts }).unwrap();
+    let start = |d: &mut crate::runtime::Desk, name: &str| {
+        breakglass::runtime::start_run(&mut d.incident, request(name), &d.job, &d.secrets, &d.program)
+    };
+    // No verified backup, then the wrong name: nothing is started.
+    let refused = format!("{:?}", start(&mut d, REF).unwrap_err());
+    assert!(refused.contains("verified_backup"), "{refused}");
+    let reason = "Supabase keeps the backups".to_string();
+    d.incident.submit(IncidentCommand::Waive { gate: "verified_backup".into(), reason, step: None }).unwrap();
+    let refused = format!("{:?}", start(&mut d, "shop").unwrap_err());
+    assert!(refused.contains(REF), "{refused}");
+    assert_eq!(hosted.triggers(), 0);
+
+    let (run, pid) = start(&mut d, REF).unwrap();
+    until("it is asked for", || hosted.triggers() > 0);
+    crate::runtime::kill_9(pid.unwrap());
+    until("its worker is missed", || d.health(run, Duration::ZERO).is_some_and(|h| h == RunHealth::Unknown));
+    // Nobody takes it for done or for undone.
+    let found = d.incident.state().unwrap().runs.get(&run).unwrap().status;
+    assert_eq!(found, RunStatus::Unknown);
+    let resolve = IncidentCommand::ResolveRun { run, outcome: Outcome::Failed, reason: "its worker died".into() };
+    d.incident.submit(resolve).unwrap();
+    let (again, started) = start(&mut d, REF).unwrap();
+    started.unwrap();
+    let ended = d.ended(again);
+    let output = d.output(again);
+    assert!(output.contains("nothing is sent") && output.contains("server start"), "{output}");
+    assert_eq!(ended.status, RunStatus::Finished(Outcome::Succeeded), "{output}");
+    assert!(!output.contains(TOKEN));
+    assert_eq!(hosted.triggers(), 1);
+    let facts = &d.incident.state().unwrap().facts;
+    assert!(facts.loss.is_some(), "the loss is on record");
 }
 
 #[test]

@@ -85,6 +85,8 @@ impl Origin for PgBackRest {
                 .arg(format!("--set={}", backup.id))
                 .arg(format!("--target-timeline={}", request.route.timeline))
                 .arg("--archive-mode=off")
+                // Without this they go where the source's are, which may still be there.
+                .arg(format!("--tablespace-map-all={}", request.root.join("tablespaces").display()))
                 .args(Self::target(&request.route.stop))
                 .args(request.delta.as_ref().map(|_| "--delta"))
                 .arg("restore");
