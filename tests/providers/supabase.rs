@@ -428,6 +428,7 @@ fn whoever_dies_while_asking_or_following_asks_no_second_time() {
     assert_eq!(d.record()["stage"], "accepted");
     d.change(|day| day.statuses = ["ACTIVE_HEALTHY"].into());
     d.change(|day| day.restores = true);
+    d.change(|day| day.newest = SECOND);
     d.restore(&[]).is(0, &["nothing is sent", "is restored to"]);
     assert_eq!(d.hosted.triggers(), 1);
 }

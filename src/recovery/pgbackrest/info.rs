@@ -109,9 +109,10 @@ impl Stanza {
     pub(super) fn read(it: &Installation) -> Result<Self> {
         let repo = format!("--repo={}", it.repo);
         let out = it.ask(&["info", "--output=json", &repo])?;
+        // With a wrong passphrase it quotes what it could not read, as it is.
+        let text = String::from_utf8_lossy(&out).replace(char::is_control, " ");
         let all: Vec<Self> =
-            // With a wrong passphrase it quotes what it could not read, which is no text.
-            serde_json::from_str(&String::from_utf8_lossy(&out)).target(|| "what pgbackrest info says cannot be understood".to_string())?;
+            serde_json::from_str(&text).target(|| "what pgbackrest info says cannot be understood".to_string())?;
         let missing = |why: &str| {
             Error::config(format!("pgBackRest has no stanza {:?}", it.stanza))
                 .why(CleanText::line(why.as_bytes()))
