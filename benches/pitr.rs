@@ -24,7 +24,8 @@ use breakglass::backup::repository::{InitOptions, Repository, Unlocked};
 use breakglass::backup::wal::archive_command;
 use breakglass::model::Secret;
 use breakglass::postgres::{Database, Instance};
-use breakglass::recovery::shadow::{Shadow, serve};
+use breakglass::recovery::origin::Origin;
+use breakglass::recovery::shadow::Shadow;
 use cluster::{LIMIT, Scratch, programs, psql, server_user};
 use support::{Times, fill, installed, number, pgbench, run, timed, url};
 
@@ -112,7 +113,7 @@ impl Bench {
             let stood = begun.elapsed();
             // The end of the recovery asks for the archived log once more.
             let instance = shadow.instance().unwrap();
-            let _service = serve(&instance, &self.unlocked).unwrap();
+            let _service = self.unlocked.serve(&instance, &shadow.helper).unwrap();
             let data = instance.layout.data;
             run(self.tool(&format!("pg_ctl -s -w promote -D {}", data.display())));
             self.check(OURS, &shadow.database("shop").unwrap());
