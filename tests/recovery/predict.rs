@@ -83,7 +83,7 @@ fn predictions_come_near_on_this_machine() {
         sql(&format!("insert into big select g, repeat(md5(g::text), 30) from generate_series(1, {mb} * 1000) g"));
         a.base_backup();
         sql(&format!("update big set i = i + 1 where i <= {mb} * 300"));
-        a.archive_now();
+        a.archive_within(Duration::from_secs(1800));
         let learnt = std::env::temp_dir().join("breakglass-predict.json");
         if let Ok(text) = std::fs::read(&learnt) {
             std::fs::write(a.room.path.join("throughput.json"), text).unwrap();
@@ -126,6 +126,7 @@ fn predictions_come_near_on_this_machine() {
         errors.sort_unstable();
         let median = errors[errors.len() / 2];
         println!("{mb} MB: median error {median} %");
+        assert!(median <= 30, "{mb} MB: {errors:?}");
     }
     let _ = std::fs::remove_file(std::env::temp_dir().join("breakglass-predict.json"));
 }

@@ -70,8 +70,13 @@ impl Archived {
 
     /// Switches the log and waits until the last segment is archived; returns its name.
     pub fn archive_now(&self) -> String {
+        self.archive_within(LIMIT)
+    }
+
+    /// As [`Archived::archive_now`], for as long as this may take.
+    pub fn archive_within(&self, limit: Duration) -> String {
         let segment = self.cluster.sql("postgres", "select pg_walfile_name(pg_switch_wal())");
-        let deadline = Instant::now() + LIMIT;
+        let deadline = Instant::now() + limit;
         loop {
             let last = self.cluster.sql("postgres", "select coalesce(last_archived_wal, '') from pg_stat_archiver");
             if last >= segment {

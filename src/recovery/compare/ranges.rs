@@ -1,4 +1,5 @@
-//! Where two tables differ: the key space is halved again and again (in sixteenths) down to pieces that can be listed.
+//! Where two tables differ: the key space is cut again and again down to pieces that can be listed. A large table is read once
+//! more for that, cut at keys of a sample; what is left of it is small enough for its index.
 
 use std::collections::BTreeMap;
 
@@ -14,6 +15,22 @@ use crate::recovery::watch::check_cancel;
 
 /// Into how many pieces a range is cut.
 const PIECES: u64 = 16;
+/// Rows from which on a table is first cut at the keys of a sample.
+const LARGE: u64 = 10_000;
+/// Into how many pieces, and by how many rows of a sample.
+const BUCKETS: u64 = 256;
+const SAMPLE: u64 = 20_000;
+/// Types of keys that a sample's may cut, beside those that are compared as text.
+const CUT: [&str; 8] = [
+    "smallint",
+    "integer",
+    "bigint",
+    "numeric",
+    "uuid",
+    "date",
+    "timestamp with time zone",
+    "timestamp without time zone",
+];
 /// Rows that are listed one by one.
 const LISTED: u64 = 2000;
 /// How many pieces are listed before the rest is told as a whole.
@@ -73,11 +90,13 @@ pub type Side<'a> = (&'a mut PgConnection, &'a Table);
 
 type Key = Vec<String>;
 
-/// A piece of the key space: after one key (exclusive), up to another (inclusive).
-#[derive(Debug, Clone)]
+/// A piece of the key space: after one key, or from it on, up to another, or only to before it.
+#[derive(Debug, Clone, Default)]
 struct Piece {
     after: Option<Key>,
+    from_it_on: bool,
     upto: Option<Key>,
+    before_it: bool,
     rows: (u64, u64),
 }
 
@@ -94,7 +113,11 @@ pub async fn localise(
 ) -> Result<Vec<Range>> {
     let (ca, a) = source;
     let (cb, b) = shadow;
-    let mut todo = vec![Piece { after: None, upto: None, rows }];
+    let whole = Piece { rows, ..Piece::default() };
+    let mut todo = match at_once(&mut *ca, a, &mut *cb, b, terms, &whole).await? {
+        Some(pieces) => pieces,
+        None => vec![whole],
+    };
     let mut out = Found { ranges: Vec::new(), open: false };
     let mut listed = 0;
     while let Some(piece) = todo.pop() {
@@ -123,15 +146,16 @@ pub async fn localise(
             borders(&mut *cb, b, terms, &piece).await?
         };
         let mut pieces = Vec::new();
-        let mut after = piece.after.clone();
-        for upto in borders.into_iter().map(Some).chain([piece.upto.clone()]) {
-            let p = Piece { after: after.clone(), upto: upto.clone(), rows: (0, 0) };
+        let (mut after, mut from_it_on) = (piece.after.clone(), piece.from_it_on);
+        let inner = borders.into_iter().map(|k| (Some(k), false));
+        for (upto, before_it) in inner.chain([(piece.upto.clone(), piece.before_it)]) {
+            let p = Piece { after: after.clone(), from_it_on, upto: upto.clone(), before_it, rows: (0, 0) };
             let (one, two) = tokio::join!(sum(&mut *ca, a, terms, &p), sum(&mut *cb, b, terms, &p));
             let (one, two) = (one?, two?);
             if one != two {
                 pieces.push(Piece { rows: (one.0, two.0), ..p });
             }
-            after = upto;
+            (after, from_it_on) = (upto, false);
         }
         todo.extend(pieces.into_iter().rev());
     }
@@ -174,12 +198,102 @@ fn condition(table: &Table, terms: &Terms<'_>, piece: &Piece) -> String {
     let order = order(table, terms);
     let mut parts = vec!["true".to_string()];
     if let Some(k) = &piece.after {
-        parts.push(format!("ROW({order}) > ROW({})", value(k)));
+        let sign = if piece.from_it_on { ">=" } else { ">" };
+        parts.push(format!("ROW({order}) {sign} ROW({})", value(k)));
     }
     if let Some(k) = &piece.upto {
-        parts.push(format!("ROW({order}) <= ROW({})", value(k)));
+        let sign = if piece.before_it { "<" } else { "<=" };
+        parts.push(format!("ROW({order}) {sign} ROW({})", value(k)));
     }
     parts.join(" AND ")
+}
+
+/// The pieces of a large table that differ, last first, by reading either side once; none when it is not large or its key has
+/// several columns.
+async fn at_once(
+    ca: &mut PgConnection,
+    a: &Table,
+    cb: &mut PgConnection,
+    b: &Table,
+    terms: &Terms<'_>,
+    whole: &Piece,
+) -> Result<Option<Vec<Piece>>> {
+    let cut = |name: &String| {
+        let ty = a.columns.iter().find(|c| c.name == *name).map_or("", |c| c.ty.as_str());
+        ordered(a, name).ends_with("\"C\"") || CUT.contains(&ty.split('(').next().unwrap_or(ty).trim_end())
+    };
+    if whole.rows.0.max(whole.rows.1) <= LARGE || terms.key.len() != 1 || !terms.key.iter().all(cut) {
+        return Ok(None);
+    }
+    let borders = if whole.rows.0 >= whole.rows.1 {
+        sampled(&mut *ca, a, terms, whole.rows.0).await?
+    } else {
+        sampled(&mut *cb, b, terms, whole.rows.1).await?
+    };
+    if borders.len() < 2 {
+        return Ok(None);
+    }
+    let (one, two) = tokio::join!(sums(&mut *ca, a, terms, &borders), sums(&mut *cb, b, terms, &borders));
+    let (one, two) = (one?, two?);
+    let nothing = (0, "0".to_string());
+    let mut pieces = Vec::new();
+    // Bucket 0 is what lies before the first border, bucket n begins with the n-th.
+    for bucket in (0..=borders.len()).rev() {
+        let (left, right) = (one.get(&bucket).unwrap_or(&nothing), two.get(&bucket).unwrap_or(&nothing));
+        if left != right {
+            pieces.push(Piece {
+                after: bucket.checked_sub(1).and_then(|i| borders.get(i)).cloned(),
+                from_it_on: true,
+                upto: borders.get(bucket).cloned(),
+                before_it: true,
+                rows: (left.0, right.0),
+            });
+        }
+    }
+    Ok(Some(pieces))
+}
+
+/// Keys that cut a table into pieces of about the same size, in order, each once.
+async fn sampled(c: &mut PgConnection, table: &Table, terms: &Terms<'_>, rows: u64) -> Result<Vec<Key>> {
+    // In hundredths of a percent, at least one.
+    let share = (SAMPLE * 10_000 / rows.max(1)).clamp(1, 10_000);
+    let sql = format!(
+        "SELECT k FROM (SELECT {} AS k, row_number() OVER w AS n, count(*) OVER () AS all_rows \
+         FROM ONLY {} t TABLESAMPLE SYSTEM ({}.{:02}) WINDOW w AS (ORDER BY {})) r \
+         WHERE n % greatest(all_rows / {BUCKETS}, 1) = 0 ORDER BY n",
+        texts(terms),
+        table.sql,
+        share / 100,
+        share % 100,
+        order(table, terms)
+    );
+    sqlx::query_scalar(&sql).persistent(false).fetch_all(c).await.map_err(|e| query_error(&sql, &e))
+}
+
+/// Count and sum of each piece between the borders.
+async fn sums(
+    c: &mut PgConnection,
+    table: &Table,
+    terms: &Terms<'_>,
+    borders: &[Key],
+) -> Result<BTreeMap<usize, (u64, String)>> {
+    let name = terms.key.first().map_or("", String::as_str);
+    let key = ordered(table, name);
+    let ty = match key.ends_with("\"C\"") {
+        true => "text",
+        false => table.columns.iter().find(|c| c.name == name).map_or("text", |c| c.ty.as_str()),
+    };
+    let values: Vec<String> = borders.iter().flatten().map(|k| quote_literal(k)).collect();
+    let sql = format!(
+        "SELECT width_bucket({key}, ARRAY[{}]::{ty}[]), count(*), coalesce(sum({}), 0)::text FROM ONLY {} t GROUP BY 1",
+        values.join(", "),
+        terms.hash,
+        table.sql
+    );
+    let all: Vec<(i32, i64, String)> =
+        sqlx::query_as(&sql).persistent(false).fetch_all(c).await.map_err(|e| query_error(&sql, &e))?;
+    let number = |n: i64| u64::try_from(n).unwrap_or(0);
+    Ok(all.into_iter().map(|(bucket, n, sum)| (usize::try_from(bucket).unwrap_or(0), (number(n), sum))).collect())
 }
 
 async fn sum(c: &mut PgConnection, table: &Table, terms: &Terms<'_>, piece: &Piece) -> Result<(u64, String)> {
