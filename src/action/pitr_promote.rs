@@ -14,6 +14,7 @@ use crate::model::event::Event;
 use crate::model::parse_duration;
 use crate::model::plan::Risk;
 use crate::model::target::Identity;
+use crate::postgres::connect::{query_error, quote_ident, run as run_sql};
 use crate::postgres::{Database, identity};
 use crate::recovery::archived::archive_now;
 use crate::recovery::health::wait_healthy;
@@ -176,6 +177,7 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
             s.root.join("data").display()
         ));
     }
+    left.extend(writes_on(ctx, &new.database).await?);
     let taken = in_place || (new.identity.host == source.host() && new.identity.port == source.port());
     match &new.sequences {
         Some(a) => {
@@ -264,6 +266,28 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     };
     done.facts = facts;
     Ok(done.json(json))
+}
+
+/// Containment made new transactions of the damaged database read-only. Where the moment lies behind it, the recovered one was
+/// recovered with that setting: it is taken back, because writes resume here. What is left to a person otherwise.
+async fn writes_on(ctx: &Ctx, at: &Database) -> Result<Option<String>> {
+    let mut c = at.connect().await?;
+    let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_db_role_setting s \
+               JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase \
+               WHERE d.datname = pg_catalog.current_database() AND s.setrole = 0 \
+                 AND 'default_transaction_read_only=on' = ANY (s.setconfig))";
+    let off: bool = sqlx::query_scalar(sql).fetch_one(&mut c).await.map_err(|e| query_error(sql, &e))?;
+    if !off {
+        return Ok(None);
+    }
+    let reset = format!("ALTER DATABASE {} RESET default_transaction_read_only", quote_ident(at.name()));
+    if ctx.incident.as_ref().is_none_or(|i| i.facts.contained.is_none()) {
+        return Ok(Some(format!("it takes no writes, and not by our doing; to change that: {reset}")));
+    }
+    run_sql(&mut c, "SET default_transaction_read_only = off").await?;
+    run_sql(&mut c, &reset).await?;
+    ctx.out.line("writes are on here: the moment lies behind the containment, which was recovered along with the rest");
+    Ok(None)
 }
 
 /// What is known of the fence, when this very instance was promoted before in this incident.

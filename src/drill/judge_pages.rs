@@ -53,6 +53,8 @@ pub async fn judge(dir: &Path, recovered: &Server, claim: &Claim) -> Result<Judg
     checks.push(dense(&logs, &found));
     let last = logs.last(claim);
     checks.push(since_switch(&logs, &found, last));
+    let taken = logs.orders.iter().filter(|l| l.generation >= last).count();
+    checks.push(check("orders are taken again", taken > 0, format!("{taken} since the switch")));
     checks.extend(between(&logs, &found, last));
     checks.push(known(&logs, &found));
     checks.push(paid(&mut conn).await?);

@@ -24,6 +24,8 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 const HEALTH_CACHE: Duration = Duration::from_millis(300);
 /// Without an order for this long the component `orders` is not operational.
 const ORDER_SILENCE: Duration = Duration::from_secs(15);
+/// Orders that failed for this long without one that was taken make the component `orders` degraded.
+const FAILING: Duration = Duration::from_secs(2);
 /// Wrong totals are reported when they have been seen for this long: monitoring is never as quick as the damage.
 const ALARM_LAG: Duration = Duration::from_secs(5);
 /// Reading the billing of more orders than about this many would make the health check heavy.
@@ -129,6 +131,8 @@ pub struct Service {
     started: Instant,
     last_order_ms: AtomicI64,
     orders: AtomicU64,
+    /// Since when every order fails, and why the first did.
+    failing: std::sync::Mutex<Option<(Instant, String)>>,
     /// Whether the traffic is held back by the umpire, so that silence is no symptom.
     pub held: AtomicBool,
     /// The faulty release.
@@ -231,6 +235,7 @@ impl Service {
             started: Instant::now(),
             last_order_ms: AtomicI64::new(0),
             orders: AtomicU64::new(0),
+            failing: std::sync::Mutex::default(),
             held: AtomicBool::new(false),
             release: ReleaseGate::default(),
             probe: Mutex::new(Probe::default()),
@@ -270,11 +275,27 @@ impl Service {
             Placed::Committed(_) => {
                 self.orders.fetch_add(1, Ordering::Relaxed);
                 self.hear();
+                self.note_failing(None);
             }
             Placed::Closed => {}
-            Placed::Failed(_) | Placed::Unknown(..) => link.conn = None,
+            Placed::Failed(e) => {
+                self.note_failing(Some(e));
+                link.conn = None;
+            }
+            Placed::Unknown(..) => link.conn = None,
         }
         placed
+    }
+
+    /// An order failed, or one was taken, or nothing that failed before counts any more.
+    fn note_failing(&self, error: Option<&Error>) {
+        let mut failing = self.failing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match error {
+            None => *failing = None,
+            Some(e) => {
+                failing.get_or_insert_with(|| (Instant::now(), e.to_string()));
+            }
+        }
     }
 
     /// Silence is counted from now on.
@@ -378,6 +399,7 @@ impl Service {
     /// Refuses orders from now on (or takes them again); returns when no order is in flight.
     pub async fn maintenance(&self, on: bool) {
         self.open.write().await.maintenance = on;
+        self.note_failing(None);
         // Nobody could order meanwhile: that silence is no symptom.
         self.hear();
         self.forget_health().await;
@@ -410,6 +432,7 @@ impl Service {
             return Ok(self.generation());
         }
         open.server = server;
+        self.note_failing(None);
         let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
         drop(open);
         self.forget_health().await;
@@ -507,7 +530,12 @@ impl Service {
         } else if silence > ORDER_SILENCE.as_millis() as u64 && !self.held.load(Ordering::Relaxed) {
             say("orders", "down", format!("no order for {} s", silence / 1000));
         } else {
-            say("orders", "operational", String::new());
+            let failing = self.failing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let held = self.held.load(Ordering::Relaxed);
+            match failing.as_ref().filter(|(since, _)| !held && since.elapsed() >= FAILING) {
+                Some((_, why)) => say("orders", "degraded", format!("no order is taken: {why}")),
+                None => say("orders", "operational", String::new()),
+            }
         }
         let status = ["down", "maintenance", "degraded"]
             .into_iter()

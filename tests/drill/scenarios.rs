@@ -73,7 +73,12 @@ fn damaged_pages_are_made_again_and_nothing_is_lost() {
     assert_eq!((code, &result["passed"]), (0, &Value::Bool(true)), "{result:#} {checks:?}");
     assert_eq!(result["target"], "latest", "the log is sound, so all of it is recovered: {result:#}");
     assert_eq!(result["loss"]["rows"], serde_json::json!({}), "{result:#}");
-    for judged in ["the fault was real", "every page can be read", "rows of the damaged pages are right"] {
+    for judged in [
+        "the fault was real",
+        "orders are taken again",
+        "every page can be read",
+        "rows of the damaged pages are right",
+    ] {
         assert!(checks.contains(&(judged.into(), "passed".into())), "{checks:?}");
     }
     // The assessment names every page that rotted, and no other: by the log nobody could read before the judgement.
