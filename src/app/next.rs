@@ -133,7 +133,10 @@ pub fn incident(ui: &IncidentUi) -> Next {
         return next(Cmd::Moment, "choose another moment to restore to");
     }
     let failed = matches!(state.facts.verified, Some((false, _)));
-    if failed && matches!(step.phase, Some(Phase::Verify)) && moment::chosen_keeps_damage(&state.facts) {
+    let kept = || moment::chosen_keeps_damage(&state.facts) || moment::damage_stays(&state.facts);
+    // Also when it was promoted against all warnings, and is not well.
+    let promoted = || state.last_word_of(&step.id).is_some_and(|run| run.action == "pitr promote" && !run.succeeded());
+    if failed && (matches!(step.phase, Some(Phase::Verify)) || promoted()) && kept() {
         return next(Cmd::Moment, "the damage is in what was recovered: choose another moment, before it");
     }
     if state.people.tabletop.is_some() {
@@ -152,11 +155,6 @@ pub fn incident(ui: &IncidentUi) -> Next {
             at if at > place => next(Cmd::PrevBlock, format!("go to command {} of {all}: {what}", place + 1)),
             _ => next(Cmd::Run, format!("run {what} (command {} of {all})", place + 1)),
         };
-    }
-    if last.is_some_and(|run| matches!(run.action.as_str(), "pitr verify" | "pitr promote") && !worked(run))
-        && moment::damage_stays(&state.facts)
-    {
-        return next(Cmd::Moment, "the damage is still in it: choose an earlier moment");
     }
     match last {
         Some(run) if worked(run) && items_left == 0 => next(Cmd::Done, format!("step {} is done", number + 1)),

@@ -153,7 +153,7 @@ fn a_wrong_moment_is_warned_of_seen_and_put_right() {
     let pty = begin(&home, &["database-corruption"]);
     let (mut chosen, mut led_back) = (false, false);
     work(&pty, CLOSED, &mut |pty, screen| {
-        if next(screen).1.contains("the damage is still in it: choose an earlier moment") {
+        if next(screen).1.contains("the damage is in what was recovered") {
             led_back = true;
         }
         if chosen || !screen.contains(MOMENTS) || screen.contains("╭─") {
@@ -339,7 +339,7 @@ fn a_wrong_moment_in_service_is_replaced_and_both_promotions_are_judged() {
             return true;
         }
         // Against what the console says: the failed verification is passed over, and the wrong database promoted.
-        if wrong && !skipped && next(screen).1.contains("choose an earlier moment") {
+        if wrong && !skipped && next(screen).1.contains("the damage is in what was recovered") {
             pty.keys("s");
             pty.wait_long("why it is left out", PATIENCE, |s| s.contains("╭─ skip a step"));
             pty.send(b"the shop has to sell\r");
@@ -354,7 +354,7 @@ fn a_wrong_moment_in_service_is_replaced_and_both_promotions_are_judged() {
             return true;
         }
         // In service, and wrong.
-        if waived && !right && next(screen).1.contains("choose an earlier moment") {
+        if waived && !right && next(screen).1.contains("the damage is in what was recovered") {
             pty.keys("m");
             pty.wait_long("the moments", PATIENCE, |s| whole(s) && s.contains(MOMENTS));
             pty.keys("g g");
