@@ -10,9 +10,8 @@ use serde_json::json;
 use super::reach::{self, Reporter};
 use super::{Ctx, Done};
 use crate::backup::anchor::head_to_text;
-use crate::backup::base::verify_backup;
 use crate::backup::catalog::{BackupKind, Manifest};
-use crate::backup::logical::{Source, store_dump};
+use crate::backup::logical::{Source, store_dump, verify_written};
 use crate::backup::repository::Unlocked;
 use crate::config::settings::Tiers;
 use crate::error::{Context, Error, Result};
@@ -275,7 +274,7 @@ fn take(
     let plain = manifest.plain_bytes();
     reporter.line(&format!("stored {} in {:.1} s, reading it back", manifest.id, begun.elapsed().as_secs_f64()));
     let begun = Instant::now();
-    verify_backup(unlocked, &manifest.id, &mut |bytes| {
+    verify_written(unlocked, &manifest, &mut |bytes| {
         reporter.phase(&Phase::bytes("verify", bytes, Some(plain), begun));
         check_cancel(cancel, "the backup is stored but was not read back")
     })?;

@@ -13,6 +13,7 @@
 //! Every object has a random file key and salt of its own, so no (key, nonce) pair is ever used twice; an interrupted
 //! object is written anew under a new key, never continued.
 
+mod digest;
 pub mod header;
 mod pool;
 pub mod ranged;

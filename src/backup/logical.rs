@@ -9,11 +9,13 @@
 use std::io::{self, Read, Write};
 
 use super::base::{Progress, new_id};
-use super::catalog::{self, BackupKind, Catalog, Manifest, ObjectRecord};
-use super::container::{Spec, Writer, from_io, to_io};
+use super::catalog::{self, BackupKind, Catalog, Change, Manifest, ObjectRecord};
+use super::container::{Reader, Spec, Writer, from_io, unhex};
 use super::repository::{SUFFIX, Unlocked, now, of_object};
+use super::spool::Spool;
 use super::store::{Access, Committed, Existing, Upload};
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
+use crate::postgres::archive::repack;
 use crate::postgres::inventory::Inventory;
 
 /// First bytes of `pg_dump`'s custom format.
@@ -78,7 +80,7 @@ pub fn store_dump<'a>(
     let mut spec = Spec::new(source.kind.object_type(), repository.id(), &name, started_at);
     spec.system_identifier = source.system_identifier;
     let upload = repository.store().create(&name, Access::Group)?;
-    let mut writer = Writer::new(upload, &spec, &[unlocked.own_recipient()?])?;
+    let mut writer = Writer::new(upload, &spec, &[unlocked.own_recipient()?])?.proving();
     let mut buffer = vec![0u8; 1 << 18];
     let (mut total, mut head) = (0u64, Vec::new());
     loop {
@@ -174,25 +176,76 @@ pub fn read_object(
     progress: Progress<'_>,
 ) -> Result<()> {
     let record = manifest.object(name)?;
-    let mut reader = unlocked
-        .open_object(manifest.kind.object_type(), name)?
-        .ok_or_else(|| Error::check(format!("object {name:?} of backup {:?} is missing", manifest.id)))?;
-    if !reader.written_by_holder() {
-        return Err(Error::check(format!("{name:?} was not written by a holder of the repository's key")));
-    }
-    let mut buffer = vec![0u8; 1 << 18];
+    let mut reader = open_own(unlocked, manifest, name)?;
     let mut total = 0u64;
-    loop {
-        let n = reader.read(&mut buffer).map_err(|e| of_object(from_io(e, || "reading".into()), name))?;
-        if n == 0 {
-            break;
-        }
-        to.write_all(&buffer[..n]).map_err(|e| from_io(e, || "writing what was opened".into()))?;
-        total += n as u64;
-        progress(total).map_err(to_io).map_err(|e| from_io(e, || "reading".into()))?;
+    while let Some(bytes) = reader.next_bytes().map_err(|e| of_object(e, name))? {
+        to.write_all(bytes).map_err(|e| from_io(e, || "writing what was opened".into()))?;
+        total += bytes.len() as u64;
+        progress(total)?;
     }
     let (_, summary) = reader.finish().map_err(|e| of_object(e, name))?;
     record.check(&summary)
+}
+
+/// Reads the dump of a backup into an empty file that `pg_restore` can seek in, its positions filled in ([`repack`]). What was
+/// written counts only when this returns `Ok`, as with [`read_object`].
+///
+/// # Errors
+/// As [`read_object`].
+pub fn spool_dump(unlocked: &Unlocked, manifest: &Manifest, to: &mut Spool, progress: Progress<'_>) -> Result<()> {
+    let name = dump_name(&manifest.id);
+    let record = manifest.object(&name)?;
+    let mut reader = open_own(unlocked, manifest, &name)?;
+    let mut stopped = Ok(());
+    let known = repack(&mut reader, to.file(), &mut |n| {
+        if stopped.is_ok() {
+            stopped = progress(n);
+        }
+        stopped.is_ok()
+    });
+    stopped?;
+    let known = known.map_err(|e| of_object(from_io(e, || "writing what was opened".into()), &name))?;
+    if known {
+        let (_, summary) = reader.finish().map_err(|e| of_object(e, &name))?;
+        return record.check(&summary);
+    }
+    // Laid out by a newer pg_dump than we know: as it is, which every pg_restore can read, if more slowly.
+    to.file().set_len(0).target(|| "emptying a scratch file".into())?;
+    read_object(unlocked, manifest, &name, to, progress)
+}
+
+/// Reads a backup back that [`store_dump`] and [`PendingDump::commit`] just made, and says so in the catalog: every stored byte,
+/// authenticated and compared. What [`verify_backup`](super::base::verify_backup) does besides, taking the dump's frames apart,
+/// was done and compared frame by frame while they were written.
+///
+/// # Errors
+/// A check failure that names the object.
+pub fn verify_written(unlocked: &Unlocked, manifest: &Manifest, progress: Progress<'_>) -> Result<()> {
+    let dump = dump_name(&manifest.id);
+    for object in &manifest.objects {
+        if object.name != dump {
+            read_object(unlocked, manifest, &object.name, &mut io::sink(), &mut |_| progress(0))?;
+            continue;
+        }
+        let plain = unhex(&object.plain_sha256)
+            .ok_or_else(|| Error::check(format!("the manifest of backup {:?} holds no digest", manifest.id)))?;
+        let reader = open_own(unlocked, manifest, &dump)?;
+        let summary = reader.read_back(plain).map_err(|e| of_object(e, &dump))?;
+        object.check(&summary)?;
+        progress(object.plain_bytes)?;
+    }
+    catalog::append(unlocked, &Change::Verified { backup: manifest.id.clone(), how: "read".into() }).map(|_| ())
+}
+
+/// Opens an object that only a holder of the secret can have written.
+fn open_own(unlocked: &Unlocked, manifest: &Manifest, name: &str) -> Result<Reader<Box<dyn Read + Send>>> {
+    let reader = unlocked
+        .open_object(manifest.kind.object_type(), name)?
+        .ok_or_else(|| Error::check(format!("object {name:?} of backup {:?} is missing", manifest.id)))?;
+    match reader.written_by_holder() {
+        true => Ok(reader),
+        false => Err(Error::check(format!("{name:?} was not written by a holder of the repository's key"))),
+    }
 }
 
 /// The inventory of a dump.

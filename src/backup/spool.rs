@@ -54,6 +54,11 @@ impl Spool {
         std::os::unix::fs::FileExt::write_all_at(&self.file, bytes, at)
     }
 
+    /// The file itself.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
     /// The file, to be passed to a child.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()

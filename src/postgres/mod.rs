@@ -1,5 +1,6 @@
 //! Server programs, live identity, instances, base backup, what a dump needs.
 
+pub mod archive;
 pub mod base_backup;
 pub mod client;
 pub mod configuration;

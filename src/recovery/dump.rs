@@ -276,7 +276,7 @@ async fn spool(
             })?;
         }
         let mut spool = Spool::new(&dir, owner)?;
-        logical::read_object(&unlocked, &manifest, &name, &mut spool, &mut |n| {
+        logical::spool_dump(&unlocked, &manifest, &mut spool, &mut |n| {
             let _ = send.try_send(n);
             check_cancel(&stop, "nothing was restored")
         })?;

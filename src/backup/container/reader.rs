@@ -1,10 +1,12 @@
 //! Reading an object: not one byte is released before the chunks that hold it were authenticated.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, Zeroizing};
 
+use super::digest::PlainDigest;
 use super::header::{Expect, Header};
 use super::pool::InOrder;
 use super::recipient::{Identity, STANZA_OWN};
@@ -37,8 +39,10 @@ impl Opener {
             std::mem::swap(&mut frame.plain, &mut frame.body);
             return Ok(frame);
         }
-        frame.plain.resize(frame.plain_len, 0);
-        match self.0.decompress_to_buffer(&frame.body, frame.plain.as_mut_slice()) {
+        // Written into reserved space, which need not be cleared first. It may be larger than the frame: the length decides.
+        frame.plain.clear();
+        frame.plain.reserve(frame.plain_len);
+        match self.0.decompress_to_buffer(&frame.body, &mut frame.plain) {
             Ok(n) if n == frame.plain_len => Ok(frame),
             _ => Err(frame.number),
         }
@@ -64,13 +68,14 @@ pub struct Reader<R: Read> {
     openers: Option<InOrder<Frame, Opened>>,
     /// What ends the frames: the index was reached, or what was read behind the frames under way is damaged.
     ended: Option<Result<()>>,
-    spare: Vec<Frame>,
-    frame: Vec<u8>,
+    spare: Vec<Vec<u8>>,
+    spare_plain: Vec<Vec<u8>>,
+    frame: Arc<Vec<u8>>,
     frame_at: usize,
     short_frame: bool,
     frames: Vec<u32>,
     plain_len: u64,
-    plain_hash: Sha256,
+    plain_hash: PlainDigest,
     stored_hash: Sha256,
     footer: Option<[u8; FOOTER]>,
     done: Option<Summary>,
@@ -106,12 +111,13 @@ impl<R: Read> Reader<R> {
             openers: None,
             ended: None,
             spare: Vec::new(),
-            frame: Vec::new(),
+            spare_plain: Vec::new(),
+            frame: Arc::default(),
             frame_at: 0,
             short_frame: false,
             frames: Vec::new(),
             plain_len: 0,
-            plain_hash: Sha256::new(),
+            plain_hash: PlainDigest::new(),
             stored_hash,
             footer: None,
             done: None,
@@ -129,6 +135,22 @@ impl<R: Read> Reader<R> {
         self.own
     }
 
+    /// The next plain bytes, as many as there are at once; none at the end, which is reached only after totals and footer were
+    /// checked. What was read through [`Read`] meanwhile does not come again.
+    ///
+    /// # Errors
+    /// Any damage is a check failure, repeated for ever.
+    pub fn next_bytes(&mut self) -> Result<Option<&[u8]>> {
+        while self.frame_at == self.frame.len() {
+            if self.done.is_some() {
+                return Ok(None);
+            }
+            self.next_frame()?;
+        }
+        let from = std::mem::replace(&mut self.frame_at, self.frame.len());
+        Ok(Some(&self.frame[from..]))
+    }
+
     /// Reads to the end without releasing anything more, and gives the totals.
     pub fn finish(mut self) -> Result<(R, Summary)> {
         loop {
@@ -139,6 +161,22 @@ impl<R: Read> Reader<R> {
         }
     }
 
+    /// Reads the object back that was just written by a [`super::Writer`] that was [`proving`](super::Writer::proving): every
+    /// stored byte is hashed, authenticated and decrypted, every record, the index, the totals and the footer are compared.
+    /// Only taking the frames apart is left out, as that was done and compared when each was packed.
+    ///
+    /// # Errors
+    /// Any difference is a check failure, also when the totals are not of `plain_sha256`.
+    pub fn read_back(mut self, plain_sha256: [u8; 32]) -> Result<Summary> {
+        while let Some(frame) = self.next_record()? {
+            self.plain_len += frame.plain_len as u64;
+            self.spare.push(frame.body);
+            self.spare_plain.push(frame.plain);
+        }
+        self.end_with(plain_sha256)?;
+        self.done.take().ok_or_else(|| Error::state("an object ended without its totals"))
+    }
+
     /// Makes the next frame available, or sets `done`. An error is repeated for ever.
     fn next_frame(&mut self) -> Result<()> {
         if let Some(error) = &self.failed {
@@ -146,16 +184,21 @@ impl<R: Read> Reader<R> {
         }
         let result = self.next_frame_inner();
         if let Err(error) = &result {
-            self.frame.zeroize();
-            self.frame_at = 0;
+            self.drop_frame();
+            self.spare_plain.iter_mut().for_each(Zeroize::zeroize);
             self.failed = Some(error.clone());
         }
         result
     }
 
-    fn next_frame_inner(&mut self) -> Result<()> {
-        self.frame.clear();
+    /// What was released is needed no more. Whichever is done with it last drops it: the digest may still be reading.
+    fn drop_frame(&mut self) {
+        self.spare_plain.extend(Arc::try_unwrap(std::mem::take(&mut self.frame)).ok().filter(|f| f.capacity() > 0));
         self.frame_at = 0;
+    }
+
+    fn next_frame_inner(&mut self) -> Result<()> {
+        self.drop_frame();
         self.read_ahead();
         let opened = match self.openers.as_mut().map_or(Ok(None), InOrder::take)? {
             Some(opened) => opened,
@@ -170,11 +213,13 @@ impl<R: Read> Reader<R> {
             },
         };
         let mut frame = opened.map_err(|number| self.bad(format!("frame {number} does not decompress")))?;
-        std::mem::swap(&mut self.frame, &mut frame.plain);
-        self.spare.push(frame);
+        self.frame = Arc::new(std::mem::take(&mut frame.plain));
+        self.spare.push(frame.body);
         self.plain_len += self.frame.len() as u64;
-        self.plain_hash.update(&self.frame);
-        Ok(())
+        if self.openers.is_some() {
+            self.plain_hash.beside()?;
+        }
+        self.plain_hash.update(&self.frame)
     }
 
     /// Keeps the other cores at work. What goes wrong is reported once the frames before it were released.
@@ -228,23 +273,22 @@ impl<R: Read> Reader<R> {
         self.packed_at += RECORD_HEAD;
         let n = packed_len as usize;
         self.need(n)?;
-        let mut frame = self.spare.pop().unwrap_or_else(|| Frame {
-            number,
-            kind,
-            plain_len: 0,
-            body: Vec::new(),
-            plain: Vec::new(),
-        });
-        (frame.number, frame.kind, frame.plain_len) = (number, kind, plain_len as usize);
-        frame.body.clear();
-        frame.body.extend_from_slice(&self.packed[self.packed_at..self.packed_at + n]);
+        let mut body = self.spare.pop().unwrap_or_default();
+        body.clear();
+        body.extend_from_slice(&self.packed[self.packed_at..self.packed_at + n]);
         self.packed_at += n;
         self.frames.push(packed_len);
-        Ok(Some(frame))
+        let plain = self.spare_plain.pop().unwrap_or_default();
+        Ok(Some(Frame { number, kind, plain_len: plain_len as usize, body, plain }))
     }
 
     /// Frame index, totals, end of the last chunk and footer must all be exactly what was read.
     fn end(&mut self) -> Result<()> {
+        let plain_sha256 = self.plain_hash.finish()?;
+        self.end_with(plain_sha256)
+    }
+
+    fn end_with(&mut self, plain_sha256: [u8; 32]) -> Result<()> {
         let len = 1 + self.frames.len() * 4 + TOTALS;
         self.need(len)?;
         let mut expected = Vec::with_capacity(len);
@@ -252,7 +296,6 @@ impl<R: Read> Reader<R> {
         for n in &self.frames {
             expected.extend_from_slice(&n.to_be_bytes());
         }
-        let plain_sha256: [u8; 32] = self.plain_hash.clone().finalize().into();
         expected.extend_from_slice(&(self.frames.len() as u64).to_be_bytes());
         expected.extend_from_slice(&self.plain_len.to_be_bytes());
         expected.extend_from_slice(&plain_sha256);
@@ -288,13 +331,13 @@ impl<R: Read> Reader<R> {
                 self.packed.drain(..self.packed_at);
                 self.packed_at = 0;
             }
-            let mut chunk = self.next_chunk()?;
-            self.packed.append(&mut chunk);
+            self.next_chunk()?;
         }
         Ok(())
     }
 
-    fn next_chunk(&mut self) -> Result<Vec<u8>> {
+    /// Authenticates and decrypts the next chunk onto the end of what is at hand of the packed stream.
+    fn next_chunk(&mut self) -> Result<()> {
         let sealed = self.header.spec.chunk_size as usize + TAG;
         read_up_to(&mut self.input, &mut self.ahead, sealed + FOOTER + 1)?;
         let last = self.ahead.len() <= sealed + FOOTER;
@@ -303,11 +346,11 @@ impl<R: Read> Reader<R> {
             return Err(Error::check(format!("the object ends before its last chunk (chunk {})", self.chunks))
                 .why("it was cut"));
         }
-        let rest = self.ahead.split_off(n);
-        let mut chunk = std::mem::replace(&mut self.ahead, rest);
-        self.stored_hash.update(&chunk);
+        self.stored_hash.update(&self.ahead[..n]);
         self.payload += n as u64;
-        self.stream.open(self.chunks, last, &mut chunk)?;
+        let opened = self.stream.open(self.chunks, last, &mut self.ahead[..n])?;
+        self.packed.extend_from_slice(opened);
+        self.ahead.drain(..n);
         self.chunks += 1;
         if last {
             self.last_seen = true;
@@ -316,7 +359,7 @@ impl<R: Read> Reader<R> {
             self.footer = Some(footer);
             self.ahead.clear();
         }
-        Ok(chunk)
+        Ok(())
     }
 
     fn bad(&self, what: String) -> Error {
@@ -339,6 +382,18 @@ impl<R: Read> Read for Reader<R> {
         out[..n].copy_from_slice(&self.frame[self.frame_at..self.frame_at + n]);
         self.frame_at += n;
         Ok(n)
+    }
+}
+
+impl<R: Read> BufRead for Reader<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        while self.frame_at == self.frame.len() && self.done.is_none() {
+            self.next_frame().map_err(to_io)?;
+        }
+        Ok(&self.frame[self.frame_at..])
+    }
+    fn consume(&mut self, n: usize) {
+        self.frame_at = (self.frame_at + n).min(self.frame.len());
     }
 }
 
@@ -367,11 +422,24 @@ pub(super) fn find_key(header: &Header, identities: &[Identity]) -> Result<(Zero
 
 /// Reads until `buffer` has `n` bytes or the input ends.
 fn read_up_to(input: &mut impl Read, buffer: &mut Vec<u8>, n: usize) -> Result<()> {
-    if buffer.len() < n {
-        let want = (n - buffer.len()) as u64;
-        input.by_ref().take(want).read_to_end(buffer).map_err(|e| from_io(e, || "reading an object".into()))?;
+    let mut have = buffer.len();
+    if have < n {
+        buffer.resize(n, 0);
     }
-    Ok(())
+    let mut result = Ok(());
+    while have < n {
+        match input.read(&mut buffer[have..n]) {
+            Ok(0) => break,
+            Ok(got) => have += got,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => {
+                result = Err(from_io(e, || "reading an object".into()));
+                break;
+            }
+        }
+    }
+    buffer.truncate(have);
+    result
 }
 
 /// Reads and checks a whole object and releases nothing.

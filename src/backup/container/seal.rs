@@ -109,21 +109,20 @@ impl Stream {
             .seal_in_place_append_tag(self.nonce(index, last)?, Aad::empty(), chunk)
             .map_err(|_| Error::state(format!("encrypting chunk {index}")))
     }
-    /// Authenticates and decrypts a chunk in place; on failure the buffer is emptied.
-    pub fn open(&self, index: u64, last: bool, chunk: &mut Vec<u8>) -> Result<()> {
+    /// Authenticates and decrypts a chunk in place and gives its plain bytes; on failure the buffer is cleared.
+    pub fn open<'c>(&self, index: u64, last: bool, chunk: &'c mut [u8]) -> Result<&'c [u8]> {
         let nonce = self.nonce(index, last)?;
         let plain = chunk.len().checked_sub(TAG).filter(|n| *n > 0);
         let opened = self.key.open_in_place(nonce, Aad::empty(), chunk).is_ok();
         match plain {
-            Some(n) if opened => chunk.truncate(n),
+            Some(n) if opened => Ok(&chunk[..n]),
             _ => {
-                chunk.clear();
+                chunk.fill(0);
                 let why =
                     if last { "it is damaged, or the object was cut or extended" } else { "it is damaged or moved" };
-                return Err(Error::check(format!("chunk {index} does not authenticate")).why(why));
+                Err(Error::check(format!("chunk {index} does not authenticate")).why(why))
             }
         }
-        Ok(())
     }
 }
 

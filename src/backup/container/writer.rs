@@ -1,10 +1,12 @@
 //! Writing an object: plain bytes in, sealed object out, in one pass.
 
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, Zeroizing};
 
+use super::digest::PlainDigest;
 use super::header::{Compression, Header, Spec, encode_core};
 use super::pool::InOrder;
 use super::recipient::Recipient;
@@ -26,9 +28,9 @@ pub(super) const TOTALS: usize = 48;
 /// zstd's own default; measured as the best balance for dumps and cluster files.
 const ZSTD_LEVEL: i32 = 3;
 
-/// One frame on its way: as it came, then packed as well.
+/// One frame on its way: as it came, then packed as well. The digest reads the same bytes at the same time.
 struct Frame {
-    plain: Vec<u8>,
+    plain: Arc<Vec<u8>>,
     packed: Vec<u8>,
 }
 
@@ -36,22 +38,39 @@ struct Frame {
 type Packed = io::Result<Frame>;
 
 /// Packs frames, of one object at a time.
-struct Packer(Option<zstd::bulk::Compressor<'static>>);
+struct Packer {
+    compressor: Option<zstd::bulk::Compressor<'static>>,
+    /// Takes each frame apart again.
+    prove: Option<(zstd::bulk::Decompressor<'static>, Vec<u8>)>,
+}
 
 impl Packer {
-    fn new(compression: Compression) -> Result<Self> {
-        Ok(Self(match compression {
-            Compression::None => None,
-            Compression::Zstd => Some(
-                zstd::bulk::Compressor::new(ZSTD_LEVEL).map_err(|e| Error::state("preparing compression").why(e))?,
-            ),
-        }))
+    fn new(compression: Compression, prove: bool) -> Result<Self> {
+        let preparing = |e: io::Error| Error::state("preparing compression").why(e);
+        Ok(match compression {
+            Compression::None => Self { compressor: None, prove: None },
+            Compression::Zstd => Self {
+                compressor: Some(zstd::bulk::Compressor::new(ZSTD_LEVEL).map_err(preparing)?),
+                prove: match prove {
+                    true => Some((zstd::bulk::Decompressor::new().map_err(preparing)?, Vec::new())),
+                    false => None,
+                },
+            },
+        })
     }
     fn pack(&mut self, mut frame: Frame) -> Packed {
         frame.packed.clear();
-        if let Some(compressor) = &mut self.0 {
+        if let Some(compressor) = &mut self.compressor {
             frame.packed.reserve(zstd::zstd_safe::compress_bound(frame.plain.len()));
-            compressor.compress_to_buffer(&frame.plain, &mut frame.packed)?;
+            compressor.compress_to_buffer(frame.plain.as_slice(), &mut frame.packed)?;
+        }
+        if let Some((decompressor, again)) = &mut self.prove {
+            again.clear();
+            again.reserve(frame.plain.len());
+            decompressor.decompress_to_buffer(&frame.packed, again)?;
+            if again != frame.plain.as_ref() {
+                return Err(io::Error::other("what was compressed does not come back: this machine is not to be trusted"));
+            }
         }
         Ok(frame)
     }
@@ -64,13 +83,15 @@ pub struct Writer<W: Write> {
     stream: Stream,
     packers: Option<InOrder<Frame, Packed>>,
     frame: Vec<u8>,
-    spare: Vec<Frame>,
+    spare: Vec<Vec<u8>>,
+    spare_packed: Vec<Vec<u8>>,
+    prove: bool,
     chunk: Vec<u8>,
     chunks: u64,
     payload: u64,
     frames: Vec<u32>,
     plain_len: u64,
-    plain_hash: Sha256,
+    plain_hash: PlainDigest,
     stored_hash: Sha256,
 }
 
@@ -115,12 +136,14 @@ impl<W: Write> Writer<W> {
             packers: None,
             frame: Vec::with_capacity(frame),
             spare: Vec::new(),
+            spare_packed: Vec::new(),
+            prove: false,
             chunk: Vec::with_capacity(chunk + TAG),
             chunks: 0,
             payload: 0,
             frames: Vec::new(),
             plain_len: 0,
-            plain_hash: Sha256::new(),
+            plain_hash: PlainDigest::new(),
             stored_hash,
         })
     }
@@ -133,7 +156,7 @@ impl<W: Write> Writer<W> {
         while let Some(packed) = self.packers.as_mut().map_or(Ok(None), InOrder::take)? {
             self.store(packed)?;
         }
-        let plain_sha256: [u8; 32] = self.plain_hash.clone().finalize().into();
+        let plain_sha256 = self.plain_hash.finish()?;
         let mut tail = Vec::with_capacity(1 + self.frames.len() * 4 + TOTALS);
         tail.push(RECORD_INDEX);
         for len in &self.frames {
@@ -156,8 +179,16 @@ impl<W: Write> Writer<W> {
             content_tag,
         };
         self.frame.zeroize();
-        self.spare.iter_mut().for_each(|frame| frame.plain.zeroize());
+        self.spare.iter_mut().for_each(Zeroize::zeroize);
         Ok((self.out, summary))
+    }
+
+    /// From here on every frame is taken apart again and compared as soon as it was packed: whoever reads the stored bytes
+    /// back then need not do so once more ([`super::reader::read_back`]).
+    #[must_use]
+    pub fn proving(mut self) -> Self {
+        self.prove = true;
+        self
     }
 
     /// The header as written.
@@ -171,23 +202,32 @@ impl<W: Write> Writer<W> {
 
     /// Hands the frame to the packers; what they have finished is stored, in order.
     fn end_frame(&mut self) -> Result<()> {
-        let mut next = self.spare.pop().unwrap_or_else(|| Frame { plain: Vec::new(), packed: Vec::new() });
-        next.plain.clear();
-        std::mem::swap(&mut next.plain, &mut self.frame);
-        self.plain_len += next.plain.len() as u64;
-        let compression = self.header.spec.compression;
-        let more_to_come = next.plain.len() == self.header.spec.frame_size as usize;
+        let size = self.header.spec.frame_size as usize;
+        let more_to_come = self.frame.len() == size;
+        let mut next = match more_to_come {
+            true => self.spare.pop().unwrap_or_else(|| Vec::with_capacity(size)),
+            false => Vec::new(),
+        };
+        next.clear();
+        let plain = Arc::new(std::mem::replace(&mut self.frame, next));
+        self.plain_len += plain.len() as u64;
+        let (compression, prove) = (self.header.spec.compression, self.prove);
+        if more_to_come {
+            self.plain_hash.beside()?;
+        }
+        self.plain_hash.update(&plain)?;
+        let frame = Frame { plain, packed: self.spare_packed.pop().unwrap_or_default() };
         if compression == Compression::None || (self.packers.is_none() && !more_to_come) {
-            return self.store(Packer::new(compression)?.pack(next));
+            return self.store(Packer::new(compression, prove)?.pack(frame));
         }
         let packers = match &mut self.packers {
             Some(packers) => packers,
             none => none.insert(InOrder::start(|| {
-                let mut packer = Packer::new(compression)?;
+                let mut packer = Packer::new(compression, prove)?;
                 Ok(move |frame| packer.pack(frame))
             })?),
         };
-        packers.give(next)?;
+        packers.give(frame)?;
         while let Some(packers) = self.packers.as_mut().filter(|p| p.under_way() >= p.depth()) {
             let Some(packed) = packers.take()? else { break };
             self.store(packed)?;
@@ -198,7 +238,7 @@ impl<W: Write> Writer<W> {
     fn store(&mut self, packed: Packed) -> Result<()> {
         let frame = packed.map_err(|e| Error::state("compressing a frame").why(e))?;
         let smaller = !frame.packed.is_empty() && frame.packed.len() < frame.plain.len();
-        let (kind, body) = if smaller { (RECORD_ZSTD, &frame.packed) } else { (RECORD_STORED, &frame.plain) };
+        let (kind, body) = if smaller { (RECORD_ZSTD, &frame.packed) } else { (RECORD_STORED, &*frame.plain) };
         // Both lengths are bounded by the frame size, which is at most 2^24.
         let (plain_len, packed_len) = (frame.plain.len() as u32, body.len() as u32);
         let mut head = [0u8; RECORD_HEAD];
@@ -208,7 +248,9 @@ impl<W: Write> Writer<W> {
         self.push(&head)?;
         self.push(body)?;
         self.frames.push(packed_len);
-        self.spare.push(frame);
+        self.spare_packed.push(frame.packed);
+        // Whichever is done with it last drops it: the digest may still be reading.
+        self.spare.extend(Arc::try_unwrap(frame.plain).ok());
         Ok(())
     }
 
@@ -244,7 +286,6 @@ impl<W: Write> Write for Writer<W> {
         let size = self.header.spec.frame_size as usize;
         let n = bytes.len().min(size - self.frame.len());
         self.frame.extend_from_slice(&bytes[..n]);
-        self.plain_hash.update(&bytes[..n]);
         if self.frame.len() == size {
             self.end_frame().map_err(to_io)?;
         }

@@ -1,0 +1,75 @@
+//! The SHA-256 of an object's plain bytes, beside everything else that is done to them: on its own it takes one core most of
+//! the time that opening an object takes on all of them.
+
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+
+/// Frames that may wait for it: enough that it never waits, few enough to stay in the processor's cache.
+const WAITING: usize = 4;
+
+/// Computes the digest here, or on a thread of its own once there is more than one frame.
+pub(super) enum PlainDigest {
+    Here(Sha256),
+    Beside { frames: SyncSender<Arc<Vec<u8>>>, thread: JoinHandle<Sha256> },
+}
+
+impl PlainDigest {
+    pub(super) fn new() -> Self {
+        Self::Here(Sha256::new())
+    }
+
+    /// Goes on on a thread of its own.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub(super) fn beside(&mut self) -> Result<()> {
+        let Self::Here(hash) = self else { return Ok(()) };
+        let mut hash = hash.clone();
+        let (frames, receive) = sync_channel::<Arc<Vec<u8>>>(WAITING);
+        let run = move || {
+            for frame in receive {
+                hash.update(frame.as_slice());
+            }
+            hash
+        };
+        let thread = std::thread::Builder::new().name("digest".into()).spawn(run);
+        let thread = thread.map_err(|e| Error::state("a thread for a digest cannot be started").why(e))?;
+        *self = Self::Beside { frames, thread };
+        Ok(())
+    }
+
+    /// The next bytes.
+    ///
+    /// # Errors
+    /// The thread is gone.
+    pub(super) fn update(&mut self, frame: &Arc<Vec<u8>>) -> Result<()> {
+        match self {
+            Self::Here(hash) => hash.update(frame.as_slice()),
+            Self::Beside { frames, .. } => frames.send(frame.clone()).map_err(|_| gone())?,
+        }
+        Ok(())
+    }
+
+    /// The digest of all that was given.
+    ///
+    /// # Errors
+    /// The thread is gone.
+    pub(super) fn finish(&mut self) -> Result<[u8; 32]> {
+        match std::mem::replace(self, Self::new()) {
+            Self::Here(hash) => Ok(hash.finalize().into()),
+            Self::Beside { frames, thread } => {
+                drop(frames);
+                thread.join().map(|hash| hash.finalize().into()).map_err(|_| gone())
+            }
+        }
+    }
+}
+
+fn gone() -> Error {
+    Error::state("a thread that computes a digest broke off").hint("This is a defect of breakglass: please report it.")
+}
