@@ -79,14 +79,15 @@ pub async fn create(ctx: &Ctx, wanted: Wanted) -> Result<Done> {
     let identity = crate::postgres::identity(&mut c, &at).await?;
     super::target::expected(ctx, &identity, true)?;
     let client = Client::find(ctx.settings.bin_dir.as_deref(), identity.version_num / 10_000)?;
-    let unlocked = reach::unlocked_or_new(ctx).await?;
     let system_identifier = identity
         .system_identifier
         .parse()
         .map_err(|e| Error::target(format!("the server says it is {:?}", identity.system_identifier)).why(e))?;
-    let mut contents = inventory(&mut c).await?;
-    let superuser = is_superuser(&mut c).await?;
-    let expected = size_of(&mut c).await?;
+    // Deriving the key takes a core's tenth of a second: the server is asked meanwhile.
+    let asked =
+        async { Ok::<_, Error>((inventory(&mut c).await?, is_superuser(&mut c).await?, size_of(&mut c).await?)) };
+    let (unlocked, asked) = tokio::join!(reach::unlocked_or_new(ctx), asked);
+    let (unlocked, (mut contents, superuser, expected)) = (unlocked?, asked?);
     let source = Source {
         kind: wanted.kind,
         label: wanted.label.clone(),
@@ -218,6 +219,9 @@ fn take(
     mut counted: tokio::sync::oneshot::Receiver<Result<Inventory>>,
 ) -> Result<(Manifest, u64)> {
     const NOT_TAKEN: &str = "the dump was not taken";
+    let begun = Instant::now();
+    // It reads the definitions meanwhile, and then waits for its reader.
+    let mut dump = tools.stream("pg_dump", args)?;
     // First, because it is small: what a role may not read should be known before an hour of rows.
     let mut globals_args = vec!["--globals-only".to_string(), "--no-password".into(), "--quote-all-identifiers".into()];
     globals_args.push(format!("--database={}", as_conninfo(&source.database)));
@@ -231,8 +235,6 @@ fn take(
     stream.finish()?;
     check_cancel(cancel, NOT_TAKEN)?;
 
-    let begun = Instant::now();
-    let mut dump = tools.stream("pg_dump", args)?;
     let stop = dump.canceller();
     let mut scanned = Scanning::new(&mut dump);
     let stored = {

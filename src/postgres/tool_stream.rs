@@ -8,6 +8,18 @@ use std::thread::JoinHandle;
 use crate::error::{Context, Error, Result};
 use crate::model::CleanText;
 
+/// Bytes that may wait in the pipe: the tool goes on while what it wrote before is packed.
+#[cfg(target_os = "linux")]
+const PIPE: usize = 1 << 20;
+
+/// Where the system allows less, the pipe stays as it is.
+fn widen(out: &ChildStdout) {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::pipe::fcntl_setpipe_size(out, PIPE);
+    #[cfg(not(target_os = "linux"))]
+    let _ = out;
+}
+
 /// A tool that is being read. Read it to its end, then call [`ToolStream::finish`]. Dropping it early ends the tool.
 #[derive(Debug)]
 pub struct ToolStream {
@@ -29,6 +41,7 @@ impl ToolStream {
         let pipe = || Error::state(format!("{name} has no pipe"));
         let out = child.stdout.take().ok_or_else(pipe)?;
         let mut err = child.stderr.take().ok_or_else(pipe)?;
+        widen(&out);
         let errors = std::thread::spawn(move || {
             // Kept: the last 8 KiB. A reader that stopped would block the program.
             let mut kept: Vec<u8> = Vec::new();

@@ -137,12 +137,14 @@ pub async fn restore(
     }
     lacking.check(request)?;
 
+    let begun = Instant::now();
     let dump = match &inventory.blocks {
         Some(blocks) if !request.selection.is_all() => {
             part::spool(unlocked, manifest, request, blocks, &selected, watch, cancel).await?
         }
         _ => spool(unlocked, manifest, request, watch, cancel).await?,
     };
+    watch.line(&format!("verified in {:.1} s, loading", begun.elapsed().as_secs_f64()));
     check_cancel(cancel, NOTHING)?;
     let tool = Tool { client, request, dump: &dump, cancel };
     let list = tool.list().await?;
@@ -350,7 +352,9 @@ async fn load(
             let count = selected.iter().filter(|t| t.countable() && part.tables.contains(&t.oid)).count();
             watch.line(&format!("{tier}: loading {count} tables first"));
         }
+        let loading = Instant::now();
         tool.load(at, &part.list, tablespaces, watch).await?;
+        watch.line(&format!("loaded in {:.1} s, counting", loading.elapsed().as_secs_f64()));
         check_cancel(tool.cancel, "nothing was restored")?;
         if kind == BackupKind::SchemaOnly {
             continue;
@@ -376,8 +380,16 @@ async fn load(
     Ok(out)
 }
 
-/// Counts every table again: the rows of the dump, no fewer and no more.
+/// Counts every table again: the rows of the dump, no fewer and no more. Gathers statistics at the same time: without them the
+/// first queries of an application would be planned blindly.
 async fn compare(at: &Database, selected: &[&TableRecord], watch: &dyn Watch) -> Result<(usize, u64)> {
+    let statistics = async { run(&mut at.connect().await?, "SET statement_timeout = 0; ANALYZE").await };
+    let (counted, gathered) = tokio::join!(count(at, selected, watch), statistics);
+    let counted = counted?;
+    gathered.map(|()| counted)
+}
+
+async fn count(at: &Database, selected: &[&TableRecord], watch: &dyn Watch) -> Result<(usize, u64)> {
     let mut c = at.connect().await?;
     pin(&mut c).await?;
     let (mut tables, mut rows, mut fingerprints) = (0, 0, 0);

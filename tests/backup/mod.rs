@@ -1,6 +1,7 @@
 //! The repository: container, keys, store, WAL archive, base backups. Real files, real servers, generated damage.
 
 pub mod ahead;
+pub mod archive;
 pub mod awkward;
 pub mod bad_input;
 pub mod base;
@@ -27,6 +28,7 @@ pub mod mutations;
 pub mod random_kills;
 pub mod range;
 pub mod ranged;
+pub mod read_back;
 pub mod restore;
 pub mod service;
 pub mod tiers;

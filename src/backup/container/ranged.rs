@@ -187,7 +187,8 @@ impl Ranged {
             let bytes = fetch(&self.store, &self.name, from..to, &mut self.fetched)?;
             for (number, sealed_chunk) in (at..until).zip(bytes.chunks(usize::try_from(sealed).unwrap_or(usize::MAX))) {
                 let mut chunk = sealed_chunk.to_vec();
-                self.stream.open(number, number + 1 == self.chunks, &mut chunk)?;
+                let plain = self.stream.open(number, number + 1 == self.chunks, &mut chunk)?.len();
+                chunk.truncate(plain);
                 if !take(number, &chunk, &mut out) {
                     return Err(self.bad("a chunk is shorter than it should be"));
                 }

@@ -69,7 +69,9 @@ impl Packer {
             again.reserve(frame.plain.len());
             decompressor.decompress_to_buffer(&frame.packed, again)?;
             if again != frame.plain.as_ref() {
-                return Err(io::Error::other("what was compressed does not come back: this machine is not to be trusted"));
+                return Err(io::Error::other(
+                    "what was compressed does not come back: this machine is not to be trusted",
+                ));
             }
         }
         Ok(frame)
