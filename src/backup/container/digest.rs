@@ -2,10 +2,10 @@
 //! the time that opening an object takes on all of them.
 
 use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 
-use sha2::{Digest, Sha256};
+use ring::digest::{Context, SHA256};
 
 use crate::error::{Error, Result};
 
@@ -14,13 +14,13 @@ const WAITING: usize = 4;
 
 /// Computes the digest here, or on a thread of its own once there is more than one frame.
 pub(super) enum PlainDigest {
-    Here(Sha256),
-    Beside { frames: SyncSender<Arc<Vec<u8>>>, thread: JoinHandle<Sha256> },
+    Here(Context),
+    Beside { frames: SyncSender<Arc<Vec<u8>>>, used: Receiver<Vec<u8>>, thread: JoinHandle<Context> },
 }
 
 impl PlainDigest {
     pub(super) fn new() -> Self {
-        Self::Here(Sha256::new())
+        Self::Here(Context::new(&SHA256))
     }
 
     /// Goes on on a thread of its own.
@@ -31,15 +31,18 @@ impl PlainDigest {
         let Self::Here(hash) = self else { return Ok(()) };
         let mut hash = hash.clone();
         let (frames, receive) = sync_channel::<Arc<Vec<u8>>>(WAITING);
+        let (give_back, used) = channel();
         let run = move || {
             for frame in receive {
                 hash.update(frame.as_slice());
+                // Nobody wants it any more once the object is done.
+                let _ = Arc::try_unwrap(frame).map(|used| give_back.send(used));
             }
             hash
         };
         let thread = std::thread::Builder::new().name("digest".into()).spawn(run);
         let thread = thread.map_err(|e| Error::state("a thread for a digest cannot be started").why(e))?;
-        *self = Self::Beside { frames, thread };
+        *self = Self::Beside { frames, used, thread };
         Ok(())
     }
 
@@ -55,19 +58,32 @@ impl PlainDigest {
         Ok(())
     }
 
+    /// A buffer that was hashed and that nobody else holds any more, to be used again: new memory for every frame costs more
+    /// than opening it.
+    pub(super) fn spare(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::Here(_) => None,
+            Self::Beside { used, .. } => used.try_recv().ok(),
+        }
+    }
+
     /// The digest of all that was given.
     ///
     /// # Errors
     /// The thread is gone.
     pub(super) fn finish(&mut self) -> Result<[u8; 32]> {
         match std::mem::replace(self, Self::new()) {
-            Self::Here(hash) => Ok(hash.finalize().into()),
-            Self::Beside { frames, thread } => {
+            Self::Here(hash) => bytes(hash),
+            Self::Beside { frames, thread, .. } => {
                 drop(frames);
-                thread.join().map(|hash| hash.finalize().into()).map_err(|_| gone())
+                bytes(thread.join().map_err(|_| gone())?)
             }
         }
     }
+}
+
+fn bytes(hash: Context) -> Result<[u8; 32]> {
+    hash.finish().as_ref().try_into().map_err(|e| Error::state("a SHA-256 of another length").why(e))
 }
 
 fn gone() -> Error {

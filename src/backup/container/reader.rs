@@ -191,7 +191,7 @@ impl<R: Read> Reader<R> {
         result
     }
 
-    /// What was released is needed no more. Whichever is done with it last drops it: the digest may still be reading.
+    /// What was released is needed no more. The digest may still be reading; then it gives it back.
     fn drop_frame(&mut self) {
         self.spare_plain.extend(Arc::try_unwrap(std::mem::take(&mut self.frame)).ok().filter(|f| f.capacity() > 0));
         self.frame_at = 0;
@@ -278,7 +278,7 @@ impl<R: Read> Reader<R> {
         body.extend_from_slice(&self.packed[self.packed_at..self.packed_at + n]);
         self.packed_at += n;
         self.frames.push(packed_len);
-        let plain = self.spare_plain.pop().unwrap_or_default();
+        let plain = self.spare_plain.pop().or_else(|| self.plain_hash.spare()).unwrap_or_default();
         Ok(Some(Frame { number, kind, plain_len: plain_len as usize, body, plain }))
     }
 

@@ -207,7 +207,7 @@ impl<W: Write> Writer<W> {
         let size = self.header.spec.frame_size as usize;
         let more_to_come = self.frame.len() == size;
         let mut next = match more_to_come {
-            true => self.spare.pop().unwrap_or_else(|| Vec::with_capacity(size)),
+            true => (self.spare.pop().or_else(|| self.plain_hash.spare())).unwrap_or_else(|| Vec::with_capacity(size)),
             false => Vec::new(),
         };
         next.clear();
@@ -251,7 +251,7 @@ impl<W: Write> Writer<W> {
         self.push(body)?;
         self.frames.push(packed_len);
         self.spare_packed.push(frame.packed);
-        // Whichever is done with it last drops it: the digest may still be reading.
+        // The digest may still be reading; then it gives it back.
         self.spare.extend(Arc::try_unwrap(frame.plain).ok());
         Ok(())
     }
