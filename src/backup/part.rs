@@ -1,17 +1,21 @@
 //! A part of a backup without reading the rest of it: some files of a folder, by ranges of its object.
 
 use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path};
 
+use serde::Serialize;
+
 use super::base::Progress;
-use super::catalog::Manifest;
+use super::catalog::{BackupKind, Manifest};
 use super::container::{Ranged, from_io, hex, seal};
 use super::files::{Building, Kind, Listed, Listing, Parity, compare, listing, tar_name};
+use super::logical;
 use super::repository::{Unlocked, of_object};
 use super::store::sync_dir;
 use crate::error::{Context, Error, Result};
+use crate::postgres::dump_archive::contents;
 
 /// Opens an object of a backup to read parts of it: of the length and content that the manifest says.
 ///
@@ -139,7 +143,7 @@ fn choose<'l>(listing: &'l Listing, wanted: &[String]) -> Result<Vec<&'l Listed>
     }
     chosen.sort_by(|a, b| a.path.cmp(&b.path));
     chosen.dedup_by(|a, b| a.path == b.path);
-    if let Some(link) = chosen.iter().find(|e| e.kind == Kind::Link && wanted.iter().any(|w| *w == e.path)) {
+    if let Some(link) = chosen.iter().find(|e| e.kind == Kind::Link && wanted.contains(&e.path)) {
         return Err(Error::usage(format!("{:?} is a link", link.path)).hint("Name what it points at, or restore all."));
     }
     if let Some(old) = chosen.iter().find(|e| e.kind == Kind::File && e.at.is_none()) {
@@ -148,4 +152,52 @@ fn choose<'l>(listing: &'l Listing, wanted: &[String]) -> Result<Vec<&'l Listed>
             .hint("Restore all of it into a folder, without --file, and take what you need."));
     }
     Ok(chosen)
+}
+
+/// What of a damaged backup is lost, and what can still be had from it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Affected {
+    /// Tables or files that cannot be read whole.
+    pub lost: Vec<String>,
+    /// How many others can.
+    pub readable: usize,
+}
+
+/// Reads every table's rows, or every file, by itself. None when the damage is where all of them hang on it, or the backup does
+/// not say where they lie.
+pub fn affected(unlocked: &Unlocked, manifest: &Manifest) -> Option<Affected> {
+    let (name, parts) = match manifest.kind {
+        BackupKind::Files => {
+            let listing = listing(unlocked, manifest).ok()?;
+            let files = listing.entries.into_iter().filter(|e| e.kind == Kind::File);
+            let parts = files.map(|e| Some((e.path, e.at?, e.size))).collect::<Option<Vec<_>>>()?;
+            (tar_name(&manifest.id), parts)
+        }
+        BackupKind::Logical => {
+            let inventory = logical::inventory(unlocked, manifest).ok()?;
+            let blocks = inventory.blocks?;
+            let name = logical::dump_name(&manifest.id);
+            let mut list = Vec::new();
+            open(unlocked, manifest, &name).ok()?.reader(0..blocks.data_start).read_to_end(&mut list).ok()?;
+            let entries = contents(&list).ok()?.entries;
+            let place = |id: u64| blocks.blocks.iter().find(|b| b[0] == id).map(|b| (b[1], b[2]));
+            let parts = entries.iter().filter(|e| e.what == "TABLE DATA").filter_map(|e| {
+                let table = inventory.tables.iter().find(|t| t.oid == e.oid)?;
+                let (at, length) = place(e.id)?;
+                Some((format!("{}.{}", table.schema, table.name), at, length))
+            });
+            (name, parts.collect())
+        }
+        BackupKind::Physical | BackupKind::SchemaOnly => return None,
+    };
+    let mut object = open(unlocked, manifest, &name).ok()?;
+    let mut out = Affected::default();
+    for (what, at, length) in parts {
+        let read = io::copy(&mut object.reader(at..at.saturating_add(length)), &mut io::sink());
+        match read.is_ok_and(|n| n == length) {
+            true => out.readable += 1,
+            false => out.lost.push(what),
+        }
+    }
+    Some(out)
 }

@@ -240,7 +240,13 @@ fn report(invocation: &Invocation, recovery: Box<dyn Recovery>, which: Which) ->
                     }
                     one
                 }
-                Err(e) => serde_json::json!({"backup": v.what, "ok": false, "error": e.to_json()["error"]}),
+                Err(e) => {
+                    let mut one = serde_json::json!({"backup": v.what, "ok": false, "error": e.to_json()["error"]});
+                    if let (Some(one), Some(more)) = (one.as_object_mut(), v.detail.as_object()) {
+                        one.extend(more.clone());
+                    }
+                    one
+                }
             })
             .collect();
         print(&format!("{:#}", serde_json::json!({"ok": all_right, "backups": each})))?;

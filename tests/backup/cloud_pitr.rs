@@ -55,7 +55,7 @@ fn room(bucket: &Bucket, name: &str, prefix: &str) -> (Scratch, String) {
     if let Some(user) = server_user() {
         std::os::unix::fs::chown(&file, Some(user.uid), Some(user.gid)).unwrap();
     }
-    let url = bucket.url_with(prefix, "&timeout=10s");
+    let url = bucket.url_with(prefix, "&timeout=4s");
     // Beside the plans, as a team has it: the path is relative to the file.
     let config = format!("[repository]\nurl = {url:?}\ncredentials = \"s3.env\"\n");
     std::fs::write(room.path.join("breakglass.toml"), config).unwrap();
@@ -83,6 +83,7 @@ fn a_recovery_to_a_moment_from_a_bucket_that_misbehaves() {
             Fault::CutRequest(1000),
             Fault::DoAndRefuse(503),
             Fault::CutAnswer(100),
+            Fault::Silence,
             Fault::Refuse(503),
         ],
     );
@@ -130,7 +131,7 @@ fn a_recovery_to_a_moment_from_a_bucket_that_misbehaves() {
     let next = format!("{}{:08X}", &last[..16], u32::from_str_radix(&last[16..], 16).unwrap() + 1);
     ends(d, &[], &["wal", "fetch", "--repository", &own, &next, &dest], 1);
     bucket.rule(|_| Some(Fault::Refuse(500)));
-    let gone = own.replace("timeout=10s", "timeout=10s&patience=1s");
+    let gone = own.replace("timeout=4s", "timeout=4s&patience=1s");
     ends(d, &[], &["wal", "fetch", "--repository", &gone, &last, &dest], 200);
     bucket.calm();
     let middle = made_of(&bucket).into_iter().rev().nth(1).unwrap();

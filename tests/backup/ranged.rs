@@ -197,6 +197,11 @@ fn one_file_of_a_large_backup() {
         let out = program(d, nobody, &env, &all);
         (out.status.code().unwrap(), text(&out))
     };
+    let place = bucket.url_with("team", "");
+    let env =
+        [("BACKUP_DIR", place.as_str()), ("AWS_ACCESS_KEY_ID", ACCESS_KEY), ("AWS_SECRET_ACCESS_KEY", SECRET_KEY)];
+    let out = program(d, nobody, &env, &["backup", "verify", id]);
+    assert!(text(&out).contains("affected: file data/a-large; 4 can still be restored"), "{}", text(&out));
     let (code, said) = run(&["never", "--file", "data/a-large"]);
     assert!(code == 1 && said.contains("does not authenticate") && !d.join("never").exists(), "{code}: {said}");
     let left = |d: &Path| {
@@ -263,6 +268,16 @@ fn one_table_of_a_large_dump() {
     let place = bucket.url_with("team", "");
     let env =
         [("BACKUP_DIR", place.as_str()), ("AWS_ACCESS_KEY_ID", ACCESS_KEY), ("AWS_SECRET_ACCESS_KEY", SECRET_KEY)];
+    // Verifying says which table it is, and that the others can be had.
+    let out = program(d, &at, &env, &["backup", "verify"]);
+    let said = text(&out);
+    assert!(
+        out.status.code() == Some(1) && said.contains("affected: table public.big; 2 can still be restored"),
+        "{said}"
+    );
+    let out = program(d, &at, &env, &["--json", "backup", "verify"]);
+    let said: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(said["backups"][0]["affected"], serde_json::json!({"lost": ["public.big"], "readable": 2}), "{said}");
     let out = program(d, &at, &env, &["backup", "restore", id, "--into", "ranged_never", "--table", "big"]);
     assert_eq!(out.status.code(), Some(1), "{}", text(&out));
     assert_eq!(c.sql("postgres", "select count(*) from pg_database where datname = 'ranged_never'"), "0");

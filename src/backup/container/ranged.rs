@@ -72,7 +72,7 @@ impl Ranged {
             return Err(Error::check("the object ends before its last chunk").why("it was cut"));
         };
         let chunks = payload.div_ceil(u64::from(header.spec.chunk_size) + TAG as u64);
-        let packed_len = payload.checked_sub(chunks * TAG as u64).unwrap_or_default();
+        let packed_len = payload.saturating_sub(chunks * TAG as u64);
         let mut object = Self {
             store: store.clone(),
             name: expect.name.to_string(),

@@ -12,7 +12,8 @@ use super::{
 };
 use crate::backup::anchor;
 use crate::backup::base::verify_backup;
-use crate::backup::catalog::{Backup, Catalog};
+use crate::backup::catalog::{Backup, BackupKind, Catalog};
+use crate::backup::part::{self, Affected};
 use crate::backup::repository::{Repository, Unlocked};
 use crate::config::{Backend, Secrets, Settings};
 use crate::error::{Context, Error, ErrorKind, Result};
@@ -185,7 +186,15 @@ impl Recovery for Native {
                 // One bad backup must not hide what is wrong with the next.
                 let one = match result {
                     Err(e) if e.kind != ErrorKind::Check => return Err(e),
-                    Err(e) => Verified { what: m.id.clone(), result: Err(e), detail: serde_json::Value::Null },
+                    Err(e) => {
+                        let affected = part::affected(&work.unlocked, m);
+                        let e = match &affected {
+                            Some(a) => e.hint(tell(a, &m.id, m.kind)),
+                            None => e,
+                        };
+                        let detail = serde_json::json!({"affected": affected});
+                        Verified { what: m.id.clone(), result: Err(e), detail }
+                    }
                     Ok(v) => Verified {
                         what: m.id.clone(),
                         result: Ok(format!("{} bytes read", v.plain_bytes)),
@@ -211,4 +220,20 @@ impl Recovery for Native {
     fn origin(&self) -> Option<&dyn Origin> {
         Some(&self.unlocked)
     }
+}
+
+/// What of a damaged backup is lost, and how to get at the rest.
+fn tell(affected: &Affected, id: &str, kind: BackupKind) -> String {
+    const MOST: usize = 10;
+    let (one, option) = if kind == BackupKind::Files { ("file", "--file") } else { ("table", "--table") };
+    let mut lost: Vec<String> =
+        affected.lost.iter().take(MOST).map(|l| CleanText::line(l.as_bytes()).to_string()).collect();
+    if affected.lost.len() > MOST {
+        lost.push(format!("and {} more", affected.lost.len() - MOST));
+    }
+    let lost = if lost.is_empty() { format!("no {one}'s content") } else { format!("{one} {}", lost.join(", ")) };
+    let n = affected.readable;
+    format!(
+        "affected: {lost}; {n} can still be restored one by one: breakglass backup restore {id} {option} NAME --into NEW"
+    )
 }
