@@ -18,17 +18,20 @@ use crate::support::archived::Archived;
 use crate::support::console;
 use crate::support::pty::Pty;
 
+/// Path, status and body of an answer.
+type Answers = Arc<Mutex<Vec<(&'static str, u16, String)>>>;
+
 /// A service that answers by path; paths it does not know get 404. Ends with the test process.
 struct Service {
     at: String,
-    answers: Arc<Mutex<Vec<(&'static str, u16, String)>>>,
+    answers: Answers,
 }
 
 impl Service {
     fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let at = format!("http://{}", listener.local_addr().unwrap());
-        let answers: Arc<Mutex<Vec<(&'static str, u16, String)>>> = Arc::default();
+        let answers: Answers = Arc::default();
         let known = answers.clone();
         std::thread::spawn(move || {
             for socket in listener.incoming() {

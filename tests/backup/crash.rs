@@ -222,8 +222,8 @@ fn a_backup_is_acknowledged_when_all_of_it_is_durable() {
         let folders = folder.ancestors().take_while(|f| f.starts_with(d.join("repo")));
         let folders = folders.map(|folder| {
             let shown = format!("<{}>", folder.display());
-            let after = |l: &&str| l.contains(" fsync(") && l.contains(&shown);
-            named + lines[named..].iter().position(|l| after(&l)).unwrap_or_else(|| panic!("{shown}: {text}"))
+            let after = |l: &str| l.contains(" fsync(") && l.contains(&shown);
+            named + lines[named..].iter().position(|l| after(l)).unwrap_or_else(|| panic!("{shown}: {text}"))
         });
         durable.push((entry.name.clone(), named, folders.max().unwrap()));
     }
