@@ -16,8 +16,8 @@ cat /dev/zero > small/filler 2>/dev/null
 for pages in 0 1 3; do
     truncate -s "-$((pages * 4096))" small/filler
     "$P" backup cleanup >out 2>&1; echo "cleanup $? $(grep -c 'No space left' out)"
-    "$P" backup restore latest --into small/back >out 2>&1
-    echo "restore $? $(grep -c 'No space left' out) $(ls -A small | grep -c back)"; rm -rf small/back
+    "$P" backup restore latest --into small/again >out 2>&1
+    echo "restore $? $(grep -c 'No space left' out) $(ls -A small | grep -c again)"; rm -rf small/again
     "$P" backup list >out 2>&1; echo "list $? $(grep -c files- out)"
     BACKUP_NEW_ENCRYPTION_KEY="$NEW" "$P" backup rotate-key --new-key-pair >out 2>&1; code=$?
     echo "rotate $code $(grep -c 'No space left' out)"
