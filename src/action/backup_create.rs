@@ -12,7 +12,7 @@ use super::{Action, Ctx, Done, Output, Preview, Spec, backup_dump, backup_files,
 use crate::backup::anchor::head_to_text;
 use crate::backup::base::{store_base, verify_backup};
 use crate::config::settings::REPOSITORY_KEY;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::model::CleanText;
 use crate::model::event::Event;
 use crate::model::plan::Risk;
@@ -218,6 +218,11 @@ async fn create(ctx: &Ctx, label: Option<String>) -> Result<Done> {
         // What pg_basebackup says explains a stream that broke off better than the break itself.
         let pending = match (stored, backup.finish()) {
             (Ok(pending), Ok(_)) => pending,
+            // Except when it was our side that broke off: what the repository says of a full disk is the cause.
+            (Err(e), Err(_)) if matches!(e.kind, ErrorKind::Target | ErrorKind::Refused) => {
+                check_cancel(&cancel, "the backup was not taken")?;
+                return Err(e);
+            }
             (_, Err(e)) | (Err(e), Ok(_)) => {
                 check_cancel(&cancel, "the backup was not taken")?;
                 return Err(e);
@@ -235,6 +240,7 @@ async fn create(ctx: &Ctx, label: Option<String>) -> Result<Done> {
             reporter.phase(&Phase::bytes("verify", bytes, None, begun));
             check_cancel(&cancel, "the backup is stored but was not read back")
         })?;
+        verified.warning().iter().for_each(|line| out.line(line));
         Ok((manifest, verified))
     });
     let worked = work.await;

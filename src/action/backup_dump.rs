@@ -19,7 +19,7 @@ use crate::model::event::Event;
 use crate::postgres::connect::query_error;
 use crate::postgres::dump_archive::Scanning;
 use crate::postgres::inventory::{Inventory, TableRecord, begin_snapshot, count_rows, inventory};
-use crate::postgres::{Client, Database, ToolStream, tiers, user};
+use crate::postgres::{Client, Database, ToolStream, table_pattern, tiers, user};
 use crate::process::UnixUser;
 use crate::recovery::watch::check_cancel;
 use crate::recovery::{Phase, Watch};
@@ -112,10 +112,11 @@ pub async fn create(ctx: &Ctx, wanted: Wanted) -> Result<Done> {
     if source.kind == BackupKind::SchemaOnly {
         args.push("--schema-only".into());
     }
-    args.extend(wanted.tables.iter().map(|t| format!("--table={t}")));
     if !wanted.tables.is_empty() {
-        // Which tables a pattern meant only pg_dump knows; counting others would make every restore look wrong.
-        contents.tables.clear();
+        // Named one by one, partitions along: what is counted is what is dumped.
+        let chosen = table_pattern::resolve(&mut c, &wanted.tables).await?;
+        contents.tables.retain(|t| chosen.iter().any(|k| k.oid == t.oid));
+        args.extend(chosen.iter().map(|k| format!("--table={}", k.sql())));
     }
     args.extend(by_tier(ctx, &wanted, &mut contents)?);
     let (out, cancel) = (ctx.out.clone(), ctx.cancel.clone());

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::reach::{self, Reporter};
 use super::target::{blocking, parse_args};
 use super::{Action, Ctx, Done, Preview, Spec};
-use crate::backup::base::{RestoreOptions, needed_log, restore_base, verify_backup};
+use crate::backup::base::{RestoreOptions, needed_log, restore_base, stand_alone, verify_backup};
 use crate::backup::catalog::{BackupKind, Catalog, Manifest};
 use crate::backup::repository::Unlocked;
 use crate::backup::spool::check_space;
@@ -42,7 +42,10 @@ struct Args {
     /// Replace it although the dump is of a database of another name
     #[arg(long, action = ArgAction::SetTrue, requires = "overwrite")]
     other_database: bool,
-    /// Only the rows of this table of a dump; may be repeated
+    /// Replace it although the backup named holds a part of a database alone: some tables, or definitions without rows
+    #[arg(long, action = ArgAction::SetTrue, requires = "overwrite")]
+    partial: bool,
+    /// Only the rows of this table of a dump, with its partitions; may be repeated
     #[arg(long, value_name = "NAME")]
     table: Vec<String>,
     /// Only the rows of this schema's tables of a dump; may be repeated
@@ -151,7 +154,7 @@ fn is_dump(manifest: &Manifest) -> bool {
 }
 
 async fn find(ctx: &Ctx, args: &Args) -> Result<(Unlocked, Manifest)> {
-    let (ctx, id) = (ctx.clone(), args.id.clone());
+    let (ctx, id, overwrite) = (ctx.clone(), args.id.clone(), args.overwrite);
     blocking(move || {
         let unlocked = reach::unlocked(&ctx)?;
         let catalog = Catalog::load(&unlocked)?;
@@ -159,10 +162,22 @@ async fn find(ctx: &Ctx, args: &Args) -> Result<(Unlocked, Manifest)> {
         if let Some(e) = reach::rolled_back(&ctx, &unlocked, &catalog) {
             ctx.out.line(&format!("WARNING: {e}"));
         }
+        for line in catalog.lost_lines() {
+            ctx.out.line(&format!("WARNING: {line}"));
+        }
         // A part of a database is never what is meant by the latest, as long as there is a whole one.
-        let last = |whole: bool| catalog.backups.iter().rev().find(|b| !whole || b.manifest.part.is_none());
-        let backup = match (id.as_str(), last(true).or(last(false))) {
+        let last = |whole: bool| {
+            let fits = |m: &Manifest| m.part.is_none() && m.kind != BackupKind::SchemaOnly;
+            catalog.backups.iter().rev().find(|b| !whole || fits(&b.manifest))
+        };
+        let newest = if overwrite { last(true) } else { last(true).or(last(false)) };
+        let backup = match (id.as_str(), newest) {
             ("latest", Some(newest)) => newest,
+            ("latest", None) if !catalog.backups.is_empty() => {
+                return Err(Error::refused("replacing a database by the latest backup")
+                    .why("no backup here holds a whole database: they are of some tables, or of definitions without rows")
+                    .hint("Restore one into a new database and copy from there."));
+            }
             _ => catalog.find(&id)?,
         };
         let manifest = backup.manifest.clone();
@@ -218,6 +233,7 @@ async fn restore_dump(ctx: &Ctx, unlocked: &Unlocked, manifest: &Manifest, args:
     let request = Request {
         target: target.clone(),
         overwrite: args.overwrite,
+        partial: args.partial,
         selection: Selection { tables: args.table.clone(), schemas: args.schema.clone(), tiers: args.tier.clone() },
         tiers: ctx.settings.tiers.clone(),
         jobs: args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(2, |n| n.get().min(4))),
@@ -277,14 +293,19 @@ async fn restore_physical(ctx: &Ctx, unlocked: Unlocked, manifest: Manifest, arg
             reporter.phase(&Phase::bytes("files", n, Some(bytes), at));
             check_cancel(&cancel, "nothing was restored")
         })?;
-        needed_log(&unlocked, &manifest, &dest, owner).inspect_err(|_| {
+        let log = needed_log(&unlocked, &manifest, &dest, owner);
+        log.and_then(|segments| stand_alone(&dest, owner).map(|()| segments)).inspect_err(|_| {
             // Without its log it would not start: better nothing than something that looks restored.
             let _ = std::fs::remove_dir_all(&dest);
         })
     })
     .await?;
+    ctx.out.line(
+        "archive_mode is off in it: it would archive into the repository of the server it is a copy of. To turn it on, remove \
+         the last lines of its postgresql.auto.conf, once its archive_command names a repository of its own.",
+    );
     let summary = format!(
-        "restored {id} into {:?} in {:.1} s, with {segments} segments of the log; it starts as it was at the end of the backup",
+        "restored {id} into {:?} in {:.1} s, with {segments} segments of the log; it starts as it was at the end of the backup, and archives nothing",
         shown.display(),
         begun.elapsed().as_secs_f64()
     );

@@ -63,7 +63,7 @@ fn looks_at_repository(ctx: &Ctx) -> bool {
 
 /// The repository, its newest verified backup, the last one that was restored, and the chain of its catalog when that was
 /// rolled back; and the ages of the two backups.
-fn repository(ctx: &Ctx) -> (Vec<Found>, Ages) {
+fn repository(ctx: &Ctx, identity: Option<&(String, String)>) -> (Vec<Found>, Ages) {
     let mut ages = Ages::default();
     let down = |e: &Error| vec![Found::bad("repository", "down", e.what.clone() + ": " + &e.why)];
     let (unlocked, catalog) = match reach::unlocked(ctx).and_then(|u| Ok((Catalog::load(&u)?, u))) {
@@ -72,12 +72,29 @@ fn repository(ctx: &Ctx) -> (Vec<Found>, Ages) {
     };
     let mut out = vec![Found::good("repository", format!("{} backups", catalog.backups.len()))];
     if let Some(e) = reach::rolled_back(ctx, &unlocked, &catalog) {
-        out.push(Found::bad("catalog", "rolled back", e.what));
+        let status = if catalog.damage().is_some() { "damaged" } else { "rolled back" };
+        out.push(Found::bad("catalog", status, e.what));
     }
     let health = &ctx.settings.health;
     let limit = Duration::from_secs(health.backup_max_age_s.unwrap_or(ctx.settings.policy.backup_max_age_s));
-    out.push(match catalog.newest_verified() {
-        None => Found::bad("backup", "missing", "no verified backup"),
+    if !catalog.lost.is_empty() {
+        out.push(Found::bad("backups", "damaged", catalog.lost_lines().join("; ")));
+    }
+    match crate::backup::wal::status(unlocked.repository()) {
+        Ok(log) => out.extend(
+            log.timelines
+                .iter()
+                .flat_map(|t| &t.holes)
+                .map(|h| Found::bad("log", "hole", format!("{} to {}: {}", h.first, h.last, h.why))),
+        ),
+        Err(e) => out.push(Found::bad("log", "unknown", e.what)),
+    }
+    let (system, database) = (identity.map(|i| i.0.as_str()), identity.map(|i| i.1.as_str()));
+    out.push(match catalog.newest_verified(system, database) {
+        None => {
+            let of = database.map_or_else(String::new, |d| format!(" of database {d:?} or its cluster as a whole"));
+            Found::bad("backup", "missing", format!("no verified backup{of}"))
+        }
         Some(b) => {
             let age = now().since(b.manifest.finished_at);
             ages.backup = Some(age);
@@ -187,7 +204,20 @@ async fn check(ctx: &Ctx) -> Result<Done> {
     let mut ages = Ages::default();
     if looks_at_repository(ctx) {
         let work = ctx.clone();
-        let (found, known) = blocking(move || Ok(repository(&work))).await?;
+        // Seen just now; where the database does not answer, what is configured.
+        let seen_now = facts.iter().find_map(|f| match f {
+            Event::TargetSeen { identity, .. } => Some((identity.system_identifier.clone(), identity.database.clone())),
+            _ => None,
+        });
+        let expected = || {
+            let of = |key: &str| settings.expect.get(key).cloned();
+            Some((
+                of("system_identifier")?,
+                of("database").or_else(|| reach::database(ctx).ok().map(|d| d.name().into()))?,
+            ))
+        };
+        let identity = seen_now.or_else(expected);
+        let (found, known) = blocking(move || Ok(repository(&work, identity.as_ref()))).await?;
         found.into_iter().for_each(|f| seen.add(f));
         ages = known;
     }

@@ -129,7 +129,8 @@ fn place(unlocked: &Unlocked) -> String {
     url.split_once('?').map_or(url.as_str(), |(place, _)| place).to_string()
 }
 
-/// Holds a catalog against its head as it was last seen by whoever remembers in `folder`; gives what to say when it was rolled back.
+/// Holds a catalog against its head as it was last seen by whoever remembers in `folder`; gives what to say when it was rolled back
+/// or entries of it are missing or damaged.
 /// A folder that cannot be read or written is told through `say`, and hinders nothing.
 pub fn check(
     folder: Option<&PathBuf>,
@@ -137,6 +138,10 @@ pub fn check(
     catalog: &Catalog,
     say: &mut dyn FnMut(&str),
 ) -> Option<Error> {
+    // Told first: where entries are missing, what was remembered cannot be held against them.
+    if let Some(e) = catalog.damage() {
+        return Some(e);
+    }
     match Anchors::new(folder?).look(unlocked, catalog) {
         Ok(Standing::RolledBack(anchor)) => Some(anchor.against(&catalog.head)),
         Ok(Standing::First | Standing::Follows) => None,

@@ -8,7 +8,7 @@ mod stream;
 
 pub use delta::{Reused, restore_delta};
 pub use log::needed_log;
-pub use restore::{RestoreOptions, Verified, restore_base, verify_backup};
+pub use restore::{RestoreOptions, Verified, read_backup, restore_base, stand_alone, verify_backup};
 
 use std::io::{self, Read, Write};
 
@@ -64,6 +64,7 @@ pub fn store_base<'a>(
     label: Option<&str>,
     progress: Progress<'_>,
 ) -> Result<PendingBase<'a>> {
+    catalog::check_writable(unlocked)?;
     let started_at = now();
     let id = new_id(started_at, "physical")?;
     let repository = unlocked.repository();

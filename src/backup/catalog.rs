@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::container::{ObjectType, Summary, hex};
 use super::repository::{SUFFIX, Unlocked, now, of_object};
 use super::store::Committed;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::model::Time;
 
 /// What sort of backup.
@@ -184,6 +184,11 @@ pub enum Change {
         /// Why.
         reason: String,
     },
+    /// Somebody knows that entries are missing or damaged, and goes on without them.
+    Accepted {
+        /// First and last number of each stretch.
+        entries: Vec<[u64; 2]>,
+    },
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -221,7 +226,7 @@ pub struct Backup {
     pub proven_at: Option<Time>,
 }
 
-/// The catalog as read: every entry authenticated, the chain checked.
+/// The catalog as read: every entry that counts authenticated, the chain checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Catalog {
     /// Oldest first.
@@ -230,7 +235,46 @@ pub struct Catalog {
     pub head: Head,
     /// Ids of backups that were given up.
     pub removed: BTreeSet<String>,
-    chain: Vec<String>,
+    /// Backups whose manifest is missing or damaged.
+    pub lost: Vec<Lost>,
+    /// Entries that are missing or damaged.
+    pub broken: Vec<Broken>,
+    chain: BTreeMap<u64, String>,
+}
+
+/// A backup that the catalog names and whose manifest cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Lost {
+    /// Its id.
+    pub backup: String,
+    /// What is wrong.
+    pub why: String,
+}
+
+/// Entries of the chain that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Broken {
+    /// Number of the first, 0 for a file that is no entry.
+    pub first: u64,
+    /// Number of the last.
+    pub last: u64,
+    /// What is wrong.
+    pub why: String,
+    /// Whether somebody who holds the key wrote down that he knows of it ([`Change::Accepted`]).
+    pub accepted: bool,
+}
+
+impl Broken {
+    fn new(first: u64, last: u64, why: String) -> Self {
+        Self { first, last, why, accepted: false }
+    }
+    /// One phrase.
+    pub fn describe(&self) -> String {
+        match self.last.saturating_sub(self.first) {
+            0 => format!("entry {}: {}", self.first, self.why),
+            _ => format!("entries {} to {}: {}", self.first, self.last, self.why),
+        }
+    }
 }
 
 /// A backup while the chain is read: its entry's number, its manifest's digest, when and how it was last verified, and when it
@@ -254,34 +298,61 @@ pub fn manifest_name(backup: &str) -> String {
 }
 
 impl Catalog {
-    /// Reads and checks the whole chain and the manifests of the backups that are in it.
+    /// Reads the whole chain and the manifests of the backups that are in it. What is damaged or missing does not take the rest
+    /// along: it is named in [`Catalog::lost`] and [`Catalog::broken`]. Where the chain is broken, backups whose manifest is whole
+    /// and that no entry names are taken in: the entry that named them may be the damaged one.
     ///
     /// # Errors
-    /// A check failure when an entry is missing, changed, out of its chain, or not written by a holder of the secret.
+    /// The repository cannot be read.
     pub fn load(unlocked: &Unlocked) -> Result<Self> {
-        let names: Vec<String> = unlocked.repository().store().list(FOLDER)?.into_iter().map(|e| e.name).collect();
-        let mut chain = Vec::new();
-        let mut live: BTreeMap<String, Live> = BTreeMap::new();
-        let mut removed = BTreeSet::new();
-        for (i, name) in names.iter().enumerate() {
-            let seq = i as u64 + 1;
-            if *name != entry_name(seq) {
-                return Err(Error::check(format!("catalog entry {seq} is missing")).why(format!("{name:?} is there")));
+        let store = unlocked.repository().store();
+        let mut broken = Vec::new();
+        let mut present: Vec<(u64, String)> = Vec::new();
+        for entry in store.list(FOLDER)? {
+            let digits = entry.name.strip_prefix(FOLDER).and_then(|n| n.strip_suffix(SUFFIX));
+            match digits.and_then(|d| d.parse().ok()).filter(|seq| *seq > 0 && entry_name(*seq) == entry.name) {
+                Some(seq) => present.push((seq, entry.name)),
+                None => broken.push(Broken::new(0, 0, format!("{:?} is no entry", entry.name))),
             }
         }
-        let read = read_all(unlocked, &names, |name| {
-            unlocked
-                .read_own(ObjectType::CatalogEntry, name, MAX_DOCUMENT)?
-                .ok_or_else(|| Error::target(format!("{name:?} vanished while the catalog was read")))
+        present.sort();
+        let mut next = 1;
+        for (seq, _) in &present {
+            if *seq > next {
+                broken.push(Broken::new(next, seq - 1, "missing".into()));
+            }
+            next = seq + 1;
+        }
+        let read = read_all(unlocked, &present, |(_, name)| {
+            or_damage(unlocked.read_own(ObjectType::CatalogEntry, name, MAX_DOCUMENT).and_then(|found| {
+                found.ok_or_else(|| Error::target(format!("{name:?} vanished while the catalog was read")))
+            }))
         })?;
-        for (i, (bytes, summary)) in read.into_iter().enumerate() {
-            let seq = i as u64 + 1;
-            let entry: Entry = serde_json::from_slice(&bytes)
-                .map_err(|e| Error::check(format!("catalog entry {seq} cannot be understood")).why(e))?;
-            let prev = chain.last().map_or(NONE, String::as_str);
-            if entry.version != 1 || entry.seq != seq || entry.prev != prev {
-                return Err(Error::check(format!("catalog entry {seq} does not follow entry {}", seq - 1))
-                    .why("an entry was replaced, or the chain was put together from two"));
+        let mut chain: BTreeMap<u64, String> = BTreeMap::new();
+        let mut live: BTreeMap<String, Live> = BTreeMap::new();
+        let (mut removed, mut accepted) = (BTreeSet::new(), Vec::new());
+        for ((seq, _), read) in present.iter().zip(read) {
+            let seq = *seq;
+            let understood = read.and_then(|(bytes, summary)| {
+                let entry: Entry =
+                    serde_json::from_slice(&bytes).map_err(|e| Error::check("it cannot be understood").why(e))?;
+                if entry.version != 1 || entry.seq != seq {
+                    return Err(Error::check("another entry was put in its place"));
+                }
+                Ok((entry, summary))
+            });
+            let (entry, summary) = match understood {
+                Ok(read) => read,
+                Err(e) => {
+                    broken.push(Broken::new(seq, seq, e.to_string()));
+                    continue;
+                }
+            };
+            let before = if seq == 1 { Some(NONE) } else { chain.get(&(seq - 1)).map(String::as_str) };
+            if before.is_some_and(|prev| prev != entry.prev) {
+                let why =
+                    format!("it does not follow entry {}: one was replaced, or two chains were put together", seq - 1);
+                broken.push(Broken::new(seq, seq, why));
             }
             match entry.change {
                 Change::Added { backup, manifest_sha256 } => {
@@ -299,19 +370,77 @@ impl Catalog {
                     live.remove(&backup);
                     removed.insert(backup);
                 }
+                Change::Accepted { entries } => accepted.extend(entries),
             }
-            chain.push(hex(&summary.stored_sha256));
+            chain.insert(seq, hex(&summary.stored_sha256));
+        }
+        for b in &mut broken {
+            b.accepted = accepted.contains(&[b.first, b.last]);
         }
         let live: Vec<(String, Live)> = live.into_iter().collect();
-        let manifests = read_all(unlocked, &live, |(id, (_, digest, ..))| read_manifest(unlocked, id, digest))?;
-        let mut backups = Vec::with_capacity(live.len());
-        for ((_, (seq, _, verified, proven_at)), manifest) in live.into_iter().zip(manifests) {
+        let manifests =
+            read_all(unlocked, &live, |(id, (_, digest, ..))| or_damage(read_manifest(unlocked, id, Some(digest))))?;
+        let (mut backups, mut lost) = (Vec::with_capacity(live.len()), Vec::new());
+        for ((id, (seq, _, verified, proven_at)), manifest) in live.iter().cloned().zip(manifests) {
             let (verified_at, verified_how) = verified.unzip();
-            backups.push((seq, Backup { manifest, verified_at, verified_how, proven_at }));
+            match manifest {
+                Ok(manifest) => backups.push((seq, Backup { manifest, verified_at, verified_how, proven_at })),
+                Err(e) => lost.push((seq, Lost { backup: id, why: e.to_string() })),
+            }
+        }
+        if let Some(first) = broken.iter().map(|b| b.first).min() {
+            for entry in store.list("backups/")? {
+                let Some(id) = entry.name.split('/').nth(1).filter(|id| manifest_name(id) == entry.name) else {
+                    continue;
+                };
+                if removed.contains(id) || live.iter().any(|(known, _)| known == id) {
+                    continue;
+                }
+                if let Ok(manifest) = read_manifest(unlocked, id, None) {
+                    let found = Backup { manifest, verified_at: None, verified_how: None, proven_at: None };
+                    backups.push((first, found));
+                }
+            }
         }
         backups.sort_by_key(|(seq, _)| *seq);
-        let head = Head { seq: chain.len() as u64, sha256: chain.last().cloned().unwrap_or_else(|| NONE.to_string()) };
-        Ok(Self { backups: backups.into_iter().map(|(_, b)| b).collect(), head, removed, chain })
+        lost.sort_by_key(|(seq, _)| *seq);
+        let seq = present.last().map_or(0, |(seq, _)| *seq);
+        let head = Head { seq, sha256: chain.get(&seq).cloned().unwrap_or_else(|| NONE.to_string()) };
+        Ok(Self {
+            backups: backups.into_iter().map(|(_, b)| b).collect(),
+            head,
+            removed,
+            lost: lost.into_iter().map(|(_, l)| l).collect(),
+            broken,
+            chain,
+        })
+    }
+
+    /// What to say of entries that are missing or damaged and that nobody said he knows of.
+    pub fn damage(&self) -> Option<Error> {
+        let open: Vec<String> = self.broken.iter().filter(|b| !b.accepted).map(Broken::describe).collect();
+        (!open.is_empty()).then(|| {
+            Error::check(format!("the catalog is damaged: {}", open.join("; ")))
+                .why("what stood there is not known: a backup may be missing here, or be listed although it was given up")
+                .hint("Put the files of the folder `catalog` back from a copy of the repository.")
+                .hint("If there is none: breakglass backup verify --accept-catalog writes down that they are lost, and goes on.")
+        })
+    }
+
+    /// That nothing is missing from the chain: before anything is written on its word.
+    ///
+    /// # Errors
+    /// Refused, with [`Catalog::damage`].
+    pub fn unbroken(&self) -> Result<()> {
+        match self.damage() {
+            Some(e) => Err(Error { kind: ErrorKind::Refused, ..e }),
+            None => Ok(()),
+        }
+    }
+
+    /// One sentence for each backup whose manifest is missing or damaged.
+    pub fn lost_lines(&self) -> Vec<String> {
+        self.lost.iter().map(|l| format!("{}  DAMAGED: {}", l.backup, l.why)).collect()
     }
 
     /// The backup of this id.
@@ -319,6 +448,11 @@ impl Catalog {
     /// # Errors
     /// A usage failure that lists what there is.
     pub fn find(&self, id: &str) -> Result<&Backup> {
+        if let Some(lost) = self.lost.iter().find(|l| l.backup == id) {
+            return Err(Error::check(format!("backup {id:?} is damaged"))
+                .why(&lost.why)
+                .hint("Put its manifest back from a copy of the repository, or take another backup."));
+        }
         self.backups.iter().find(|b| b.manifest.id == id).ok_or_else(|| {
             let ids: Vec<&str> = self.backups.iter().map(|b| b.manifest.id.as_str()).collect();
             Error::usage(format!("no backup {id:?} in the catalog")).hint(if ids.is_empty() {
@@ -334,11 +468,20 @@ impl Catalog {
         self.backups.iter().filter_map(|b| Some((b, b.proven_at?))).max_by_key(|(_, at)| *at)
     }
 
-    /// The newest backup that holds a whole database or cluster and was verified; where there is none of a database at all, of
-    /// files.
-    pub fn newest_verified(&self) -> Option<&Backup> {
-        let files_only = self.backups.iter().all(|b| b.manifest.kind == BackupKind::Files);
-        let counts = |b: &&Backup| b.verified_at.is_some() && (files_only || b.manifest.is_whole());
+    /// The newest verified backup of this cluster, as a whole, or of this database as a whole; what is not known is not asked
+    /// for. Where no database is named and the repository holds files alone, of files.
+    pub fn newest_verified(&self, system: Option<&str>, database: Option<&str>) -> Option<&Backup> {
+        let files =
+            system.is_none() && database.is_none() && self.backups.iter().all(|b| b.manifest.kind == BackupKind::Files);
+        let same = |wanted: Option<&str>, of: &Option<String>| match (wanted, of) {
+            (Some(wanted), Some(of)) => wanted == of,
+            _ => true,
+        };
+        let counts = |b: &&Backup| {
+            let m = &b.manifest;
+            let ours = same(system, &m.system_identifier) && same(database, &m.database);
+            b.verified_at.is_some() && (files || m.is_whole() && ours)
+        };
         self.backups.iter().filter(counts).max_by_key(|b| b.manifest.finished_at)
     }
 
@@ -349,10 +492,9 @@ impl Catalog {
 
     /// Whether the chain goes through a head that was kept elsewhere; `false` means that it was cut or rewritten.
     pub fn holds(&self, head: &Head) -> bool {
-        match usize::try_from(head.seq) {
-            Ok(0) => head.sha256 == NONE,
-            Ok(n) => self.chain.get(n - 1) == Some(&head.sha256),
-            Err(_) => false,
+        match head.seq {
+            0 => head.sha256 == NONE,
+            n => self.chain.get(&n).map_or(NONE, String::as_str) == head.sha256,
         }
     }
 }
@@ -382,12 +524,44 @@ fn read_all<I: Sync, T: Send>(
     })
 }
 
-fn read_manifest(unlocked: &Unlocked, id: &str, digest: &str) -> Result<Manifest> {
+/// Damage as a value: it concerns one document, every other failure concerns the repository.
+fn or_damage<T>(read: Result<T>) -> Result<std::result::Result<T, Error>> {
+    match read {
+        // A key stanza that was tampered with reads as if no key were there.
+        Err(e) if matches!(e.kind, ErrorKind::Check | ErrorKind::Usage) => Ok(Err(e)),
+        Err(e) => Err(e),
+        Ok(value) => Ok(Ok(value)),
+    }
+}
+
+/// Before a backup is begun: that it can be entered when it is done.
+///
+/// # Errors
+/// Refused when the chain is broken; the repository cannot be read.
+pub fn check_writable(unlocked: &Unlocked) -> Result<()> {
+    Catalog::load(unlocked)?.unbroken()
+}
+
+/// Writes down that the entries which are missing or damaged are lost, so that others can be written. `false` when nothing is
+/// missing.
+///
+/// # Errors
+/// The repository cannot be read or written.
+pub fn accept(unlocked: &Unlocked) -> Result<bool> {
+    let open: Vec<[u64; 2]> =
+        Catalog::load(unlocked)?.broken.iter().filter(|b| !b.accepted).map(|b| [b.first, b.last]).collect();
+    if open.is_empty() {
+        return Ok(false);
+    }
+    append(unlocked, &Change::Accepted { entries: open }).map(|_| true)
+}
+
+fn read_manifest(unlocked: &Unlocked, id: &str, digest: Option<&str>) -> Result<Manifest> {
     let name = manifest_name(id);
     let (bytes, summary) = unlocked
         .read_own(ObjectType::Manifest, &name, MAX_DOCUMENT)?
         .ok_or_else(|| Error::check(format!("the manifest of backup {id:?} is missing")).why(&name))?;
-    if hex(&summary.stored_sha256) != digest {
+    if digest.is_some_and(|digest| hex(&summary.stored_sha256) != digest) {
         return Err(Error::check(format!("the manifest of backup {id:?} is not the one the catalog names")));
     }
     let manifest: Manifest =
@@ -413,6 +587,9 @@ pub fn add(unlocked: &Unlocked, manifest: &Manifest) -> Result<Head> {
 pub fn append(unlocked: &Unlocked, change: &Change) -> Result<Head> {
     for _ in 0..100 {
         let catalog = Catalog::load(unlocked)?;
+        if !matches!(change, Change::Accepted { .. }) {
+            catalog.unbroken()?;
+        }
         // What follows another place has no word of its own.
         if matches!(change, Change::Verified { .. }) && unlocked.repository().is_copy()? {
             return Ok(catalog.head);

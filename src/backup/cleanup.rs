@@ -9,7 +9,7 @@ use super::catalog::{self, Catalog, Change};
 use super::repository::Unlocked;
 use super::retention::{self, Policy, Verdict};
 use super::wal::{DEFAULT_SEGMENT_SIZE, Segment, WalName};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::model::Time;
 
 /// Objects of a backup that no entry of the catalog names may belong to one that is being made: they are left alone so
@@ -56,13 +56,14 @@ impl Plan {
 pub fn plan(unlocked: &Unlocked, policy: Policy, now: Time) -> Result<Plan> {
     let catalog = Catalog::load(unlocked)?;
     let store = unlocked.repository().store();
-    let verdicts = retention::judge(&catalog.backups, policy, now);
+    catalog.unbroken()?;
+    let mut verdicts = retention::judge(&catalog.backups, policy, now);
     let kept: BTreeSet<&str> = verdicts.iter().filter(|v| v.keep).map(|v| v.backup.as_str()).collect();
     let known: BTreeSet<&str> = verdicts.iter().map(|v| v.backup.as_str()).collect();
     let mut objects = Vec::new();
     for entry in store.list("backups/")? {
         let Some(id) = entry.name.split('/').nth(1) else { continue };
-        let why = if kept.contains(id) {
+        let why = if kept.contains(id) || catalog.lost.iter().any(|l| l.backup == id) {
             continue;
         } else if known.contains(id) {
             "of a backup that goes"
@@ -79,7 +80,10 @@ pub fn plan(unlocked: &Unlocked, policy: Policy, now: Time) -> Result<Plan> {
         objects.push(Removal { name: entry.name, bytes: entry.size, why: "left by a writer that died".into() });
     }
     let needed = retention::log_needed(&catalog.backups, &verdicts);
-    let log = if needed.is_empty() {
+    let lost: Vec<&str> = catalog.lost.iter().map(|l| l.backup.as_str()).collect();
+    let log = if !lost.is_empty() {
+        format!("the log is kept whole: only the damaged manifest of {} says what it is needed for", lost.join(", "))
+    } else if needed.is_empty() {
         "the log is kept whole: no base backup says what it is needed for".to_string()
     } else {
         let size = unlocked.repository().cluster()?.and_then(|c| c.wal_segment_size).unwrap_or(DEFAULT_SEGMENT_SIZE);
@@ -102,32 +106,63 @@ pub fn plan(unlocked: &Unlocked, policy: Policy, now: Time) -> Result<Plan> {
         }
         format!("the log is kept from {}", first_kept.as_deref().unwrap_or("its beginning"))
     };
+    verdicts.extend(catalog.lost.iter().map(|l| Verdict {
+        backup: l.backup.clone(),
+        keep: true,
+        why: "it is damaged, and left alone until somebody has looked at it".into(),
+    }));
     Ok(Plan { backups: verdicts, objects, log })
 }
 
 /// Does what a plan says. `progress` is told objects removed and in all.
 ///
+/// On a full disk even the word that a backup is given up has no room: the repository's reserve is let go for it, and made again
+/// at the end.
+///
 /// # Errors
 /// Storing or removing fails; what was removed until then was said to be gone before.
 pub fn execute(unlocked: &Unlocked, plan: &Plan, progress: &mut dyn FnMut(usize, usize) -> Result<()>) -> Result<()> {
+    let store = unlocked.repository().store();
+    let (leftovers, objects): (Vec<&Removal>, Vec<&Removal>) =
+        plan.objects.iter().partition(|o| o.name.rsplit('/').next().is_some_and(|n| n.starts_with('.')));
+    let (mut done, all) = (0, plan.objects.len());
+    // They belong to nobody, and make room.
+    for object in leftovers {
+        progress(done, all)?;
+        store.remove_leftover(&object.name)?;
+        done += 1;
+    }
     for verdict in plan.removed() {
         let change = Change::Removed { backup: verdict.backup.clone(), reason: verdict.why.clone() };
-        match catalog::append(unlocked, &change) {
+        let mut said = catalog::append(unlocked, &change);
+        if said.as_ref().is_err_and(|e| e.kind == ErrorKind::Target) && store.release_reserve()? {
+            said = catalog::append(unlocked, &change);
+        }
+        match said {
             // Another cleanup was quicker.
-            Err(e) if e.kind == crate::error::ErrorKind::Usage => {}
+            Err(e) if e.kind == ErrorKind::Usage => {}
             other => other.map(|_| ())?,
         }
-    }
-    let store = unlocked.repository().store();
-    for (i, object) in plan.objects.iter().enumerate() {
-        progress(i, plan.objects.len())?;
-        if object.name.rsplit('/').next().is_some_and(|n| n.starts_with('.')) {
-            store.remove_leftover(&object.name)?;
-        } else {
+        // At once: the next entry may need the room.
+        let folder = format!("backups/{}/", verdict.backup);
+        for object in objects.iter().filter(|o| o.name.starts_with(&folder)) {
+            progress(done, all)?;
             store.delete(&object.name)?;
+            done += 1;
         }
     }
-    progress(plan.objects.len(), plan.objects.len())
+    let gone: BTreeSet<String> = plan.removed().map(|v| format!("backups/{}/", v.backup)).collect();
+    for object in objects {
+        if gone.iter().any(|folder| object.name.starts_with(folder.as_str())) {
+            continue;
+        }
+        progress(done, all)?;
+        store.delete(&object.name)?;
+        done += 1;
+    }
+    // Still no room for it: the next cleanup tries again.
+    let _ = store.keep_reserve();
+    progress(all, all)
 }
 
 /// The segment that an object of the log is, or stands for. Histories stay: they are tiny, and without one a timeline

@@ -51,6 +51,8 @@ pub fn copy_to(unlocked: &Unlocked, to: &str, progress: &mut dyn FnMut(u64, u64)
         return Err(Error::refused(format!("copying the repository to {to:?}")).why("the folder is not empty"));
     }
     let catalog = Catalog::load(unlocked)?;
+    // Damage must not reach the copy that is needed to repair it.
+    catalog.unbroken()?;
     let all = source.store().list("")?;
     // The catalog last, in its order: what an entry names is there before it.
     let (entries, objects): (Vec<_>, Vec<_>) = all

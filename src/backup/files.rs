@@ -99,6 +99,7 @@ pub fn store_files(
     label: Option<&str>,
     progress: Progress<'_>,
 ) -> Result<(Manifest, Listing)> {
+    catalog::check_writable(unlocked)?;
     let started_at = now();
     let id = new_id(started_at, BackupKind::Files.word())?;
     let repository = unlocked.repository();

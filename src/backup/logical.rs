@@ -72,6 +72,7 @@ pub fn store_dump<'a>(
     dump: &mut dyn Read,
     progress: Progress<'_>,
 ) -> Result<PendingDump<'a>> {
+    catalog::check_writable(unlocked)?;
     let started_at = now();
     let id = new_id(started_at, source.kind.word())?;
     let repository = unlocked.repository();

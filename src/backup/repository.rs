@@ -159,9 +159,16 @@ impl Repository {
     fn open_at(store: Arc<dyn Store>) -> Result<Self> {
         let shown = store.url();
         let bytes = store.get(INFO, MAX_INFO)?.ok_or_else(|| {
-            Error::target(format!("no repository in {shown:?}"))
-                .why(format!("there is no {INFO}"))
-                .hint("Make one with `breakglass backup init`.")
+            let error = Error::target(format!("no repository in {shown:?}")).why(format!("there is no {INFO}"));
+            let rest = |folder| store.list(folder).is_ok_and(|l| !l.is_empty());
+            match rest("keys/") || rest("catalog/") || rest("backups/") {
+                true => Error::check(format!("the repository in {shown:?} has lost its {INFO}"))
+                    .why("keys or backups are there, and nothing says whose")
+                    .hint(format!(
+                        "Put {INFO} back from a copy of the repository; it holds no secret. Do not make a new one here."
+                    )),
+                false => error.hint("Make one with `breakglass backup init`."),
+            }
         })?;
         let damaged = || Error::check(format!("{INFO} in {shown:?} is damaged"));
         let info: Info = serde_json::from_slice(&bytes).map_err(|e| damaged().why(e))?;

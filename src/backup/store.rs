@@ -97,6 +97,20 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     fn remove_leftover(&self, _name: &str) -> Result<bool> {
         Ok(false)
     }
+    /// Lets go of the room that [`Store::keep_reserve`] holds; `false` when it holds none.
+    ///
+    /// # Errors
+    /// The file cannot be removed.
+    fn release_reserve(&self) -> Result<bool> {
+        Ok(false)
+    }
+    /// Holds a little room, so that something can be removed from a disk that is full. Where room never ends, nothing is done.
+    ///
+    /// # Errors
+    /// There is no room for it.
+    fn keep_reserve(&self) -> Result<()> {
+        Ok(())
+    }
     /// Writes a small object at once.
     fn put(&self, name: &str, access: Access, bytes: &[u8], existing: Existing) -> Result<Committed> {
         let mut upload = self.create(name, access)?;
@@ -181,6 +195,9 @@ pub struct DirStore {
 }
 
 const TEMPORARY: &str = ".tmp-";
+/// File that holds [`RESERVE_BYTES`] for the moment when the disk is full: entries of a few backups that are given up.
+const RESERVE: &str = ".reserve";
+const RESERVE_BYTES: usize = 64 << 10;
 /// Largest object that is looked at before it is replaced.
 const MAX_SWAPPED: u64 = 1 << 20;
 
@@ -433,6 +450,29 @@ impl Store for DirStore {
         }
     }
 
+    fn release_reserve(&self) -> Result<bool> {
+        match fs::remove_file(self.root.join(RESERVE)) {
+            Ok(()) => Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(Error::target(format!("removing {RESERVE:?}")).why(e)),
+        }
+    }
+
+    fn keep_reserve(&self) -> Result<()> {
+        let path = self.root.join(RESERVE);
+        if fs::metadata(&path).is_ok_and(|m| m.len() == RESERVE_BYTES as u64) {
+            return Ok(());
+        }
+        // Random: some file systems take no room for zeros.
+        let mut bytes = vec![0u8; RESERVE_BYTES];
+        seal::random(&mut bytes)?;
+        let written = File::create(&path).and_then(|mut f| f.write_all(&bytes).and_then(|()| f.sync_all()));
+        if written.is_err() {
+            let _ = fs::remove_file(&path);
+        }
+        written.target(|| format!("writing {:?}", path.display()))
+    }
+
     fn prepare(&self, wal_owner: Option<(u32, u32)>) -> Result<()> {
         let wal = self.root.join("wal");
         for dir in [&self.root, &wal] {
@@ -440,6 +480,7 @@ impl Store for DirStore {
             fs::set_permissions(dir, fs::Permissions::from_mode(0o755))
                 .target(|| format!("setting the mode of {:?}", dir.display()))?;
         }
+        let _ = self.keep_reserve();
         match wal_owner {
             Some((uid, gid)) => std::os::unix::fs::chown(&wal, Some(uid), Some(gid))
                 .target(|| format!("giving {:?} to user {uid}", wal.display())),

@@ -1,7 +1,7 @@
 //! Actions from the shell: the same definitions as in a step, run in the foreground.
 
 use std::io::{IsTerminal, Write};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use clap::{Arg, ArgMatches, Command};
 use tokio_util::sync::CancellationToken;
@@ -11,6 +11,7 @@ use crate::action::{Ctx, Output, Progress, Registry};
 use crate::error::{Context as _, Error, Result};
 use crate::model::plan::Risk;
 use crate::model::{CleanText, Redactor, format_clock};
+use crate::process::signals::{Signals, Stop};
 
 /// Adds every registered action under its words: `pitr restore` becomes `restore` below `pitr`.
 pub fn add_actions(mut root: Command, registry: &Registry) -> Command {
@@ -75,12 +76,20 @@ pub fn run(invocation: &Invocation, name: &str, matches: &ArgMatches) -> Result<
         cancel: cancel.clone(),
         ..Ctx::new(invocation.config.settings.clone(), invocation.config.secrets.clone(), out.clone())
     };
-    let interrupted = cancel.clone();
-    runtime.spawn(async move {
-        if tokio::signal::ctrl_c().await.is_ok() {
+    if matches.get_flag("read-only") && action.risk(&args) != Risk::Read && !args.iter().any(|a| a == "--dry-run") {
+        return Err(Error::refused(format!("{full:?} with --read-only"))
+            .why("it changes something")
+            .hint("Leave --read-only out, once you want that."));
+    }
+    let stopped = Arc::new(OnceLock::new());
+    {
+        let (interrupted, stopped) = (cancel.clone(), stopped.clone());
+        let mut signals = runtime.block_on(async { Signals::listen() })?;
+        runtime.spawn(async move {
+            let _ = stopped.set(signals.next().await);
             interrupted.cancel();
-        }
-    });
+        });
+    }
     let done = runtime.block_on(async {
         if action.risk(&args) == Risk::Destroy {
             let confirm = leaf.try_get_one::<String>("confirm").ok().flatten().cloned();
@@ -91,8 +100,13 @@ pub fn run(invocation: &Invocation, name: &str, matches: &ArgMatches) -> Result<
         action.run(&ctx, &args).await
     });
     out.finish();
-    if cancel.is_cancelled() {
-        return Err(Error::interrupted(format!("{full:?} was interrupted")));
+    if let Some(stop) = stopped.get() {
+        let error = Error::interrupted(format!("{full:?} was interrupted"));
+        if *stop == Stop::Interrupt {
+            return Err(error);
+        }
+        super::report(&error, invocation.json);
+        return Ok(stop.exit_code());
     }
     let done = done?;
     if invocation.json {
@@ -108,6 +122,12 @@ fn confirmed(name: &str, preview: &[String], target: &str, given: Option<String>
     if let Some(given) = given {
         if given == target {
             return Ok(given);
+        }
+        if target.is_empty() {
+            return Err(Error::refused(format!(
+                "--confirm says {given:?}, and nothing that is there would be replaced"
+            ))
+            .hint("leave --confirm and --overwrite out, or check the name of the target"));
         }
         return Err(Error::refused(format!("--confirm says {given:?}, the target is {target:?}"))
             .hint("check that this is the right server, then give its name exactly"));
@@ -139,11 +159,11 @@ fn words_after(name: &str) -> Vec<String> {
     let mut args = std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned());
     while let Some(arg) = args.next() {
         match arg.as_str() {
-            "--json" => {}
-            "--config" | "--confirm" => {
+            "--json" | "--ascii" | "--no-color" | "--read-only" => {}
+            "--config" | "--confirm" | "--theme" => {
                 args.next();
             }
-            a if a.starts_with("--config=") || a.starts_with("--confirm=") => {}
+            a if ["--config=", "--confirm=", "--theme="].iter().any(|o| a.starts_with(o)) => {}
             a if found < wanted.len() && a == wanted[found] => found += 1,
             _ => out.push(arg),
         }

@@ -10,12 +10,12 @@ use super::{Invocation, print, stoppable};
 use crate::action::Ctx;
 use crate::action::target::Follow;
 use crate::backup::anchor::{self, Anchors, head_from_text};
-use crate::backup::catalog::{Backup, Catalog};
+use crate::backup::catalog::{self, Backup, Catalog};
 use crate::backup::repository::{InitOptions, Repository, Unlocked};
 use crate::config::Backend;
 use crate::config::settings::{REPOSITORY_IDENTITY, REPOSITORY_KEY};
 use crate::error::{Error, Result};
-use crate::model::Secret;
+use crate::model::{CleanText, Secret};
 use crate::recovery::backend::{Recovery, Seen, Verified, Which, open};
 
 /// The subcommand's name.
@@ -152,7 +152,7 @@ fn list(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
             print(line)?;
         }
     }
-    Ok(0)
+    Ok(u8::from(all.damaged))
 }
 
 fn verify(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
@@ -171,11 +171,17 @@ fn verify(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
         return report(invocation, recovery(invocation, matches)?, which);
     }
     let unlocked = unlocked(invocation, matches)?;
-    let catalog = Catalog::load(&unlocked)?;
+    let mut catalog = Catalog::load(&unlocked)?;
     if matches.get_flag("accept-catalog") {
-        let heads = invocation.config.settings.catalog_heads.as_ref();
-        let heads = heads.ok_or_else(|| Error::config("there is no state directory to remember the catalog in"))?;
-        Anchors::new(heads).accept(&unlocked, &catalog.head)?;
+        let entered = catalog::accept(&unlocked)?;
+        if entered {
+            catalog = Catalog::load(&unlocked)?;
+        }
+        match invocation.config.settings.catalog_heads.as_ref() {
+            Some(heads) => Anchors::new(heads).accept(&unlocked, &catalog.head)?,
+            None if entered => {}
+            None => return Err(Error::config("there is no state directory to remember the catalog in")),
+        }
     }
     // First: what is missing from the catalog cannot be verified.
     if let Some(given) = matches.get_one::<String>("anchor") {
@@ -184,16 +190,23 @@ fn verify(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
             return Err(anchor::rolled_back(&catalog.head, &head, "it does not go through the head that was given"));
         }
     }
-    if let Some(e) = rolled_back(invocation, &unlocked, &catalog) {
-        return Err(e);
+    // Entries that are damaged do not keep what is whole from being looked at; the exit code says so in the end.
+    let mut damaged = catalog.damage().is_some();
+    match rolled_back(invocation, &unlocked, &catalog) {
+        Some(e) if damaged => warn(&e.to_string()),
+        Some(e) => return Err(e),
+        None => {}
     }
+    catalog.lost_lines().iter().for_each(|line| warn(line));
+    // Whoever names a backup asks about that one.
+    damaged |= !catalog.lost.is_empty() && matches.get_one::<String>("id").is_none();
     let wanted: Vec<&Backup> = match matches.get_one::<String>("id") {
         Some(id) => vec![catalog.find(id)?],
         None if matches.get_flag("all") => catalog.backups.iter().collect(),
         None => super::backup_deep::pick(matches, &catalog)?.into_iter().collect(),
     };
     if matches.get_flag("deep") {
-        return super::backup_deep::verify(invocation, matches, &unlocked, wanted);
+        return Ok(super::backup_deep::verify(invocation, matches, &unlocked, wanted)?.max(u8::from(damaged)));
     }
     let which = match (matches.get_one::<String>("id"), matches.get_flag("all"), wanted.as_slice()) {
         (Some(id), ..) => Which::One(id.clone()),
@@ -201,7 +214,12 @@ fn verify(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
         (None, false, [one]) => Which::One(one.manifest.id.clone()),
         _ => Which::Newest,
     };
-    report(invocation, recovery(invocation, matches)?, which)
+    Ok(report(invocation, recovery(invocation, matches)?, which)?.max(u8::from(damaged)))
+}
+
+/// A line on stderr.
+fn warn(text: &str) {
+    let _ = writeln!(std::io::stderr(), "WARNING: {}", CleanText::text(text));
 }
 
 /// Verifies and says what was found; 1 when something is wrong.

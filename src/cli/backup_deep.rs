@@ -14,6 +14,7 @@ use crate::error::{Context, Error, Result};
 use crate::model::event::Verdict;
 use crate::model::{CleanText, parse_duration};
 use crate::postgres::user;
+use crate::process::signals::Signals;
 use crate::recovery::deep::{Options, deep, write_report};
 
 /// What belongs to `--deep`.
@@ -68,10 +69,10 @@ pub fn verify(invocation: &Invocation, m: &ArgMatches, unlocked: &Unlocked, want
         .state(|| "The asynchronous runtime cannot be started".into())?;
     let cancel = CancellationToken::new();
     let interrupted = cancel.clone();
+    let mut signals = runtime.block_on(async { Signals::listen() })?;
     runtime.spawn(async move {
-        if tokio::signal::ctrl_c().await.is_ok() {
-            interrupted.cancel();
-        }
+        signals.next().await;
+        interrupted.cancel();
     });
     let mut reports = Vec::new();
     for backup in wanted {

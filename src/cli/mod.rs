@@ -200,6 +200,7 @@ fn dispatch(matches: &ArgMatches, json: bool) -> Result<u8> {
     // Without a state directory they are not remembered; whoever needs one says so.
     let state = crate::runtime::Store::open(&config).map(|s| s.root().to_path_buf()).ok();
     config.settings.catalog_heads = state.as_ref().map(|s| s.join(crate::backup::anchor::FOLDER));
+    config.settings.read_only = matches.get_flag("read-only");
     config.settings.requests = state.map(|s| s.join(crate::recovery::supabase::REQUESTS));
     let invocation = Invocation { env, config, json };
     let Some((name, sub)) = matches.subcommand() else {

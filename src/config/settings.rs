@@ -166,6 +166,8 @@ pub struct Settings {
     pub repository_copies: Vec<String>,
     /// Folder in the state directory where the heads of catalogs are remembered; none: they are not.
     pub catalog_heads: Option<PathBuf>,
+    /// Only look: what was verified is not written down.
+    pub read_only: bool,
     /// How long backups are kept.
     pub retention: Retention,
     /// Who recovers.

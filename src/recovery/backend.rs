@@ -92,6 +92,8 @@ pub struct Known {
 pub struct Backups {
     /// Oldest first, one line each, for people.
     pub lines: Vec<String>,
+    /// Something of it is missing or damaged.
+    pub damaged: bool,
     /// What is wrong with the list as a whole.
     pub warnings: Vec<String>,
     /// What `--json` prints.

@@ -164,6 +164,7 @@ async fn run_checks(
             let request = Request {
                 // The private server has databases of its own; one of their names is no reason to fail.
                 overwrite: true,
+                partial: true,
                 target: target.clone(),
                 selection: Selection::default(),
                 tiers: Default::default(),

@@ -39,6 +39,8 @@ pub struct Request {
     pub target: Database,
     /// Replace a database of that name; it is kept under another one.
     pub overwrite: bool,
+    /// Replace it even by a dump of some tables, or of definitions without rows.
+    pub partial: bool,
     /// What of the dump.
     pub selection: Selection,
     /// Which tables come first, as configured now; what was recorded with the dump counts where nothing is.
@@ -130,6 +132,9 @@ pub async fn restore(
     sweep(&mut c, watch).await?;
     let there = exists(&mut c, request.target.name()).await?;
     check_request(request, there, manifest)?;
+    if there {
+        not_a_template(&mut c, request.target.name()).await?;
+    }
     let selected = request.selection.tables(&inventory)?;
     let lacking = missing(&mut c, &inventory).await?;
     for line in lacking.notes() {
@@ -174,6 +179,19 @@ pub async fn restore(
     }
 }
 
+/// New databases are made from templates: one that was replaced would be in every database made later.
+async fn not_a_template(c: &mut PgConnection, name: &str) -> Result<()> {
+    let sql = "SELECT datistemplate FROM pg_catalog.pg_database WHERE datname = $1";
+    let template: Option<bool> =
+        sqlx::query_scalar(sql).bind(name).fetch_optional(c).await.map_err(|e| query_error(sql, &e))?;
+    if template == Some(true) || ["template0", "template1"].contains(&name) {
+        return Err(Error::refused(format!("replacing database {name:?}"))
+            .why("it is a template: every database made later would be a copy of it")
+            .hint("Restore into a new database."));
+    }
+    Ok(())
+}
+
 fn check_request(request: &Request, there: bool, manifest: &Manifest) -> Result<()> {
     let name = request.target.name();
     if there && !request.overwrite {
@@ -182,10 +200,20 @@ fn check_request(request: &Request, there: bool, manifest: &Manifest) -> Result<
             .hint("Name a new database; it can be renamed once you have looked at it.")
             .hint("Or give --overwrite: the old one is then kept under another name."));
     }
-    if there && (!request.selection.is_all() || manifest.part.is_some()) {
-        return Err(Error::refused(format!("replacing database {name:?} by a part of a dump"))
+    let part = manifest.part.is_some() || manifest.kind == BackupKind::SchemaOnly;
+    if there && (!request.selection.is_all() || part && !request.partial) {
+        let of = match manifest.kind {
+            BackupKind::SchemaOnly => "definitions without rows",
+            _ => "a part of a dump",
+        };
+        let error = Error::refused(format!("replacing database {name:?} by {of}"))
             .why("everything else in it would be gone")
-            .hint("Restore the part into a new database and copy from there."));
+            .hint("Restore the part into a new database and copy from there.");
+        return Err(if request.selection.is_all() {
+            error.hint("Or give --partial, if that is what you want.")
+        } else {
+            error
+        });
     }
     Ok(())
 }

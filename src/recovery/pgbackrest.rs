@@ -129,7 +129,7 @@ impl PgBackRest {
             "backend": "pgbackrest", "stanza": self.it.stanza, "repo": self.it.repo,
             "backups": c.stanza.backups().map(info::Backup::document).collect::<Vec<_>>(),
         });
-        Ok(Backups { lines, warnings: Vec::new(), json })
+        Ok(Backups { damaged: false, lines, warnings: Vec::new(), json })
     }
 }
 

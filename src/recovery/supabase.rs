@@ -466,7 +466,7 @@ impl Recovery for Supabase {
                 "backend": "supabase", "project_ref": self.client.reference(), "pitr_enabled": b.pitr_enabled,
                 "earliest": b.window().map(|w| at(w.0)), "latest": b.window().map(|w| at(w.1)), "backups": b.backups,
             });
-            Ok(Backups { lines, warnings: Vec::new(), json })
+            Ok(Backups { damaged: false, lines, warnings: Vec::new(), json })
         })
     }
     fn range(&self, _: Option<u32>) -> BoxFuture<'_, Result<Vec<Reachable>>> {

@@ -72,6 +72,33 @@ pub fn restore_base(
     Ok(manifest)
 }
 
+/// What is appended to the settings of a restored server.
+const ALONE: &str = "\n# Restored from a backup: it must not archive into the repository of the server it is a copy of, nor follow another.\n\
+# Remove these lines once archive_command names a repository of its own.\n\
+archive_mode = 'off'\narchive_command = ''\nrestore_command = ''\nprimary_conninfo = ''\nprimary_slot_name = ''\n";
+
+/// Makes a restored data directory a server for itself: it archives nothing, follows nobody, and starts as no standby. Its
+/// configuration may lie elsewhere; `postgresql.auto.conf` is read last.
+///
+/// # Errors
+/// The folder cannot be written.
+pub fn stand_alone(dest: &Path, owner: Option<(u32, u32)>) -> Result<()> {
+    for signal in ["standby.signal", "recovery.signal"] {
+        match fs::remove_file(dest.join(signal)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::target(format!("removing {signal:?}")).why(e));
+            }
+            _ => {}
+        }
+    }
+    let path = dest.join("postgresql.auto.conf");
+    let shown = || format!("writing {:?}", path.display());
+    let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path).target(shown)?;
+    file.write_all(ALONE.as_bytes()).and_then(|()| file.sync_all()).target(shown)?;
+    Folder { root: dest.to_path_buf(), owner }.own(&path)?;
+    sync_dir(dest)
+}
+
 /// Folder in a restored data directory, with the backup's id behind it, for the configuration files of the server it was taken
 /// from; PostgreSQL ignores it.
 const CONFIGURATION: &str = "source_configuration";
@@ -335,27 +362,48 @@ pub struct Verified {
     pub plain_bytes: u64,
     /// The log from the backup's start; without a hole up to where it is consistent.
     pub wal: Option<Continuity>,
+    /// Why the catalog does not say so, where it could not be written: that does not make the backup less right.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unrecorded: Option<String>,
 }
 
-/// Reads every byte of a backup, of a base backup also of the log it needs to become consistent; says so in the catalog when all is right.
+impl Verified {
+    /// What to say when the result could not be written down.
+    pub fn warning(&self) -> Option<String> {
+        let why = self.unrecorded.as_ref()?;
+        Some(format!("WARNING: {} is right, but the catalog could not be told: {why}", self.backup))
+    }
+}
+
+/// As [`read_backup`], and says so in the catalog when all is right and it can be written.
 ///
 /// # Errors
 /// A check failure that names what is damaged, missing or of another backup.
 pub fn verify_backup(unlocked: &Unlocked, id: &str, progress: Progress<'_>) -> Result<Verified> {
+    let mut verified = read_backup(unlocked, id, progress)?;
+    let recorded = catalog::append(unlocked, &Change::Verified { backup: id.into(), how: "read".into() });
+    verified.unrecorded = recorded.err().map(|e| format!("{}: {}", e.what, e.why));
+    Ok(verified)
+}
+
+/// Reads every byte of a backup, of a base backup also of the log it needs to become consistent. Writes nothing.
+///
+/// # Errors
+/// A check failure that names what is damaged, missing or of another backup.
+pub fn read_backup(unlocked: &Unlocked, id: &str, progress: Progress<'_>) -> Result<Verified> {
     let manifest = Catalog::load(unlocked)?.find(id)?.manifest.clone();
     let mut done = 0;
-    if manifest.kind != catalog::BackupKind::Physical {
-        let plain_bytes = logical::read_objects(unlocked, &manifest, progress)?;
-        catalog::append(unlocked, &Change::Verified { backup: id.into(), how: "read".into() })?;
-        return Ok(Verified { backup: id.into(), plain_bytes, wal: None });
-    }
-    read_base(unlocked, &manifest, &mut Nowhere, 2, &mut |n| {
-        done = n;
-        progress(n)
-    })?;
-    let wal = verify_wal(unlocked, &manifest, &mut |_| progress(done))?;
-    catalog::append(unlocked, &Change::Verified { backup: id.into(), how: "read".into() })?;
-    Ok(Verified { backup: id.into(), plain_bytes: done, wal: Some(wal) })
+    let (plain_bytes, wal) = if manifest.kind == catalog::BackupKind::Physical {
+        read_base(unlocked, &manifest, &mut Nowhere, 2, &mut |n| {
+            done = n;
+            progress(n)
+        })?;
+        let wal = verify_wal(unlocked, &manifest, &mut |_| progress(done))?;
+        (done, Some(wal))
+    } else {
+        (logical::read_objects(unlocked, &manifest, progress)?, None)
+    };
+    Ok(Verified { backup: id.into(), plain_bytes, wal, unrecorded: None })
 }
 
 /// The log from start to stop of a backup, every byte.

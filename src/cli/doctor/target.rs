@@ -223,6 +223,12 @@ fn repository(invocation: &Invocation, url: &str, of: Option<&Identity>, checks:
     let Some(key) = invocation.config.secrets.get(REPOSITORY_KEY) else { return Ok(()) };
     let unlocked = repository.unlock(key)?;
     let catalog = Catalog::load(&unlocked)?;
+    if let Some(e) = catalog.damage() {
+        checks.error(AREA, &e);
+    }
+    for line in catalog.lost_lines() {
+        checks.problem(AREA, line, "put its manifest back from a copy of the repository, or take another backup");
+    }
     if let Some(heads) = &invocation.config.settings.catalog_heads {
         match Anchors::new(heads).known(&unlocked) {
             Ok(Some(anchor)) if !catalog.holds(&anchor.head) => checks.error(AREA, &anchor.against(&catalog.head)),

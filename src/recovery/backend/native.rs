@@ -11,10 +11,11 @@ use super::{
     mismatched,
 };
 use crate::backup::anchor;
-use crate::backup::base::verify_backup;
-use crate::backup::catalog::{Backup, BackupKind, Catalog};
+use crate::backup::base::{read_backup, verify_backup};
+use crate::backup::catalog::{Backup, BackupKind, Catalog, Manifest};
 use crate::backup::part::{self, Affected};
 use crate::backup::repository::{Repository, Unlocked};
+use crate::backup::wal::{DEFAULT_SEGMENT_SIZE, Depth, Segment, check_continuity, parse_lsn, range::path_to, status};
 use crate::config::{Backend, Secrets, Settings};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::model::CleanText;
@@ -32,6 +33,7 @@ pub struct Native {
     bin_dir: Option<PathBuf>,
     scratch: PathBuf,
     heads: Option<PathBuf>,
+    read_only: bool,
 }
 
 impl Native {
@@ -44,7 +46,13 @@ impl Native {
             Error::config("no repository is configured").hint("set BACKUP_DIR, or repository.url in breakglass.toml")
         })?;
         let unlocked = Repository::open(&url)?.unlock_with(secrets)?;
-        Ok(Self { unlocked, bin_dir: settings.bin_dir.clone(), scratch, heads: settings.catalog_heads.clone() })
+        Ok(Self {
+            unlocked,
+            bin_dir: settings.bin_dir.clone(),
+            scratch,
+            heads: settings.catalog_heads.clone(),
+            read_only: settings.read_only,
+        })
     }
 
     fn programs(&self) -> WhenNeeded {
@@ -59,8 +67,12 @@ impl Native {
         warnings.extend(rolled_back.iter().map(|e| format!("WARNING: {e}")));
         let json = serde_json::json!({
             "backups": catalog.backups, "head": catalog.head, "rolled_back": rolled_back.is_some(),
+            "damaged": catalog.lost, "broken": catalog.broken,
         });
-        Ok(Backups { lines: catalog.backups.iter().map(describe).collect(), warnings, json })
+        let mut lines: Vec<String> = catalog.backups.iter().map(describe).collect();
+        lines.extend(catalog.lost_lines().iter().map(|l| CleanText::line(l.as_bytes()).to_string()));
+        let damaged = catalog.damage().is_some() || !catalog.lost.is_empty();
+        Ok(Backups { lines, damaged, warnings, json })
     }
 }
 
@@ -69,8 +81,11 @@ fn describe(b: &Backup) -> String {
     let m = &b.manifest;
     let (stored, plain) = (m.stored_bytes(), m.plain_bytes());
     let verified = b.verified_at.map_or_else(|| "never verified".into(), |t| format!("verified {}", t.date_hms()));
-    let part =
+    let mut part =
         m.part.as_deref().map_or_else(String::new, |p| format!(", of {} only", CleanText::line(p.as_bytes()).as_str()));
+    if m.kind == BackupKind::SchemaOnly {
+        part.push_str(", definitions without rows");
+    }
     let proven = b.proven_at.map_or_else(String::new, |t| format!(", restored and right {}", t.date_hms()));
     let log = match (&m.timeline, &m.start_lsn, &m.stop_lsn) {
         (Some(t), Some(start), Some(stop)) => format!(", timeline {t}, {start} to {stop}"),
@@ -79,6 +94,68 @@ fn describe(b: &Backup) -> String {
     let label =
         m.label.as_deref().map_or_else(String::new, |l| format!(", {:?}", CleanText::line(l.as_bytes()).as_str()));
     format!("{}  {} MB in {} MB{part}{log}, {verified}{proven}{label}", m.id, plain / 1_000_000, stored / 1_000_000)
+}
+
+/// The archived log from the oldest base backup on, to the newest segment of every timeline that a backup leads to: every byte.
+/// What is wrong is named, stretch by stretch.
+fn log(
+    unlocked: &Unlocked,
+    backups: &[&Manifest],
+    watch: &dyn Watch,
+    cancel: &CancellationToken,
+) -> Result<Vec<Verified>> {
+    let found = status(unlocked.repository())?;
+    let size = unlocked.repository().cluster()?.and_then(|c| c.wal_segment_size).unwrap_or(DEFAULT_SEGMENT_SIZE);
+    let total = found.timelines.iter().map(|t| t.segments).sum();
+    let began = std::time::Instant::now();
+    let mut step = |n: u64| {
+        watch.phase(&Phase::counted("verify log", n, total, "segments", "", began));
+        check_cancel(cancel, "the log was not verified")
+    };
+    let mut out: Vec<Verified> = Vec::new();
+    // Timelines share the log before they part: what was looked at on the way to the newest is not read again.
+    let mut covered: Vec<u32> = Vec::new();
+    for timeline in found.timelines.iter().rev().map(|t| t.timeline) {
+        if covered.contains(&timeline) {
+            continue;
+        }
+        let path: Vec<u32> = match path_to(unlocked, timeline) {
+            Ok(path) => path.iter().map(|b| b.timeline).collect(),
+            Err(e) if e.kind == ErrorKind::Check => {
+                let what = format!("log along timeline {timeline}");
+                out.push(Verified { what, result: Err(e), detail: serde_json::Value::Null });
+                continue;
+            }
+            Err(e) => return Err(e),
+        };
+        covered.extend(&path);
+        let start = |m: &&&Manifest| {
+            let lsn = m.start_lsn.as_deref().and_then(parse_lsn)?;
+            Some(Segment::at(m.timeline.filter(|t| path.contains(t))?, lsn, size))
+        };
+        let Some(first) = backups.iter().filter_map(|m| start(&m)).min_by_key(|s| s.number(size)) else { continue };
+        let what = format!("log from {first} along timeline {timeline}");
+        let mut at = first.to_string();
+        loop {
+            let run = check_continuity(unlocked, &at, timeline, None, Depth::Full, &mut step)?;
+            let Some(hole) = run.hole else {
+                if !out.iter().any(|v| v.what == what) {
+                    let upto = run.last.unwrap_or(at);
+                    let result = Ok(format!("every segment up to {upto} read"));
+                    out.push(Verified { what, result, detail: serde_json::Value::Null });
+                }
+                break;
+            };
+            let error = Error::check(format!("WAL segment {} to {}: {}", hole.first, hole.last, hole.why))
+                .hint("No moment behind it can be recovered from an earlier base backup: take one now (breakglass backup create).");
+            out.push(Verified { what: what.clone(), result: Err(error), detail: serde_json::json!({"hole": hole}) });
+            match hole.next {
+                Some(next) if next > at => at = next,
+                _ => break,
+            }
+        }
+    }
+    Ok(out)
 }
 
 impl Recovery for Native {
@@ -115,7 +192,10 @@ impl Recovery for Native {
                 Some(t) => vec![range(&work.unlocked, &programs, Some(t), &work.scratch)?],
                 None => ranges(&work.unlocked, &programs, &work.scratch)?,
             };
-            Ok(all.into_iter().map(|r| Reachable::of(r, true)).collect())
+            let catalog = Catalog::load(&work.unlocked)?;
+            let notes: Vec<String> =
+                catalog.damage().map(|e| e.to_string()).into_iter().chain(catalog.lost_lines()).collect();
+            Ok(all.into_iter().map(|r| Reachable { notes: notes.clone(), ..Reachable::of(r, true) }).collect())
         }))
     }
     fn preflight<'a>(
@@ -133,6 +213,11 @@ impl Recovery for Native {
                 scratch: &work.scratch,
                 after: goal.after,
             };
+            let catalog = Catalog::load(&work.unlocked)?;
+            let damage = catalog.damage().map(|e| e.to_string());
+            for line in damage.into_iter().chain(catalog.lost_lines()) {
+                watch.line(&format!("WARNING: {line}"));
+            }
             let way: Route = route(&work.unlocked, &work.programs(), &ask, &*watch, &cancel)?;
             Ok(Way::Beside(Box::new(way)))
         }))
@@ -179,10 +264,14 @@ impl Recovery for Native {
             let mut all = Vec::new();
             for m in wanted.into_iter().map(|b| &b.manifest) {
                 let began = std::time::Instant::now();
-                let result = verify_backup(&work.unlocked, &m.id, &mut |done| {
+                let mut step = |done| {
                     watch.phase(&Phase::bytes("verify", done, Some(m.plain_bytes()), began));
                     check_cancel(&cancel, "the backup was not verified")
-                });
+                };
+                let result = match work.read_only {
+                    true => read_backup(&work.unlocked, &m.id, &mut step),
+                    false => verify_backup(&work.unlocked, &m.id, &mut step),
+                };
                 // One bad backup must not hide what is wrong with the next.
                 let one = match result {
                     Err(e) if e.kind != ErrorKind::Check => return Err(e),
@@ -197,12 +286,35 @@ impl Recovery for Native {
                     }
                     Ok(v) => Verified {
                         what: m.id.clone(),
-                        result: Ok(format!("{} bytes read", v.plain_bytes)),
-                        detail: serde_json::json!({"plain_bytes": v.plain_bytes, "wal": v.wal}),
+                        result: Ok(match &v.unrecorded {
+                            None => format!("{} bytes read", v.plain_bytes),
+                            Some(why) => {
+                                format!("{} bytes read; the catalog could not be told: {why}", v.plain_bytes)
+                            }
+                        }),
+                        detail: serde_json::json!({
+                            "plain_bytes": v.plain_bytes, "wal": v.wal, "unrecorded": v.unrecorded,
+                        }),
                     },
                 };
                 seen(&one);
                 all.push(one);
+            }
+            if matches!(which, Which::All) {
+                let manifests: Vec<&Manifest> = catalog.backups.iter().map(|b| &b.manifest).collect();
+                for one in log(&work.unlocked, &manifests, &*watch, &cancel)? {
+                    seen(&one);
+                    all.push(one);
+                }
+            }
+            if !matches!(which, Which::One(_)) {
+                for lost in &catalog.lost {
+                    let error = Error::check("its manifest is missing or damaged").why(&lost.why);
+                    let one =
+                        Verified { what: lost.backup.clone(), result: Err(error), detail: serde_json::Value::Null };
+                    seen(&one);
+                    all.push(one);
+                }
             }
             // That they were verified stands in the catalog now.
             let now = Catalog::load(&work.unlocked).state(|| "the catalog cannot be read any more".into())?;

@@ -50,6 +50,12 @@ impl Selection {
             })?;
             found.push(table);
         }
+        // Rows of a partitioned table lie in its partitions, and in theirs.
+        let mut at = 0;
+        while let Some(parent) = found.get(at).map(|t| t.oid) {
+            found.extend(inventory.tables.iter().filter(|t| t.partition_of == Some(parent)));
+            at += 1;
+        }
         for schema in &self.schemas {
             let before = found.len();
             found.extend(inventory.tables.iter().filter(|t| t.schema == *schema));
@@ -95,6 +101,7 @@ pub fn filter(list: &str, inventory: &Inventory, selected: &[&TableRecord]) -> (
     let between = |[constraint, other]: &[u32; 2]| wanted.contains(other).then_some(*constraint);
     let kept: BTreeSet<u32> = selected.iter().flat_map(|t| &t.references).filter_map(between).collect();
     let (mut out, mut rows, mut keys, mut others) = (String::new(), 0, 0, 0);
+    let mut views: Vec<String> = Vec::new();
     for line in list.lines() {
         let (_, oid, what) = entry(line).unwrap_or((0, 0, ""));
         let drop = if what.starts_with("TABLE DATA ") && !wanted.contains(&oid) {
@@ -103,7 +110,12 @@ pub fn filter(list: &str, inventory: &Inventory, selected: &[&TableRecord]) -> (
         } else if what.starts_with("FK CONSTRAINT ") && !kept.contains(&oid) {
             keys += 1;
             true
-        } else if ["BLOB ", "BLOBS ", "BLOB METADATA ", "MATERIALIZED VIEW DATA "].iter().any(|w| what.starts_with(w)) {
+        } else if what.starts_with("MATERIALIZED VIEW DATA ") {
+            let view =
+                inventory.tables.iter().find(|t| t.oid == oid).map_or_else(|| what.to_string(), TableRecord::sql);
+            views.push(view);
+            true
+        } else if ["BLOB ", "BLOBS ", "BLOB METADATA "].iter().any(|w| what.starts_with(w)) {
             others += 1;
             true
         } else {
@@ -115,12 +127,13 @@ pub fn filter(list: &str, inventory: &Inventory, selected: &[&TableRecord]) -> (
         }
     }
     let mut left_out = Vec::new();
-    for (n, what) in
-        [(rows, "tables' rows"), (keys, "foreign keys"), (others, "materialized views' rows or large objects")]
-    {
+    for (n, what) in [(rows, "tables' rows"), (keys, "foreign keys"), (others, "lists of large objects")] {
         if n > 0 {
             left_out.push(format!("{n} {what}"));
         }
+    }
+    if !views.is_empty() {
+        left_out.push(format!("rows of materialized views, until REFRESH MATERIALIZED VIEW: {}", views.join(", ")));
     }
     (out, left_out)
 }

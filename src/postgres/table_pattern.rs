@@ -1,0 +1,87 @@
+//! Names of tables with `*` and `?`, as `pg_dump --table` takes them, resolved to the tables they mean.
+
+use sqlx::postgres::PgConnection;
+
+use super::connect::{query_error, quote_ident, run};
+use crate::error::{Error, Result};
+
+/// A table, view or sequence that was chosen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chosen {
+    /// Its oid.
+    pub oid: u32,
+    schema: String,
+    name: String,
+}
+
+impl Chosen {
+    /// `"schema"."name"`, which is also a pattern that means nothing else.
+    pub fn sql(&self) -> String {
+        format!("{}.{}", quote_ident(&self.schema), quote_ident(&self.name))
+    }
+}
+
+/// Schema, when one is named, and name of a pattern, as regular expressions. Letters outside double quotes are folded to lower
+/// case, `*` is any text, `?` any one character, the first dot outside quotes ends the schema.
+pub fn expressions(pattern: &str) -> (Option<String>, String) {
+    let (mut parts, mut quoted) = (vec![String::new()], false);
+    let mut chars = pattern.chars().peekable();
+    while let Some(c) = chars.next() {
+        let mut literal = |c: char| {
+            if let Some(part) = parts.last_mut() {
+                if !c.is_alphanumeric() && c.is_ascii() && c != '_' {
+                    part.push('\\');
+                }
+                part.push(c);
+            }
+        };
+        match c {
+            '"' if quoted && chars.peek() == Some(&'"') => {
+                chars.next();
+                literal('"');
+            }
+            '"' => quoted = !quoted,
+            c if quoted => literal(c),
+            '.' if parts.len() == 1 => parts.push(String::new()),
+            '*' => parts.iter_mut().last().into_iter().for_each(|p| p.push_str(".*")),
+            '?' => parts.iter_mut().last().into_iter().for_each(|p| p.push('.')),
+            c => c.to_lowercase().for_each(literal),
+        }
+    }
+    let name = parts.pop().unwrap_or_default();
+    (parts.pop().map(|s| format!("^({s})$")), format!("^({name})$"))
+}
+
+/// The tables, views and sequences that any of the patterns means, with all partitions of a partitioned table. Names without a
+/// schema are looked for where a session of this role would find them.
+///
+/// # Errors
+/// Usage when none is meant by any; a query fails.
+pub async fn resolve(c: &mut PgConnection, patterns: &[String]) -> Result<Vec<Chosen>> {
+    let sql = "WITH named AS (SELECT k.oid FROM pg_catalog.pg_class k JOIN pg_catalog.pg_namespace n ON n.oid = k.relnamespace \
+               WHERE k.relkind IN ('r', 'p', 'S', 'v', 'm', 'f') AND k.relpersistence <> 't' AND k.relname ~ $1 \
+                 AND CASE WHEN $2::text IS NULL THEN pg_catalog.pg_table_is_visible(k.oid) ELSE n.nspname ~ $2 END), \
+               whole AS (SELECT oid FROM named UNION SELECT p.relid FROM named, pg_catalog.pg_partition_tree(named.oid) p) \
+               SELECT k.oid::int8, n.nspname::text, k.relname::text FROM whole JOIN pg_catalog.pg_class k USING (oid) \
+               JOIN pg_catalog.pg_namespace n ON n.oid = k.relnamespace ORDER BY k.oid";
+    run(c, "SELECT pg_catalog.set_config('search_path', reset_val, false) FROM pg_catalog.pg_settings WHERE name = 'search_path'")
+        .await?;
+    let mut found: Vec<Chosen> = Vec::new();
+    for pattern in patterns {
+        let (schema, name) = expressions(pattern);
+        let rows: Vec<(i64, String, String)> =
+            sqlx::query_as(sql).bind(name).bind(schema).fetch_all(&mut *c).await.map_err(|e| query_error(sql, &e))?;
+        for (oid, schema, name) in rows {
+            found.push(Chosen { oid: u32::try_from(oid).unwrap_or(0), schema, name });
+        }
+    }
+    run(c, "SET search_path = pg_catalog").await?;
+    found.sort_by_key(|k| k.oid);
+    found.dedup();
+    if found.is_empty() {
+        return Err(Error::usage(format!("no table is called {}", patterns.join(" or ")))
+            .why("no matching tables were found in the database")
+            .hint("Patterns are those of pg_dump --table: schema.name, * and ?, double quotes around capitals."));
+    }
+    Ok(found)
+}
