@@ -24,32 +24,29 @@ impl Chosen {
 /// Schema, when one is named, and name of a pattern, as regular expressions. Letters outside double quotes are folded to lower
 /// case, `*` is any text, `?` any one character, the first dot outside quotes ends the schema.
 pub fn expressions(pattern: &str) -> (Option<String>, String) {
-    let (mut parts, mut quoted) = (vec![String::new()], false);
+    let literal = |part: &mut String, c: char| {
+        if c.is_ascii() && !c.is_ascii_alphanumeric() && c != '_' {
+            part.push('\\');
+        }
+        part.push(c);
+    };
+    let (mut schema, mut part, mut quoted) = (None, String::new(), false);
     let mut chars = pattern.chars().peekable();
     while let Some(c) = chars.next() {
-        let mut literal = |c: char| {
-            if let Some(part) = parts.last_mut() {
-                if !c.is_alphanumeric() && c.is_ascii() && c != '_' {
-                    part.push('\\');
-                }
-                part.push(c);
-            }
-        };
         match c {
             '"' if quoted && chars.peek() == Some(&'"') => {
                 chars.next();
-                literal('"');
+                literal(&mut part, '"');
             }
             '"' => quoted = !quoted,
-            c if quoted => literal(c),
-            '.' if parts.len() == 1 => parts.push(String::new()),
-            '*' => parts.iter_mut().last().into_iter().for_each(|p| p.push_str(".*")),
-            '?' => parts.iter_mut().last().into_iter().for_each(|p| p.push('.')),
-            c => c.to_lowercase().for_each(literal),
+            c if quoted => literal(&mut part, c),
+            '.' if schema.is_none() => schema = Some(std::mem::take(&mut part)),
+            '*' => part.push_str(".*"),
+            '?' => part.push('.'),
+            c => c.to_lowercase().for_each(|c| literal(&mut part, c)),
         }
     }
-    let name = parts.pop().unwrap_or_default();
-    (parts.pop().map(|s| format!("^({s})$")), format!("^({name})$"))
+    (schema.map(|s| format!("^({s})$")), format!("^({part})$"))
 }
 
 /// The tables, views and sequences that any of the patterns means, with all partitions of a partitioned table. Names without a

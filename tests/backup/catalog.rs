@@ -82,12 +82,17 @@ fn every_edit_of_the_chain_shows() {
         ("first removed", vec![g[1], g[2], g[3]]),
     ] {
         put(&order);
-        let error = Catalog::load(&unlocked).unwrap_err();
+        let error = Catalog::load(&unlocked).unwrap().damage().unwrap_or_else(|| panic!("{what}: unseen"));
         assert_eq!(error.kind, ErrorKind::Check, "{what}: {error}");
+        assert_eq!(catalog::add(&unlocked, &manifest("x")).unwrap_err().kind, ErrorKind::Refused, "{what}");
+        std::fs::remove_dir_all(dir.path().join("repo/backups/x")).unwrap();
     }
     put(&g);
     std::fs::remove_file(entry(2)).unwrap();
-    assert!(Catalog::load(&unlocked).unwrap_err().what.contains("entry 2 is missing"));
+    let now = Catalog::load(&unlocked).unwrap();
+    assert!(now.damage().unwrap().what.contains("entry 2: missing"), "{:?}", now.broken);
+    // Whose entry is gone, and whose manifest is whole, is there all the same.
+    assert_eq!(ids(&unlocked).len(), 4);
     // A cut tail is a whole chain by itself; only a head kept elsewhere shows it.
     put(&g[..3]);
     let cut = Catalog::load(&unlocked).unwrap();
@@ -105,7 +110,7 @@ fn every_edit_of_the_chain_shows() {
     let spec = Spec::new(ObjectType::CatalogEntry, repo.id(), name, Time::from_micros(0));
     let (bytes, _) = Writer::new(Vec::new(), &spec, &[repo.recipient()]).unwrap().finish().unwrap();
     std::fs::write(entry(5), bytes).unwrap();
-    let error = Catalog::load(&unlocked).unwrap_err();
+    let error = Catalog::load(&unlocked).unwrap().damage().unwrap();
     assert!(error.to_string().contains("not written by a holder"), "{error}");
     std::fs::remove_file(entry(5)).unwrap();
 
@@ -113,14 +118,17 @@ fn every_edit_of_the_chain_shows() {
     let path = |id: &str| dir.path().join(format!("repo/backups/{id}/manifest.bgo"));
     let kept = std::fs::read(path("a")).unwrap();
     std::fs::remove_file(path("a")).unwrap();
-    assert!(Catalog::load(&unlocked).unwrap_err().to_string().contains("missing"));
+    let now = Catalog::load(&unlocked).unwrap();
+    assert!(now.lost[0].backup == "a" && now.lost[0].why.contains("missing"), "{:?}", now.lost);
+    assert!(now.damage().is_none() && now.find("b").is_ok(), "the others are as they were");
+    assert!(now.find("a").unwrap_err().to_string().contains("damaged"));
     unlocked
         .write_own(ObjectType::Manifest, &catalog::manifest_name("a"), &serde_json::to_vec(&manifest("a")).unwrap())
         .unwrap();
-    let error = Catalog::load(&unlocked).unwrap_err();
-    assert!(error.to_string().contains("not the one the catalog names"), "{error}");
+    let lost = Catalog::load(&unlocked).unwrap().lost;
+    assert!(lost[0].why.contains("not the one the catalog names"), "{lost:?}");
     std::fs::write(path("a"), kept).unwrap();
-    Catalog::load(&unlocked).unwrap();
+    assert!(Catalog::load(&unlocked).unwrap().lost.is_empty());
 }
 
 #[test]

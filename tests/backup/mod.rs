@@ -25,6 +25,7 @@ pub mod killed;
 pub mod logical;
 pub mod mutated;
 pub mod mutations;
+pub mod one_damaged;
 pub mod random_kills;
 pub mod range;
 pub mod ranged;

@@ -68,6 +68,26 @@ fn a_dump_of_a_tier_comes_back_by_itself() {
     let done = json(d, &url, 0, &["backup", "restore", "latest", "--into", "tier1_latest"]);
     assert_eq!(done["backup"], whole["id"], "{done}");
 
+    // Definitions alone are no database either, and a template is none that may be replaced.
+    json(d, &url, 0, &["backup", "create", "--schema-only"]);
+    assert!(text(&program(d, &url, &[], &["backup", "list"])).contains("definitions without rows"));
+    let done = json(d, &url, 0, &["backup", "restore", "latest", "--into", "tier1_again"]);
+    assert_eq!(done["backup"], whole["id"], "{done}");
+    let over = ["backup", "restore", "latest", "--into", "template1", "--overwrite", "--other-database", "--confirm"];
+    let out = program(d, &url, &[], &[&over[..], &["template1"]].concat());
+    assert!(out.status.code() == Some(4) && text(&out).contains("it is a template"), "{}", text(&out));
+
+    // Some tables: with their partitions, counted, so that a restore can be held against it.
+    let some = json(d, &url, 0, &["backup", "create", "--table", "pay.par*"]);
+    let done = json(d, &url, 0, &["backup", "restore", some["id"].as_str().unwrap(), "--into", "tier1_some"]);
+    assert_eq!((&done["restored"]["tables"], &done["restored"]["rows"]), (&2.into(), &100.into()), "{done}");
+    assert_eq!(c.sql("tier1_some", "select count(*) from pay.parts"), "100");
+    let of_whole =
+        ["backup", "restore", whole["id"].as_str().unwrap(), "--into", "tier1_parts", "--table", "pay.parts"];
+    let done = json(d, &url, 0, &of_whole);
+    assert_eq!(done["restored"]["rows"], 100, "{done}");
+    assert!(done["restored"]["left_out"].to_string().contains("daily"), "{done}");
+
     // A critical table that is not there is no detail.
     for (tiers, code, says) in [
         ("critical = [\"orders\", \"public.orders_old\"]", 4, "no table \"public.orders_old\""),

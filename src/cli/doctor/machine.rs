@@ -1,7 +1,7 @@
 //! What can be seen without connecting anywhere: state directory, configuration, secrets, plans, PostgreSQL's programs.
 
 use super::{Checks, Invocation};
-use crate::config::settings::REPOSITORY_KEY;
+use crate::config::settings::{REPOSITORY_IDENTITY, REPOSITORY_KEY};
 use crate::lint::Level as Finding;
 use crate::plan::library::Library;
 use crate::postgres::{Programs, install, user};
@@ -79,6 +79,9 @@ fn configuration(invocation: &Invocation, checks: &mut Checks) {
             Ok(()) => checks.good("secrets", "BACKUP_ENCRYPTION_KEY is set"),
             Err(e) => checks.error("secrets", &e),
         },
+        (None, true) if invocation.config.secrets.get(REPOSITORY_IDENTITY).is_some() => {
+            checks.good("secrets", "BACKUP_IDENTITY_FILE is set")
+        }
         (None, true) => checks.problem(
             "secrets",
             "BACKUP_ENCRYPTION_KEY is not set: backups cannot be read from here",

@@ -11,7 +11,7 @@ use crate::backup::catalog::{BackupKind, Catalog};
 use crate::backup::cloud::url::service_of;
 use crate::backup::repository::Repository;
 use crate::backup::wal;
-use crate::config::settings::{DATABASE_PASSWORD, REPOSITORY_KEY};
+use crate::config::settings::{DATABASE_PASSWORD, REPOSITORY_IDENTITY, REPOSITORY_KEY};
 use crate::error::Result;
 use crate::model::target::Identity;
 use crate::model::{Time, format_clock};
@@ -220,8 +220,11 @@ fn repository(invocation: &Invocation, url: &str, of: Option<&Identity>, checks:
             "make a second key and keep it elsewhere: breakglass backup rotate-key --new-recipient FILE",
         );
     }
-    let Some(key) = invocation.config.secrets.get(REPOSITORY_KEY) else { return Ok(()) };
-    let unlocked = repository.unlock(key)?;
+    let secrets = &invocation.config.secrets;
+    if secrets.get(REPOSITORY_KEY).is_none() && secrets.get(REPOSITORY_IDENTITY).is_none() {
+        return Ok(());
+    }
+    let unlocked = repository.unlock_with(secrets)?;
     let catalog = Catalog::load(&unlocked)?;
     if let Some(e) = catalog.damage() {
         checks.error(AREA, &e);
