@@ -243,7 +243,8 @@ fn backups_and_exposure_have_limits() {
     a.archive_now();
     write(d, "[health]\nexposure_max = \"1h\"\n");
     let (code, said, all) = health(d, &both);
-    assert_eq!((code, &said["components"]["exposure"]), (Some(0), &"operational".into()), "{all}");
+    assert_eq!((code, &said["components"]["exposure"]), (Some(1), &"operational".into()), "{all}");
+    assert_eq!(said["components"]["backup"], "missing", "files alone are no backup of the database: {all}");
     a.cluster.sql("postgres", "create table waits (n int)");
     write(d, "[health]\nexposure_max = \"1ms\"\n");
     let (code, said, all) = health(d, &both);
