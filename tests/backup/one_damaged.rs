@@ -13,6 +13,7 @@ fn run(d: &Path, args: &[&str]) -> (Option<i32>, String) {
 
 /// A repository with so many backups of a folder; their ids, oldest first.
 fn repository(d: &Path, count: usize) -> Vec<String> {
+    super::repository(d);
     std::fs::create_dir(d.join("data")).unwrap();
     std::fs::write(d.join("data/file"), "content").unwrap();
     let keep = "[repository]\ngenerations = { daily = 1, weekly = 0, monthly = 0, yearly = 0 }\n";
