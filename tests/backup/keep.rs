@@ -190,7 +190,7 @@ fn cleanup_takes_what_nothing_needs() {
     let at = bytes.len() - 5;
     bytes[at] ^= 1;
     std::fs::write(&entry, bytes).unwrap();
-    json(d, "postgres:///x?user=x", 1, &["backup", "cleanup"]);
+    json(d, "postgres:///x?user=x", 4, &["backup", "cleanup"]);
 }
 
 const NEW: &str = "a new passphrase that has more than thirty-two characters";
