@@ -163,9 +163,7 @@ async fn cluster_bytes(c: &mut sqlx::PgConnection) -> Result<u64> {
 
 /// One stream carries one tablespace: others are named before anything is read.
 async fn one_tablespace(c: &mut sqlx::PgConnection) -> Result<()> {
-    let sql = "SELECT spcname::text FROM pg_catalog.pg_tablespace WHERE spcname NOT IN ('pg_default', 'pg_global') ORDER BY 1";
-    let more: Vec<String> =
-        sqlx::query_scalar(sql).fetch_all(c).await.map_err(|e| crate::postgres::connect::query_error(sql, &e))?;
+    let more = crate::postgres::more_tablespaces(c).await?;
     if more.is_empty() {
         return Ok(());
     }

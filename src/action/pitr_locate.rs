@@ -17,6 +17,7 @@ use crate::recovery::Located;
 use crate::recovery::exposure;
 use crate::recovery::locate::{LocateOptions, locate};
 use crate::recovery::range::{Ask, Reach, range, route};
+use crate::recovery::tables::commit_times;
 
 /// How far back a search goes when nothing says otherwise.
 const LOOK_BACK: Duration = Duration::from_secs(24 * 3600);
@@ -147,7 +148,18 @@ pub async fn search(ctx: &Ctx, args: &Search) -> Result<Found> {
         min_rows: args.min_rows,
         statement_timeout: args.statement_timeout,
     };
-    let located = locate(&reach::source(ctx)?, &options, &*Follow::new(ctx), &ctx.cancel).await?;
+    let source = reach::source(ctx)?;
+    if span.is_some() {
+        let mut c = source.connect_read_only(Duration::from_secs(2), Duration::from_secs(30)).await?;
+        if !commit_times(&mut c).await? {
+            ctx.out.line(
+                "the server records no commit times (track_commit_timestamp is off): its rows cannot tell when they were \
+                 written, and the archived log alone is searched",
+            );
+            return Ok(Found { located: Located::default(), since, reach: span });
+        }
+    }
+    let located = locate(&source, &options, &*Follow::new(ctx), &ctx.cancel).await?;
     Ok(Found { located, since, reach: span })
 }
 

@@ -14,6 +14,7 @@ use super::{print, report};
 use crate::backup::repository::Repository;
 use crate::backup::wal::{self, EXIT_NOT_IN_ARCHIVE, EXIT_STOP_RECOVERY, Fetched};
 use crate::backup::wal_service::fetch_from;
+use crate::config::settings::DATABASE_PASSWORD;
 use crate::config::{Config, Environment};
 use crate::error::{Error, Result};
 use crate::model::{CleanText, Secret};
@@ -75,7 +76,7 @@ pub fn command() -> Command {
         .subcommand(
             Command::new("status")
                 .about("What the archive holds, with every hole, and how the server's archiving is doing; exit 1 when something is wrong")
-                .after_help("With DATABASE_URL set, the server is asked, too: lag, failures, slots, time until the disk is full.")
+                .after_help("With a server configured (DATABASE_URL), it is asked, too: lag, failures, slots, time until the disk is full.")
                 .arg(repository().env("BACKUP_DIR").default_value("./backups")),
         )
 }
@@ -115,11 +116,9 @@ pub fn run(matches: &ArgMatches, json: bool) -> Result<u8> {
         Some(("status", m)) => {
             // Asked by a person, not by a server: what is configured counts here.
             let given = m.value_source("repository") != Some(ValueSource::DefaultValue);
-            let configured = match given {
-                true => None,
-                false => Config::load(&Environment::read(), None)?.settings.repository,
-            };
-            status(&configured.unwrap_or_else(|| text(m, "repository")), json)
+            let config = Config::load(&Environment::read(), m.get_one::<PathBuf>("config").map(PathBuf::as_path))?;
+            let configured = config.settings.repository.clone().filter(|_| !given);
+            status(&configured.unwrap_or_else(|| text(m, "repository")), &config, json)
         }
         _ => Err(Error::usage("wal needs a subcommand").hint("breakglass wal status")),
     }
@@ -134,11 +133,10 @@ fn fetch_with_key(url: &str, name: &str, dest: &Path) -> Result<Fetched> {
     wal::fetch(&Repository::open_absolute(url)?.unlock(&Secret::new(key))?, name, dest)
 }
 
-/// The server of `DATABASE_URL`, when there is one; a server that does not answer is said and is no failure of the archive.
-fn server(archive: &wal::WalStatus) -> Option<Result<ServerWal>> {
-    let url = std::env::var("DATABASE_URL").ok().filter(|u| !u.trim().is_empty())?;
+/// The configured server, when there is one; a server that does not answer is said and is no failure of the archive.
+fn server(archive: &wal::WalStatus, config: &Config) -> Option<Result<ServerWal>> {
+    let at = Database::of(config.settings.database.as_ref()?, config.secrets.get(DATABASE_PASSWORD).cloned());
     let ask = async {
-        let at = Database::from_url(&Secret::new(url))?;
         let mut c = at.connect_read_only(Duration::from_secs(2), Duration::from_secs(30)).await?;
         wal_health::ask(&mut c, archive).await
     };
@@ -150,9 +148,9 @@ fn server(archive: &wal::WalStatus) -> Option<Result<ServerWal>> {
     )
 }
 
-fn status(url: &str, json: bool) -> Result<u8> {
+fn status(url: &str, config: &Config, json: bool) -> Result<u8> {
     let status = wal::status(&Repository::open(url)?)?;
-    let server = server(&status);
+    let server = server(&status, config);
     let mut problems = match &server {
         Some(Ok(s)) => s.problems(),
         _ => Vec::new(),

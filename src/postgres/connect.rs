@@ -212,7 +212,12 @@ impl Database {
     pub async fn connect_within(&self, limit: Duration) -> Result<PgConnection> {
         let what = || format!("cannot connect to {self}");
         match tokio::time::timeout(limit, PgConnection::connect_with(&self.options()?)).await {
-            Ok(Ok(c)) => Ok(c),
+            Ok(Ok(mut c)) => {
+                // A database may say otherwise, and what recovers takes no serializable transaction. Not in the startup
+                // packet, which poolers refuse.
+                run(&mut c, "SET default_transaction_isolation = 'read committed'").await?;
+                Ok(c)
+            }
             Ok(Err(e)) => Err(Error::target(what()).why(describe(&e))),
             Err(_) => Err(Error::target(what()).why(format!("no answer within {} s", limit.as_secs_f32()))),
         }

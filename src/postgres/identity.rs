@@ -47,3 +47,12 @@ pub async fn identity(c: &mut PgConnection, at: &Database) -> Result<Identity> {
 pub fn same(a: &Identity, b: &Identity) -> bool {
     a.system_identifier == b.system_identifier && a.database == b.database
 }
+
+/// Tablespaces of the cluster beside its own two.
+///
+/// # Errors
+/// The query fails.
+pub async fn more_tablespaces(c: &mut PgConnection) -> Result<Vec<String>> {
+    let sql = "SELECT spcname::text FROM pg_catalog.pg_tablespace WHERE spcname NOT IN ('pg_default', 'pg_global') ORDER BY 1";
+    sqlx::query_scalar(sql).fetch_all(c).await.map_err(|e| query_error(sql, &e))
+}

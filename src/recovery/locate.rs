@@ -16,7 +16,9 @@ use tokio_util::sync::CancellationToken;
 
 use self::group::Group;
 use super::pages::{self, Damaged};
-use super::tables::{Transaction, into_transactions, marks, only_named, require_commit_times, user_tables};
+use super::tables::{
+    Transaction, commit_times, into_transactions, marks, only_named, require_commit_times, user_tables,
+};
 use super::watch::{Phase, Watch, check_cancel};
 use crate::error::{Context, Result};
 use crate::model::Time;
@@ -165,11 +167,14 @@ pub fn group_of<'a>(located: &'a Located, target: &RecoveryTarget) -> Option<&'a
     located.groups.iter().find(|g| g.suspects.iter().any(|t| t.xids.contains(&x)))
 }
 
-/// Commit time of the newest transaction of the cluster.
+/// Commit time of the newest transaction of the cluster; none where the server records no commit times.
 ///
 /// # Errors
 /// The query fails.
 pub async fn last_commit(c: &mut PgConnection) -> Result<Option<Time>> {
+    if !commit_times(c).await? {
+        return Ok(None);
+    }
     let sql = "SELECT (extract(epoch FROM timestamp) * 1000000)::int8 AS at FROM pg_catalog.pg_last_committed_xact()";
     let row = sqlx::query(sql).fetch_optional(&mut *c).await.map_err(|e| query_error(sql, &e))?;
     let at =

@@ -313,6 +313,7 @@ pub async fn promote(
     };
     instance.stop(Stop::Fast, LIMIT)?;
     drop(service);
+    super::shadow::tablespaces(&instance, true)?;
     mark_for_archive(&instance, seen.timeline)?;
     let own = primary_settings(&instance, shadow, origin, &inheritance.settings)?;
     let Some((front, through)) = &inheritance.place else {

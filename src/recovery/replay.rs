@@ -62,7 +62,7 @@ pub(super) async fn replay(
     let mut first_time: Option<Time> = None;
     loop {
         check_cancel(cancel, "the shadow was stopped; its folder is left")?;
-        let state = instance.poll_start(&begun).map_err(|e| explain(e, log))?;
+        let state = instance.poll_start(&begun).map_err(|e| explain(e, log, instance, log_from))?;
         let mut reached = Position { lsn: None, time: None, paused: false, recovering: true };
         if state == State::Ready
             && let Ok(p) = position(&at).await
@@ -116,8 +116,20 @@ fn ends_too_early(instance: &Instance, request: &Request) -> Result<()> {
         .hint("look at what is archived: breakglass wal status; an older backup may do"))
 }
 
-/// A server that stopped because a segment could not be had says so in its log only; the service knows why.
-fn explain(e: Error, log: &Log) -> Error {
+/// A server that stopped because a segment could not be had says so in its log only; the service knows why. One that
+/// stopped at a tablespace was made to ([`super::shadow::tablespaces`]).
+fn explain(e: Error, log: &Log, instance: &Instance, log_from: u64) -> Error {
+    let said = log_since(instance, log_from);
+    if let Some(line) = said.lines().find(|l| l.contains("Tablespace/CREATE")) {
+        let place = line.split_once("Tablespace/CREATE: ").map_or(line, |(_, place)| place);
+        return Error::refused("the log creates a tablespace on the way to this moment")
+            .why(format!(
+                "{}: its files are the source's, and the recovered instance would write into them",
+                CleanText::line(place.as_bytes())
+            ))
+            .hint("nothing of the source was touched; recover to a moment before the tablespace was made")
+            .hint("for later moments: move its tables into pg_default, drop it, and take a new base backup");
+    }
     match log.served().failed {
         Some(cause) => Error::check("recovery stopped: the log could not be read").why(cause).why(e.what),
         None => e,
@@ -150,8 +162,7 @@ fn verify_reached(instance: &Instance, request: &Request, log: &Log, p: &Positio
         _ => {}
     }
     // The server's own words; without them a pause could be anything.
-    let written = std::fs::metadata(&instance.layout.log).map_or(0, |m| m.len()).saturating_sub(log_from);
-    let said = crate::postgres::instance::read_tail(&instance.layout.log, written.min(256 * 1024));
+    let said = log_since(instance, log_from);
     let words = if matches!(request.route.stop, StopAt::After(_)) {
         "recovery stopping after"
     } else {
@@ -168,6 +179,12 @@ fn verify_reached(instance: &Instance, request: &Request, log: &Log, p: &Positio
 fn last_segment(request: &Request) -> u64 {
     let size = request.route.backup.wal_segment_size.unwrap_or(crate::backup::wal::DEFAULT_SEGMENT_SIZE);
     request.route.log_end.0.saturating_sub(u64::from(size))
+}
+
+/// What the server wrote to its log since that had `from` bytes; the last 256 KiB of it.
+fn log_since(instance: &Instance, from: u64) -> String {
+    let written = std::fs::metadata(&instance.layout.log).map_or(0, |m| m.len()).saturating_sub(from);
+    crate::postgres::instance::read_tail(&instance.layout.log, written.min(256 * 1024))
 }
 
 fn replay_phase(

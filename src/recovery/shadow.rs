@@ -329,7 +329,20 @@ pub(super) fn configure(instance: &Instance, request: &Request, restore_command:
         settings.push(("recovery_init_sync_method".into(), "syncfs".into()));
     }
     instance.configure(&settings, None)?;
+    tablespaces(instance, false)?;
     user::own_file(&data.join(signal), "", instance.user.as_ref())
+}
+
+/// Allows or forbids the instance to make tablespaces. Replay would make those of the log by links to where the source has
+/// them, and write into the source's own files: without the right to make links it ends there instead.
+///
+/// # Errors
+/// The folder's mode cannot be set.
+pub(super) fn tablespaces(instance: &Instance, allowed: bool) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = instance.layout.data.join("pg_tblspc");
+    let mode = std::fs::Permissions::from_mode(if allowed { 0o700 } else { 0o500 });
+    std::fs::set_permissions(&dir, mode).target(|| format!("cannot set the mode of {:?}", dir.display()))
 }
 
 /// What makes an instance keep to itself, with the limits that recovery must not go below.

@@ -1,8 +1,10 @@
 //! Targets of every kind through the real program: where the shadow then stands, and what is said when it cannot.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
+use breakglass::postgres::running::running_in;
 use breakglass::recovery::shadow::Shadow;
 
 use super::shop::{now, script};
@@ -196,4 +198,75 @@ fn what_cannot_be_recovered_to_is_said_before_anything_is_touched() {
         }
         assert!(!text.contains("restoring base backup"), "{text}");
     }
+}
+
+/// Replay makes the tablespaces of the log where the source has them: the recovered instance would write into its files.
+#[test]
+fn a_tablespace_in_the_log_ends_a_recovery_before_it_touches_the_sources_files() {
+    let a = Archived::start("tablespace");
+    let db = a.cluster.database("postgres");
+    script(&db, "create table t (n int); insert into t values (1)");
+    a.base_backup();
+    // What a database says of transactions does not hold for ours: a hot standby takes no serializable ones.
+    script(&db, "alter database postgres set default_transaction_isolation = 'serializable'; insert into t values (2)");
+    let place = a.room.path.join("fast");
+    std::fs::create_dir(&place).unwrap();
+    if let Some(user) = server_user() {
+        std::os::unix::fs::chown(&place, Some(user.uid), Some(user.gid)).unwrap();
+    }
+    script(&db, "select pg_create_restore_point('before fast')");
+    script(&db, &format!("create tablespace fast location '{}'", place.display()));
+    script(&db, "create table f tablespace fast as select generate_series(1, 20000) n; delete from f; checkpoint");
+    script(&db, "vacuum f; insert into f select 7; checkpoint");
+    a.archive_now();
+    let files = || {
+        let mut all = BTreeMap::new();
+        let mut folders = vec![place.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+                match entry.file_type().unwrap().is_dir() {
+                    true => folders.push(entry.path()),
+                    false => drop(all.insert(entry.path(), std::fs::read(entry.path()).unwrap())),
+                }
+            }
+        }
+        all
+    };
+    let before = files();
+    assert!(!before.is_empty());
+    let root = a.room.path.join("shadow");
+    let dir = root.display().to_string();
+    let (code, text) = go(&a, &["pitr", "restore", "--to", "latest", "--dir", &dir], &[]);
+    assert_eq!(code, 4, "{text}");
+    assert!(text.contains("creates a tablespace") && text.contains(&place.display().to_string()), "{text}");
+    assert!(before == files(), "the source's files were changed");
+    assert!(running_in(&root).is_none(), "a server was left running");
+    std::fs::remove_dir_all(&root).unwrap();
+    let (code, text) = go(&a, &["pitr", "restore", "--to", "name:before fast", "--dir", &dir], &[]);
+    assert_eq!(code, 0, "{text}");
+    assert_eq!(rows(&root), "1,2");
+    let (_, text) = go(&a, &["doctor"], &[]);
+    assert!(text.contains("tablespaces beside the cluster's own: fast"), "{text}");
+}
+
+#[test]
+fn without_commit_times_the_log_still_tells() {
+    let a = Archived::start_with("untimed", |_| vec![("track_commit_timestamp", "off".into())]);
+    let db = a.cluster.database("postgres");
+    script(&db, "create table t (n int); insert into t select generate_series(1, 5000)");
+    a.base_backup();
+    script(&db, "insert into t values (0)");
+    script(&db, "update t set n = n + 1");
+    a.archive_now();
+    let (code, text) = go(&a, &["pitr", "locate"], &[]);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("records no commit times") && text.contains("public.t"), "{text}");
+    for look in [&["doctor"][..], &["assess"], &["health"]] {
+        let (_, text) = go(&a, look, &[]);
+        assert!(!text.contains("could not get commit timestamp"), "{look:?}: {text}");
+    }
+    let dir = a.room.path.join("shadow").display().to_string();
+    let (code, text) = go(&a, &["pitr", "restore", "--to", "latest", "--dir", &dir], &[]);
+    assert_eq!(code, 0, "{text}");
+    assert!(!text.contains("does not answer"), "{text}");
 }

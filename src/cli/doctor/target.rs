@@ -80,6 +80,14 @@ async fn database(invocation: &Invocation, at: &Database, checks: &mut Checks) -
     if let Err(e) = Programs::find(settings.bin_dir.as_deref(), Some(major)) {
         checks.error("programs", &e);
     }
+    let more = crate::postgres::more_tablespaces(&mut c).await?;
+    if !more.is_empty() {
+        checks.problem(
+            AREA,
+            format!("tablespaces beside the cluster's own: {}; no base backup is taken of it, and no moment after they were made can be recovered", more.join(", ")),
+            "ALTER TABLE ALL IN TABLESPACE … SET TABLESPACE pg_default; DROP TABLESPACE …; then a new base backup",
+        );
+    }
     let sql = "SELECT current_setting('wal_level') AS wal_level, current_setting('archive_mode') AS archive_mode, \
                coalesce(current_setting('archive_command', true), '') AS archive_command, \
                current_setting('data_checksums') AS checksums, current_setting('track_commit_timestamp') AS commit_times, \
