@@ -244,7 +244,8 @@ fn a_tablespace_in_the_log_ends_a_recovery_before_it_touches_the_sources_files()
     std::fs::remove_dir_all(&root).unwrap();
     let (code, text) = go(&a, &["pitr", "restore", "--to", "name:before fast", "--dir", &dir], &[]);
     assert_eq!(code, 0, "{text}");
-    assert_eq!(rows(&root), "1,2");
+    let sql = "begin isolation level read committed; select string_agg(n::text, ',' order by n) from t; commit";
+    assert_eq!(psql(&Shadow::load(&root).unwrap().database("postgres").unwrap(), sql).unwrap(), "1,2");
     let (_, text) = go(&a, &["doctor"], &[]);
     assert!(text.contains("tablespaces beside the cluster's own: fast"), "{text}");
 }
