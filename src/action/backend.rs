@@ -27,6 +27,9 @@ pub async fn recovery_of(ctx: &Ctx, backend: Backend) -> Result<Arc<dyn Recovery
         return Err(Error::refused("this incident is local only, and Supabase is elsewhere")
             .hint("switch local-only off with a reason, then try again"));
     }
+    if backend == Backend::Native {
+        super::reach::repository_url(ctx)?;
+    }
     let work = ctx.clone();
     blocking(move || open_as(backend, &work.settings, &work.secrets, scratch(&work)).map(Arc::from)).await
 }

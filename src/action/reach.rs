@@ -91,7 +91,11 @@ fn key(ctx: &Ctx) -> Result<&crate::model::Secret> {
     })
 }
 
-fn repository_url(ctx: &Ctx) -> Result<String> {
+/// Where the repository is.
+///
+/// # Errors
+/// Config when none is set; refused when it is elsewhere and the incident is local only.
+pub fn repository_url(ctx: &Ctx) -> Result<String> {
     if ctx.settings.repository.is_none() && ctx.incident.as_ref().is_some_and(|s| s.people.local_only) {
         return Err(Error::refused("this incident is local only: a repository elsewhere is not read or written")
             .why("no repository on this machine is configured")
