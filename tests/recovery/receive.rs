@@ -9,8 +9,9 @@ use breakglass::action::{Ctx, Output, Progress, pitr_tail};
 use breakglass::backup::repository::Repository;
 use breakglass::backup::wal::{Archived as Done, Received, Segment, WalName, archive, fetch, received};
 use breakglass::config::load::parse_database_url;
+use breakglass::config::settings::REPOSITORY_KEY;
 use breakglass::config::{Secrets, Settings};
-use breakglass::model::Time;
+use breakglass::model::{Secret, Time};
 use breakglass::postgres::Lsn;
 use breakglass::postgres::Stop;
 use breakglass::recovery::predict::Throughput;
@@ -135,7 +136,9 @@ fn context(a: &Archived) -> Ctx {
         repository: Some(a.repository.display().to_string()),
         ..Settings::default()
     };
-    Ctx::new(settings, Secrets::default(), std::sync::Arc::new(Nowhere))
+    let mut secrets = Secrets::default();
+    secrets.set(REPOSITORY_KEY, Secret::new(PASSPHRASE.to_string()));
+    Ctx::new(settings, secrets, std::sync::Arc::new(Nowhere))
 }
 
 fn rows(root: &Path) -> String {
