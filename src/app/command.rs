@@ -145,7 +145,7 @@ macro_rules! commands {
 
 commands! {
     Open "open" "open" "Open what is selected; never runs anything by itself" [Home Plan Incident Timeline Moment Reference] Looks ["enter"] essential;
-    Run "run" "run" "Run the selected step's command; asks first unless it only reads" [Incident] Acts ["r"] essential;
+    Run "run" "run" "Run the step's command; asks before a change" [Incident] Acts ["r"] essential;
     Done "done" "done" "Mark the step as done" [Incident] Records ["d"] essential;
     Skip "skip" "skip" "Leave the step out, with a reason" [Incident] Records ["s"] essential;
     Note "note" "note" "Write a note, now or back-dated" [Incident Timeline] Records ["n"] essential;
