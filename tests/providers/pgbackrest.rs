@@ -76,6 +76,8 @@ impl Stand {
         cluster
             .sql("shop", "create table prices tablespace fast as select i id, 1 price from generate_series(1, 50) i");
         own(&config, &["--type=full", "backup"]);
+        // Its times are whole seconds and may lie after the moment they name: what is recovered to lies behind them.
+        cluster.sql("shop", "select pg_sleep_until(date_trunc('second', clock_timestamp()) + interval '2 seconds')");
         let one = |sql: &str| cluster.sql("shop", sql);
         cluster.sql("shop", "update prices set price = 2");
         // Three segments and more, each with orders of its own.
