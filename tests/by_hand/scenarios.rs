@@ -167,7 +167,9 @@ fn a_wrong_moment_is_warned_of_seen_and_put_right() {
         let asked = pty.wait_long("the warning", PATIENCE, |s| s.contains("╭─ choose this moment"));
         assert!(asked.contains("KEEPS DAMAGE"), "{asked}");
         pty.keys("y");
-        pty.wait_long("it is chosen", PATIENCE, |s| whole(s) && !s.contains("╭─") && !s.contains(MOMENTS));
+        pty.wait_long("it is chosen", PATIENCE, |s| {
+            whole(s) && !s.contains("╭─") && !s.contains(MOMENTS) && s.contains("before latest")
+        });
         chosen = true;
         true
     });
@@ -334,7 +336,9 @@ fn a_wrong_moment_in_service_is_replaced_and_both_promotions_are_judged() {
             pty.send(b"\x15latest\r");
             pty.wait_long("the warning", PATIENCE, |s| s.contains("KEEPS DAMAGE"));
             pty.keys("y");
-            pty.wait_long("it is chosen", PATIENCE, |s| whole(s) && !s.contains("╭─") && !s.contains(MOMENTS));
+            pty.wait_long("it is chosen", PATIENCE, |s| {
+                whole(s) && !s.contains("╭─") && !s.contains(MOMENTS) && s.contains("before latest")
+            });
             wrong = true;
             return true;
         }
@@ -361,7 +365,9 @@ fn a_wrong_moment_in_service_is_replaced_and_both_promotions_are_judged() {
             pty.keys("enter");
             pty.wait_long("the right moment", PATIENCE, |s| s.contains("╭─ choose this moment"));
             pty.keys("y");
-            pty.wait_long("it is chosen", PATIENCE, |s| whole(s) && !s.contains("╭─") && !s.contains(MOMENTS));
+            pty.wait_long("it is chosen", PATIENCE, |s| {
+                whole(s) && !s.contains("╭─") && !s.contains(MOMENTS) && !s.contains("before latest")
+            });
             right = true;
             return true;
         }
