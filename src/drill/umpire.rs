@@ -404,6 +404,13 @@ impl Umpire {
                 .why("the service still runs on its first database")
                 .hint("promote the recovered database, or close the drill as given up"));
         }
+        // Whoever says at once that service is back is judged by the customers who come after that.
+        if let Some(front) = &self.front {
+            let (before, begun) = (front.logs().0.len(), std::time::Instant::now());
+            while front.logs().0.len() < before + 10 && begun.elapsed() < PATIENCE {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        }
         // What the faulty release does after this moment is not in the log, so it must not do anything.
         self.service.release.stop().await;
         self.service.held.store(true, Ordering::Relaxed);
