@@ -11,7 +11,7 @@ use sqlx::postgres::PgConnection;
 use tokio_util::sync::CancellationToken;
 
 use super::locate::last_commit;
-use super::pages::{self, Damaged};
+use super::pages::{found_more, readable, unreadable};
 use super::tables::{Table, user_tables};
 use super::verify::Boundary;
 use super::watch::{Phase, Watch, check_cancel};
@@ -132,36 +132,27 @@ async fn measure_all(
         });
         let known = ours.iter().find(|t| t.oid == table.oid);
         // Around pages that cannot be read; what stood on them can only be older than the shadow where that has all the log.
-        let damaged = unreadable(source, table).await?;
+        let mut damaged = unreadable(source, table).await?;
+        let found = loop {
+            let parts = readable(damaged.as_ref());
+            match of_table(source, shadow, (table, known), (&boundary, suspects), &parts).await {
+                Err(e) if !found_more(source, table, &mut damaged).await? => return Err(e),
+                Err(_) => check_cancel(cancel, "the loss is not measured")?,
+                Ok(found) => break found,
+            }
+        };
         if let Some(d) = &damaged {
             watch.line(&format!("damaged on disk, so not in the figures: {}", d.describe()));
         }
-        let parts = damaged.as_ref().map_or_else(|| vec!["true".to_string()], Damaged::around);
-        let condition = later_condition(&boundary, suspects, false);
-        let Some(known) = known.filter(|k| !k.key.is_empty() && k.key == table.key) else {
-            let n = count(source, table, &condition, &parts).await?;
-            if n > 0 {
-                // A table that the shadow does not have at all is lost exactly.
-                out.loss.at_most |= known.is_some();
-                *out.loss.rows.entry(table.family.clone()).or_default() += n;
-            }
-            continue;
-        };
-        let (new, changed) = split(source, shadow, (table, known), &condition, &parts).await?;
-        let mut lost = new.len() as u64;
-        if !changed.is_empty() {
-            out.changed.insert(table.name.clone(), changed);
+        if found.lost > 0 {
+            out.loss.at_most |= found.at_most;
+            *out.loss.rows.entry(table.family.clone()).or_default() += found.lost;
         }
-        // A row of good traffic that a suspect changed afterwards bears the suspect's mark. Where the suspects changed rows
-        // that the shadow has, those it does not have are such rows; where they only made new ones, these are their own.
-        let (fresh, overwritten) =
-            split(source, shadow, (table, known), &later_condition(&boundary, suspects, true), &parts).await?;
-        if !overwritten.is_empty() && !fresh.is_empty() {
-            lost += fresh.len() as u64;
-            out.damaged.insert(table.name.clone(), fresh);
+        if !found.changed.is_empty() {
+            out.changed.insert(table.name.clone(), found.changed);
         }
-        if lost > 0 {
-            *out.loss.rows.entry(table.family.clone()).or_default() += lost;
+        if !found.damaged.is_empty() {
+            out.damaged.insert(table.name.clone(), found.damaged);
         }
     }
     let last = last_commit(source).await?;
@@ -173,6 +164,41 @@ async fn measure_all(
         out.loss.window_ms = u64::try_from(last.since(begin).as_millis()).unwrap_or(u64::MAX);
     }
     out.loss.transactions = Some(transactions(source, shadow, &boundary, suspects).await?);
+    Ok(out)
+}
+
+/// What is lost of one table.
+#[derive(Default)]
+struct OfTable {
+    lost: u64,
+    at_most: bool,
+    changed: BTreeSet<String>,
+    damaged: BTreeSet<String>,
+}
+
+async fn of_table(
+    source: &mut PgConnection,
+    shadow: &mut PgConnection,
+    (table, known): (&Table, Option<&Table>),
+    (boundary, suspects): (&Boundary, &[u32]),
+    parts: &[String],
+) -> Result<OfTable> {
+    let condition = later_condition(boundary, suspects, false);
+    let Some(known_keys) = known.filter(|k| !k.key.is_empty() && k.key == table.key) else {
+        // A table that the shadow does not have at all is lost exactly.
+        let lost = count(source, table, &condition, parts).await?;
+        return Ok(OfTable { lost, at_most: known.is_some(), ..OfTable::default() });
+    };
+    let (new, changed) = split(source, shadow, (table, known_keys), &condition, parts).await?;
+    let mut out = OfTable { lost: new.len() as u64, changed, ..OfTable::default() };
+    // A row of good traffic that a suspect changed afterwards bears the suspect's mark. Where the suspects changed rows
+    // that the shadow has, those it does not have are such rows; where they only made new ones, these are their own.
+    let by_suspects = later_condition(boundary, suspects, true);
+    let (fresh, overwritten) = split(source, shadow, (table, known_keys), &by_suspects, parts).await?;
+    if !overwritten.is_empty() && !fresh.is_empty() {
+        out.lost += fresh.len() as u64;
+        out.damaged = fresh;
+    }
     Ok(out)
 }
 
@@ -203,17 +229,6 @@ async fn transactions(
         .await
         .map_err(|e| query_error(sql, &e))?;
     Ok(u64::try_from(n).unwrap_or(0))
-}
-
-/// The pages of a table that cannot be read, when the server counted any in this database.
-///
-/// # Errors
-/// A query fails.
-pub async fn unreadable(c: &mut PgConnection, table: &Table) -> Result<Option<Damaged>> {
-    match pages::counted(c).await? {
-        Some((1.., _)) => pages::look(c, table).await,
-        _ => Ok(None),
-    }
 }
 
 async fn count(c: &mut PgConnection, table: &Table, condition: &str, parts: &[String]) -> Result<u64> {

@@ -79,6 +79,38 @@ pub async fn look(c: &mut PgConnection, table: &Table) -> Result<Option<Damaged>
     found
 }
 
+/// The pages of a table that cannot be read, when the server counted any in this database. What it has not met yet is missing:
+/// [`found_more`] after a query that failed.
+///
+/// # Errors
+/// A query fails.
+pub async fn unreadable(c: &mut PgConnection, table: &Table) -> Result<Option<Damaged>> {
+    match counted(c).await? {
+        Some((1.., _)) => look(c, table).await,
+        _ => Ok(None),
+    }
+}
+
+/// After a query over a table failed: looks again, and tells whether more of its pages cannot be read than were known. Then
+/// the query is worth another try around them. A page is found on disk only when it left the server's memory.
+///
+/// # Errors
+/// The table cannot be read for another reason.
+pub async fn found_more(c: &mut PgConnection, table: &Table, known: &mut Option<Damaged>) -> Result<bool> {
+    let now = look(c, table).await?;
+    let count = |d: &Option<Damaged>| d.as_ref().map_or(0, |d| d.pages.len());
+    let more = count(&now) > count(known);
+    if more {
+        *known = now;
+    }
+    Ok(more)
+}
+
+/// SQL conditions that together cover what can be read of a table.
+pub fn readable(damaged: Option<&Damaged>) -> Vec<String> {
+    damaged.map_or_else(|| vec!["true".to_string()], Damaged::around)
+}
+
 async fn walk(c: &mut PgConnection, table: &Table) -> Result<Option<Damaged>> {
     let sql = format!(
         "SELECT pg_catalog.pg_relation_size({0}::oid::regclass) / pg_catalog.current_setting('block_size')::int8, \

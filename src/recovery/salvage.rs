@@ -12,8 +12,8 @@ use sqlx::Row;
 use sqlx::postgres::PgConnection;
 use tokio_util::sync::CancellationToken;
 
-use super::loss::{Later, join_key, key_text, unreadable};
-use super::pages::Damaged;
+use super::loss::{Later, join_key, key_text};
+use super::pages::{found_more, readable, unreadable};
 use super::tables::{Table, user_tables};
 use super::watch::{Phase, Watch, check_cancel};
 use crate::error::{Context, Error, Result};
@@ -67,13 +67,19 @@ pub async fn salvage(
             changed: later.changed.get(&table.name).unwrap_or(&none),
             damaged: later.damaged.get(&table.name).unwrap_or(&none),
         };
-        let damaged = unreadable(source, table).await?;
+        let mut damaged = unreadable(source, table).await?;
+        let (new, old) = loop {
+            let parts = readable(damaged.as_ref());
+            let conditions: Vec<String> = parts.iter().map(|part| format!("{condition} AND {part}")).collect();
+            match write_table(source, table, &conditions, &known, folder, &mut out.files).await {
+                Err(e) if !found_more(source, table, &mut damaged).await? => return Err(e),
+                Err(_) => check_cancel(cancel, "the salvage is not complete")?,
+                Ok(counts) => break counts,
+            }
+        };
         if let Some(d) = &damaged {
             watch.line(&format!("damaged on disk, so not salvaged: {}", d.describe()));
         }
-        let parts = damaged.as_ref().map_or_else(|| vec!["true".to_string()], Damaged::around);
-        let conditions: Vec<String> = parts.iter().map(|part| format!("{condition} AND {part}")).collect();
-        let (new, old) = write_table(source, table, &conditions, &known, folder, &mut out.files).await?;
         if new + old > 0 {
             watch.line(&format!("{}: {new} new, {old} changed", table.name));
         }
@@ -117,9 +123,11 @@ struct Sums {
 }
 
 impl Sums {
+    /// In a folder of ours, where a try that failed may have left a part.
     fn create(path: &Path) -> Result<Self> {
         let what = || format!("cannot write {:?}", path.display());
-        let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).target(what)?;
+        let file =
+            std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).target(what)?;
         Ok(Self { path: path.to_path_buf(), file: BufWriter::new(file), sum: Sha256::new() })
     }
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
@@ -162,6 +170,14 @@ impl Known<'_> {
         }
         Some(if among(self.changed) { "changed" } else { "new" })
     }
+}
+
+/// Name of a table's files, without their ending.
+fn file_name(table: &Table) -> String {
+    let safe = |c: char| if c.is_alphanumeric() || "._-".contains(c) { c } else { '_' };
+    let name: String = table.name.chars().map(safe).collect();
+    // Two tables whose names differ in such characters only must not share a file.
+    if name == table.name { name } else { format!("{name}-{}", table.oid) }
 }
 
 async fn write_table(
@@ -210,10 +226,7 @@ async fn write_table(
                 new += 1;
             }
             if open.is_none() {
-                let safe = |c: char| if c.is_alphanumeric() || "._-".contains(c) { c } else { '_' };
-                let name: String = table.name.chars().map(safe).collect();
-                // Two tables whose names differ in such characters only must not share a file.
-                let name = if name == table.name { name } else { format!("{name}-{}", table.oid) };
+                let name = file_name(table);
                 let mut csv = Sums::create(&folder.join(format!("{name}.csv")))?;
                 let heads: Vec<String> = ["salvage_class", "salvage_committed_at", "salvage_transaction"]
                     .iter()

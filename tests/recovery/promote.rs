@@ -24,6 +24,10 @@ fn the_old_primary_is_down_before_the_new_one_is_up_and_nothing_good_is_forgotte
     let a = Archived::start("promote");
     let db = a.cluster.database("postgres");
     script(&db, SCHEMA);
+    script(
+        &db,
+        "create table ledger (id int primary key, note text); insert into ledger select i, repeat('x', 90) from generate_series(1, 400) i",
+    );
     a.base_backup();
     traffic(&db, 10);
     a.cluster.sql("postgres", "alter system set work_mem = '7MB'");
@@ -56,6 +60,13 @@ fn the_old_primary_is_down_before_the_new_one_is_up_and_nothing_good_is_forgotte
     let shadow = block_on(build(&request, &a.unlocked, &Unwatched, &cancel)).unwrap();
     let sdb = shadow.database("postgres").unwrap();
 
+    // A page of the old cluster rots, and nobody has met it yet when the loss is measured: the server counted no failure.
+    script(&db, "insert into ledger values (401, 'later'); checkpoint");
+    let file = a.cluster.instance.layout.data.join(a.cluster.sql("postgres", "select pg_relation_filepath('ledger')"));
+    a.cluster.instance.stop(Stop::Fast, LIMIT).unwrap();
+    flip(&file, 5_000);
+    a.cluster.instance.start(LIMIT).unwrap();
+
     // The loss, measured while both stand: 4 orders, one of them damaged since; the changed order is not lost.
     let later = block_on(async {
         let mut here = verify::open(&db, LIMIT).await.unwrap();
@@ -63,7 +74,8 @@ fn the_old_primary_is_down_before_the_new_one_is_up_and_nothing_good_is_forgotte
         measure(&mut here, &mut there, &suspects, shadow.moment, &Unwatched, &cancel).await.unwrap()
     });
     assert_eq!(later.loss.rows["public.orders"], 4);
-    assert_eq!(later.loss.transactions, Some(5));
+    assert_eq!(later.loss.rows["public.ledger"], 1, "around the page that cannot be read");
+    assert_eq!(later.loss.transactions, Some(6));
     assert!(!later.loss.at_most);
     assert_eq!(later.changed["public.orders"].len(), 1);
     assert_eq!(later.damaged["public.orders"].len(), 1);
@@ -121,6 +133,7 @@ fn the_old_primary_is_down_before_the_new_one_is_up_and_nothing_good_is_forgotte
         assert_eq!(psql(&kdb, &format!("show {name}")).unwrap(), value);
     }
     let folder = a.room.path.join("salvage");
+    psql(&kdb, "select pg_stat_reset()").unwrap();
     let out = block_on(async {
         let mut c = verify::open(&kdb, LIMIT).await.unwrap();
         salvage(&mut c, &later, &folder, &Unwatched, &cancel).await.unwrap()
@@ -150,6 +163,15 @@ fn the_old_primary_is_down_before_the_new_one_is_up_and_nothing_good_is_forgotte
     });
     assert_eq!(again.kind.exit_code(), 4, "what was salvaged before is kept: {again}");
     shadow.instance().unwrap().stop(Stop::Immediate, LIMIT).unwrap();
+}
+
+/// Changes a byte of a file.
+fn flip(file: &Path, at: u64) {
+    use std::os::unix::fs::FileExt;
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(file).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], at).unwrap();
 }
 
 async fn psql_free(db: &breakglass::postgres::Database) -> sqlx::postgres::PgConnection {
