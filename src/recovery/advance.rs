@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::origin::Origin;
 use super::range::{Route, Stop as StopAt};
 use super::replay::replay;
-use super::shadow::{RECORD, Request, Shadow, configure};
+use super::shadow::{RECORD, Request, Shadow, configure, tablespaces};
 use super::watch::Watch;
 use crate::error::{Context, Error, Result};
 use crate::postgres::Lsn;
@@ -114,14 +114,16 @@ pub async fn advance(
 /// Refused when it was promoted, unless `promoted_too`; the server does not stop, or files cannot be removed.
 pub fn discard(shadow: &Shadow, promoted_too: bool) -> Result<()> {
     // Only a promotion makes it archive; an opened shadow still keeps to itself.
-    let config = shadow.instance()?.layout.config.join("postgresql.conf");
+    let instance = shadow.instance()?;
+    let config = instance.layout.config.join("postgresql.conf");
     let archives = std::fs::read_to_string(config).is_ok_and(|text| text.contains("archive_mode = 'on'"));
     if archives && !promoted_too {
         return Err(Error::refused(format!("the instance in {:?} was promoted", shadow.root.display()))
             .why("it may be the database in service")
             .hint("nothing was touched; if it really is to go: --promoted-too"));
     }
-    shadow.instance()?.stop(Stop::Immediate, LIMIT)?;
+    instance.stop(Stop::Immediate, LIMIT)?;
+    tablespaces(&instance, true)?;
     // The record goes last: while it is there, what is left can be thrown away again.
     let what = || format!("cannot remove {:?}", shadow.root.display());
     for entry in std::fs::read_dir(&shadow.root).target(what)? {

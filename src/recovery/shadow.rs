@@ -194,6 +194,9 @@ pub async fn build(
     let mut instance = Instance::new(programs, &request.root, request.user.clone())?;
     instance.superuser.clone_from(&request.superuser);
     instance.make_dirs()?;
+    if request.delta.is_some() {
+        tablespaces(&instance, true)?;
+    }
 
     let began = Instant::now();
     watch.line(&format!("restoring base backup {} into {}", manifest.id, request.root.display()));
@@ -334,7 +337,8 @@ pub(super) fn configure(instance: &Instance, request: &Request, restore_command:
 }
 
 /// Allows or forbids the instance to make tablespaces. Replay would make those of the log by links to where the source has
-/// them, and write into the source's own files: without the right to make links it ends there instead.
+/// them, and write into the source's own files: without the right to make links it ends there instead. Without that right links
+/// are not removed, either, except by root. Where the folder is not there, nothing needs to be allowed.
 ///
 /// # Errors
 /// The folder's mode cannot be set.
@@ -342,7 +346,10 @@ pub(super) fn tablespaces(instance: &Instance, allowed: bool) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
     let dir = instance.layout.data.join("pg_tblspc");
     let mode = std::fs::Permissions::from_mode(if allowed { 0o700 } else { 0o500 });
-    std::fs::set_permissions(&dir, mode).target(|| format!("cannot set the mode of {:?}", dir.display()))
+    match std::fs::set_permissions(&dir, mode) {
+        Err(e) if allowed && e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        done => done.target(|| format!("cannot set the mode of {:?}", dir.display())),
+    }
 }
 
 /// What makes an instance keep to itself, with the limits that recovery must not go below.

@@ -5,7 +5,9 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use breakglass::postgres::{Database, Lsn, user};
+use breakglass::postgres::{Database, Lsn, Stop, user};
+use breakglass::process::UnixUser;
+use breakglass::recovery::shadow::Shadow;
 
 use super::{Said, program};
 use crate::support::cluster::{Cluster, LIMIT, Scratch, psql, server_user};
@@ -123,6 +125,10 @@ impl Stand {
     }
 
     fn with(&self, stanza: &str, config: &Path, words: &[&str]) -> Said {
+        self.with_as(None, stanza, config, words)
+    }
+
+    fn with_as(&self, user: Option<&UnixUser>, stanza: &str, config: &Path, words: &[&str]) -> Said {
         let home = tempfile::tempdir().unwrap();
         let file = home.path().join("breakglass.toml");
         let instances = self.room.path.join("instances");
@@ -133,8 +139,12 @@ impl Stand {
             instances.display()
         );
         std::fs::write(&file, text).unwrap();
+        if user.is_some() {
+            mine(home.path());
+        }
         let mut c = program(home.path(), &file, words);
         c.env("DATABASE_URL", self.cluster.database("shop").url());
+        user::apply(&mut c, user);
         let said = Said::of(c.output().unwrap());
         assert!(!said.all().contains("not-for-anybody"), "{said:?}");
         said
@@ -144,8 +154,13 @@ impl Stand {
         self.with("main", &self.room.path.join("pgbackrest.conf"), words)
     }
 
+    /// As the server's user: root may do what nobody else may.
+    fn run_as_owner(&self, words: &[&str]) -> Said {
+        self.with_as(server_user().as_ref(), "main", &self.room.path.join("pgbackrest.conf"), words)
+    }
+
     fn shadow(&self, dir: &Path) -> Database {
-        breakglass::recovery::shadow::Shadow::load(dir).unwrap().database("shop").unwrap()
+        Shadow::load(dir).unwrap().database("shop").unwrap()
     }
 }
 
@@ -191,7 +206,8 @@ fn a_position_and_a_time_are_recovered_to_and_the_shadow_is_promoted_as_any_othe
     let right = format!("400|{}|1", 400 * 401 / 2);
 
     let lsn = format!("lsn:{}", s.before);
-    let by_lsn = there("by-lsn");
+    user::own_dir(Path::new(&there("own")), server_user().as_ref()).unwrap();
+    let by_lsn = there("own/by-lsn");
     let said = s.run(&["pitr", "restore", "--to", &lsn, "--dir", &by_lsn, "--json"]);
     let json = said.is(0, &["restoring base backup", "to look at it"]).json();
     assert_eq!(json["shadow"]["backend"], "pgbackrest");
@@ -216,7 +232,13 @@ fn a_position_and_a_time_are_recovered_to_and_the_shadow_is_promoted_as_any_othe
     s.run(&["pitr", "advance", "--to", "name:after_damage", "--shadow", &by_lsn])
         .is(0, &["stands before name:after_damage"]);
     assert_eq!(psql(&at, "select count(*), count(*) filter (where total = 0) from orders").unwrap(), "400|300");
-    s.run(&["pitr", "discard", "--shadow", &by_lsn]).is(0, &["is gone"]);
+
+    // It is rewritten and thrown away, links to tablespaces and all, by whoever may no more than its server.
+    Shadow::load(Path::new(&by_lsn)).unwrap().instance().unwrap().stop(Stop::Fast, LIMIT).unwrap();
+    s.run_as_owner(&["pitr", "restore", "--to", &lsn, "--dir", &by_lsn, "--delta"]).is(0, &["stands before lsn:"]);
+    assert_eq!(psql(&s.shadow(Path::new(&by_lsn)), content).unwrap(), right);
+    s.run_as_owner(&["pitr", "discard", "--shadow", &by_lsn]).is(0, &["is gone"]);
+    assert!(!Path::new(&by_lsn).exists());
 
     let (time, by_time) = (format!("time:{}", s.time), there("by-time"));
     s.run(&["pitr", "restore", "--to", &time, "--dir", &by_time]).is(0, &["stands before time:"]);
