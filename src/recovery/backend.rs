@@ -38,6 +38,13 @@ pub struct Cannot {
     pub instead: &'static str,
 }
 
+/// Of everybody who builds beside.
+pub(super) const NEVER_IN_PLACE: Cannot = Cannot {
+    what: "overwrite the damaged database in place",
+    why: "it is the evidence, and the way back",
+    instead: "recover beside it, verify there, then breakglass pitr promote",
+};
+
 /// What a backend can do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Abilities {
@@ -280,7 +287,8 @@ pub trait Recovery: Send + Sync {
         cancel: &'a CancellationToken,
     ) -> BoxFuture<'a, Result<Way>>;
 
-    /// Starts it. What is asked of somebody else is asked at most once, whatever the answer.
+    /// Starts it. What is asked of somebody else is asked at most once, whatever the answer. As given here: builds beside, from
+    /// [`Recovery::origin`].
     ///
     /// # Errors
     /// It was not started; or, for what is built here, did not come to its end.
@@ -289,18 +297,32 @@ pub trait Recovery: Send + Sync {
         order: &'a Order,
         watch: Arc<dyn Watch>,
         cancel: &'a CancellationToken,
-    ) -> BoxFuture<'a, Result<Started>>;
+    ) -> BoxFuture<'a, Result<Started>> {
+        Box::pin(async move {
+            let (Order::Beside(request), Some(origin)) = (order, self.origin()) else {
+                return Err(mismatched(self.backend()));
+            };
+            Ok(Started::Stands(Box::new(shadow::build(request, origin, &*watch, cancel).await?)))
+        })
+    }
 
-    /// Follows what was started to a verdict. Asks for nothing again.
+    /// Follows what was started to a verdict. Asks for nothing again. As given here: what was built beside stands.
     ///
     /// # Errors
     /// It cannot be followed, or stopped on request (what was started goes on).
     fn follow<'a>(
         &'a self,
         started: Started,
-        watch: Arc<dyn Watch>,
-        cancel: &'a CancellationToken,
-    ) -> BoxFuture<'a, Result<Verdict>>;
+        _watch: Arc<dyn Watch>,
+        _cancel: &'a CancellationToken,
+    ) -> BoxFuture<'a, Result<Verdict>> {
+        Box::pin(async move {
+            match started {
+                Started::Stands(s) => Ok(Verdict::Stands(s)),
+                Started::Asked(_) => Err(mismatched(self.backend())),
+            }
+        })
+    }
 
     /// Verifies backups. That one is damaged is an answer, not an error. `seen` is told each as it is done.
     ///

@@ -19,11 +19,10 @@ use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use super::backend::{
-    Abilities, Backups, Cannot, Goal, Order, Reachable, Recovery, Seen, Started, Verdict, Verified, Way, Which, apart,
+    Abilities, Backups, Cannot, Goal, NEVER_IN_PLACE, Reachable, Recovery, Seen, Verified, Way, Which, apart,
 };
 use super::origin::Origin;
 use super::range::{Ask, ranges_of, route};
-use super::shadow::build;
 use super::watch::Watch;
 use crate::backup::catalog::Manifest;
 use crate::backup::wal::{Listing, WalName};
@@ -202,11 +201,7 @@ impl Recovery for PgBackRest {
             in_place: false,
             targets: &["time", "lsn", "xid", "name", "latest"],
             cannot: &[
-                Cannot {
-                    what: "overwrite the damaged database in place",
-                    why: "it is the evidence, and the way back",
-                    instead: "recover beside it, verify there, then breakglass pitr promote",
-                },
+                NEVER_IN_PLACE,
                 Cannot {
                     what: "find the damage in its log",
                     why: "breakglass pitr locate reads our own archive only",
@@ -251,30 +246,6 @@ impl Recovery for PgBackRest {
             };
             Ok(Way::Beside(Box::new(route(&work, &work.programs(), &ask, &*watch, &cancel)?)))
         }))
-    }
-    fn start<'a>(
-        &'a self,
-        order: &'a Order,
-        watch: Arc<dyn Watch>,
-        cancel: &'a CancellationToken,
-    ) -> BoxFuture<'a, Result<Started>> {
-        Box::pin(async move {
-            let Order::Beside(request) = order else { return Err(super::backend::mismatched(Backend::PgBackRest)) };
-            Ok(Started::Stands(Box::new(build(request, self, &*watch, cancel).await?)))
-        })
-    }
-    fn follow<'a>(
-        &'a self,
-        started: Started,
-        _: Arc<dyn Watch>,
-        _: &'a CancellationToken,
-    ) -> BoxFuture<'a, Result<Verdict>> {
-        Box::pin(async move {
-            match started {
-                Started::Stands(s) => Ok(Verdict::Stands(s)),
-                Started::Asked(_) => Err(super::backend::mismatched(Backend::PgBackRest)),
-            }
-        })
     }
     fn verify<'a>(
         &'a self,

@@ -7,8 +7,7 @@ use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Abilities, Backups, Cannot, Goal, Order, Reachable, Recovery, Seen, Started, Verdict, Verified, Way, Which, apart,
-    mismatched,
+    Abilities, Backups, Goal, NEVER_IN_PLACE, Reachable, Recovery, Seen, Verified, Way, Which, apart,
 };
 use crate::backup::anchor;
 use crate::backup::base::{read_backup, verify_backup};
@@ -22,7 +21,6 @@ use crate::model::CleanText;
 use crate::postgres::{Lsn, WhenNeeded};
 use crate::recovery::origin::Origin;
 use crate::recovery::range::{Ask, Route, range, ranges, route};
-use crate::recovery::shadow::build;
 use crate::recovery::wal_index;
 use crate::recovery::watch::{Phase, Watch, check_cancel};
 
@@ -170,11 +168,7 @@ impl Recovery for Native {
             beside: true,
             in_place: false,
             targets: &["time", "lsn", "xid", "name", "latest"],
-            cannot: &[Cannot {
-                what: "overwrite the damaged database in place",
-                why: "it is the evidence, and the way back",
-                instead: "recover beside it, verify there, then breakglass pitr promote",
-            }],
+            cannot: &[NEVER_IN_PLACE],
         }
     }
     fn cluster(&self) -> Result<Option<String>> {
@@ -221,30 +215,6 @@ impl Recovery for Native {
             let way: Route = route(&work.unlocked, &work.programs(), &ask, &*watch, &cancel)?;
             Ok(Way::Beside(Box::new(way)))
         }))
-    }
-    fn start<'a>(
-        &'a self,
-        order: &'a Order,
-        watch: Arc<dyn Watch>,
-        cancel: &'a CancellationToken,
-    ) -> BoxFuture<'a, Result<Started>> {
-        Box::pin(async move {
-            let Order::Beside(request) = order else { return Err(mismatched(Backend::Native)) };
-            Ok(Started::Stands(Box::new(build(request, &self.unlocked, &*watch, cancel).await?)))
-        })
-    }
-    fn follow<'a>(
-        &'a self,
-        started: Started,
-        _: Arc<dyn Watch>,
-        _: &'a CancellationToken,
-    ) -> BoxFuture<'a, Result<Verdict>> {
-        Box::pin(async move {
-            match started {
-                Started::Stands(s) => Ok(Verdict::Stands(s)),
-                Started::Asked(_) => Err(mismatched(Backend::Native)),
-            }
-        })
     }
     fn verify<'a>(
         &'a self,
