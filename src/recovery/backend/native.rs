@@ -6,9 +6,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Abilities, Backups, Goal, NEVER_IN_PLACE, Reachable, Recovery, Seen, Verified, Way, Which, apart,
-};
+use super::{Abilities, Backups, Goal, NEVER_IN_PLACE, Reachable, Recovery, Seen, Verified, Way, Which, apart};
 use crate::backup::anchor;
 use crate::backup::base::{read_backup, verify_backup};
 use crate::backup::catalog::{Backup, BackupKind, Catalog, Manifest};
