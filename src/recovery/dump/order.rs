@@ -48,6 +48,7 @@ const LATE: [&str; 24] = [
 pub fn parts(list: &str, tables: &[&TableRecord]) -> Vec<Part> {
     let rank = |t: &TableRecord| NAMES.iter().position(|n| t.tier.as_deref() == Some(n)).unwrap_or(NAMES.len());
     let ranks: BTreeMap<u32, usize> = tables.iter().map(|t| (t.oid, rank(t))).collect();
+    let partitioned: BTreeSet<u32> = tables.iter().filter(|t| t.kind == "p").map(|t| t.oid).collect();
     // What belongs to a table, by the catalog it stands in and its oid there.
     let mut belongs: BTreeMap<(u32, u32), usize> = BTreeMap::new();
     for t in tables {
@@ -55,8 +56,9 @@ pub fn parts(list: &str, tables: &[&TableRecord]) -> Vec<Part> {
             belongs.insert((*catalog, *oid), rank(t));
         }
         for [constraint, other] in &t.references {
-            // A foreign key can be checked once both tables are there.
-            let other = ranks.get(other).copied().unwrap_or(NAMES.len());
+            // A foreign key can be checked once both tables are there. One to a partitioned table needs the indexes of all its
+            // partitions attached first, and the entries that do that name neither catalog nor oid: they come with the rest.
+            let other = ranks.get(other).copied().filter(|_| !partitioned.contains(other)).unwrap_or(NAMES.len());
             belongs.insert((PG_CONSTRAINT, *constraint), rank(t).max(other));
         }
     }
