@@ -401,15 +401,11 @@ async fn load(
             ));
         }
     }
-    if kind != BackupKind::SchemaOnly {
-        // Without statistics the first queries of an application would be planned blindly.
-        run(&mut at.connect().await?, "ANALYZE").await?;
-    }
     Ok(out)
 }
 
-/// Counts every table again: the rows of the dump, no fewer and no more. Gathers statistics at the same time: without them the
-/// first queries of an application would be planned blindly.
+/// Counts every table again: the rows of the dump, no fewer and no more. Gathers statistics of all that is loaded at the same
+/// time: without them the first queries of an application would be planned blindly.
 async fn compare(at: &Database, selected: &[&TableRecord], watch: &dyn Watch) -> Result<(usize, u64)> {
     let statistics = async { run(&mut at.connect().await?, "SET statement_timeout = 0; ANALYZE").await };
     let (counted, gathered) = tokio::join!(count(at, selected, watch), statistics);

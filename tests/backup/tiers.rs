@@ -135,6 +135,9 @@ fn critical_tables_are_back_before_the_others() {
                select obj_description('orders_at'::regclass, 'pg_class') union all select count(*)::text from daily union all \
                select count(*)::text from big) s";
     assert_eq!(c.sql("tier2_all", all), c.sql("tier2", all));
+    // Statistics of what is back after each part, and never more: each time under no limit of the role.
+    let analyzed = "select min(analyze_count) || ' ' || max(analyze_count) from pg_stat_user_tables where relname in ('orders', 'clicks')";
+    assert_eq!(c.sql("tier2_all", analyzed), "3 3");
     // One tier of a whole dump.
     let done = json(
         d,
