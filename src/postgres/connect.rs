@@ -211,14 +211,16 @@ impl Database {
     /// As [`Database::connect`].
     pub async fn connect_within(&self, limit: Duration) -> Result<PgConnection> {
         let what = || format!("cannot connect to {self}");
-        match tokio::time::timeout(limit, PgConnection::connect_with(&self.options()?)).await {
-            Ok(Ok(mut c)) => {
-                // A database may say otherwise, and what recovers takes no serializable transaction. Not in the startup
-                // packet, which poolers refuse.
-                run(&mut c, "SET default_transaction_isolation = 'read committed'").await?;
-                Ok(c)
-            }
-            Ok(Err(e)) => Err(Error::target(what()).why(describe(&e))),
+        let options = self.options()?;
+        let connected = async {
+            let mut c = PgConnection::connect_with(&options).await.map_err(|e| Error::target(what()).why(describe(&e)))?;
+            // A database may say otherwise, and what recovers takes no serializable transaction. Not in the startup packet,
+            // which poolers refuse. A pooler that is paused takes the login and answers no question, so it counts as well.
+            run(&mut c, "SET default_transaction_isolation = 'read committed'").await?;
+            Ok(c)
+        };
+        match tokio::time::timeout(limit, connected).await {
+            Ok(c) => c,
             Err(_) => Err(Error::target(what()).why(format!("no answer within {} s", limit.as_secs_f32()))),
         }
     }

@@ -1,5 +1,9 @@
 //! Addresses of databases: what is understood, and that no password gets out.
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::time::Duration;
+
 use breakglass::model::Secret;
 use breakglass::postgres::Database;
 use breakglass::postgres::connect::{quote_ident, quote_literal};
@@ -50,6 +54,34 @@ fn a_failed_connection_names_the_place_and_not_the_password() {
     let text = format!("{e} {e:?} {d} {d:?} {}", d.url());
     assert!(text.contains("127.0.0.1:1") && text.contains("shop"), "{text}");
     assert!(!text.contains("hunter22"), "{text}");
+}
+
+/// As a pooler that is paused: the login succeeds, and no question is ever answered.
+#[test]
+fn a_pooler_that_takes_the_login_and_nothing_more_costs_the_limit() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let d = parse(&format!("postgres://app@{}/shop?sslmode=disable", listener.local_addr().unwrap()));
+    let (done, over) = std::sync::mpsc::channel::<()>();
+    let pooler = std::thread::spawn(move || {
+        let (mut c, _) = listener.accept().unwrap();
+        let mut length = [0; 4];
+        c.read_exact(&mut length).unwrap();
+        let mut startup = vec![0; u32::from_be_bytes(length) as usize - 4];
+        c.read_exact(&mut startup).unwrap();
+        // AuthenticationOk and ReadyForQuery, idle.
+        c.write_all(b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I").unwrap();
+        let mut question = [0; 1];
+        c.read_exact(&mut question).unwrap();
+        let _ = over.recv();
+        question[0]
+    });
+    let (said, answer) = std::sync::mpsc::channel();
+    let asked = std::thread::spawn(move || said.send(block_on(d.connect_within(Duration::from_secs(1))).unwrap_err()));
+    let e = answer.recv_timeout(Duration::from_secs(60)).expect("it waits forever");
+    drop(done);
+    assert!(e.to_string().contains("no answer within 1 s"), "{e}");
+    assert_eq!(pooler.join().unwrap(), b'Q', "it was logged in and asked");
+    asked.join().unwrap().unwrap();
 }
 
 #[test]
