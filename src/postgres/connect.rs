@@ -213,7 +213,8 @@ impl Database {
         let what = || format!("cannot connect to {self}");
         let options = self.options()?;
         let connected = async {
-            let mut c = PgConnection::connect_with(&options).await.map_err(|e| Error::target(what()).why(describe(&e)))?;
+            let mut c =
+                PgConnection::connect_with(&options).await.map_err(|e| Error::target(what()).why(describe(&e)))?;
             // A database may say otherwise, and what recovers takes no serializable transaction. Not in the startup packet,
             // which poolers refuse. A pooler that is paused takes the login and answers no question, so it counts as well.
             run(&mut c, "SET default_transaction_isolation = 'read committed'").await?;
