@@ -15,7 +15,7 @@ use super::repository::{SUFFIX, Unlocked, now, of_object};
 use super::spool::Spool;
 use super::store::{Access, Committed, Existing, Upload};
 use crate::error::{Context, Error, Result};
-use crate::postgres::archive::repack;
+use crate::postgres::dump_repack::repack;
 use crate::postgres::inventory::Inventory;
 
 /// First bytes of `pg_dump`'s custom format.

@@ -1,7 +1,7 @@
 //! `pg_dump`'s custom format as far as it says where the rows of each table lie, so that one table can be read without the
 //! others. A dump that is written to a pipe does not know that itself: its list of contents comes first.
 //!
-//! Layout, from PostgreSQL's `pg_backup_archiver.c` and `pg_backup_custom.c` (formats 1.14 to 1.16, PostgreSQL 12 to 17): a head,
+//! Layout, from PostgreSQL's `pg_backup_archiver.c` and `pg_backup_custom.c` (formats 1.12 to 1.16, PostgreSQL 9.5 to 17): a head,
 //! the list of contents, then blocks. Integers are a sign and `int_size` bytes, the lowest first; texts are a length, -1 for
 //! none, and bytes. An entry ends with the place of its block: a flag and `off_size` bytes. A block is a kind (1 rows, 3 large
 //! objects), the entry's number, and pieces of a length and bytes up to a length of 0.
@@ -11,9 +11,13 @@ use std::io::{self, Read};
 use serde::{Deserialize, Serialize};
 
 /// A list of contents longer than this is not looked through.
-const LONGEST: usize = 256 << 20;
-/// What an entry's flag says when its block's place is known (`K_OFFSET_POS_SET`).
+pub(super) const LONGEST: usize = 256 << 20;
+/// What an entry's flag says when its block's place is not known (`K_OFFSET_POS_NOT_SET`).
+const PLACE_UNKNOWN: u8 = 1;
+/// What it says when the place is known (`K_OFFSET_POS_SET`).
 const PLACE_KNOWN: u8 = 2;
+/// What it says when there is no block (`K_OFFSET_NO_DATA`).
+const NO_BLOCK: u8 = 3;
 
 /// Where the blocks of a dump lie.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +37,8 @@ pub struct Entry {
     pub oid: u32,
     /// What it is, such as `TABLE DATA`.
     pub what: String,
+    /// A block belongs to it.
+    pub has_block: bool,
     /// Where its flag stands.
     flag_at: usize,
 }
@@ -44,8 +50,8 @@ pub struct Contents {
     pub len: usize,
     /// The entries.
     pub entries: Vec<Entry>,
-    int_size: usize,
-    off_size: usize,
+    pub(super) int_size: usize,
+    pub(super) off_size: usize,
 }
 
 /// Why a list of contents was not read.
@@ -86,7 +92,7 @@ impl<'b> Cursor<'b> {
 }
 
 /// A sign and the bytes of a number, the lowest first.
-fn int_of(bytes: &[u8]) -> i64 {
+pub(super) fn int_of(bytes: &[u8]) -> i64 {
     let value = bytes[1..].iter().rev().fold(0i64, |n, b| (n << 8) | i64::from(*b));
     if bytes[0] == 0 { value } else { -value }
 }
@@ -101,7 +107,7 @@ pub fn contents(bytes: &[u8]) -> Result<Contents, Stop> {
         return Err(Stop::Unknown);
     }
     let (major, minor, _) = (c.byte()?, c.byte()?, c.byte()?);
-    if major != 1 || !(14..=16).contains(&minor) {
+    if major != 1 || !(12..=16).contains(&minor) {
         return Err(Stop::Unknown);
     }
     c.int_size = usize::from(c.byte()?);
@@ -110,11 +116,8 @@ pub fn contents(bytes: &[u8]) -> Result<Contents, Stop> {
     if !custom || !(1..=7).contains(&c.int_size) || !(1..=8).contains(&off_size) {
         return Err(Stop::Unknown);
     }
-    // The kind of compression, a whole number before 1.15.
-    let compression = if minor < 15 { c.int()? } else { i64::from(c.byte()?) };
-    if compression != 0 {
-        return Err(Stop::Unknown);
-    }
+    // The kind of compression, a whole number before 1.15. The blocks lie the same.
+    c.take(if minor < 15 { 1 + c.int_size } else { 1 })?;
     for _ in 0..7 {
         c.int()?;
     }
@@ -128,14 +131,14 @@ pub fn contents(bytes: &[u8]) -> Result<Contents, Stop> {
     let mut entries = Vec::new();
     for _ in 0..count {
         let id = u64::try_from(c.int()?).map_err(|_| Stop::Unknown)?;
-        c.int()?;
+        let has_block = c.int()? != 0;
         c.text()?;
         let oid = c.text()?.and_then(|t| std::str::from_utf8(t).ok()?.parse().ok()).ok_or(Stop::Unknown)?;
         c.text()?;
         let what = String::from_utf8_lossy(c.text()?.unwrap_or_default()).into_owned();
         c.int()?;
-        // Definition, how to drop it, how to copy it, schema, tablespace, access method.
-        for _ in 0..6 {
+        // Definition, how to drop it, how to copy it, schema, tablespace; access method since 1.14.
+        for _ in 0..if minor < 14 { 5 } else { 6 } {
             c.text()?;
         }
         if minor >= 16 {
@@ -146,8 +149,11 @@ pub fn contents(bytes: &[u8]) -> Result<Contents, Stop> {
         c.text()?;
         while c.text()?.is_some() {}
         let flag_at = c.at;
-        c.take(1 + off_size)?;
-        entries.push(Entry { id, oid, what, flag_at });
+        let flag = c.take(1 + off_size)?[0];
+        if !matches!(flag, PLACE_UNKNOWN | PLACE_KNOWN | NO_BLOCK) || has_block != (flag != NO_BLOCK) {
+            return Err(Stop::Unknown);
+        }
+        entries.push(Entry { id, oid, what, has_block, flag_at });
     }
     Ok(Contents { len: c.at, entries, int_size: c.int_size, off_size })
 }

@@ -1,12 +1,12 @@
 //! Server programs, live identity, instances, base backup, what a dump needs.
 
-pub mod archive;
 pub mod base_backup;
 pub mod client;
 pub mod configuration;
 pub mod connect;
 pub mod control;
 pub mod dump_archive;
+pub mod dump_repack;
 pub mod identity;
 pub mod install;
 pub mod instance;

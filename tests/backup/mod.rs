@@ -1,7 +1,6 @@
 //! The repository: container, keys, store, WAL archive, base backups. Real files, real servers, generated damage.
 
 pub mod ahead;
-pub mod archive;
 pub mod awkward;
 pub mod bad_input;
 pub mod base;
@@ -16,6 +15,7 @@ pub mod container;
 pub mod copies;
 pub mod crash;
 pub mod deep;
+pub mod dump_repack;
 pub mod files;
 pub mod full_disk;
 pub mod hostile;

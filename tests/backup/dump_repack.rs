@@ -5,7 +5,7 @@ use std::io::{BufReader, Read};
 use std::path::Path;
 use std::process::Command;
 
-use breakglass::postgres::archive::repack;
+use breakglass::postgres::dump_repack::repack;
 
 use super::logical::cluster;
 use crate::support::cluster::{Cluster, programs};
