@@ -22,7 +22,7 @@ use super::catalog::{self, BackupKind, Manifest, ObjectRecord};
 use super::container::{Spec, Writer, from_io, hex, seal};
 use super::logical::read_object;
 use super::repository::{SUFFIX, Unlocked, now};
-use super::store::{Access, Committed, Existing};
+use super::store::{Access, Committed, Existing, sync_dir};
 use crate::error::{Context, Error, Result};
 
 fn object(id: &str, what: &str) -> String {
@@ -86,6 +86,17 @@ pub struct Parity {
     pub skipped: Vec<String>,
     /// Files that changed while they were stored.
     pub changed: Vec<String>,
+}
+
+impl Parity {
+    /// # Errors
+    /// A check failure that names what differs.
+    pub(super) fn whole(&self) -> Result<()> {
+        if self.differing.is_empty() {
+            return Ok(());
+        }
+        Err(Error::check(format!("{} restored files differ", self.differing.len())).why(self.differing.join(", ")))
+    }
 }
 
 /// Stores folders. Each becomes a folder of its own name in the backup.
@@ -298,26 +309,16 @@ impl Read for Content {
 /// # Errors
 /// Refused when the folder is there; a check failure when anything is damaged or differs, and nothing is left then.
 pub fn restore_files(unlocked: &Unlocked, manifest: &Manifest, dest: &Path, progress: Progress<'_>) -> Result<Parity> {
-    let shown = dest.display().to_string();
-    if fs::symlink_metadata(dest).is_ok() {
-        return Err(Error::refused(format!("restoring into {shown:?}"))
-            .why("it is there")
-            .hint("Name a new folder; nothing is ever overwritten."));
-    }
+    let building = Building::beside(dest)?;
     let listing = listing(unlocked, manifest)?;
-    let parent = dest.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut unique = [0u8; 4];
-    seal::random(&mut unique)?;
-    let name = dest.file_name().unwrap_or_default().to_string_lossy();
-    let building = Building(parent.join(format!(".{name}.restoring-{}", hex(&unique))));
-    fs::DirBuilder::new().mode(0o700).create(&building.0).target(|| format!("creating {:?}", building.0.display()))?;
+    let root = building.root();
+    fs::DirBuilder::new().mode(0o700).create(root).target(|| format!("creating {:?}", root.display()))?;
     // The stream is read to its end before anything gets its name: a prefix of it is authentic, and not the backup.
     let (reader, writer) = io::pipe().target(|| "making a pipe".into())?;
     let tar = tar_name(&manifest.id);
     let parity = std::thread::scope(|scope| {
-        let root = building.0.clone();
         let listing = &listing;
-        let unpacking = scope.spawn(move || unpack(reader, &root, listing));
+        let unpacking = scope.spawn(move || unpack(reader, root, listing));
         let mut writer = writer;
         let read = read_object(unlocked, manifest, &tar, &mut writer, progress);
         drop(writer);
@@ -329,13 +330,8 @@ pub fn restore_files(unlocked: &Unlocked, manifest: &Manifest, dest: &Path, prog
             (_, unpacked) => unpacked,
         }
     })?;
-    if !parity.differing.is_empty() {
-        return Err(
-            Error::check(format!("{} restored files differ", parity.differing.len())).why(parity.differing.join(", "))
-        );
-    }
-    fs::rename(&building.0, dest).target(|| format!("moving the restored files to {shown:?}"))?;
-    super::store::sync_dir(parent)?;
+    parity.whole()?;
+    building.finish()?;
     Ok(parity)
 }
 
@@ -355,13 +351,50 @@ pub fn tar_name(id: &str) -> String {
     object(id, "files.tar")
 }
 
-/// A folder that is being restored; removed unless it got its name.
-pub(super) struct Building(pub(super) PathBuf);
+/// A new folder that is being restored, beside its place and under another name; removed unless it got its own.
+pub(super) struct Building<'d> {
+    root: PathBuf,
+    dest: &'d Path,
+}
 
-impl Drop for Building {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+impl<'d> Building<'d> {
+    /// Makes nothing yet.
+    ///
+    /// # Errors
+    /// Refused when `dest` is there.
+    pub(super) fn beside(dest: &'d Path) -> Result<Self> {
+        if fs::symlink_metadata(dest).is_ok() {
+            return Err(Error::refused(format!("restoring into {:?}", dest.display()))
+                .why("it is there")
+                .hint("Name a new folder; nothing is ever overwritten."));
+        }
+        let mut unique = [0u8; 4];
+        seal::random(&mut unique)?;
+        let name = dest.file_name().unwrap_or_default().to_string_lossy();
+        Ok(Self { root: parent(dest).join(format!(".{name}.restoring-{}", hex(&unique))), dest })
     }
+
+    /// What is to be made, and filled.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Gives it its name.
+    pub(super) fn finish(self) -> Result<()> {
+        fs::rename(&self.root, self.dest)
+            .target(|| format!("moving the restored files to {:?}", self.dest.display()))?;
+        sync_dir(parent(self.dest))
+    }
+}
+
+impl Drop for Building<'_> {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.root);
+    }
+}
+
+fn parent(dest: &Path) -> &Path {
+    dest.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn unpack(input: impl Read, root: &Path, listing: &Listing) -> Result<Parity> {

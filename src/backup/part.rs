@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::base::Progress;
 use super::catalog::{BackupKind, Manifest};
-use super::container::{Ranged, from_io, hex, seal};
+use super::container::{Ranged, from_io, hex};
 use super::files::{Building, Kind, Listed, Listing, Parity, compare, listing, tar_name};
 use super::logical;
 use super::repository::{Unlocked, of_object};
@@ -60,33 +60,24 @@ pub fn restore_some(
     dest: &Path,
     progress: Progress<'_>,
 ) -> Result<Restored> {
-    let shown = dest.display().to_string();
-    if fs::symlink_metadata(dest).is_ok() {
-        return Err(Error::refused(format!("restoring into {shown:?}"))
-            .why("it is there")
-            .hint("Name a new folder; nothing is ever overwritten."));
-    }
+    let building = Building::beside(dest)?;
     let listing = listing(unlocked, manifest)?;
     let chosen = choose(&listing, wanted)?;
     let mut object = open(unlocked, manifest, &tar_name(&manifest.id))?;
-    let parent = dest.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut unique = [0u8; 4];
-    seal::random(&mut unique)?;
-    let name = dest.file_name().unwrap_or_default().to_string_lossy();
-    let building = Building(parent.join(format!(".{name}.restoring-{}", hex(&unique))));
     let folder = |path: &Path| {
         let made = fs::DirBuilder::new().mode(0o700).recursive(true).create(path);
         made.target(|| format!("creating {:?}", path.display()))
     };
-    folder(&building.0)?;
+    let root = building.root();
+    folder(root)?;
     let (mut at, mut done) = (Vec::new(), 0);
     for listed in &chosen {
         let path = Path::new(&listed.path);
         if !path.components().all(|c| matches!(c, Component::Normal(_))) {
             return Err(Error::check(format!("path {:?} in the backup", listed.path)).why("it would leave the folder"));
         }
-        let full = building.0.join(path);
-        folder(full.parent().unwrap_or(&building.0))?;
+        let full = root.join(path);
+        folder(full.parent().unwrap_or(root))?;
         let making = || format!("making {:?}", full.display());
         match (listed.kind, listed.at) {
             (Kind::Folder, _) => folder(&full)?,
@@ -111,18 +102,13 @@ pub fn restore_some(
         at.push((full, *listed));
     }
     let parity = compare(&at, &listing)?;
-    if !parity.differing.is_empty() {
-        return Err(
-            Error::check(format!("{} restored files differ", parity.differing.len())).why(parity.differing.join(", "))
-        );
-    }
+    parity.whole()?;
     for (path, listed) in at.iter().rev().filter(|(_, l)| l.kind == Kind::Folder) {
         sync_dir(path)?;
         fs::set_permissions(path, fs::Permissions::from_mode(listed.mode & 0o777))
             .target(|| format!("setting the mode of {:?}", path.display()))?;
     }
-    fs::rename(&building.0, dest).target(|| format!("moving the restored files to {shown:?}"))?;
-    sync_dir(parent)?;
+    building.finish()?;
     Ok(Restored { parity, fetched: object.fetched(), stored: object.stored_len() })
 }
 
