@@ -15,6 +15,7 @@
 #[path = "../tests/support/cluster.rs"]
 #[allow(dead_code)]
 mod cluster;
+mod support;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -28,66 +29,9 @@ use breakglass::backup::wal::archive_command;
 use breakglass::model::Secret;
 use breakglass::postgres::Instance;
 use cluster::{LIMIT, Scratch, programs, psql, server_user};
+use support::{Times, fill, installed, number, peak, run, timed, url};
 
 const KEY: &str = "a passphrase that is only for the benchmark";
-
-/// What one kind of measurement took.
-#[derive(Default)]
-struct Taken {
-    wall: Vec<Duration>,
-    /// Highest resident memory in KiB, and that after the key was derived.
-    memory: (u64, u64),
-    /// Processor time of our own process.
-    busy: Vec<Duration>,
-    /// From each line it said to the next, by the line's first words, in their order.
-    stages: Vec<(String, Vec<Duration>)>,
-}
-
-#[derive(Default)]
-struct Times(BTreeMap<&'static str, Taken>);
-
-fn median(all: &[Duration]) -> f64 {
-    let mut all = all.to_vec();
-    all.sort();
-    all.get(all.len() / 2).map_or(0.0, Duration::as_secs_f64)
-}
-
-impl Times {
-    fn median(&self, what: &str) -> Option<f64> {
-        self.0.get(what).map(|t| median(&t.wall))
-    }
-    fn print(&self) {
-        for (what, t) in &self.0 {
-            let (least, most) = (t.wall.iter().min().unwrap(), t.wall.iter().max().unwrap());
-            let (least, most) = (least.as_secs_f64(), most.as_secs_f64());
-            let mut more = String::new();
-            if t.memory.0 > 0 {
-                let (all, after) = (t.memory.0 / 1024, t.memory.1 / 1024);
-                more = format!(", busy {:.2} s, {all} MiB, {after} MiB after the key was derived", median(&t.busy));
-            }
-            println!("{what:<44} {:6.2} s [{least:.2}-{most:.2}]{more}", median(&t.wall));
-            for (stage, took) in &t.stages {
-                println!("    {stage:<40} {:6.2} s", median(took));
-            }
-        }
-    }
-    fn ratio(&self, ours: &str, theirs: &str, goal: f64) {
-        let (Some(a), Some(b)) = (self.0.get(ours), self.0.get(theirs)) else { return };
-        // Of each round, too: both halves of it met the same machine.
-        let mut each: Vec<f64> = a.wall.iter().zip(&b.wall).map(|(a, b)| a.as_secs_f64() / b.as_secs_f64()).collect();
-        each.sort_by(f64::total_cmp);
-        let (least, most) = (each.first().unwrap_or(&0.0), each.last().unwrap_or(&0.0));
-        let of = median(&a.wall) / median(&b.wall);
-        println!("{ours} / {theirs}: {of:.2} [{least:.2}-{most:.2} by round] (goal at most {goal:.2})");
-    }
-}
-
-/// Highest resident size of a process in KiB, as the system kept it; 0 once it is gone.
-fn peak(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap_or_default();
-    line.trim().trim_end_matches(" kB").parse().unwrap_or(0)
-}
 
 /// Processor time of a process, in the system's hundredths of a second; zero once it is gone.
 fn busy(pid: u32) -> Duration {
@@ -97,17 +41,15 @@ fn busy(pid: u32) -> Duration {
     Duration::from_millis(ticks * 10)
 }
 
-/// Runs a peer, by a shell.
-fn timed(times: &mut Times, what: &'static str, mut c: Command) {
-    let begun = Instant::now();
-    let out = c.stdin(Stdio::null()).stdout(Stdio::null()).output().unwrap();
-    let took = begun.elapsed();
-    assert!(out.status.success(), "{what}: {}", String::from_utf8_lossy(&out.stderr));
-    times.0.entry(what).or_default().wall.push(took);
-}
-
-/// Runs our own program; `stages` are the first words of lines it says on its way, and what it did up to each.
-fn ours_timed(times: &mut Times, what: &'static str, mut c: Command, stages: &[(&str, &str)]) {
+/// Runs our own program; `stages` are the first words of lines it says on its way, and what it did up to each. What it held in
+/// memory after its key was derived is kept in `settled`, in KiB.
+fn ours_timed(
+    times: &mut Times,
+    settled: &mut BTreeMap<&'static str, u64>,
+    what: &'static str,
+    mut c: Command,
+    stages: &[(&str, &str)],
+) {
     let begun = Instant::now();
     let mut child = c.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let pid = child.id();
@@ -140,10 +82,10 @@ fn ours_timed(times: &mut Times, what: &'static str, mut c: Command, stages: &[(
     lines.extend(said.try_iter());
     let words: Vec<&str> = lines.iter().map(|(_, l)| l.as_str()).collect();
     assert!(status.success(), "{what}: {}", words.join(" | "));
-    let t = times.0.entry(what).or_default();
-    t.wall.push(took);
-    t.busy.push(took_busy);
-    t.memory = (t.memory.0.max(memory.0), t.memory.1.max(memory.1));
+    times.add(what, took, memory.0);
+    times.part(what, "processor time", took_busy);
+    let most = settled.entry(what).or_default();
+    *most = memory.1.max(*most);
     let mut before = Duration::ZERO;
     for (begins, did) in stages.iter().copied().chain([("", "to the end")]) {
         let at = match begins {
@@ -153,25 +95,12 @@ fn ours_timed(times: &mut Times, what: &'static str, mut c: Command, stages: &[(
                 None => continue,
             },
         };
-        match t.stages.iter_mut().find(|(name, _)| name == did) {
-            Some((_, all)) => all.push(at.saturating_sub(before)),
-            None => t.stages.push((did.into(), vec![at.saturating_sub(before)])),
-        }
+        times.part(what, did, at.saturating_sub(before));
         before = at;
     }
 }
 
-fn installed(program: &str) -> bool {
-    let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).stdout(Stdio::null()).status();
-    let found = found.is_ok_and(|s| s.success());
-    if !found {
-        println!("{program} is not installed: not compared with");
-    }
-    found
-}
-
 fn main() {
-    let number = |name: &str, or: usize| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(or);
     let (scale, rounds) = (number("BREAKGLASS_BENCH_SCALE", 80), number("BREAKGLASS_BENCH_ROUNDS", 5));
     let scratch = Scratch::new("repobench");
     let instance = Instance::new(programs(), &scratch.path, server_user()).unwrap();
@@ -225,7 +154,7 @@ fn main() {
         instance.port,
         here,
     );
-    let mut times = Times::default();
+    let (mut times, mut settled) = (Times::default(), BTreeMap::new());
     let repository = scratch.path.join("repository");
     let place = repository.display().to_string();
     let archive = archive_command(Path::new(env!("CARGO_BIN_EXE_breakglass")), &place).unwrap();
@@ -242,7 +171,7 @@ fn main() {
         settle();
         let create = ours(&repository, &["backup", "create", "--logical"]);
         let stages = [(" dump of ", "key and server asked"), ("stored ", "dumped, packed, sealed, stored")];
-        ours_timed(&mut times, "dump: breakglass", create, &stages);
+        ours_timed(&mut times, &mut settled, "dump: breakglass", create, &stages);
         settle();
         timed(&mut times, "dump: pg_dump -Fc -Z0 > /dev/null", tool("pg_dump -Fc -Z0 shop > /dev/null"));
         if age {
@@ -250,12 +179,24 @@ fn main() {
             let line = "pg_dump -Fc -Z0 shop | zstd -3 -T2 | age -R age.pub > dump.age && sync dump.age";
             timed(&mut times, "dump: pg_dump | zstd -3 -T2 | age", tool(line));
         }
-        ours_timed(&mut times, "verify: breakglass", ours(&repository, &["backup", "verify", "--all"]), &[]);
-        ours_timed(&mut times, "verify: of that, to unlock and list", ours(&repository, &["backup", "list"]), &[]);
+        ours_timed(
+            &mut times,
+            &mut settled,
+            "verify: breakglass",
+            ours(&repository, &["backup", "verify", "--all"]),
+            &[],
+        );
+        ours_timed(
+            &mut times,
+            &mut settled,
+            "verify: of that, to unlock and list",
+            ours(&repository, &["backup", "list"]),
+            &[],
+        );
         settle();
         let into = ["backup", "restore", "latest", "--into", "back", "--jobs", "2"];
         let stages = [("verified in", "verified into a scratch file"), ("loaded in", "loaded by pg_restore -j2")];
-        ours_timed(&mut times, "restore: breakglass -j2", ours(&repository, &into), &stages);
+        ours_timed(&mut times, &mut settled, "restore: breakglass -j2", ours(&repository, &into), &stages);
         run(tool("dropdb back"));
         settle();
         let line = "createdb plain && pg_restore -Fd -j2 -d plain plain.dir";
@@ -264,7 +205,13 @@ fn main() {
         archiving(&archive);
         settle();
         let stages = [("base backup of", "key and server asked"), ("stored ", "copied, packed, sealed, stored")];
-        ours_timed(&mut times, "base: breakglass", ours(&repository, &["backup", "create", "--physical"]), &stages);
+        ours_timed(
+            &mut times,
+            &mut settled,
+            "base: breakglass",
+            ours(&repository, &["backup", "create", "--physical"]),
+            &stages,
+        );
         archiving("true");
         if pgbackrest {
             let fresh = format!("rm -rf rest lock; mkdir lock; {rest} --no-online stanza-create");
@@ -279,6 +226,9 @@ fn main() {
         }
     }
     times.print();
+    for (what, memory) in settled.iter().filter(|(_, memory)| **memory > 0) {
+        println!("{what}: {} MiB after the key was derived", memory / 1024);
+    }
     times.ratio("dump: breakglass", "dump: pg_dump | zstd -3 -T2 | age", 0.90);
     times.ratio("dump: breakglass", "dump: pg_dump -Fc -Z0 > /dev/null", 1.25);
     times.ratio("restore: breakglass -j2", "restore: pg_restore -Fd -j2", 1.10);
@@ -292,42 +242,4 @@ fn main() {
         bytes / whole / 1e9,
         bytes / (whole - unlocking).max(0.001) / 1e9
     );
-}
-
-fn url(sockets: &str, port: u16) -> String {
-    format!("postgres://postgres@{}:{port}/shop", sockets.replace('/', "%2F"))
-}
-
-fn run(mut c: Command) {
-    let out = c.stdin(Stdio::null()).output().unwrap();
-    assert!(out.status.success(), "{c:?}: {}", String::from_utf8_lossy(&out.stderr));
-}
-
-/// pgbench's tables, and 8 750 events per unit of scale with prose, uuid and jsonb in them.
-fn fill(instance: &Instance, scale: usize) {
-    let at = instance.database("shop");
-    let mut c = Command::new(instance.programs.bin_dir.join("pgbench"));
-    c.args(["-i", "-q", "-s", &scale.to_string()]).env_clear().current_dir("/");
-    for (name, value) in at.tool_env() {
-        c.env(name, value.expose());
-    }
-    run(c);
-    psql(
-        &at,
-        &format!(
-            "create table events (id bigserial primary key, at timestamptz, kind text, who uuid, prose text, doc jsonb); \
-             insert into events (at, kind, who, prose, doc) \
-             select now() - g * interval '1 second', (array['order','login','refund','search'])[1 + g % 4], \
-             gen_random_uuid(), \
-             (select string_agg((array['invoice','shipped','the','customer','parcel','and','later','asked','for','a', \
-             'refund','of','damaged','goods','by','phone'])[1 + (hashint4(g * 31 + w) & 15)], ' ') \
-             from generate_series(1, 40) w), \
-             jsonb_build_object('ip', '10.' || g % 250 || '.' || g / 250 % 250 || '.1', 'ua', 'agent/' || g % 17, \
-             'tags', jsonb_build_array('a' || g % 7, 'b' || g % 11), 'session', md5(g::text)) \
-             from generate_series(1, {}) g; \
-             create index on events (at); create index on events (who); analyze",
-            scale * 8750
-        ),
-    )
-    .unwrap();
 }

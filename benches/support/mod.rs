@@ -9,41 +9,70 @@ use breakglass::postgres::Instance;
 
 use crate::cluster::psql;
 
-/// Wall times and highest resident memory in KiB, by what was measured.
+/// What one kind of measurement took.
 #[derive(Default)]
-pub struct Times(BTreeMap<&'static str, (Vec<Duration>, u64)>);
+struct Taken {
+    wall: Vec<Duration>,
+    /// Highest resident memory in KiB.
+    memory: u64,
+    /// Of that, by name and in the order they came.
+    parts: Vec<(String, Vec<Duration>)>,
+}
+
+/// Wall times and memory, by what was measured.
+#[derive(Default)]
+pub struct Times(BTreeMap<&'static str, Taken>);
+
+fn median(all: &[Duration]) -> f64 {
+    let mut all = all.to_vec();
+    all.sort();
+    all.get(all.len() / 2).map_or(0.0, Duration::as_secs_f64)
+}
 
 impl Times {
     /// One more round of `what`; `memory` is 0 where it was not looked at.
     pub fn add(&mut self, what: &'static str, took: Duration, memory: u64) {
-        let (all, most) = self.0.entry(what).or_default();
-        all.push(took);
-        *most = memory.max(*most);
+        let taken = self.0.entry(what).or_default();
+        taken.wall.push(took);
+        taken.memory = memory.max(taken.memory);
+    }
+    /// What a part of a round of `what` took.
+    pub fn part(&mut self, what: &'static str, part: &str, took: Duration) {
+        let parts = &mut self.0.entry(what).or_default().parts;
+        match parts.iter_mut().find(|(name, _)| name == part) {
+            Some((_, all)) => all.push(took),
+            None => parts.push((part.into(), vec![took])),
+        }
     }
     /// Seconds of the round in the middle.
     pub fn median(&self, what: &str) -> Option<f64> {
-        let mut all = self.0.get(what)?.0.clone();
-        all.sort();
-        all.get(all.len() / 2).map(Duration::as_secs_f64)
+        self.0.get(what).map(|t| median(&t.wall))
     }
-    /// A line for each: median, least and most.
+    /// A line for each: median, least and most; its parts below it.
     pub fn print(&self) {
-        for (what, (all, memory)) in &self.0 {
-            let (least, most) = (all.iter().min().unwrap().as_secs_f64(), all.iter().max().unwrap().as_secs_f64());
-            let memory = if *memory > 0 { format!(", {} MiB", memory / 1024) } else { String::new() };
-            println!("{what:<52} {:6.2} s [{least:.2}-{most:.2}]{memory}", self.median(what).unwrap());
+        for (what, t) in &self.0 {
+            let (least, most) = (t.wall.iter().min().unwrap(), t.wall.iter().max().unwrap());
+            let (least, most) = (least.as_secs_f64(), most.as_secs_f64());
+            let memory = if t.memory > 0 { format!(", {} MiB", t.memory / 1024) } else { String::new() };
+            println!("{what:<52} {:6.2} s [{least:.2}-{most:.2}]{memory}", median(&t.wall));
+            for (part, took) in &t.parts {
+                println!("    {part:<48} {:6.2} s", median(took));
+            }
         }
     }
-    /// Median by median, beside the goal.
+    /// Median by median, beside the goal; and of each round, too: both halves of it met the same machine.
     pub fn ratio(&self, ours: &str, theirs: &str, goal: f64) {
-        if let (Some(a), Some(b)) = (self.median(ours), self.median(theirs)) {
-            println!("{ours} / {theirs}: {:.2} (goal at most {goal:.2})", a / b);
-        }
+        let (Some(a), Some(b)) = (self.0.get(ours), self.0.get(theirs)) else { return };
+        let mut each: Vec<f64> = a.wall.iter().zip(&b.wall).map(|(a, b)| a.as_secs_f64() / b.as_secs_f64()).collect();
+        each.sort_by(f64::total_cmp);
+        let (least, most) = (each.first().unwrap_or(&0.0), each.last().unwrap_or(&0.0));
+        let of = median(&a.wall) / median(&b.wall);
+        println!("{ours} / {theirs}: {of:.2} [{least:.2}-{most:.2} by round] (goal at most {goal:.2})");
     }
 }
 
 /// Highest resident size of a process in KiB, as the system kept it; 0 once it is gone.
-fn peak(pid: u32) -> u64 {
+pub fn peak(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap_or_default();
     line.trim().trim_end_matches(" kB").parse().unwrap_or(0)
