@@ -219,6 +219,10 @@ fn backups_and_exposure_have_limits() {
     };
     write(d, "[health]\nproven_max_age = \"35d\"\n");
     run(&["backup", "create", "--files", "data"]);
+    // A scheduler has not our environment: a limit that cannot be looked at is no well-being.
+    let (code, said, all) = health(d, &keys[..1]);
+    assert_eq!((code, &said["components"]["backup"]), (Some(1), &"not asked".into()), "{all}");
+    assert!(said["details"]["backup"].as_str().unwrap().contains("BACKUP_ENCRYPTION_KEY"), "{said}");
     let (code, said, all) = health(d, &keys);
     assert_eq!(code, Some(1), "{all}");
     assert_eq!(

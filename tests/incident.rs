@@ -619,6 +619,25 @@ fn a_moment_behind_the_damage_on_record_is_said_to_keep_it() {
 }
 
 #[test]
+fn what_a_promotion_gave_up_is_not_forgotten_by_the_moment_after_the_next() {
+    let mut d = Desk::new();
+    let loss = Loss { window_ms: 41_000, transactions: Some(26), ..Loss::default() };
+    d.run("s2", "pitr restore", Risk::Change, Outcome::Succeeded, vec![shadow(), contained(), seen("shop")]);
+    let measured = Event::LossMeasured { loss: loss.clone() };
+    d.run("s2", "pitr verify", Risk::Read, Outcome::Succeeded, vec![verified_but(Verdict::Passed), measured]);
+    let promoted = || Event::Promoted { identity: identity("shop"), kept: "/tmp/d".into() };
+    d.run("s3", "pitr promote", Risk::Destroy, Outcome::Succeeded, vec![promoted()]);
+    d.ok(choose(RecoveryTarget::Xid("700".into()), None));
+    assert_eq!(d.state().facts.given_up, Some(loss.clone()));
+    // The second one goes into service unverified: nothing was measured of it.
+    d.run("s2", "pitr restore", Risk::Change, Outcome::Succeeded, vec![shadow()]);
+    d.ok(waive("verification", "s3"));
+    d.run("s3", "pitr promote", Risk::Destroy, Outcome::Succeeded, vec![promoted()]);
+    d.ok(choose(RecoveryTarget::Xid("600".into()), None));
+    assert_eq!(d.state().facts.given_up, Some(loss));
+}
+
+#[test]
 fn damage_that_was_not_looked_for_is_not_gone() {
     let mut d = Desk::new();
     d.run("s2", "pitr restore", Risk::Change, Outcome::Succeeded, vec![shadow(), contained(), seen("shop")]);

@@ -9,10 +9,12 @@ use serde_json::json;
 use sqlx::postgres::PgConnection;
 
 use super::target::{blocking, now};
-use super::{Action, Ctx, Done, Preview, Spec, reach};
+use super::{Action, Ctx, Done, Preview, Spec, backend, reach};
 use crate::backup::catalog::Catalog;
-use crate::config::settings::REPOSITORY_KEY;
+use crate::config::settings::{REPOSITORY_IDENTITY, REPOSITORY_KEY, Settings};
+use crate::config::{Backend, Secrets};
 use crate::error::{Error, Result};
+use crate::model::Time;
 use crate::model::event::Event;
 use crate::model::format_clock;
 use crate::model::plan::Risk;
@@ -55,10 +57,91 @@ impl Action for Health {
     }
 }
 
-/// Whether the repository is looked at: from the shell and the scheduler. Within an incident it is the service that is asked
-/// about, again and again, and opening a repository takes its time.
-fn looks_at_repository(ctx: &Ctx) -> bool {
-    ctx.incident.is_none() && ctx.settings.repository.is_some() && ctx.secrets.get(REPOSITORY_KEY).is_some()
+/// How the backups are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Looked {
+    /// In our repository.
+    Repository,
+    /// By asking whoever makes them.
+    Backend,
+    /// Not at all, although there are limits for them; why.
+    Unable(&'static str),
+    /// Not at all: nothing is configured that could be looked at.
+    Nothing,
+}
+
+/// How the backups are looked at, by what is configured.
+pub fn look_at_backups(settings: &Settings, secrets: &Secrets) -> Looked {
+    let key = [REPOSITORY_KEY, REPOSITORY_IDENTITY].iter().any(|name| secrets.get(name).is_some());
+    let limits = settings.health.backup_max_age_s.is_some() || settings.health.proven_max_age_s.is_some();
+    match settings.backend {
+        Backend::Native if settings.repository.is_some() && key => Looked::Repository,
+        Backend::Native if !limits => Looked::Nothing,
+        Backend::Native if settings.repository.is_none() => {
+            Looked::Unable("no repository is configured (backup.repository)")
+        }
+        Backend::Native => {
+            Looked::Unable("the repository's key is not set here (BACKUP_ENCRYPTION_KEY or BACKUP_IDENTITY_FILE)")
+        }
+        _ => Looked::Backend,
+    }
+}
+
+/// The same, from the shell and the scheduler. Within an incident it is the service that is asked about, again and again, and
+/// opening a repository takes its time.
+fn backups(ctx: &Ctx) -> Looked {
+    if ctx.incident.is_some() { Looked::Nothing } else { look_at_backups(&ctx.settings, &ctx.secrets) }
+}
+
+/// The backups of whoever makes them where we do not: how many, how old the newest is, and what breaks their log. That one was
+/// ever restored nobody but a repository of ours knows.
+async fn elsewhere(ctx: &Ctx) -> (Vec<Found>, Ages) {
+    let mut ages = Ages::default();
+    let asked = async {
+        let recovery = backend::recovery(ctx).await?;
+        recovery.range(None).await
+    };
+    let ranges = match asked.await {
+        Ok(ranges) => ranges,
+        Err(e) => return (vec![Found::bad("repository", "down", e.what + ": " + &e.why)], ages),
+    };
+    let mut ids: BTreeMap<&str, Option<Time>> = BTreeMap::new();
+    for backup in ranges.iter().flat_map(|r| &r.backups) {
+        ids.insert(&backup.id, backup.finished_at);
+    }
+    let mut out = vec![Found::good("repository", format!("{} backups", ids.len()))];
+    let newest = ids.iter().filter_map(|(id, at)| at.map(|at| (at, *id))).max();
+    out.push(match newest {
+        Some((at, id)) => {
+            let age = now().since(at);
+            ages.backup = Some(age);
+            aged(&format!("{id}, {} old", format_clock(age)), age, backup_limit(ctx))
+        }
+        None => Found::bad("backup", "missing", format!("{} names none with a time", ctx.settings.backend.word())),
+    });
+    if let Some(r) = ranges.last()
+        && !r.holes.is_empty()
+    {
+        let holes: Vec<String> = r.holes.iter().map(|h| format!("{} to {}: {}", h.first, h.last, h.why)).collect();
+        out.push(Found::bad("log", "hole", holes.join("; ")));
+    }
+    if ctx.settings.health.proven_max_age_s.is_some() {
+        let why = format!("whether a backup was ever restored is not known of {}", ctx.settings.backend.word());
+        out.push(Found::bad("proven", "not asked", why));
+    }
+    (out, ages)
+}
+
+/// How old the newest backup may be.
+fn backup_limit(ctx: &Ctx) -> Duration {
+    Duration::from_secs(ctx.settings.health.backup_max_age_s.unwrap_or(ctx.settings.policy.backup_max_age_s))
+}
+
+fn aged(detail: &str, age: Duration, limit: Duration) -> Found {
+    match age > limit {
+        true => Found::bad("backup", "too old", format!("{detail}; {} at most are wanted", format_clock(limit))),
+        false => Found::good("backup", detail),
+    }
 }
 
 /// The repository, its newest verified backup, the last one that was restored, and the chain of its catalog when that was
@@ -76,7 +159,6 @@ fn repository(ctx: &Ctx, identity: Option<&(String, String)>) -> (Vec<Found>, Ag
         out.push(Found::bad("catalog", status, e.what));
     }
     let health = &ctx.settings.health;
-    let limit = Duration::from_secs(health.backup_max_age_s.unwrap_or(ctx.settings.policy.backup_max_age_s));
     if !catalog.lost.is_empty() {
         out.push(Found::bad("backups", "damaged", catalog.lost_lines().join("; ")));
     }
@@ -99,12 +181,7 @@ fn repository(ctx: &Ctx, identity: Option<&(String, String)>) -> (Vec<Found>, Ag
             let age = now().since(b.manifest.finished_at);
             ages.backup = Some(age);
             let detail = format!("{}, verified, {} old", b.manifest.id, format_clock(age));
-            match age > limit {
-                true => {
-                    Found::bad("backup", "too old", format!("{detail}; {} at most are wanted", format_clock(limit)))
-                }
-                false => Found::good("backup", detail),
-            }
+            aged(&detail, age, backup_limit(ctx))
         }
     });
     let proven = catalog.last_proven().map(|(b, at)| (b.manifest.id.clone(), now().since(at)));
@@ -172,7 +249,7 @@ impl Seen<'_> {
 async fn check(ctx: &Ctx) -> Result<Done> {
     let settings = &ctx.settings;
     let nothing = settings.service.health_url.is_none() && settings.database.is_none() && settings.health.is_empty();
-    if nothing && !looks_at_repository(ctx) {
+    if nothing && backups(ctx) == Looked::Nothing {
         return Err(Error::config("nothing to look at: neither a health URL nor a database is configured")
             .hint("set service.health_url and target.url in breakglass.toml, or DATABASE_URL")
             .hint("health.url, health.sql and health.disk add checks of your own (docs/formats.md)"));
@@ -202,24 +279,35 @@ async fn check(ctx: &Ctx) -> Result<Done> {
         seen.add(health_checks::disk(disk));
     }
     let mut ages = Ages::default();
-    if looks_at_repository(ctx) {
-        let work = ctx.clone();
-        // Seen just now; where the database does not answer, what is configured.
-        let seen_now = facts.iter().find_map(|f| match f {
-            Event::TargetSeen { identity, .. } => Some((identity.system_identifier.clone(), identity.database.clone())),
-            _ => None,
-        });
-        let expected = || {
-            let of = |key: &str| settings.expect.get(key).cloned();
-            Some((
-                of("system_identifier")?,
-                of("database").or_else(|| reach::database(ctx).ok().map(|d| d.name().into()))?,
-            ))
-        };
-        let identity = seen_now.or_else(expected);
-        let (found, known) = blocking(move || Ok(repository(&work, identity.as_ref()))).await?;
-        found.into_iter().for_each(|f| seen.add(f));
-        ages = known;
+    match backups(ctx) {
+        Looked::Repository => {
+            let work = ctx.clone();
+            // Seen just now; where the database does not answer, what is configured.
+            let seen_now = facts.iter().find_map(|f| match f {
+                Event::TargetSeen { identity, .. } => {
+                    Some((identity.system_identifier.clone(), identity.database.clone()))
+                }
+                _ => None,
+            });
+            let expected = || {
+                let of = |key: &str| settings.expect.get(key).cloned();
+                Some((
+                    of("system_identifier")?,
+                    of("database").or_else(|| reach::database(ctx).ok().map(|d| d.name().into()))?,
+                ))
+            };
+            let identity = seen_now.or_else(expected);
+            let (found, known) = blocking(move || Ok(repository(&work, identity.as_ref()))).await?;
+            found.into_iter().for_each(|f| seen.add(f));
+            ages = known;
+        }
+        Looked::Backend => {
+            let (found, known) = elsewhere(ctx).await;
+            found.into_iter().for_each(|f| seen.add(f));
+            ages = known;
+        }
+        Looked::Unable(why) => seen.add(Found::bad("backup", "not asked", why)),
+        Looked::Nothing => {}
     }
     let ms = |d: Option<Duration>| d.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
     let document = json!({

@@ -46,7 +46,7 @@ impl Action for Advance {
             let (to, after) = moment(&args.moment)?;
             let side = if after { "after" } else { "before" };
             let lines = vec![
-                format!("stands {}, {}", s.target.stop(), s.reached_lsn),
+                format!("stands {}, {}", s.target.stop(s.after), s.reached_lsn),
                 format!("replays on to just {side} {to}; back again is only possible with a new restore"),
             ];
             Ok(Preview { lines, ..Preview::default() })

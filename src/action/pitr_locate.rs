@@ -292,7 +292,9 @@ pub fn first_remembered(ctx: &Ctx) -> Vec<u32> {
         let text = std::fs::read_to_string(ctx.incident_dir.as_ref()?.join(MOMENTS)).ok()?;
         serde_json::from_str::<Vec<(RecoveryTarget, Vec<u32>)>>(&text).ok()
     };
-    read().and_then(|list| list.into_iter().next()).map(|(_, xids)| xids).unwrap_or_default()
+    // A recovery to the end of the log is offered where no transaction did it.
+    let first = |list: Vec<(RecoveryTarget, Vec<u32>)>| list.into_iter().find(|(t, _)| *t != RecoveryTarget::Latest);
+    read().and_then(first).map(|(_, xids)| xids).unwrap_or_default()
 }
 
 fn report(ctx: &Ctx, found: &Found) -> Done {

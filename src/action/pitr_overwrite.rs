@@ -174,10 +174,14 @@ fn ended(ctx: &Ctx, o: Restored, mut facts: Vec<Event>) -> Result<Done> {
         ctx.out.line(&format!("{mark} {:<13} {}", c.name, c.detail));
     }
     let passed = o.ending == Ending::Restored;
-    let packet = match &o.packet {
-        Some(text) => Some(write_packet(ctx, &o.request.project_ref, text)?),
-        None => None,
-    };
+    // How it ended is worth more than the packet about it.
+    let packet = o.packet.as_ref().and_then(|text| match write_packet(ctx, &o.request.project_ref, text) {
+        Ok(written) => Some(written),
+        Err(e) => {
+            ctx.out.line(&format!("no packet for Supabase's support: {}: {}", e.what, e.why));
+            None
+        }
+    });
     if let Some((file, fact)) = &packet {
         ctx.out.line(&format!("packet for Supabase's support: {file}"));
         facts.extend(fact.clone());

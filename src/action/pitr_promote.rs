@@ -109,7 +109,7 @@ impl Action for Promote {
                 }
                 Err(e) => lines.push(format!("the damaged server does not answer: {}", e.why)),
             }
-            lines.push(format!("promotes {at}, which stands {}, {}", s.target.stop(), s.reached_lsn));
+            lines.push(format!("promotes {at}, which stands {}, {}", s.target.stop(s.after), s.reached_lsn));
             lines.push("sets its sequences past those of the damaged cluster".into());
             lines.push("archives into the same repository, on a new timeline".into());
             if ctx.settings.service.switch.is_empty() {
@@ -177,7 +177,14 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
             s.root.join("data").display()
         ));
     }
-    left.extend(writes_on(ctx, &new.database).await?);
+    // Promoted it is: what cannot be seen any more is left to a person.
+    left.extend(writes_on(ctx, &new.database).await.unwrap_or_else(|e| {
+        let reset = format!("ALTER DATABASE {} RESET default_transaction_read_only", quote_ident(new.database.name()));
+        Some(format!(
+            "see that it takes writes, which could not be asked ({}: {}); where it does not: {reset}",
+            e.what, e.why
+        ))
+    }));
     let taken = in_place || (new.identity.host == source.host() && new.identity.port == source.port());
     match &new.sequences {
         Some(a) => {

@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use super::pitr_locate::{Search, first_remembered, remembered, search};
 use super::target::{Follow, blocking, database_name, instances_dir, now, parse_args, seen, server_user, superuser};
 use super::{Action, Ctx, Done, Preview, Spec, backend, pitr_overwrite, pitr_tail, reach, target};
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::incident::moment as on_record;
 use crate::model::event::Event;
 use crate::model::plan::Risk;
@@ -41,6 +41,11 @@ enum Into {
 /// Whether these arguments overwrite the damaged database.
 pub fn overwrites(args: &[String]) -> bool {
     args.iter().any(|a| a == "--into=place") || args.windows(2).any(|w| w[0] == "--into" && w[1] == "place")
+}
+
+/// Whether the arguments name a cluster that is given up for it.
+pub fn names_what_is_given_up(args: &[String]) -> bool {
+    args.iter().any(|a| a == "--give-up" || a.starts_with("--give-up="))
 }
 
 /// The moment, one way or the other.
@@ -107,7 +112,7 @@ impl Action for Restore {
     }
     fn preview<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Preview>> {
         Box::pin(async move {
-            let args: Args = parse_args(self.arguments(), args)?;
+            let args = self.given(args)?;
             let (to, after) = moment(&args.moment)?;
             if placed(ctx, &args)? == Into::Place {
                 return pitr_overwrite::preview(ctx, &wanted(&args, to, after)).await;
@@ -120,21 +125,14 @@ impl Action for Restore {
             let timeline = timeline(ctx, &args, source.as_ref());
             let way = find_way(ctx, &*recovery, timeline, (&to, after), Vec::new()).await?;
             let bytes = way.backup.plain_bytes();
+            let untouched = if args.gives_up().is_some() { "" } else { "; the damaged database is not touched" };
             let mut lines = vec![
                 format!(
                     "base backup {} of {}, {bytes} bytes, timeline {}",
                     way.backup.id, way.backup.finished_at, way.timeline
                 ),
                 into_line(&args, &root(ctx, &args, source.as_ref())?),
-                match (&to, after) {
-                    (RecoveryTarget::Latest, _) => {
-                        "replays the log to its end; the damaged database is not touched".to_string()
-                    }
-                    (_, true) => format!("replays the log up to just after {to}; the damaged database is not touched"),
-                    (_, false) => {
-                        format!("replays the log up to just before {to}; the damaged database is not touched")
-                    }
-                },
+                format!("replays the log {}{untouched}", to.until(after)),
             ];
             lines.push(predicted(&way, &root(ctx, &args, source.as_ref())?));
             if to == RecoveryTarget::Latest {
@@ -151,7 +149,21 @@ impl Action for Restore {
         })
     }
     fn run<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Done>> {
-        Box::pin(async move { run(ctx, &parse_args(self.arguments(), args)?).await })
+        Box::pin(async move { run(ctx, &self.given(args)?).await })
+    }
+}
+
+impl Restore {
+    /// The arguments, a folder among them as it is called everywhere: a server changes its own working directory.
+    fn given(&self, args: &[String]) -> Result<Args> {
+        let mut args: Args = parse_args(self.arguments(), args)?;
+        if let Some(dir) = &args.dir {
+            let what = || format!("cannot use the folder {:?}", dir.display());
+            // What is reused is moved: itself, not a link to it.
+            let whole = if args.delta && dir.exists() { dir.canonicalize() } else { std::path::absolute(dir) };
+            args.dir = Some(whole.state(what)?);
+        }
+        Ok(args)
     }
 }
 
@@ -390,6 +402,26 @@ async fn suspects(ctx: &Ctx, to: &RecoveryTarget, source: Option<&Identity>) -> 
     }
 }
 
+/// Nothing is moved away under a server, also not under one whose processes are not seen from here.
+fn not_in_service(args: &Args, live: Option<&Identity>) -> Result<()> {
+    let (Some(dir), Some(data)) =
+        (args.dir.as_ref().filter(|_| args.delta), live.and_then(|l| l.data_directory.as_ref()))
+    else {
+        return Ok(());
+    };
+    let data = std::path::Path::new(data);
+    let real = data.canonicalize().unwrap_or_else(|_| data.to_path_buf());
+    if real != *dir && real != dir.join("data") {
+        return Ok(());
+    }
+    Err(Error::refused(format!("rewriting what is in {:?}", dir.display()))
+        .why(format!(
+            "a server is running on it: the one that answers says that {:?} is its data directory",
+            data.display()
+        ))
+        .hint("stop it first, or recover into a new folder; the running server was not touched"))
+}
+
 /// What was in service, or could be, is given up only when its name was said.
 fn named(args: &Args) -> Result<()> {
     let Some(name) = args.gives_up() else { return Ok(()) };
@@ -421,6 +453,7 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
         },
         Err(_) => None,
     };
+    not_in_service(args, live.as_ref().map(|(_, id)| id))?;
     let mut front = None;
     let mut marks = None;
     if let Some((c, id)) = &mut live {
@@ -451,7 +484,7 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     {
         suspects.push(c.xid);
     }
-    if suspects.is_empty() {
+    if suspects.is_empty() && remembered(ctx, &to).is_none() {
         // A moment of a person's own: what is suspected first has to be gone from it.
         suspects = first_remembered(ctx);
     }
@@ -525,7 +558,7 @@ pub fn built(shadow: &Shadow, it: &Identity, data: &std::path::Path) -> (String,
         shadow.reused.map_or_else(String::new, |n| format!("; {} MB of its files were there already", n / 1_000_000));
     let summary = format!(
         "stands {}, {}: {}{reused}",
-        if shadow.after { format!("after {}", shadow.target) } else { shadow.target.stop() },
+        shadow.target.stop(shadow.after),
         shadow.reached_lsn,
         shadow.reached_time.map_or_else(|| "no commit replayed".to_string(), |t| format!("last commit {t}"))
     );

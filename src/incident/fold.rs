@@ -291,7 +291,7 @@ impl State {
                 // It was measured for the moment before: the next verification measures anew. What was put into service by that
                 // moment has lost it all the same.
                 let loss = facts.loss.take();
-                if facts.promoted.is_some() && facts.shadow_promoted && !facts.going_back {
+                if facts.promoted.is_some() && facts.shadow_promoted && !facts.going_back && loss.is_some() {
                     facts.given_up = loss;
                 }
                 if facts.promoted.is_some() {

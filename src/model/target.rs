@@ -48,11 +48,19 @@ pub enum RecoveryTarget {
 }
 
 impl RecoveryTarget {
-    /// Where recovery stops, for people: `before xid:73114`, `at the end of the archive`.
-    pub fn stop(&self) -> String {
+    /// Where a recovery stands that stopped there, for people: `before xid:73114`, or after it, `at the end of the archive`.
+    pub fn stop(&self, after: bool) -> String {
+        match (self, after) {
+            (Self::Latest, _) => "at the end of the archive".into(),
+            (target, true) => format!("after {target}"),
+            (target, false) => format!("before {target}"),
+        }
+    }
+    /// How far a recovery replays the log, for people: `to its end`, `up to just before xid:73114`.
+    pub fn until(&self, after: bool) -> String {
         match self {
-            Self::Latest => "at the end of the archive".into(),
-            target => format!("before {target}"),
+            Self::Latest => "to its end".into(),
+            target => format!("up to just {}", target.stop(after)),
         }
     }
 }

@@ -181,16 +181,16 @@ pub async fn build(
     watch: &dyn Watch,
     cancel: &CancellationToken,
 ) -> Result<Shadow> {
-    prepare_root(request)?;
     let manifest = &request.route.backup;
     let bytes = manifest.plain_bytes();
-    check_space(&request.root, bytes, request.ignore_space || request.delta.is_some())?;
     let major = manifest.postgres_version.as_deref().and_then(|v| v.split('.').next()?.parse().ok());
     let programs = Programs::find(request.bin_dir.as_deref(), major)?;
     if programs.major < 12 {
         return Err(Error::target(format!("PostgreSQL {} is too old", programs.version()))
             .why("recovery by signal files needs 12 or later"));
     }
+    prepare_root(request)?;
+    check_space(&request.root, bytes, request.ignore_space || request.delta.is_some())?;
     let mut instance = Instance::new(programs, &request.root, request.user.clone())?;
     instance.superuser.clone_from(&request.superuser);
     instance.make_dirs()?;
@@ -211,7 +211,7 @@ pub async fn build(
     let helper = usable_helper(request)?;
     let log = origin.serve(&instance, &helper)?;
     configure(&instance, request, &log.restore_command)?;
-    watch.line(&format!("replaying the log up to before {}", request.route.target));
+    watch.line(&format!("replaying the log {}", request.route.target.until(request.route.after())));
     let reached = match replay(&instance, request, &log, watch, cancel).await {
         Ok(reached) => reached,
         Err(e) => {

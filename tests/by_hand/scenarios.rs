@@ -168,7 +168,7 @@ fn a_wrong_moment_is_warned_of_seen_and_put_right() {
         assert!(asked.contains("KEEPS DAMAGE"), "{asked}");
         pty.keys("y");
         pty.wait_long("it is chosen", PATIENCE, |s| {
-            whole(s) && !s.contains("╭─") && !s.contains(MOMENTS) && s.contains("before latest")
+            whole(s) && !s.contains("╭─") && !s.contains(MOMENTS) && s.contains("all archived")
         });
         chosen = true;
         true
@@ -337,7 +337,7 @@ fn a_wrong_moment_in_service_is_replaced_and_both_promotions_are_judged() {
             pty.wait_long("the warning", PATIENCE, |s| s.contains("KEEPS DAMAGE"));
             pty.keys("y");
             pty.wait_long("it is chosen", PATIENCE, |s| {
-                whole(s) && !s.contains("╭─") && !s.contains(MOMENTS) && s.contains("before latest")
+                whole(s) && !s.contains("╭─") && !s.contains(MOMENTS) && s.contains("all archived")
             });
             wrong = true;
             return true;
@@ -366,7 +366,7 @@ fn a_wrong_moment_in_service_is_replaced_and_both_promotions_are_judged() {
             pty.wait_long("the right moment", PATIENCE, |s| s.contains("╭─ choose this moment"));
             pty.keys("y");
             pty.wait_long("it is chosen", PATIENCE, |s| {
-                whole(s) && !s.contains("╭─") && !s.contains(MOMENTS) && !s.contains("before latest")
+                whole(s) && !s.contains("╭─") && !s.contains(MOMENTS) && !s.contains("all archived")
             });
             right = true;
             return true;

@@ -272,6 +272,30 @@ fn the_range_is_that_of_its_repository() {
 }
 
 #[test]
+fn health_and_doctor_look_at_its_repository() {
+    let s = shared();
+    let said = s.run(&["health", "--json"]);
+    let json = said.json();
+    assert_eq!(json["components"]["repository"], "operational", "{said:?}");
+    assert_eq!(json["components"]["backup"], "operational", "{said:?}");
+    assert!(json["backup_age_ms"].is_u64(), "{said:?}");
+    let said = s.run(&["doctor"]);
+    assert!(said.all().contains("stanza main of pgBackRest answers"), "{said:?}");
+    assert!(said.all().contains(&format!("newest backup {}", s.label)), "{said:?}");
+    assert!(!said.all().contains("another tool holds the log"), "{said:?}");
+    assert!(!said.all().contains("set BACKUP_DIR"), "{said:?}");
+
+    let (repo, config) = s.copy("health");
+    let gone = segment(&repo, 1);
+    std::fs::remove_file(&gone).unwrap();
+    let said = s.with("main", &config, &["health", "--json"]);
+    assert_eq!(said.json()["components"]["log"], "hole", "{said:?}");
+    s.with("main", &config, &["doctor"]).is(1, &["the log has a hole", &name_of(&gone)]);
+    let said = s.with("main", Path::new("/nowhere.conf"), &["health", "--json"]);
+    assert_eq!(said.json()["components"]["repository"], "down", "{said:?}");
+}
+
+#[test]
 fn targets_out_of_range_are_refused_with_what_can_be_reached() {
     let s = shared();
     let dir = s.room.path.join("never");

@@ -210,6 +210,12 @@ fn what_differs_is_rewritten_and_the_result_is_that_of_a_full_restore() {
     let live = &a.cluster.instance.layout.data;
     refused(live, "a server is running on it");
     assert_eq!(sql("select count(*) from later"), "1");
+    // A server in a container is process 1; one in single-user mode names itself by a negative number.
+    for pid in ["1".to_string(), format!("-{}", std::process::id())] {
+        std::fs::write(data.join("postmaster.pid"), format!("{pid}\n")).unwrap();
+        refused(&data, "a server is running on it");
+    }
+    std::fs::remove_file(data.join("postmaster.pid")).unwrap();
 
     // From the command line: an earlier recovery becomes another one.
     let dir = room.join("shadow");
@@ -235,6 +241,19 @@ fn what_differs_is_rewritten_and_the_result_is_that_of_a_full_restore() {
     assert!(built.reused.unwrap() > bytes / 2, "{built:?}");
     assert_eq!(prints(dir), expected);
     built.instance().unwrap().stop(Stop::Fast, LIMIT).unwrap();
+    // One that was in service is fenced like any other: it waits for the log and began a timeline of its own.
+    std::fs::write(Path::new(dir).join("data/pg_wal/00000002.history"), "1\t0/1\tno recovery target specified\n")
+        .unwrap();
+    assert!(Path::new(dir).join("data/standby.signal").exists());
+    let (code, text) = go(&rewrite);
+    assert!(code == 4 && text.contains("--give-up \"shadow\""), "{code} {text}");
+    let confirmed: Vec<&str> = rewrite.iter().copied().chain(["--give-up", "shadow"]).collect();
+    let (code, text) = go(&confirmed);
+    assert_eq!(code, 0, "{text}");
+    assert_eq!(prints(dir), expected);
+    let kept = Path::new(dir).join("pg_wal-before/00000002.history");
+    assert!(kept.exists(), "its log may be archived nowhere: {text}");
+    Shadow::load(Path::new(dir)).unwrap().instance().unwrap().stop(Stop::Fast, LIMIT).unwrap();
 
     // The data directory of the cluster itself, which is down: only when its name was typed.
     let old = live.to_str().unwrap();
@@ -243,9 +262,13 @@ fn what_differs_is_rewritten_and_the_result_is_that_of_a_full_restore() {
     assert!(code == 4 && text.contains("--give-up"), "{code} {text}");
     let confirmed: Vec<&str> = rewrite.iter().copied().chain(["--give-up", "data"]).collect();
     let (code, text) = go(&confirmed);
-    assert!(code == 4 && text.contains("a server is running"), "{code} {text}");
+    assert!(code == 4 && text.contains("a server is running on it: the one that answers"), "{code} {text}");
     assert_eq!(sql("select count(*) from later"), "1");
     a.cluster.instance.stop(Stop::Fast, LIMIT).unwrap();
+    // Fenced, as one that may be the only one that has what came last: its name is asked for all the same.
+    std::fs::write(live.join("standby.signal"), "").unwrap();
+    let (code, text) = go(&rewrite);
+    assert!(code == 4 && text.contains("--give-up"), "{code} {text}");
     let last_log: Vec<_> = std::fs::read_dir(live.join("pg_wal")).unwrap().map(|e| e.unwrap().file_name()).collect();
     let (code, text) = go(&confirmed);
     assert_eq!(code, 0, "{text}");

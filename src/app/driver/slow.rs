@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::{Driver, Job, Msg, Tone, World, one_line};
+use crate::action::health::{Looked, look_at_backups};
 use crate::action::{Ctx, Nowhere, look};
 use crate::app::Preview;
 use crate::app::data::{HealthRow, Home, IncidentRow, LastDrill, ScenarioRow, SecretRow};
@@ -99,7 +100,7 @@ pub(super) fn home(driver: &Driver) -> Result<()> {
 /// Whether anything is configured that `health` looks at.
 pub(super) fn looks_at_health(world: &World) -> bool {
     let s = &world.config.settings;
-    let opens = s.repository.is_some() && world.config.secrets.get(crate::config::settings::REPOSITORY_KEY).is_some();
+    let opens = look_at_backups(s, &world.config.secrets) != Looked::Nothing;
     s.service.health_url.is_some() || s.database.is_some() || opens || !s.health.is_empty()
 }
 

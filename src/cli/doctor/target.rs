@@ -11,12 +11,15 @@ use crate::backup::catalog::{BackupKind, Catalog};
 use crate::backup::cloud::url::service_of;
 use crate::backup::repository::Repository;
 use crate::backup::wal;
+use crate::config::Backend;
 use crate::config::settings::{DATABASE_PASSWORD, REPOSITORY_IDENTITY, REPOSITORY_KEY};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::target::Identity;
 use crate::model::{Time, format_clock};
-use crate::postgres::connect::query_error;
+use crate::postgres::connect::{query_error, quote_literal};
 use crate::postgres::{Database, Programs};
+use crate::process::detach::own_executable;
+use crate::recovery::backend::open_as;
 use crate::recovery::{exposure, health};
 
 /// Looks.
@@ -39,6 +42,7 @@ pub async fn look(invocation: &Invocation, checks: &mut Checks) {
         }
     };
     match &settings.repository {
+        _ if settings.backend != Backend::Native => elsewhere(invocation, identity.as_ref(), checks).await,
         None => {
             checks.problem("repository", "none is configured", "set BACKUP_DIR, or repository.url in breakglass.toml")
         }
@@ -129,14 +133,23 @@ async fn database(invocation: &Invocation, at: &Database, checks: &mut Checks) -
             None => checks.warning("archiving", "exposure cannot be measured", "look at pg_stat_archiver"),
         }
         let command = text("archive_command");
-        if !command.contains("breakglass") && !on("standby") {
+        if settings.backend != Backend::Native {
+            let tool = settings.backend.word();
+            if settings.backend == Backend::PgBackRest && !command.to_lowercase().contains(tool) && !on("standby") {
+                checks.warning(
+                    "archiving",
+                    format!("archive_command does not name {tool}: another tool holds the log"),
+                    "archive_command = 'pgbackrest --stanza=NAME archive-push %p', or set recovery.backend",
+                );
+            }
+        } else if !command.contains("breakglass") && !on("standby") {
             checks.warning(
                 "archiving",
                 "archive_command does not name breakglass: another tool holds the log",
-                format!(
-                    "archive_command = 'breakglass wal archive --repository {} %p'",
-                    settings.repository.as_deref().unwrap_or("URL")
-                ),
+                match archive_to(settings.repository.as_deref()) {
+                    Some(command) => format!("archive_command = {}", quote_literal(&command)),
+                    None => "name a repository (BACKUP_DIR), then ask again: the whole command stands here then".into(),
+                },
             );
         } else if service_of(settings.repository.as_deref().unwrap_or("")).is_some()
             && command.contains("://")
@@ -193,6 +206,71 @@ fn copies(invocation: &Invocation, repository: &Repository, catalog: &Catalog, c
             Err(e) => checks.error(AREA, &e),
         }
     }
+}
+
+/// The command that archives into our repository, as the server can run it whatever its working directory.
+fn archive_to(repository: Option<&str>) -> Option<String> {
+    let url = repository?;
+    let place = match url.contains("://") {
+        true => url.to_string(),
+        false => std::path::absolute(url).ok()?.display().to_string(),
+    };
+    wal::archive_command(&own_executable().ok()?, &place).ok()
+}
+
+/// Whoever else makes the backups: whether it answers, whose they are, and what could be recovered from them.
+async fn elsewhere(invocation: &Invocation, of: Option<&Identity>, checks: &mut Checks) {
+    const AREA: &str = "repository";
+    let config = &invocation.config;
+    let scratch = std::env::temp_dir();
+    let asked = async {
+        let recovery = open_as(config.settings.backend, &config.settings, &config.secrets, scratch)?;
+        let cluster = recovery.cluster()?;
+        Ok::<_, Error>((recovery.place(), cluster, recovery.range(None).await?))
+    };
+    let (place, cluster, ranges) = match asked.await {
+        Ok(said) => said,
+        Err(e) => return checks.error(AREA, &e),
+    };
+    checks.good(AREA, format!("{place} answers"));
+    if let (Some(cluster), Some(id)) = (cluster, of)
+        && cluster != id.system_identifier
+    {
+        checks.problem(
+            AREA,
+            format!("holds the log of system {cluster}, the database is system {}", id.system_identifier),
+            "one repository holds one cluster: name the right one",
+        );
+    }
+    for range in &ranges {
+        for hole in &range.holes {
+            checks.problem(
+                AREA,
+                format!("the log has a hole, {} to {}: {}", hole.first, hole.last, hole.why),
+                "points behind it cannot be recovered: take a full backup now",
+            );
+        }
+        range.notes.iter().for_each(|note| checks.good(AREA, note.clone()));
+    }
+    let backups = ranges.iter().flat_map(|r| &r.backups);
+    match backups.filter_map(|b| b.finished_at.map(|at| (at, &b.id))).max() {
+        None => checks.problem(AREA, "names no backup with a time", "breakglass backup list; breakglass pitr range"),
+        Some((at, id)) => {
+            let age = Time::from_system(SystemTime::now()).since(at);
+            let limit = Duration::from_secs(config.settings.policy.backup_max_age_s);
+            let what = format!("newest backup {id}, {} old", format_clock(age));
+            match age > limit {
+                true => {
+                    checks.problem(AREA, too_old(&what, limit), "take one, and see why the scheduled one did not run")
+                }
+                false => checks.good(AREA, what),
+            }
+        }
+    }
+}
+
+fn too_old(what: &str, limit: Duration) -> String {
+    format!("{what}; policy.backup_max_age is {}", format_clock(limit))
 }
 
 /// Whether it opens, whose it is, and what could be restored from it.
@@ -262,7 +340,7 @@ fn repository(invocation: &Invocation, url: &str, of: Option<&Identity>, checks:
     match newest.verified_at {
         _ if age > limit => checks.problem(
             AREA,
-            format!("{what}; policy.backup_max_age is {}", format_clock(limit)),
+            too_old(&what, limit),
             "breakglass backup create, and see why the scheduled one did not run",
         ),
         Some(at) => checks.good(AREA, format!("{what}, verified {}", at.date_hms())),

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{RECORD, Request};
+use super::{RECORD, Request, Shadow};
 use crate::backup::base::delta::{rewriting_name, same_cluster};
 use crate::error::{Context, Error, Result};
+use crate::postgres::Layout;
 use crate::postgres::running::running_in;
 use crate::postgres::user;
 
@@ -18,17 +19,29 @@ pub enum Delta {
 }
 
 impl Delta {
-    /// What is given up for it and must be named for that: a data directory that is no recovery under way, but was in service or
-    /// was made to be. None when what is replaced can be built again.
+    /// What is given up for it and must be named for that: all but a recovery of ours that was never in service. A standby or a
+    /// fenced primary waits for the log, too, and may be the only one that has what came last.
     pub fn gives_up(&self, dir: &Path) -> Option<String> {
-        let data = match self {
-            Self::Same => dir.join("data"),
-            Self::Moved(old) => old.clone(),
+        let lost = match self {
+            Self::Same => dir.join("data").exists() && !never_in_service(dir),
+            Self::Moved(old) => old.exists(),
         };
-        let shadow = ["recovery.signal", "standby.signal"].iter().any(|f| data.join(f).exists());
-        let name = || dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        (data.exists() && !shadow).then(name)
+        lost.then(|| dir.file_name().unwrap_or_default().to_string_lossy().into_owned())
     }
+}
+
+/// Whether the folder holds a recovery of ours that can be built again: it still waits for the log, and began no timeline.
+fn never_in_service(root: &Path) -> bool {
+    let (data, ours) = (root.join("data"), Layout::under(root, 0).config.is_dir());
+    let waits = ["recovery.signal", "standby.signal"].iter().any(|f| data.join(f).exists());
+    let timeline = Shadow::load(root).map_or(u32::MAX, |s| s.timeline);
+    let began = |name: &std::ffi::OsStr| {
+        let id = name.to_str().and_then(|n| n.strip_suffix(".history"));
+        id.and_then(|id| u32::from_str_radix(id, 16).ok()).is_some_and(|id| id > timeline)
+    };
+    let promoted = std::fs::read_dir(data.join("pg_wal"))
+        .is_ok_and(|entries| entries.filter_map(std::result::Result::ok).any(|e| began(&e.file_name())));
+    ours && waits && !promoted
 }
 
 pub(super) fn prepare_root(request: &Request) -> Result<()> {
@@ -36,7 +49,8 @@ pub(super) fn prepare_root(request: &Request) -> Result<()> {
     if let Some((data, pid)) = running_in(root) {
         return Err(Error::refused(format!("cannot build a shadow in {:?}", root.display()))
             .why(format!("a server is running on {:?}, process {pid}", data.display()))
-            .hint("name another folder with --dir; the running server was not touched"));
+            .hint("name another folder with --dir; the running server was not touched")
+            .hint(STALE));
     }
     let empty = !std::fs::read_dir(root).is_ok_and(|mut d| d.next().is_some());
     let data = root.join("data");
@@ -44,6 +58,9 @@ pub(super) fn prepare_root(request: &Request) -> Result<()> {
         Some(Delta::Same) if data.exists() || rewriting_name(&data).exists() => {
             if data.exists() {
                 same_cluster(&data, &request.route.backup)?;
+                if !never_in_service(root) {
+                    keep_log(&data, root)?;
+                }
             }
             // What it says is no longer so.
             return match std::fs::remove_file(root.join(RECORD)) {
@@ -69,30 +86,46 @@ pub(super) fn prepare_root(request: &Request) -> Result<()> {
     user::own_dir(root, request.user.as_ref())
 }
 
-/// Of a data directory that was moved in: what its server had written of the log. Some of it may be archived nowhere.
+/// What its server had written of the log, of a data directory that was in service. Some of it may be archived nowhere.
 const KEPT_LOG: &str = "pg_wal-before";
+/// What to do about a pid file whose server is gone.
+const STALE: &str = "if no server runs on it, here or in a container that has it mounted: remove its postmaster.pid";
+
+/// Moves the log of a data directory out of it, before anything in it is rewritten. Done already: nothing happens.
+fn keep_log(data: &Path, root: &Path) -> Result<()> {
+    let log = data.join("pg_wal");
+    if !log.exists() {
+        return Ok(());
+    }
+    let names = std::iter::once(KEPT_LOG.to_string()).chain((2..).map(|n| format!("{KEPT_LOG}-{n}")));
+    let free = names.map(|n| root.join(n)).find(|p| !p.exists()).unwrap_or_else(|| root.join(KEPT_LOG));
+    std::fs::rename(&log, &free).map_err(|e| moving(&log, &free, &e))
+}
+
+fn moving(from: &Path, to: &Path, e: &std::io::Error) -> Error {
+    let error = Error::refused(format!("cannot move {:?} to {:?}", from.display(), to.display())).why(e);
+    match e.kind() {
+        std::io::ErrorKind::CrossesDevices => {
+            error.hint("both must be on one file system: set postgres.instances_dir to a folder there")
+        }
+        _ => error,
+    }
+    .hint("or leave --delta out: everything is made anew, and nothing is moved")
+}
 
 /// A data directory that is reused goes into the new folder, so that nobody starts a server on it where it was.
 fn move_in(old: &Path, data: &Path, request: &Request) -> Result<()> {
-    let cannot = || Error::refused(format!("cannot reuse {:?}", old.display()));
+    let root = &request.root;
     if let Some((_, pid)) = running_in(old) {
-        return Err(cannot()
+        return Err(Error::refused(format!("cannot reuse {:?}", old.display()))
             .why(format!("a server is running on it, process {pid}"))
-            .hint("stop it first, or recover into a new folder; the running server was not touched"));
+            .hint("stop it first, or recover into a new folder; the running server was not touched")
+            .hint(STALE));
     }
     same_cluster(old, &request.route.backup)?;
-    user::own_dir(&request.root, request.user.as_ref())?;
-    let moved = |from: &Path, to: &Path| {
-        std::fs::rename(from, to).map_err(|e| {
-            cannot()
-                .why(format!("{:?} cannot be moved to {:?}: {e}", from.display(), to.display()))
-                .hint("both must be on one file system: set postgres.instances_dir to a folder there")
-                .hint("or leave --delta out: everything is made anew, and nothing is moved")
-        })
-    };
-    // First, so that it cannot be lost between the two.
-    moved(&old.join("pg_wal"), &request.root.join(KEPT_LOG))?;
-    moved(old, data)
+    user::own_dir(root, request.user.as_ref())?;
+    std::fs::rename(old, data).map_err(|e| moving(old, data, &e))?;
+    keep_log(data, root)
 }
 
 /// Bytes free for us where `dir` is.

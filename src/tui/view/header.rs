@@ -22,6 +22,7 @@ use crate::incident::{Deadline, RunStatus, State, StepStatus, moment, timers};
 use crate::model::StepId;
 use crate::model::event::Kind;
 use crate::model::format_clock;
+use crate::model::target::RecoveryTarget;
 use crate::tui::theme::Role;
 
 use super::canvas::{Canvas, Piece, bar, fit, p};
@@ -229,7 +230,10 @@ fn rpo(canvas: &Canvas<'_>, app: &App, data: &Incident, room: usize) -> Vec<Piec
         parts.push((6, vec![p(Role::Muted, "measured")]));
     } else if let Some((target, _, loss)) = chosen {
         let text = loss.as_ref().map_or_else(
-            || format!("back to before {target}"),
+            || match target {
+                RecoveryTarget::Latest => "back to all archived".into(),
+                target => format!("back to before {target}"),
+            },
             |l| {
                 format!(
                     "loses {}{}",

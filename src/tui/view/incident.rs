@@ -266,11 +266,15 @@ fn facts(canvas: &mut Canvas<'_>, area: Rect, app: &App, data: &Incident) {
     }
     if let Some((target, at, _)) = &f.chosen {
         let keeps = moment::keeps_damage(f, target, *at);
-        let at = at.map_or_else(|| target.to_string(), |t| t.hms());
+        let hms = at.map(|t| t.hms());
+        let moment = match (target, hms) {
+            (RecoveryTarget::Latest, None) => "all archived".into(),
+            (RecoveryTarget::Latest, Some(at)) => format!("all archived, {at}"),
+            (target, at) => format!("before {}", at.unwrap_or_else(|| target.to_string())),
+        };
         match keeps {
-            false if *target == RecoveryTarget::Latest => fact("moment", Role::Text, format!("all archived, {at}")),
-            true => fact("moment", Role::Danger, format!("before {at}: KEEPS DAMAGE")),
-            false => fact("moment", Role::Text, format!("before {at}")),
+            true => fact("moment", Role::Danger, format!("{moment}: KEEPS DAMAGE")),
+            false => fact("moment", Role::Text, moment),
         }
     } else if !f.candidates.is_empty() {
         fact("moments", Role::Warning, format!("{} found, none chosen", f.candidates.len()));

@@ -68,7 +68,7 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, shown: &mut S
     }
     let below = Rect { y: list.bottom() + rows, height: detail, ..body };
     let (title, lines) = match facts.candidates.get(selected) {
-        Some(c) => (c.target.stop(), about(app, c, inner.width as usize)),
+        Some(c) => (c.target.stop(false), about(app, c, inner.width as usize)),
         None => {
             let mut lines = vec![vec![p(
                 Role::Text,
