@@ -12,7 +12,8 @@ use breakglass::backup::repository::{Repository, Unlocked};
 use breakglass::backup::wal::{Archived, Fetched, Segment, WalName, archive_into, fetch};
 use breakglass::backup::wal_service::{ServeOptions, Service};
 
-use super::crash::{stored_durably, strace};
+use super::crash::stored_durably;
+use super::faults::strace;
 use super::wal::{SYSTEM, object_path, segment, segment_bytes, write_segment};
 use super::{PASSPHRASE, repository};
 

@@ -9,24 +9,7 @@ use breakglass::model::Time;
 use super::repository;
 
 fn manifest(id: &str) -> Manifest {
-    Manifest {
-        version: 1,
-        id: id.into(),
-        kind: BackupKind::Files,
-        label: None,
-        system_identifier: None,
-        postgres_version: None,
-        timeline: None,
-        start_lsn: None,
-        stop_lsn: None,
-        wal_segment_size: None,
-        database: None,
-        dump_version: None,
-        part: None,
-        started_at: Time::from_micros(1),
-        finished_at: Time::from_micros(2),
-        objects: Vec::new(),
-    }
+    super::manifest(id, BackupKind::Files, Time::from_micros(1))
 }
 
 fn ids(unlocked: &Unlocked) -> Vec<String> {

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use super::base::{files, stream};
 use super::logical::program;
 use super::wal::{SYSTEM, object_path, segment, write_segment};
-use super::{PASSPHRASE, passphrase};
+use super::{NOBODY, PASSPHRASE, passphrase};
 use breakglass::backup::base::store_base;
 use breakglass::backup::repository::Repository;
 
@@ -85,7 +85,7 @@ fn verification_shows_how_far_it_is() {
     let d = dir.path();
     std::fs::create_dir(d.join("data")).unwrap();
     std::fs::write(d.join("data/file"), "content ".repeat(1 << 19)).unwrap();
-    let made = program(d, "postgres:///x?user=x", &[], &["backup", "create", "--files", "data"]);
+    let made = program(d, NOBODY, &[], &["backup", "create", "--files", "data"]);
     assert_eq!(made.status.code(), Some(0), "{}", text(&made));
     let (home, repo) = (d.display().to_string(), d.join("repo").display().to_string());
     let env = [("HOME", home.as_str()), ("BACKUP_DIR", repo.as_str()), ("BACKUP_ENCRYPTION_KEY", PASSPHRASE)];
@@ -94,6 +94,6 @@ fn verification_shows_how_far_it_is() {
     pty.wait_text("right: ");
     let shown = String::from_utf8_lossy(&pty.bytes()).into_owned();
     assert!(shown.contains("verify  4.2 MB") && shown.contains(" %"), "{shown:?}");
-    let quiet = program(d, "postgres:///x?user=x", &[], &["backup", "verify"]);
+    let quiet = program(d, NOBODY, &[], &["backup", "verify"]);
     assert!(!text(&quiet).contains("MB"), "{}", text(&quiet));
 }

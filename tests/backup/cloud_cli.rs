@@ -10,10 +10,8 @@ use breakglass::backup::store::{Access, open_place};
 
 use super::logical::{cluster, text, url as database_url};
 use super::wal::{SYSTEM, segment, write_segment};
-use super::{PASSPHRASE, passphrase};
+use super::{NOBODY, PASSPHRASE, passphrase};
 use crate::support::bucket::{ACCESS_KEY, Bucket, Fault, SECRET_KEY, Seen, credentials};
-
-const NOBODY: &str = "postgres:///x?user=x";
 
 /// The program, with the repository in the bucket and its credentials in the environment.
 fn command(dir: &Path, bucket: &Bucket, more: &[(&str, &str)], args: &[&str]) -> Command {

@@ -48,8 +48,10 @@ fn trouble(bucket: &Bucket, every: usize, faults: &'static [Fault]) -> Arc<Atomi
     struck
 }
 
-/// The folder of a recovery, whose credentials only the server's user may read.
-fn room(bucket: &Bucket, name: &str, prefix: &str) -> (Scratch, String) {
+/// A bucket with a new repository, the folder of a recovery, whose credentials only the server's user may read, and the URL that
+/// names these.
+fn repository(name: &str, prefix: &str) -> (Bucket, Scratch, String) {
+    let bucket = Bucket::start();
     let room = Scratch::new(name);
     let file = credentials(&room.path, "s3.env", ACCESS_KEY, SECRET_KEY);
     if let Some(user) = server_user() {
@@ -60,15 +62,14 @@ fn room(bucket: &Bucket, name: &str, prefix: &str) -> (Scratch, String) {
     let config = format!("[repository]\nurl = {url:?}\ncredentials = \"s3.env\"\n");
     std::fs::write(room.path.join("breakglass.toml"), config).unwrap();
     let own = format!("{url}&credentials={file}");
-    (room, own)
+    ends(&room.path, &[], &["backup", "init"], 0);
+    (bucket, room, own)
 }
 
 #[test]
 fn a_recovery_to_a_moment_from_a_bucket_that_misbehaves() {
-    let bucket = Bucket::start();
-    let (room, own) = room(&bucket, "bucketpitr", "team/db");
+    let (bucket, room, own) = repository("bucketpitr", "team/db");
     let d = &room.path;
-    ends(d, &[], &["backup", "init"], 0);
     // A server has none of our environment: its command holds the URL, the URL names the file, the file is the server's.
     let archive = archive_command(Path::new(env!("CARGO_BIN_EXE_breakglass")), &own).unwrap();
     let c = Cluster::start("bucketpitr", &[("archive_mode", "on"), ("archive_command", &archive)]);
@@ -155,10 +156,8 @@ fn made_of(bucket: &Bucket) -> Vec<String> {
 
 #[test]
 fn archived_is_what_the_bucket_has() {
-    let bucket = Bucket::start();
-    let (room, own) = room(&bucket, "bucketarchive", "one");
+    let (bucket, room, own) = repository("bucketarchive", "one");
     let d = &room.path;
-    ends(d, &[], &["backup", "init"], 0);
     let path = write_segment(d, segment(1, 5), 7, 1).display().to_string();
     let archive = |path: &str, code: i32, says: &[&str]| {
         // As a server starts it: no environment, another folder.

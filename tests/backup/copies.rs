@@ -1,8 +1,7 @@
 //! A backup in several places: each copy read back, whole, and a repository of its own.
 
+use super::NOBODY;
 use super::logical::{json, program, text};
-
-const NOBODY: &str = "postgres:///x?user=x";
 
 #[test]
 fn every_place_gets_it_and_says_when_it_does_not() {

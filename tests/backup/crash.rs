@@ -13,18 +13,9 @@ use breakglass::backup::repository::Repository;
 use breakglass::backup::wal::{Archived, Fetched, Segment, WalName, archive, fetch};
 
 use super::base::{files, stream};
+use super::faults::strace;
 use super::wal::{SYSTEM, segment, write_segment};
 use super::{passphrase, repository};
-
-pub fn strace() -> bool {
-    // Some containers have the program and forbid what it needs.
-    let works = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
-    let works = works.is_ok_and(|s| s.success());
-    if !works {
-        eprintln!("NOT TESTED: faults at system calls need strace, which .ci/run installs");
-    }
-    works
-}
 
 /// The program's `wal archive` under strace with these options.
 fn archive_under(options: &[String], dir: &Path, path: &Path) -> ExitStatus {

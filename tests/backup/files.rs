@@ -3,9 +3,8 @@
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
+use super::NOBODY;
 use super::logical::{json, program, text};
-
-const NOBODY: &str = "postgres:///x?user=x";
 
 fn tree(root: &Path) {
     std::fs::create_dir_all(root.join("deep/er")).unwrap();

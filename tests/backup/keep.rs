@@ -1,42 +1,20 @@
 //! What is kept and what goes: retention in tables, cleanup on a real repository, keys that change.
 
-use breakglass::backup::catalog::{self, Backup, BackupKind, Catalog, Change, Manifest};
+use breakglass::backup::catalog::{self, Backup, BackupKind, Catalog, Change};
 use breakglass::backup::cleanup::{execute, plan};
 use breakglass::backup::container::{Identity, ObjectType};
-use breakglass::backup::repository::Unlocked;
 use breakglass::backup::retention::{Policy, judge};
 use breakglass::backup::store::{Access, Existing};
 use breakglass::model::Time;
 
 use super::logical::{json, program, text};
 use super::wal::{SYSTEM, object_path, segment, write_segment};
-use super::{PASSPHRASE, repository};
+use super::{NOBODY, PASSPHRASE, add, manifest, repository};
 
 const DAY: i64 = 86_400_000_000;
 
 fn at(text: &str) -> Time {
     Time::parse(text).unwrap()
-}
-
-fn manifest(id: &str, kind: BackupKind, at: Time) -> Manifest {
-    Manifest {
-        version: 1,
-        id: id.into(),
-        kind,
-        label: None,
-        system_identifier: None,
-        postgres_version: None,
-        timeline: Some(1),
-        start_lsn: None,
-        stop_lsn: None,
-        wal_segment_size: None,
-        database: None,
-        dump_version: None,
-        part: None,
-        started_at: at,
-        finished_at: at,
-        objects: Vec::new(),
-    }
 }
 
 fn backup(id: &str, at: Time, verified: bool) -> Backup {
@@ -108,13 +86,6 @@ fn generations() {
     assert_eq!(kept(&left, policy, now).len(), left.len());
 }
 
-fn add(unlocked: &Unlocked, mut m: Manifest) {
-    let name = format!("backups/{}/data.bgo", m.id);
-    let (_, summary) = unlocked.write_own(m.kind.object_type(), &name, m.id.as_bytes()).unwrap();
-    m.objects.push(catalog::ObjectRecord::new(&name, &summary));
-    catalog::add(unlocked, &m).unwrap();
-}
-
 #[test]
 fn cleanup_takes_what_nothing_needs() {
     let dir = tempfile::tempdir().unwrap();
@@ -125,7 +96,7 @@ fn cleanup_takes_what_nothing_needs() {
     repo.bind_cluster(SYSTEM, Some(1 << 20)).unwrap();
     for (id, age, segment) in [("20200101T0000Z-physical-aaaaaa", 50, 3), ("20200102T0000Z-physical-bbbbbb", 40, 5)] {
         let mut m = manifest(id, BackupKind::Physical, days(age));
-        m.start_lsn = Some(format!("0/{segment}00028"));
+        (m.timeline, m.start_lsn) = (Some(1), Some(format!("0/{segment}00028")));
         add(&unlocked, m);
     }
     add(&unlocked, manifest("20200103T0000Z-logical-cccccc", BackupKind::Logical, days(60)));
@@ -144,8 +115,7 @@ fn cleanup_takes_what_nothing_needs() {
     let old = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
     std::fs::File::options().write(true).open(&abandoned).unwrap().set_modified(old).unwrap();
 
-    let out =
-        program(d, "postgres:///x?user=x", &[("BACKUP_RETENTION_DAYS", "30")], &["backup", "cleanup", "--dry-run"]);
+    let out = program(d, NOBODY, &[("BACKUP_RETENTION_DAYS", "30")], &["backup", "cleanup", "--dry-run"]);
     assert_eq!(out.status.code(), Some(0), "{}", text(&out));
     for line in [
         "20200101T0000Z-physical-aaaaaa  would go: older than 30 days",
@@ -157,7 +127,7 @@ fn cleanup_takes_what_nothing_needs() {
         assert!(text(&out).contains(line), "{line}\n{}", text(&out));
     }
     assert_eq!(Catalog::load(&unlocked).unwrap().backups.len(), 4, "a dry run changes nothing");
-    let done = json(d, "postgres:///x?user=x", 0, &["backup", "cleanup"]);
+    let done = json(d, NOBODY, 0, &["backup", "cleanup"]);
     assert_eq!(done["dry_run"], false);
     let left: Vec<String> = Catalog::load(&unlocked).unwrap().backups.into_iter().map(|b| b.manifest.id).collect();
     assert_eq!(left, ["20200102T0000Z-physical-bbbbbb", "20200104T0000Z-logical-dddddd"]);
@@ -190,7 +160,7 @@ fn cleanup_takes_what_nothing_needs() {
     let at = bytes.len() - 5;
     bytes[at] ^= 1;
     std::fs::write(&entry, bytes).unwrap();
-    json(d, "postgres:///x?user=x", 4, &["backup", "cleanup"]);
+    json(d, NOBODY, 4, &["backup", "cleanup"]);
 }
 
 const NEW: &str = "a new passphrase that has more than thirty-two characters";
@@ -202,9 +172,8 @@ fn keys_change_and_old_backups_stay_readable() {
     let (repo, unlocked, _) = repository(d);
     add(&unlocked, manifest("20200101T0000Z-logical-aaaaaa", BackupKind::Logical, at("2026-01-01T00:00:00Z")));
     let before = std::fs::read(d.join("repo/backups/20200101T0000Z-logical-aaaaaa/data.bgo")).unwrap();
-    let url = "postgres:///x?user=x";
     let run = |more: &[(&str, &str)], args: &[&str]| {
-        let out = program(d, url, more, args);
+        let out = program(d, NOBODY, more, args);
         (out.status.code().unwrap(), text(&out))
     };
     let (code, said) = run(&[], &["backup", "rotate-key"]);

@@ -3,23 +3,15 @@
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::ExitStatus;
 
-use breakglass::backup::catalog::{self, BackupKind, Catalog, Manifest, ObjectRecord};
+use breakglass::backup::catalog::Catalog;
 use breakglass::backup::repository::Repository;
-use breakglass::model::{Secret, Time};
+use breakglass::model::Secret;
 
+use super::faults::{NEW, old_backups, strace, traced};
 use super::logical::{cluster, json, program, text, url};
-use super::{PASSPHRASE, passphrase, repository};
-
-pub fn strace() -> bool {
-    let works = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
-    let works = works.is_ok_and(|s| s.success());
-    if !works {
-        eprintln!("NOT TESTED: faults at system calls need strace, which .ci/run installs");
-    }
-    works
-}
+use super::{NOBODY, PASSPHRASE, passphrase, repository};
 
 /// How far apart the points are; every one in a soak.
 fn step(usual: usize) -> usize {
@@ -28,22 +20,8 @@ fn step(usual: usize) -> usize {
 
 /// The program, killed when one of its threads makes this call for the n-th time.
 fn killed(dir: &Path, url: &str, more: &[(&str, &str)], call: &str, n: usize, args: &[&str]) -> ExitStatus {
-    let mut c = Command::new("strace");
-    c.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}")])
-        .args(["-e", &format!("inject={call}:signal=KILL:when={n}")])
-        .arg(env!("CARGO_BIN_EXE_breakglass"))
-        .args(args)
-        .env_clear()
-        .env("PATH", "/usr/bin:/bin")
-        .env("HOME", dir)
-        .env("BREAKGLASS_HOME", dir.join("state"))
-        .env("BACKUP_DIR", dir.join("repo"))
-        .env("BACKUP_ENCRYPTION_KEY", PASSPHRASE)
-        .env("DATABASE_URL", url);
-    for (name, value) in more {
-        c.env(name, value);
-    }
-    c.current_dir(dir).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap()
+    let (trace, inject) = (format!("trace={call}"), format!("inject={call}:signal=KILL:when={n}"));
+    traced(dir, url, more, &["-o", "/dev/null", "-e", &trace, "-e", &inject], args)
 }
 
 fn unlocked(dir: &Path) -> breakglass::backup::repository::Unlocked {
@@ -134,43 +112,18 @@ fn a_killed_cleanup_is_finished_by_the_next() {
     if !strace() {
         return;
     }
-    let (mut kills, url) = (0, "postgres:///x?user=x");
+    let mut kills = 0;
     for (call, apart) in [("unlink", 2), ("renameat2", 1)] {
         for n in (1..).step_by(step(apart)) {
             let dir = tempfile::tempdir().unwrap();
             let d = dir.path();
-            let (_, u, _) = repository(d);
-            for i in 0..4i64 {
-                let id = format!("2020010{}T0000Z-files-{i:06x}", i + 1);
-                let name = format!("backups/{id}/data.bgo");
-                let (_, summary) = u.write_own(BackupKind::Files.object_type(), &name, b"content").unwrap();
-                let at = Time::from_micros(1_577_836_800_000_000 + i * 86_400_000_000);
-                let manifest = Manifest {
-                    version: 1,
-                    id,
-                    kind: BackupKind::Files,
-                    label: None,
-                    system_identifier: None,
-                    postgres_version: None,
-                    timeline: None,
-                    start_lsn: None,
-                    stop_lsn: None,
-                    wal_segment_size: None,
-                    database: None,
-                    dump_version: None,
-                    part: None,
-                    started_at: at,
-                    finished_at: at,
-                    objects: vec![ObjectRecord::new(&name, &summary)],
-                };
-                catalog::add(&u, &manifest).unwrap();
-            }
-            let status = killed(d, url, &[], call, n, &["backup", "cleanup"]);
+            let u = old_backups(d);
+            let status = killed(d, NOBODY, &[], call, n, &["backup", "cleanup"]);
             // Whatever the catalog still lists is whole.
             let left = Catalog::load(&u).unwrap().backups.len();
             assert!((1..=4).contains(&left));
-            json(d, url, 0, &["backup", "verify", "--all"]);
-            json(d, url, 0, &["backup", "cleanup"]);
+            json(d, NOBODY, 0, &["backup", "verify", "--all"]);
+            json(d, NOBODY, 0, &["backup", "cleanup"]);
             assert_eq!(Catalog::load(&u).unwrap().backups.len(), 1, "the last one stays");
             assert_eq!(std::fs::read_dir(d.join("repo/backups")).unwrap().count(), 1, "{call} {n}");
             if status.success() {
@@ -188,23 +141,22 @@ fn a_killed_rotation_opens_with_the_old_key_or_the_new_one() {
     if !strace() {
         return;
     }
-    const NEW: &str = "the new passphrase, which has thirty-two characters too";
-    let (mut kills, url) = (0, "postgres:///x?user=x");
+    let mut kills = 0;
     for call in ["fsync", "rename", "renameat2", "write"] {
         for n in (1..).step_by(step(2)) {
             let dir = tempfile::tempdir().unwrap();
             let d = dir.path();
             repository(d);
             let new = [("BACKUP_NEW_ENCRYPTION_KEY", NEW)];
-            let status = killed(d, url, &new, call, n, &["backup", "rotate-key", "--new-key-pair"]);
+            let status = killed(d, NOBODY, &new, call, n, &["backup", "rotate-key", "--new-key-pair"]);
             let repo = Repository::open(d.join("repo").to_str().unwrap()).unwrap();
             let opens = [passphrase(), Secret::new(NEW)].map(|key| repo.unlock(&key).is_ok());
             assert!(opens[0] != opens[1], "{call} {n}: {opens:?}");
             let key = [("BACKUP_ENCRYPTION_KEY", if opens[0] { PASSPHRASE } else { NEW })];
-            let again = program(d, url, &[key[0], new[0]], &["backup", "rotate-key"]);
+            let again = program(d, NOBODY, &[key[0], new[0]], &["backup", "rotate-key"]);
             assert_eq!(again.status.code(), Some(0), "{call} {n}: {}", text(&again));
             let with_new = [("BACKUP_ENCRYPTION_KEY", NEW)];
-            assert_eq!(program(d, url, &with_new, &["backup", "list"]).status.code(), Some(0));
+            assert_eq!(program(d, NOBODY, &with_new, &["backup", "list"]).status.code(), Some(0));
             let opened = Repository::open(d.join("repo").to_str().unwrap()).unwrap();
             let unlocked = opened.unlock(&Secret::new(NEW)).unwrap();
             assert_eq!(unlocked.identities().last().unwrap().public(), opened.public_key(), "{call} {n}");

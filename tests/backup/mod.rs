@@ -16,6 +16,7 @@ pub mod copies;
 pub mod crash;
 pub mod deep;
 pub mod dump_repack;
+pub mod faults;
 pub mod files;
 pub mod full_disk;
 pub mod hostile;
@@ -36,11 +37,15 @@ pub mod tiers;
 pub mod vectors;
 pub mod wal;
 
+use breakglass::backup::catalog::{BackupKind, Manifest, ObjectRecord};
 use breakglass::backup::keys::KdfCost;
 use breakglass::backup::repository::{InitOptions, Repository, Unlocked};
-use breakglass::model::Secret;
+use breakglass::model::{Secret, Time};
 
 pub const PASSPHRASE: &str = "correct horse battery staple, thirty-two and more";
+
+/// A server that nobody asks.
+pub const NOBODY: &str = "postgres:///x?user=x";
 
 /// The cheapest derivation Argon2 allows in earnest: these tests are not about guessing passphrases.
 pub const CHEAP: KdfCost = KdfCost { memory_kib: 256, passes: 1, lanes: 1 };
@@ -56,4 +61,34 @@ pub fn repository(dir: &std::path::Path) -> (Repository, Unlocked, String) {
         Repository::init(&url, &passphrase(), &InitOptions { kdf: CHEAP, ..InitOptions::default() }).unwrap();
     let unlocked = repository.unlock(&passphrase()).unwrap();
     (repository, unlocked, url)
+}
+
+/// The manifest of a backup with nothing in it.
+pub fn manifest(id: &str, kind: BackupKind, at: Time) -> Manifest {
+    Manifest {
+        version: 1,
+        id: id.into(),
+        kind,
+        label: None,
+        system_identifier: None,
+        postgres_version: None,
+        timeline: None,
+        start_lsn: None,
+        stop_lsn: None,
+        wal_segment_size: None,
+        database: None,
+        dump_version: None,
+        part: None,
+        started_at: at,
+        finished_at: at,
+        objects: Vec::new(),
+    }
+}
+
+/// Makes it a backup of the repository: with one object, which holds its id.
+pub fn add(unlocked: &Unlocked, mut m: Manifest) {
+    let name = format!("backups/{}/data.bgo", m.id);
+    let (_, summary) = unlocked.write_own(m.kind.object_type(), &name, m.id.as_bytes()).unwrap();
+    m.objects.push(ObjectRecord::new(&name, &summary));
+    breakglass::backup::catalog::add(unlocked, &m).unwrap();
 }

@@ -2,12 +2,11 @@
 
 use std::path::Path;
 
+use super::NOBODY;
 use super::logical::{program, text};
 
-const NOWHERE: &str = "postgres:///x?user=x";
-
 fn run(d: &Path, args: &[&str]) -> (Option<i32>, String) {
-    let out = program(d, NOWHERE, &[], args);
+    let out = program(d, NOBODY, &[], args);
     (out.status.code(), text(&out))
 }
 
@@ -19,7 +18,7 @@ fn repository(d: &Path, count: usize) -> Vec<String> {
     let keep = "[repository]\ngenerations = { daily = 1, weekly = 0, monthly = 0, yearly = 0 }\n";
     std::fs::write(d.join("breakglass.toml"), keep).unwrap();
     let create = || {
-        let out = program(d, NOWHERE, &[], &["--json", "backup", "create", "--files", "data"]);
+        let out = program(d, NOBODY, &[], &["--json", "backup", "create", "--files", "data"]);
         assert_eq!(out.status.code(), Some(0), "{}", text(&out));
         let document: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
         document["id"].as_str().unwrap().to_string()

@@ -5,17 +5,14 @@
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, ExitStatus, Stdio};
 
-use breakglass::backup::catalog::{self, BackupKind, Catalog, Manifest, ObjectRecord};
+use breakglass::backup::catalog::{BackupKind, Catalog};
 use breakglass::backup::repository::{Repository, Unlocked};
-use breakglass::model::{Secret, Time};
+use breakglass::model::Secret;
 
-use super::killed::strace;
+use super::faults::{NEW, old_backups, strace, traced};
 use super::logical::{cluster, json, program, text, url};
-use super::{PASSPHRASE, passphrase, repository};
-
-const NOBODY: &str = "postgres:///x?user=x";
+use super::{NOBODY, PASSPHRASE, passphrase, repository};
 
 fn points() -> usize {
     if std::env::var_os("BREAKGLASS_SOAK").is_some() { 50 } else { 2 }
@@ -26,15 +23,6 @@ fn draw(n: u64) -> u64 {
     let mut bytes = [0u8; 8];
     getrandom::fill(&mut bytes).unwrap();
     u64::from_le_bytes(bytes) % n.max(1)
-}
-
-/// The program under strace with these options of it.
-fn traced(dir: &Path, url: &str, more: &[(&str, &str)], options: &[&str], args: &[&str]) -> ExitStatus {
-    let mut c = Command::new("strace");
-    c.args(["-f", "-qq"]).args(options).arg(env!("CARGO_BIN_EXE_breakglass")).args(args).env_clear();
-    c.env("PATH", "/usr/bin:/bin").env("HOME", dir).env("BREAKGLASS_HOME", dir.join("state"));
-    c.env("BACKUP_DIR", dir.join("repo")).env("BACKUP_ENCRYPTION_KEY", PASSPHRASE).env("DATABASE_URL", url);
-    c.envs(more.iter().copied()).current_dir(dir).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap()
 }
 
 /// How many system calls the busiest thread of a run makes that nothing befalls.
@@ -160,36 +148,6 @@ fn a_restore_is_there_whole_or_not_at_all() {
     println!("restore: {kills} kills at random calls of {most:?}, {whole} were there already");
 }
 
-/// A repository with four backups of files of one year, of which the policy keeps one.
-fn old_backups(d: &Path) {
-    let (_, u, _) = repository(d);
-    for i in 0..4i64 {
-        let id = format!("2020010{}T0000Z-files-{i:06x}", i + 1);
-        let name = format!("backups/{id}/data.bgo");
-        let (_, summary) = u.write_own(BackupKind::Files.object_type(), &name, b"content").unwrap();
-        let at = Time::from_micros(1_577_836_800_000_000 + i * 86_400_000_000);
-        let manifest = Manifest {
-            version: 1,
-            id,
-            kind: BackupKind::Files,
-            label: None,
-            system_identifier: None,
-            postgres_version: None,
-            timeline: None,
-            start_lsn: None,
-            stop_lsn: None,
-            wal_segment_size: None,
-            database: None,
-            dump_version: None,
-            part: None,
-            started_at: at,
-            finished_at: at,
-            objects: vec![ObjectRecord::new(&name, &summary)],
-        };
-        catalog::add(&u, &manifest).unwrap();
-    }
-}
-
 #[test]
 fn a_cleanup_is_finished_by_the_next() {
     if !strace() {
@@ -221,7 +179,6 @@ fn a_rotation_leaves_the_old_key_or_the_new_one() {
     if !strace() {
         return;
     }
-    const NEW: &str = "the new passphrase, which has thirty-two characters too";
     let new = [("BACKUP_NEW_ENCRYPTION_KEY", NEW)];
     let args = ["backup", "rotate-key", "--new-key-pair"];
     let first = tempfile::tempdir().unwrap();

@@ -11,7 +11,7 @@ use breakglass::model::Time;
 
 use super::container::sample;
 use super::logical::{cluster, json, program, text, url};
-use super::{PASSPHRASE, repository};
+use super::{NOBODY, PASSPHRASE, repository};
 use crate::support::bucket::{ACCESS_KEY, Bucket, SECRET_KEY};
 
 /// Numbers that look random and are the same every time.
@@ -159,15 +159,14 @@ fn one_file_of_a_large_backup() {
         std::fs::write(d.join("data").join(name), noise).unwrap();
     }
     std::os::unix::fs::symlink("m-small", d.join("data/link")).unwrap();
-    let nobody = "postgres:///x?user=x";
-    let (_, made) = fetched(d, &bucket, nobody, &["backup", "create", "--files", "data"]);
+    let (_, made) = fetched(d, &bucket, NOBODY, &["backup", "create", "--files", "data"]);
     let id = made["id"].as_str().unwrap();
     let stored = bucket.keys().iter().filter(|k| k.contains(id)).map(|k| bucket.get(k).unwrap().len()).max().unwrap();
     assert!(stored > 18 << 20);
     let restore = |into: &str, files: &[&str]| {
         let mut args = vec!["backup", "restore", id, "--into", into];
         files.iter().for_each(|f| args.extend(["--file", f]));
-        fetched(d, &bucket, nobody, &args)
+        fetched(d, &bucket, NOBODY, &args)
     };
     let (sent, said) = restore("some", &["data/m-small", "data/sub/"]);
     assert!(sent * 4 < stored, "{sent} of {stored} bytes were sent");
@@ -194,13 +193,13 @@ fn one_file_of_a_large_backup() {
         let place = bucket.url_with("team", "");
         let env =
             [("BACKUP_DIR", place.as_str()), ("AWS_ACCESS_KEY_ID", ACCESS_KEY), ("AWS_SECRET_ACCESS_KEY", SECRET_KEY)];
-        let out = program(d, nobody, &env, &all);
+        let out = program(d, NOBODY, &env, &all);
         (out.status.code().unwrap(), text(&out))
     };
     let place = bucket.url_with("team", "");
     let env =
         [("BACKUP_DIR", place.as_str()), ("AWS_ACCESS_KEY_ID", ACCESS_KEY), ("AWS_SECRET_ACCESS_KEY", SECRET_KEY)];
-    let out = program(d, nobody, &env, &["backup", "verify", id]);
+    let out = program(d, NOBODY, &env, &["backup", "verify", id]);
     assert!(text(&out).contains("affected: file data/a-large; 4 can still be restored"), "{}", text(&out));
     let (code, said) = run(&["never", "--file", "data/a-large"]);
     assert!(code == 1 && said.contains("does not authenticate") && !d.join("never").exists(), "{code}: {said}");

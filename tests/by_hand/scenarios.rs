@@ -64,6 +64,35 @@ fn leave(mut pty: Pty) -> (Option<i32>, String) {
     (code, pty.screen())
 }
 
+/// A drill that was worked to its end.
+struct Worked {
+    home: Home,
+    code: Option<i32>,
+    /// Its last words.
+    end: String,
+}
+
+impl Worked {
+    #[track_caller]
+    fn ended(&self, code: i32, word: &str) {
+        assert!(self.code == Some(code) && self.end.contains(word), "{:?}:\n{}", self.code, self.end);
+    }
+    #[track_caller]
+    fn reports(&self, words: &[&str]) {
+        let report = report(&self.home);
+        words.iter().for_each(|said| assert!(report.contains(said), "{said:?} is not in the report:\n{report}"));
+    }
+}
+
+/// From the alarm to the end by what is next, or by what `own` does instead.
+fn worked(args: &[&str], own: &mut dyn FnMut(&Pty, &str) -> bool) -> Worked {
+    let home = Home(tempfile::tempdir().unwrap());
+    let pty = begin(&home, args);
+    work(&pty, "closed: drill by hand", own);
+    let (code, end) = leave(pty);
+    Worked { home, code, end }
+}
+
 fn report(home: &Home) -> String {
     let all = std::fs::read_dir(home.0.path().join("report")).unwrap().map(|e| e.unwrap().path());
     all.filter(|p| p.extension().is_some_and(|e| e == "md")).map(|p| std::fs::read_to_string(p).unwrap()).collect()
@@ -71,12 +100,9 @@ fn report(home: &Home) -> String {
 
 /// From the alarm to the end by what is next; it passes, and the judge agrees.
 fn obvious(args: &[&str]) {
-    let home = Home(tempfile::tempdir().unwrap());
-    let pty = begin(&home, args);
-    work(&pty, "closed: drill by hand", &mut |_, _| false);
-    let (code, end) = leave(pty);
-    assert!(code == Some(0) && end.contains("PASSED"), "{code:?}:\n{end}");
-    let incident = incident(home.0.path());
+    let done = worked(args, &mut |_, _| false);
+    done.ended(0, "PASSED");
+    let incident = incident(done.home.0.path());
     let facts = &incident.state().unwrap().facts;
     assert!(facts.judged.as_ref().unwrap().0, "{:?}", facts.judged);
     let scratch = facts.drill.clone().unwrap().0;
@@ -140,46 +166,79 @@ fn waive(pty: &Pty, why: &str) {
     pty.wait_long("the gate is waived", PATIENCE, |s| whole(s) && !s.contains("refused, nothing was touched"));
 }
 
+/// Chooses everything that is archived, against the warning that the damage is in it.
+fn choose_latest(pty: &Pty) {
+    pty.keys("G");
+    pty.keys("enter");
+    pty.wait_long("another moment", PATIENCE, |s| s.contains("╭─ another moment"));
+    pty.send(b"\x15latest\r");
+    let asked = pty.wait_long("the warning", PATIENCE, |s| s.contains("╭─ choose this moment"));
+    assert!(asked.contains("KEEPS DAMAGE"), "{asked}");
+    pty.keys("y");
+    pty.wait_long("it is chosen", PATIENCE, |s| {
+        whole(s) && !s.contains("╭─") && !s.contains(MOMENTS) && s.contains("all archived")
+    });
+}
+
+/// Somebody who leaves a step out, once, and passes the gate that refuses what comes after it.
+struct Hurried {
+    step: usize,
+    why: &'static str,
+    /// What the refusal says.
+    refusal: &'static str,
+    /// Why the gate is passed.
+    waiver: &'static str,
+    skipped: bool,
+    refused: usize,
+}
+
+impl Hurried {
+    fn new(step: usize, why: &'static str, refusal: &'static str, waiver: &'static str) -> Self {
+        Self { step, why, refusal, waiver, skipped: false, refused: 0 }
+    }
+    fn acts(&mut self, pty: &Pty, screen: &str) -> bool {
+        if !self.skipped && at(screen, self.step, "r") {
+            skip(pty, self.step, self.why);
+            self.skipped = true;
+            return true;
+        }
+        if screen.contains(REFUSED) {
+            assert!(screen.contains(self.refusal), "{screen}");
+            waive(pty, self.waiver);
+            self.refused += 1;
+            return true;
+        }
+        false
+    }
+    /// A key pressed before the waiver is in the journal is refused once more.
+    fn was_refused(&self) {
+        assert!(self.skipped && self.refused >= 1, "{} {}", self.skipped, self.refused);
+    }
+}
+
 const MOMENTS: &str = "RESTORE TO JUST BEFORE";
 const REFUSED: &str = "refused, nothing was touched";
-const CLOSED: &str = "closed: drill by hand";
 
 #[test]
 fn a_wrong_moment_is_warned_of_seen_and_put_right() {
     if !soak() {
         return;
     }
-    let home = Home(tempfile::tempdir().unwrap());
-    let pty = begin(&home, &["database-corruption"]);
     let (mut chosen, mut led_back) = (false, false);
-    work(&pty, CLOSED, &mut |pty, screen| {
+    let done = worked(&["database-corruption"], &mut |pty, screen| {
         if next(screen).1.contains("the damage is in what was recovered") {
             led_back = true;
         }
         if chosen || !screen.contains(MOMENTS) || screen.contains("╭─") {
             return false;
         }
-        // Everything that is archived: the damage is in it.
-        pty.keys("G");
-        pty.keys("enter");
-        pty.wait_long("another moment", PATIENCE, |s| s.contains("╭─ another moment"));
-        pty.send(b"\x15latest\r");
-        let asked = pty.wait_long("the warning", PATIENCE, |s| s.contains("╭─ choose this moment"));
-        assert!(asked.contains("KEEPS DAMAGE"), "{asked}");
-        pty.keys("y");
-        pty.wait_long("it is chosen", PATIENCE, |s| {
-            whole(s) && !s.contains("╭─") && !s.contains(MOMENTS) && s.contains("all archived")
-        });
+        choose_latest(pty);
         chosen = true;
         true
     });
     assert!(chosen && led_back);
-    let (code, end) = leave(pty);
-    assert!(code == Some(0) && end.contains("PASSED"), "{code:?}:\n{end}");
-    let report = report(&home);
-    for said in ["Moment chosen: the end of the archive", "another moment was chosen", "choose an earlier moment"] {
-        assert!(report.contains(said), "{said:?} is not in the report:\n{report}");
-    }
+    done.ended(0, "PASSED");
+    done.reports(&["Moment chosen: the end of the archive", "another moment was chosen", "choose an earlier moment"]);
 }
 
 #[test]
@@ -187,31 +246,11 @@ fn a_skipped_verification_is_refused_and_the_report_shows_it() {
     if !soak() {
         return;
     }
-    let home = Home(tempfile::tempdir().unwrap());
-    let pty = begin(&home, &["database-corruption"]);
-    let (mut skipped, mut refused) = (false, 0);
-    work(&pty, CLOSED, &mut |pty, screen| {
-        if !skipped && at(screen, 7, "r") {
-            skip(pty, 7, "no time");
-            skipped = true;
-            return true;
-        }
-        if screen.contains(REFUSED) {
-            assert!(screen.contains("has not been verified"), "{screen}");
-            waive(pty, "the lead said so");
-            refused += 1;
-            return true;
-        }
-        false
-    });
-    assert!(skipped && refused >= 1, "{skipped} {refused}");
-    let (code, end) = leave(pty);
-    assert!(code == Some(1) && end.contains("FAILED"), "{code:?}:\n{end}");
-    let report = report(&home);
-    for said in ["safety gate “verification” was waived: the lead said so", "step 7 “Verify” was skipped: no time"]
-    {
-        assert!(report.contains(said), "{said:?} is not in the report:\n{report}");
-    }
+    let mut hurried = Hurried::new(7, "no time", "has not been verified", "the lead said so");
+    let done = worked(&["database-corruption"], &mut |pty, screen| hurried.acts(pty, screen));
+    hurried.was_refused();
+    done.ended(1, "FAILED");
+    done.reports(&["safety gate “verification” was waived: the lead said so", "step 7 “Verify” was skipped: no time"]);
 }
 
 #[test]
@@ -219,19 +258,9 @@ fn promoting_before_fencing_is_refused_and_two_primaries_fail_the_drill() {
     if !soak() {
         return;
     }
-    let home = Home(tempfile::tempdir().unwrap());
-    let pty = begin(&home, &["regional-outage"]);
-    let (mut skipped, mut refused) = (false, 0);
-    work(&pty, CLOSED, &mut |pty, screen| {
-        if !skipped && at(screen, 4, "r") {
-            skip(pty, 4, "it is dead anyway");
-            skipped = true;
-            return true;
-        }
-        if screen.contains(REFUSED) {
-            assert!(screen.contains("fence"), "{screen}");
-            waive(pty, "it is dead anyway");
-            refused += 1;
+    let mut hurried = Hurried::new(4, "it is dead anyway", "fence", "it is dead anyway");
+    let done = worked(&["regional-outage"], &mut |pty, screen| {
+        if hurried.acts(pty, screen) {
             return true;
         }
         // The verification sees that the old one was never closed.
@@ -242,14 +271,10 @@ fn promoting_before_fencing_is_refused_and_two_primaries_fail_the_drill() {
         }
         false
     });
-    assert!(skipped && refused >= 1, "{skipped} {refused}");
-    let (code, end) = leave(pty);
-    assert!(code == Some(1) && end.contains("FAILED"), "{code:?}:\n{end}");
-    let report = report(&home);
-    for said in ["was waived: it is dead anyway", "was skipped: it is dead anyway", "one primary"] {
-        assert!(report.contains(said), "{said:?} is not in the report:\n{report}");
-    }
-    let incident = incident(home.0.path());
+    hurried.was_refused();
+    done.ended(1, "FAILED");
+    done.reports(&["was waived: it is dead anyway", "was skipped: it is dead anyway", "one primary"]);
+    let incident = incident(done.home.0.path());
     let (passed, checks, _) = incident.state().unwrap().facts.judged.clone().unwrap();
     assert!(!passed, "{checks:?}");
 }
@@ -259,20 +284,16 @@ fn a_lagging_standby_is_said_before_it_is_promoted_and_its_loss_is_in_the_report
     if !soak() {
         return;
     }
-    let home = Home(tempfile::tempdir().unwrap());
-    let pty = begin(&home, &["regional-outage", "--variant", "lagging"]);
     let mut asked = String::new();
-    work(&pty, CLOSED, &mut |_, screen| {
+    let done = worked(&["regional-outage", "--variant", "lagging"], &mut |_, screen| {
         if asked.is_empty() && screen.contains("run something that destroys") && screen.contains("failover promote") {
             asked = screen.to_string();
         }
         false
     });
     assert!(asked.contains("lose"), "the loss stands beside the question:\n{asked}");
-    let (code, end) = leave(pty);
-    assert!(code == Some(0) && end.contains("PASSED"), "{code:?}:\n{end}");
-    let report = report(&home);
-    assert!(report.contains("Rows lost") && report.contains("public.orders"), "{report}");
+    done.ended(0, "PASSED");
+    done.reports(&["Rows lost", "public.orders"]);
 }
 
 #[test]
@@ -280,19 +301,10 @@ fn evidence_after_the_isolation_is_refused_first_and_shown_as_late() {
     if !soak() {
         return;
     }
-    let home = Home(tempfile::tempdir().unwrap());
-    let pty = begin(&home, &["security-breach"]);
-    let (mut skipped, mut refused, mut late) = (false, 0, false);
-    work(&pty, CLOSED, &mut |pty, screen| {
-        if !skipped && at(screen, 3, "r") {
-            skip(pty, 3, "later");
-            skipped = true;
-            return true;
-        }
-        if screen.contains(REFUSED) {
-            assert!(screen.contains("No evidence was collected"), "{screen}");
-            waive(pty, "it cannot wait");
-            refused += 1;
+    let mut hurried = Hurried::new(3, "later", "No evidence was collected", "it cannot wait");
+    let mut late = false;
+    let done = worked(&["security-breach"], &mut |pty, screen| {
+        if hurried.acts(pty, screen) {
             return true;
         }
         // What could have been seen is gone; what is left is collected now.
@@ -306,18 +318,14 @@ fn evidence_after_the_isolation_is_refused_first_and_shown_as_late() {
         }
         false
     });
-    // A key pressed before the waiver is in the journal is refused once more.
-    assert!(skipped && late && refused >= 1, "{skipped} {late} {refused}");
-    let (code, end) = leave(pty);
-    assert!(code == Some(1) && end.contains("FAILED"), "{code:?}:\n{end}");
-    let report = report(&home);
-    for said in [
+    hurried.was_refused();
+    assert!(late);
+    done.ended(1, "FAILED");
+    done.reports(&[
         "safety gate “evidence” was waived: it cannot wait",
         "Evidence sealed only AFTER isolation",
         "the sessions are in the evidence",
-    ] {
-        assert!(report.contains(said), "{said:?} is not in the report:\n{report}");
-    }
+    ]);
 }
 
 #[test]
@@ -325,20 +333,10 @@ fn a_wrong_moment_in_service_is_replaced_and_both_promotions_are_judged() {
     if !soak() {
         return;
     }
-    let home = Home(tempfile::tempdir().unwrap());
-    let pty = begin(&home, &["database-corruption"]);
     let (mut wrong, mut skipped, mut waived, mut right) = (false, false, false, false);
-    work(&pty, CLOSED, &mut |pty, screen| {
+    let done = worked(&["database-corruption"], &mut |pty, screen| {
         if !wrong && screen.contains(MOMENTS) && !screen.contains("╭─") {
-            pty.keys("G");
-            pty.keys("enter");
-            pty.wait_long("another moment", PATIENCE, |s| s.contains("╭─ another moment"));
-            pty.send(b"\x15latest\r");
-            pty.wait_long("the warning", PATIENCE, |s| s.contains("KEEPS DAMAGE"));
-            pty.keys("y");
-            pty.wait_long("it is chosen", PATIENCE, |s| {
-                whole(s) && !s.contains("╭─") && !s.contains(MOMENTS) && s.contains("all archived")
-            });
+            choose_latest(pty);
             wrong = true;
             return true;
         }
@@ -374,15 +372,11 @@ fn a_wrong_moment_in_service_is_replaced_and_both_promotions_are_judged() {
         false
     });
     assert!(wrong && skipped && waived && right, "{wrong} {skipped} {waived} {right}");
-    let (code, end) = leave(pty);
-    let incident = incident(home.0.path());
+    let incident = incident(done.home.0.path());
     let facts = &incident.state().unwrap().facts;
     let (passed, checks, _) = facts.judged.clone().unwrap();
-    assert!(passed && code == Some(0), "{code:?} {checks:?}\n{end}");
+    assert!(passed && done.code == Some(0), "{:?} {checks:?}\n{}", done.code, done.end);
     let given_up = checks.iter().find(|c| c.name == "what was given up is given up as a whole").unwrap();
     assert!(!given_up.detail.starts_with("0 orders"), "{given_up:?}");
-    let report = report(&home);
-    for said in ["Of it, with a recovery that was given up", "safety gate “verification” was waived"] {
-        assert!(report.contains(said), "{said:?} is not in the report:\n{report}");
-    }
+    done.reports(&["Of it, with a recovery that was given up", "safety gate “verification” was waived"]);
 }

@@ -96,20 +96,6 @@ fn child_rewrites_a_folder() {
     restore_delta(&unlocked, id, Path::new(data), &options(), &mut |_, _| Ok(())).unwrap();
 }
 
-fn command(a: &Archived, args: &[&str]) -> (i32, String) {
-    let out = Command::new(env!("CARGO_BIN_EXE_breakglass"))
-        .args(args)
-        .env("DATABASE_URL", a.cluster.database("postgres").url())
-        .env("BACKUP_DIR", &a.repository)
-        .env("BACKUP_ENCRYPTION_KEY", PASSPHRASE)
-        .env("BREAKGLASS_HOME", a.room.path.join("state"))
-        .current_dir(&a.room.path)
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
-    (out.status.code().unwrap(), text)
-}
-
 fn soak() -> bool {
     std::env::var_os("BREAKGLASS_SOAK").is_some()
 }
@@ -220,7 +206,7 @@ fn what_differs_is_rewritten_and_the_result_is_that_of_a_full_restore() {
     // From the command line: an earlier recovery becomes another one.
     let dir = room.join("shadow");
     let dir = dir.to_str().unwrap();
-    let go = |args: &[&str]| command(&a, args);
+    let go = |args: &[&str]| a.run(args);
     let (code, text) = go(&["pitr", "restore", "--to", "latest", "--dir", dir]);
     assert_eq!(code, 0, "{text}");
     let prints = |root: &str| {

@@ -1,7 +1,6 @@
 //! Partial recovery: lost and damaged rows and whole tables come back, newer rows stay, and it can be undone.
 
 use std::path::PathBuf;
-use std::process::Command;
 
 use breakglass::model::Time;
 use breakglass::postgres::{Database, Stop};
@@ -12,7 +11,7 @@ use breakglass::recovery::watch::Unwatched;
 use tokio_util::sync::CancellationToken;
 
 use super::shop::script;
-use crate::support::archived::{Archived, PASSPHRASE};
+use crate::support::archived::Archived;
 use crate::support::cluster::{Cluster, LIMIT, Scratch, block_on, programs, psql};
 
 const SCHEMA: &str = "
@@ -238,19 +237,7 @@ fn a_table_dropped_at_the_moment_itself_is_read_from_the_opened_shadow() {
     let xid = script(&db, "begin; select pg_current_xact_id(); drop table orders; commit;");
     script(&db, "insert into customers (email) values ('later');");
     a.archive_now();
-    let go = |args: &[&str]| {
-        let out = Command::new(env!("CARGO_BIN_EXE_breakglass"))
-            .args(args)
-            .env("DATABASE_URL", db.url())
-            .env("BACKUP_DIR", &a.repository)
-            .env("BACKUP_ENCRYPTION_KEY", PASSPHRASE)
-            .env("BREAKGLASS_HOME", a.room.path.join("state"))
-            .current_dir(&a.room.path)
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
-        (out.status.code().unwrap(), text)
-    };
+    let go = |args: &[&str]| a.run(args);
     let root = a.room.path.join("shadow");
     let dir = root.display().to_string();
     let (code, text) = go(&["pitr", "restore", "--to", &format!("xid:{xid}"), "--dir", &dir]);
@@ -292,15 +279,8 @@ fn killed_at_any_point_it_happened_whole_or_not_at_all_and_the_record_tells() {
     let root = a.room.path.join("shadow");
     let dir = root.display().to_string();
     let command = |args: &[&str]| {
-        let mut c = Command::new(env!("CARGO_BIN_EXE_breakglass"));
-        c.args(args)
-            .env("DATABASE_URL", db.url())
-            .env("BACKUP_DIR", &a.repository)
-            .env("BACKUP_ENCRYPTION_KEY", PASSPHRASE)
-            .env("BREAKGLASS_HOME", a.room.path.join("state"))
-            .current_dir(&a.room.path)
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null());
+        let mut c = a.command(args);
+        c.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
         c
     };
     assert!(command(&["pitr", "restore", "--to", &format!("xid:{xid}"), "--dir", &dir]).status().unwrap().success());

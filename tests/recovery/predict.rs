@@ -1,13 +1,12 @@
 //! How long a recovery will take: lines through what was measured, and how near they come on this machine
 //! (`BREAKGLASS_SOAK=1 cargo test recovery::predict`).
 
-use std::process::Command;
 use std::time::Duration;
 
 use breakglass::model::Time;
 use breakglass::recovery::predict::{Run, Throughput};
 
-use crate::support::archived::{Archived, PASSPHRASE};
+use crate::support::archived::{Archived, said};
 use crate::support::console::axis;
 
 fn run(bytes: u64, files_ms: u64, log_bytes: u64, replay_ms: u64) -> Run {
@@ -93,11 +92,8 @@ fn predictions_come_near_on_this_machine() {
             let dir = a.room.path.join(format!("s{round}"));
             let known = Throughput::load(&a.room.path);
             let go = |args: &[&str]| {
-                let mut c = Command::new(env!("CARGO_BIN_EXE_breakglass"));
-                c.args(args).env("BACKUP_DIR", &a.repository).env("BACKUP_ENCRYPTION_KEY", PASSPHRASE);
-                c.env("BREAKGLASS_HOME", a.room.path.join("state")).env_remove("DATABASE_URL");
-                let out = c.output().unwrap();
-                assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+                let (code, text) = said(a.command(args).env_remove("DATABASE_URL"));
+                assert_eq!(code, 0, "{text}");
             };
             let shown = dir.display().to_string();
             go(&["pitr", "restore", "--to", "latest", "--dir", &shown]);

@@ -16,11 +16,12 @@ use breakglass::postgres::Lsn;
 use breakglass::postgres::Stop;
 use breakglass::recovery::predict::Throughput;
 use breakglass::recovery::range::range;
-use breakglass::recovery::shadow::Shadow;
 
-use crate::backup::crash::{stored_durably, strace};
+use super::shop::rows;
+use crate::backup::crash::stored_durably;
+use crate::backup::faults::strace;
 use crate::support::archived::{Archived, PASSPHRASE};
-use crate::support::cluster::{LIMIT, block_on, programs, psql};
+use crate::support::cluster::{LIMIT, block_on, programs};
 
 /// A running receiver; killed when dropped.
 struct Receiver(Child);
@@ -32,32 +33,15 @@ impl Drop for Receiver {
     }
 }
 
-fn command(a: &Archived, args: &[&str]) -> Command {
-    let mut c = Command::new(env!("CARGO_BIN_EXE_breakglass"));
-    c.args(args)
-        .env("DATABASE_URL", a.cluster.database("postgres").url())
-        .env("BACKUP_DIR", &a.repository)
-        .env("BACKUP_ENCRYPTION_KEY", PASSPHRASE)
-        .env("BREAKGLASS_HOME", a.room.path.join("state"))
-        .current_dir(&a.room.path);
-    c
-}
-
-fn go(a: &Archived, args: &[&str]) -> (i32, String) {
-    let out = command(a, args).output().unwrap();
-    let text = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
-    (out.status.code().unwrap(), text)
-}
-
 const RECEIVE: [&str; 6] = ["wal", "receive", "--every", "200ms", "--slot", "tests"];
 
 fn receive(a: &Archived) -> Receiver {
-    started(a, command(a, &RECEIVE))
+    started(a, a.command(&RECEIVE))
 }
 
 /// As [`receive`], with what it asks of the disk written to `trace`.
 fn receive_traced(a: &Archived, trace: &Path) -> Receiver {
-    let plain = command(a, &RECEIVE);
+    let plain = a.command(&RECEIVE);
     // The tracer stands beside: what is started, and killed in the end, is the receiver itself.
     let mut c = Command::new("strace");
     c.args(["-D", "-f", "-y", "-qq", "-e", "trace=write,fsync,rename,renameat2", "-o"]).arg(trace);
@@ -141,11 +125,6 @@ fn context(a: &Archived) -> Ctx {
     Ctx::new(settings, secrets, std::sync::Arc::new(Nowhere))
 }
 
-fn rows(root: &Path) -> String {
-    let shadow = Shadow::load(root).unwrap();
-    psql(&shadow.database("postgres").unwrap(), "select string_agg(n::text, ',' order by n) from t").unwrap()
-}
-
 #[test]
 fn what_is_only_in_the_unfinished_segment_survives_killed_receivers_and_a_crashed_server() {
     let a = Archived::start("receive");
@@ -159,12 +138,12 @@ fn what_is_only_in_the_unfinished_segment_survives_killed_receivers_and_a_crashe
     let segment = Segment::parse(&first.segment).unwrap();
     assert!(a.repository.join(format!("wal/receive/{segment}.partial.bgo")).exists());
     assert!(!a.repository.join(WalName::Segment(segment).object()).exists(), "it is not full yet");
-    let (code, text) = go(&a, &["wal", "status"]);
+    let (code, text) = a.run(&["wal", "status"]);
     assert_eq!(code, 0, "{text}");
     assert!(text.contains("received to ") && text.contains("slot \"tests\""), "{text}");
 
     // A second receiver of the same folder is refused while the first lives.
-    let (code, text) = go(&a, &["wal", "receive", "--slot", "tests"]);
+    let (code, text) = a.run(&["wal", "receive", "--slot", "tests"]);
     assert_eq!(code, 4, "{text}");
     assert!(text.contains("another receiver works in"), "{text}");
 
@@ -245,10 +224,10 @@ fn what_is_only_in_the_unfinished_segment_survives_killed_receivers_and_a_crashe
     let dir = root.display().to_string();
     // Behind its end there is nothing, and that is known before anything is touched.
     let beyond = format!("lsn:{}", breakglass::backup::wal::format_lsn(reach.end_lsn.unwrap().0 + 8));
-    let (code, text) = go(&a, &["pitr", "restore", "--to", &beyond, "--dir", &dir]);
+    let (code, text) = a.run(&["pitr", "restore", "--to", &beyond, "--dir", &dir]);
     assert_eq!(code, 4, "{text}");
     assert!(!root.exists());
-    let (code, text) = go(&a, &["pitr", "restore", "--to", "latest", "--dir", &dir]);
+    let (code, text) = a.run(&["pitr", "restore", "--to", "latest", "--dir", &dir]);
     assert_eq!(code, 0, "{text}");
     assert_eq!(rows(&root), "1,2,3,4,5");
     assert!(text.contains("does not answer") && text.contains("last seen at"), "{text}");
@@ -258,7 +237,7 @@ fn what_is_only_in_the_unfinished_segment_survives_killed_receivers_and_a_crashe
     assert_eq!(known.runs().len(), 1);
     let run = &known.runs()[0];
     assert!(run.bytes > 1 << 20 && run.log_bytes > 0 && run.replay_ms > 0, "{run:?}");
-    let (code, text) = go(&a, &["pitr", "discard", "--shadow", &dir]);
+    let (code, text) = a.run(&["pitr", "discard", "--shadow", &dir]);
     assert_eq!(code, 0, "{text}");
 
     // Damage in it is said and refused, not taken for an earlier end.
@@ -267,7 +246,7 @@ fn what_is_only_in_the_unfinished_segment_survives_killed_receivers_and_a_crashe
     let middle = rotten.len() / 2;
     rotten[middle] ^= 1;
     std::fs::write(&object, rotten).unwrap();
-    let (code, text) = go(&a, &["pitr", "restore", "--to", "latest", "--dir", &dir]);
+    let (code, text) = a.run(&["pitr", "restore", "--to", "latest", "--dir", &dir]);
     assert_ne!(code, 0, "{text}");
     assert!(!root.exists(), "nothing was touched: {text}");
 }

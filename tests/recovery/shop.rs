@@ -1,6 +1,9 @@
 //! A tiny shop with live traffic and a faulty release, written as SQL so that the tests know every row.
 
+use std::path::Path;
+
 use breakglass::postgres::Database;
+use breakglass::recovery::shadow::Shadow;
 
 use crate::support::cluster::psql;
 
@@ -64,4 +67,10 @@ pub fn script(db: &Database, sql: &str) -> String {
     let out = child.wait_with_output().unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     String::from_utf8(out.stdout).unwrap().trim().to_string()
+}
+
+/// The numbers in the table `t` of the shadow in this folder.
+pub fn rows(root: &Path) -> String {
+    let shadow = Shadow::load(root).unwrap();
+    psql(&shadow.database("postgres").unwrap(), "select string_agg(n::text, ',' order by n) from t").unwrap()
 }

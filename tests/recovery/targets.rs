@@ -1,34 +1,18 @@
 //! Targets of every kind through the real program: where the shadow then stands, and what is said when it cannot.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::process::Command;
 
 use breakglass::postgres::running::running_in;
 use breakglass::recovery::shadow::Shadow;
 
-use super::shop::{now, script};
-use crate::support::archived::{Archived, PASSPHRASE};
+use super::shop::{now, rows, script};
+use crate::support::archived::{Archived, PASSPHRASE, said};
 use crate::support::cluster::{Cluster, Scratch, programs, psql, server_user};
 
 /// Runs the program against a cluster and its repository; exit code, and everything it said.
 fn go(a: &Archived, args: &[&str], env: &[(&str, &str)]) -> (i32, String) {
-    let mut c = Command::new(env!("CARGO_BIN_EXE_breakglass"));
-    c.args(args)
-        .env("DATABASE_URL", a.cluster.database("postgres").url())
-        .env("BACKUP_DIR", &a.repository)
-        .env("BACKUP_ENCRYPTION_KEY", PASSPHRASE)
-        .env("BREAKGLASS_HOME", a.room.path.join("state"))
-        .envs(env.iter().copied())
-        .current_dir(&a.room.path);
-    let out = c.output().unwrap();
-    let text = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
-    (out.status.code().unwrap(), text)
-}
-
-fn rows(root: &Path) -> String {
-    let shadow = Shadow::load(root).unwrap();
-    psql(&shadow.database("postgres").unwrap(), "select string_agg(n::text, ',' order by n) from t").unwrap()
+    said(a.command(args).envs(env.iter().copied()))
 }
 
 #[test]

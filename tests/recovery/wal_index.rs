@@ -1,7 +1,5 @@
 //! The index of the archived log: the same whether read at once or piece by piece, never believed over the log, and quick.
 
-use std::process::Command;
-
 use breakglass::backup::container::{ObjectType, Spec, Writer};
 use breakglass::backup::store::{Access, Existing};
 use breakglass::backup::wal::{Segment, WalName};
@@ -14,7 +12,7 @@ use breakglass::recovery::wal_locate::{Deed, NameMap, SegmentIndex};
 use breakglass::recovery::watch::Unwatched;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::archived::{Archived, PASSPHRASE};
+use crate::support::archived::{Archived, said};
 use crate::support::cluster::programs;
 
 const SIZE: u32 = 1 << 20;
@@ -134,14 +132,7 @@ fn what_was_read_piece_by_piece_is_what_is_read_at_once_and_the_range_is_the_sam
     }
 
     // The command does the same, asks the server for names, and says what it did.
-    let run = |args: &[&str]| {
-        let mut c = Command::new(env!("CARGO_BIN_EXE_breakglass"));
-        c.args(args).arg("--repository").arg(&a.repository).env("BACKUP_ENCRYPTION_KEY", PASSPHRASE);
-        c.env("DATABASE_URL", a.cluster.database("postgres").url());
-        let out = c.output().unwrap();
-        let text = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
-        (out.status.code().unwrap(), text)
-    };
+    let run = |args: &[&str]| said(a.command(args).arg("--repository").arg(&a.repository));
     let (code, text) = run(&["wal", "index", "--json"]);
     let said: serde_json::Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
     assert_eq!((code, said["segments"].as_u64().unwrap() as usize), (0, all.len()), "{text}");

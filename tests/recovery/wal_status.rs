@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 use std::time::Instant;
 
-use crate::support::archived::{Archived, PASSPHRASE};
+use crate::support::archived::{Archived, PASSPHRASE, said};
 use crate::support::cluster::{LIMIT, psql, server_user};
 
 /// Whoever makes a repository as root does not archive into it: the server does.
@@ -33,9 +33,7 @@ fn the_servers_side_of_the_archive_is_told_and_a_failing_archiver_is_a_problem()
         if json {
             c.arg("--json");
         }
-        let out = c.output().unwrap();
-        let text = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
-        (out.status.code().unwrap(), text)
+        said(&mut c)
     };
     let (code, text) = status(true, &db.url());
     assert_eq!(code, 0, "{text}");

@@ -1,6 +1,7 @@
 //! A cluster that archives its log into an encrypted repository through our own executable.
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -60,6 +61,23 @@ impl Archived {
         Self { cluster: Arc::new(cluster), repository, unlocked, room }
     }
 
+    /// The program, for this cluster and its repository.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut c = Command::new(env!("CARGO_BIN_EXE_breakglass"));
+        c.args(args)
+            .env("DATABASE_URL", self.cluster.database("postgres").url())
+            .env("BACKUP_DIR", &self.repository)
+            .env("BACKUP_ENCRYPTION_KEY", PASSPHRASE)
+            .env("BREAKGLASS_HOME", self.room.path.join("state"))
+            .current_dir(&self.room.path);
+        c
+    }
+
+    /// Runs it; exit code, and everything it said.
+    pub fn run(&self, args: &[&str]) -> (i32, String) {
+        said(&mut self.command(args))
+    }
+
     /// Takes a base backup into the repository; returns its id.
     pub fn base_backup(&self) -> String {
         let mut stream = BaseBackup::start(&programs(), &self.cluster.database("postgres"), "test", None).unwrap();
@@ -90,4 +108,11 @@ impl Archived {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+/// Runs a command; exit code, and everything it said.
+pub fn said(c: &mut Command) -> (i32, String) {
+    let out = c.output().unwrap();
+    let text = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
+    (out.status.code().unwrap(), text)
 }
