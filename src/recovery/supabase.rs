@@ -29,7 +29,7 @@ use crate::postgres::Database;
 use crate::provider::supabase::{Client, Project, Trouble};
 
 pub use follow::{Ending, Outcome};
-pub use request::{Glimpse, Noted, Records, Request, Stage};
+pub use request::{Glimpse, Noted, Records, Request, Stage, Stands};
 
 /// Folder of the records in the state directory.
 pub const REQUESTS: &str = "requests";
@@ -91,6 +91,11 @@ impl Supabase {
         Duration::from_millis(self.settings.poll_ms)
     }
 
+    /// How long another may hold the records: it may be waiting for the answer.
+    fn patience(&self) -> Duration {
+        Duration::from_millis(self.settings.timeout_ms) + Duration::from_secs(5)
+    }
+
     fn records(&self) -> Result<&Records> {
         self.records.as_ref().ok_or_else(|| {
             Error::state("there is no state directory to keep the record of the request in")
@@ -137,9 +142,12 @@ impl Supabase {
     async fn preflight_now(&self, goal: &Goal, watch: &dyn Watch, cancel: &CancellationToken) -> Result<Way> {
         self.abilities().takes(Backend::Supabase, &goal.target)?;
         let project = self.read("read the status", cancel, || self.client.project()).await?;
-        let earlier = self.records()?.load()?;
-        let followed = earlier.filter(|r| goal.again.is_none() && follows(r, goal));
-        if let Some(r) = followed {
+        let asked = match &goal.target {
+            RecoveryTarget::Time(t) => Some(Self::second(*t, goal.after)),
+            _ => None,
+        };
+        let earlier = self.records()?.load()?.filter(|_| goal.again.is_none());
+        if let Some(r) = self.earlier(earlier, &goal.target, asked)? {
             return Ok(Way::InPlace(Box::new(InPlace {
                 project_ref: self.client.reference().to_string(),
                 name: project.name,
@@ -152,16 +160,15 @@ impl Supabase {
                 again: None,
             })));
         }
-        self.may_be_asked(goal, &project)?;
+        self.may_be_asked(&project)?;
         let (earliest, latest) = self.window(cancel).await?;
         let mut waits = None;
-        let unix = match &goal.target {
-            RecoveryTarget::Time(t) => {
-                let unix = Self::second(*t, goal.after);
+        let unix = match asked {
+            Some(unix) => {
                 waits = self.within(goal, unix, (earliest, latest), watch, cancel).await?;
                 unix
             }
-            _ => latest,
+            None => latest,
         };
         let before = self.glimpse().await.unwrap_or_default();
         let mut warnings = self.warnings(&before).await;
@@ -179,23 +186,34 @@ impl Supabase {
         })))
     }
 
-    /// Whether a project in this state, with what was asked of it before, can be asked for a restore.
-    fn may_be_asked(&self, goal: &Goal, project: &Project) -> Result<()> {
+    /// The earlier request, when that is what is followed instead of asking.
+    ///
+    /// # Errors
+    /// Refused when it stands in the way of another.
+    fn earlier(&self, r: Option<Request>, target: &RecoveryTarget, unix: Option<i64>) -> Result<Option<Request>> {
+        let Some(r) = r else { return Ok(None) };
+        match r.stands(target, unix) {
+            Stands::Followed => Ok(Some(r)),
+            Stands::Aside => Ok(None),
+            Stands::InTheWay => {
+                let became = match r.stage {
+                    Stage::Failed => "failed",
+                    _ => "is not known to have ended",
+                };
+                let mut error = Error::refused(format!("project {} was asked for a restore already", r.project_ref))
+                    .why(format!("at {}, to {}, which {became}", r.requested_at, r.target));
+                if let Some(hint) = r.to_follow() {
+                    error = error.hint(hint);
+                }
+                Err(error.hint("to ask anew all the same: --again REASON, which is kept on the record"))
+            }
+        }
+    }
+
+    /// Whether a project in this state can be asked for a restore.
+    fn may_be_asked(&self, project: &Project) -> Result<()> {
         let reference = self.client.reference();
         let status = CleanText::line(project.status.as_bytes()).to_string();
-        if let Some(r) = self.records()?.load()?
-            && goal.again.is_none()
-            && (r.stage.is_open() || r.stage == Stage::Failed)
-        {
-            let became = match r.stage {
-                Stage::Failed => "failed",
-                _ => "is not known to have ended",
-            };
-            return Err(Error::refused(format!("project {reference} was asked for another restore already"))
-                .why(format!("at {}, to {}, which {became}", r.requested_at, r.target))
-                .hint(format!("to follow that one: breakglass pitr restore --to {} --into place", r.target))
-                .hint("to ask anew all the same: --again REASON, which is kept on the record"));
-        }
         match status.as_str() {
             HEALTHY | "ACTIVE_UNHEALTHY" => Ok(()),
             RESTORING => Err(Error::refused(format!("project {reference} is being restored already"))
@@ -305,30 +323,18 @@ impl Supabase {
 
     async fn start_now(&self, order: &InPlace, watch: &dyn Watch) -> Result<Started> {
         let records = self.records()?;
-        // Whoever holds it may be waiting for the answer.
-        let held = records.lock(Duration::from_millis(self.settings.timeout_ms) + Duration::from_secs(5))?;
+        let held = records.lock(self.patience())?;
         // Read again under the lock: somebody else may have asked meanwhile.
         let earlier = records.load()?;
-        if let Some(r) = &earlier
-            && order.again.is_none()
-            && (r.stage.is_open() || r.stage == Stage::Restored && r.unix == order.unix)
-        {
-            if r.unix != order.unix {
-                return Err(Error::refused(format!(
-                    "project {} was asked for another restore meanwhile",
-                    r.project_ref
-                ))
-                .why(format!("at {}, to {}", r.requested_at, r.target))
-                .hint(format!("to follow that one: breakglass pitr restore --to {} --into place", r.target)));
-            }
+        let standing = earlier.clone().filter(|_| order.again.is_none());
+        if let Some(r) = self.earlier(standing, &order.target, Some(order.unix))? {
             watch.line(&format!("asked for at {} already: that is followed, nothing is sent", r.requested_at));
-            return Ok(Started::Asked(Box::new(r.clone())));
+            return Ok(Started::Asked(Box::new(r)));
         }
-        if let Some(mut old) = earlier {
+        if let Some(mut old) = earlier.clone() {
             if old.stage.is_open() {
                 old.stage = Stage::GivenUp;
                 old.note(now(), format!("given up: {}", order.again.as_deref().unwrap_or_default()));
-                records.save(&old)?;
             }
             records.set_aside(&old)?;
         }
@@ -382,26 +388,33 @@ impl Supabase {
                 request.note(call.at, format!("their name of the request: {}", ids.join(", ")));
             }
         }
-        if let Err(e) = records.save(&request) {
+        // Nothing came of this one: an earlier one is what matters still, whatever it came to.
+        let back = earlier.filter(|old| refused.is_some() && old.stage != Stage::Declined).map(|mut old| {
+            for n in &request.seen {
+                old.note(n.at, format!("when asked for {}: {}", request.second(), n.what));
+            }
+            old
+        });
+        let kept = match &back {
+            Some(old) => records.put_back(old),
+            None => records.save(&request),
+        };
+        if let Err(e) = kept {
             // What is on record already leads whoever comes next to follow it.
             watch.line(&format!("the answer could not be kept: {e}"));
         }
         drop(held);
-        match refused {
-            None => Ok(Started::Asked(Box::new(request))),
-            Some(t) => Err(self.client.error("restore the database", &t).hint("nothing was restored, nothing changed")),
-        }
+        let Some(t) = refused else { return Ok(Started::Asked(Box::new(request))) };
+        let error = self.client.error("restore the database", &t).hint("nothing was restored, nothing changed");
+        Err(match back.filter(|old| old.stage.is_open()) {
+            Some(old) => {
+                let hint =
+                    format!("the request of {} is on record as before, and may still be going on", old.requested_at);
+                old.to_follow().into_iter().fold(error.hint(hint), Error::hint)
+            }
+            None => error,
+        })
     }
-}
-
-/// Whether a target leads to an earlier request that is followed instead of asking.
-fn follows(r: &Request, goal: &Goal) -> bool {
-    let same = match &goal.target {
-        RecoveryTarget::Time(t) => Supabase::second(*t, goal.after) == r.unix,
-        other => other.to_string() == r.target,
-    };
-    // Done is done: asking for the very same once more is a decision of its own.
-    same && (r.stage.is_open() || r.stage == Stage::Restored && matches!(goal.target, RecoveryTarget::Time(_)))
 }
 
 impl Recovery for Supabase {

@@ -313,13 +313,31 @@ fn a_lost_answer_is_looked_up_and_never_asked_again() {
     d.restore(&[]).is(3, &["nothing is sent", "NOT KNOWN"]);
     // Nor for another moment.
     let other = ["pitr", "restore", "--to", "time:2023-11-15T00:00:00Z", "--into", "place", "--confirm", REF];
-    d.run(&other).is(4, &["asked for another restore already", "is not known to have ended", "--again REASON"]);
+    d.run(&other).is(
+        4,
+        &[
+            "asked for a restore already",
+            "is not known to have ended",
+            "--to time:2023-11-15T20:00:01",
+            "--again REASON",
+        ],
+    );
     assert_eq!(d.hosted.triggers(), 1);
+    // Asked again and declined: what was asked first may be going on still, and is what is followed.
+    let first = d.record();
+    d.change(|day| day.answer = Answer::Refused(403, "Forbidden"));
+    d.restore(&["--again", "it is quiet"])
+        .is(2, &["nothing was restored", "on record as before", "to follow that one"]);
+    let record = d.record();
+    assert_eq!((&record["stage"], &record["requested_at"]), (&first["stage"], &first["requested_at"]), "{record}");
+    assert!(record["seen"].to_string().contains("it is quiet") && record["seen"].to_string().contains("declined"));
+    d.restore(&[]).is(3, &["nothing is sent", "NOT KNOWN"]);
+    assert_eq!(d.hosted.triggers(), 2);
     // A person who knows better says so, and that is kept.
     d.change(|day| day.answer = Answer::Created);
     d.change(|day| day.begins = true);
     d.restore(&["--again", "support says nothing was begun"]).is(0, &["is restored to"]);
-    assert_eq!(d.hosted.triggers(), 2);
+    assert_eq!(d.hosted.triggers(), 3);
     assert!(d.record()["seen"].to_string().contains("support says nothing was begun"));
 }
 
@@ -391,7 +409,8 @@ fn a_restore_that_fails_or_hangs_leads_to_plan_b() {
     let d = Desk::new(Day { statuses: failed, restores: false, ..Day::default() });
     d.restore(&[]).is(3, &["FAILED", "RESTORE_FAILED", "PLAN B", "new project"]);
     assert_eq!(d.record()["stage"], "failed");
-    d.restore(&[]).is(4, &["which failed", "--again REASON"]);
+    let said = d.restore(&[]).is(4, &["which failed", "--again REASON"]);
+    assert!(!said.all().contains("to follow that one"), "{said:?}");
     assert_eq!(d.hosted.triggers(), 1);
 
     let hangs = ["RESTORING"].into();
@@ -509,6 +528,26 @@ fn two_who_ask_at_once_ask_once() {
         Said::of(child.wait_with_output().unwrap()).is(0, &["restored to 2023-11-15T20:00:00"]);
     }
     assert_eq!(d.hosted.triggers(), 1);
+}
+
+#[test]
+fn whoever_follows_an_older_request_leaves_the_record_to_the_newer_one() {
+    let d = Desk::new(Day { begins: false, ..Day::default() });
+    let words = ["pitr", "restore", "--to", MOMENT, "--into", "place", "--confirm", REF];
+    let start = |more: &[&str]| {
+        d.command(&[&words[..], more].concat()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let older = start(&[]);
+    until("it is followed", || d.hosted.triggers() == 1 && d.record()["stage"] == "accepted");
+    let newer = start(&["--again", "nothing was begun"]);
+    until("it is asked again", || d.hosted.triggers() == 2 && d.record()["stage"] == "accepted");
+    let asked = d.record()["requested_at"].clone();
+    // Now it begins, and both see it.
+    d.change(|day| (day.newest, day.begun) = (SECOND, true));
+    Said::of(older.wait_with_output().unwrap()).is(3, &["was asked again meanwhile", "to follow that one"]);
+    Said::of(newer.wait_with_output().unwrap()).is(0, &["is restored to"]);
+    assert_eq!((&d.record()["requested_at"], &d.record()["stage"]), (&asked, &"restored".into()), "{}", d.record());
+    assert_eq!(d.hosted.triggers(), 2);
 }
 
 #[test]

@@ -232,7 +232,7 @@ pub(super) async fn follow(
                 Trouble::Declined { status: 401 | 403 | 404, .. } => {
                     strangers += 1;
                     if strangers >= STRANGERS {
-                        keep(it, &r, watch);
+                        keep(it, &mut r, watch)?;
                         return Err(it.client.error("read the status", t).hint(
                             "the restore goes on at Supabase all the same: with a token that is accepted, run the \
                                    same command again; it follows and asks for nothing",
@@ -249,10 +249,10 @@ pub(super) async fn follow(
             r.seen_away |= status != HEALTHY;
             if r.note(now(), format!("status {status}")) {
                 watch.line(&format!("status {status}"));
-                keep(it, &r, watch);
+                keep(it, &mut r, watch)?;
             }
             if is_final(status) {
-                return Ok(failed(it, r, status.clone(), watch));
+                return failed(it, r, status.clone(), watch);
             }
         }
         let found = evidence(&r, &look, asked_newest);
@@ -261,7 +261,7 @@ pub(super) async fn follow(
             let unwell = look.unwell.clone().unwrap_or_default();
             // The services in front take their time; the database is there.
             if unwell.is_empty() || since.elapsed() >= settle {
-                return Ok(restored(it, r, look, found.checks, &unwell, watch));
+                return restored(it, r, look, found.checks, &unwell, watch);
             }
             if r.note(now(), format!("restored; waiting for {}", unwell.join(", "))) {
                 watch.line(&format!("the database is restored; waiting for {}", unwell.join(", ")));
@@ -290,10 +290,10 @@ pub(super) async fn follow(
             last = (look, found.checks);
         }
         if r.stage == Stage::Unclear && !stage_seen && trouble.is_none() && began.elapsed() >= settle {
-            return Ok(no_sign(it, r, last.1, watch));
+            return no_sign(it, r, last.1, watch);
         }
         if began.elapsed() >= deadline {
-            return Ok(stuck(it, r, last, deadline, watch));
+            return stuck(it, r, last, deadline, watch);
         }
         tokio::select! {
             () = tokio::time::sleep(pause.min(deadline.saturating_sub(began.elapsed()).max(Duration::from_millis(10)))) => {}
@@ -302,10 +302,29 @@ pub(super) async fn follow(
     }
 }
 
-fn keep(it: &Supabase, r: &Request, watch: &dyn Watch) {
-    let Some(records) = &it.records else { return };
-    if let Err(e) = records.save(r) {
-        watch.line(&format!("what was seen could not be kept: {e}"));
+/// Keeps what was seen.
+///
+/// # Errors
+/// The record is about another request by now: this one is nobody's business any more, and what is seen may be the other's doing.
+fn keep(it: &Supabase, r: &mut Request, watch: &dyn Watch) -> Result<()> {
+    let Some(records) = &it.records else { return Ok(()) };
+    match records.keep(r, it.patience()) {
+        Ok(None) => Ok(()),
+        Ok(Some(other)) => {
+            let project = &r.project_ref;
+            let mut error = Error::state(format!("project {project} was asked again meanwhile")).why(format!(
+                "at {}, to {}: what becomes of the request of {} cannot be told from that one any more",
+                other.requested_at, other.target, r.requested_at
+            ));
+            if let Some(hint) = other.to_follow() {
+                error = error.hint(hint);
+            }
+            Err(error)
+        }
+        Err(e) => {
+            watch.line(&format!("what was seen could not be kept: {e}"));
+            Ok(())
+        }
     }
 }
 
@@ -329,7 +348,7 @@ fn restored(
     mut checks: Vec<Check>,
     unwell: &[String],
     watch: &dyn Watch,
-) -> Outcome {
+) -> Result<Outcome> {
     let (verdict, detail) = match (&look.unwell, unwell.is_empty()) {
         (None, _) => (Verdict::NotAvailable, "health was not told".to_string()),
         (_, true) => (Verdict::Passed, "all well".to_string()),
@@ -339,7 +358,7 @@ fn restored(
     r.stage = Stage::Restored;
     r.restored_at = Some(now());
     r.verdict = checks.iter().map(|c| format!("{}: {}", c.name, c.detail)).collect();
-    keep(it, &r, watch);
+    keep(it, &mut r, watch)?;
     let took = format_clock(now().since(r.requested_at));
     let summary = format!("project {} is restored to {}, {took} after it was asked for", r.project_ref, r.second());
     let mut out = outcome(it, Ending::Restored, summary, checks, r, look.database.unwrap_or_default());
@@ -348,7 +367,7 @@ fn restored(
         "files of Storage did not come back; those uploaded after the moment read 404".into(),
         "look at what was committed after the moment: only what you kept elsewhere can be brought back".into(),
     ];
-    out
+    Ok(out)
 }
 
 /// What can be done without Supabase's restore.
@@ -366,18 +385,18 @@ fn plan_b(r: &Request) -> Vec<String> {
     ]
 }
 
-fn failed(it: &Supabase, mut r: Request, status: String, watch: &dyn Watch) -> Outcome {
+fn failed(it: &Supabase, mut r: Request, status: String, watch: &dyn Watch) -> Result<Outcome> {
     r.stage = Stage::Failed;
     r.verdict = vec![format!("its status became {status}")];
-    keep(it, &r, watch);
+    keep(it, &mut r, watch)?;
     let summary = format!("the restore of project {} FAILED: its status is {status}", r.project_ref);
     let next = plan_b(&r);
-    Outcome { next, ..outcome(it, Ending::Failed, summary, Vec::new(), r, Glimpse::default()) }
+    Ok(Outcome { next, ..outcome(it, Ending::Failed, summary, Vec::new(), r, Glimpse::default()) })
 }
 
-fn no_sign(it: &Supabase, mut r: Request, checks: Vec<Check>, watch: &dyn Watch) -> Outcome {
+fn no_sign(it: &Supabase, mut r: Request, checks: Vec<Check>, watch: &dyn Watch) -> Result<Outcome> {
     r.note(now(), "no sign that it was begun");
-    keep(it, &r, watch);
+    keep(it, &mut r, watch)?;
     let summary = format!(
         "whether project {} is being restored is NOT KNOWN: the answer was lost, and for {} nothing shows that it was begun",
         r.project_ref,
@@ -389,10 +408,16 @@ fn no_sign(it: &Supabase, mut r: Request, checks: Vec<Check>, watch: &dyn Watch)
         "to look on: the same command again; it asks for nothing".into(),
         "when you are sure that none was begun: the same command with --again REASON".into(),
     ];
-    out
+    Ok(out)
 }
 
-fn stuck(it: &Supabase, mut r: Request, last: (Look, Vec<Check>), deadline: Duration, watch: &dyn Watch) -> Outcome {
+fn stuck(
+    it: &Supabase,
+    mut r: Request,
+    last: (Look, Vec<Check>),
+    deadline: Duration,
+    watch: &dyn Watch,
+) -> Result<Outcome> {
     let (look, checks) = last;
     let missing: Vec<String> =
         checks.iter().filter(|c| c.verdict == Verdict::Failed).map(|c| format!("{} ({})", c.name, c.detail)).collect();
@@ -402,9 +427,9 @@ fn stuck(it: &Supabase, mut r: Request, last: (Look, Vec<Check>), deadline: Dura
     };
     r.note(now(), format!("not proved within {}: {why}", format_clock(deadline)));
     r.verdict = vec![why.clone()];
-    keep(it, &r, watch);
+    keep(it, &mut r, watch)?;
     let summary = format!("the restore of project {} is STUCK: after {} {why}", r.project_ref, format_clock(deadline));
     let mut next = plan_b(&r);
     next.push("to look on: the same command again; it asks for nothing".into());
-    Outcome { next, ..outcome(it, Ending::Stuck, summary, checks, r, look.database.unwrap_or_default()) }
+    Ok(Outcome { next, ..outcome(it, Ending::Stuck, summary, checks, r, look.database.unwrap_or_default()) })
 }

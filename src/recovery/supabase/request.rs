@@ -10,6 +10,7 @@ use crate::error::{Context, Error, Result};
 use crate::journal::files::{create_dir, write_atomic};
 use crate::journal::lock::FileLock;
 use crate::model::Time;
+use crate::model::target::RecoveryTarget;
 
 /// What was seen is kept up to so many lines.
 const KEPT: usize = 1000;
@@ -111,10 +112,62 @@ impl Request {
             return false;
         }
         self.seen.push(Noted { at, what });
-        let surplus = self.seen.len().saturating_sub(KEPT);
-        self.seen.drain(..surplus);
+        self.shorten();
         true
     }
+
+    fn shorten(&mut self) {
+        let surplus = self.seen.len().saturating_sub(KEPT);
+        self.seen.drain(..surplus);
+    }
+
+    /// Takes over what somebody else noted of the same request.
+    fn join(&mut self, other: Self) {
+        self.seen_restoring |= other.seen_restoring;
+        self.seen_away |= other.seen_away;
+        let news: Vec<Noted> = other.seen.into_iter().filter(|n| !self.seen.contains(n)).collect();
+        self.seen.extend(news);
+        self.seen.sort_by_key(|n| n.at);
+        self.shorten();
+    }
+
+    /// What it means for whoever wants to ask to recover to `target`, which is the second `unix` where that is known already.
+    pub fn stands(&self, target: &RecoveryTarget, unix: Option<i64>) -> Stands {
+        let same = unix.map_or_else(|| target.to_string() == self.target, |u| u == self.unix);
+        match self.stage {
+            s if s.is_open() && same => Stands::Followed,
+            s if s.is_open() => Stands::InTheWay,
+            Stage::Failed => Stands::InTheWay,
+            // Done is done: asking for the very same once more is a decision of its own.
+            Stage::Restored if same && unix.is_some() => Stands::Followed,
+            _ => Stands::Aside,
+        }
+    }
+
+    /// The command that follows it, as long as something may still be going on.
+    pub fn to_follow(&self) -> Option<String> {
+        let to = match self.target.as_str() {
+            "latest" => "latest".to_string(),
+            // Whole seconds, and "before": this leads to the same second, however it was asked for.
+            _ => format!("time:{}", self.second().plus(Duration::from_secs(1))),
+        };
+        self.stage.is_open().then(|| format!("to follow that one: breakglass pitr restore --to {to} --into place"))
+    }
+}
+
+/// What an earlier request means for a new one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stands {
+    /// It is the same: that one is followed, nothing is sent.
+    Followed,
+    /// Nothing is asked, unless a person gives a reason.
+    InTheWay,
+    /// Nothing.
+    Aside,
+}
+
+fn form(request: &Request) -> Result<Vec<u8>> {
+    serde_json::to_vec_pretty(request).state(|| "the record of a request cannot be written".into())
 }
 
 /// The place of a project's record.
@@ -182,19 +235,48 @@ impl Records {
     /// It cannot be written.
     pub fn save(&self, request: &Request) -> Result<()> {
         create_dir(&self.folder)?;
-        let text = serde_json::to_vec_pretty(request).state(|| "the record of a request cannot be written".into())?;
-        write_atomic(&self.file(), &text)
+        write_atomic(&self.file(), &form(request)?)
     }
 
-    /// Moves an earlier record out of the way; it is kept.
+    /// Where an earlier record is kept once another takes its place.
+    fn aside(&self, old: &Request) -> PathBuf {
+        let (stamp, rest) = (old.requested_at.compact(), old.requested_at.micros().rem_euclid(60_000_000));
+        self.folder.join(format!("supabase-{}-{stamp}-{rest:08}.json", self.project))
+    }
+
+    /// Keeps a copy of an earlier record, whose place another is about to take.
     ///
     /// # Errors
-    /// It cannot be moved.
+    /// It cannot be written.
     pub fn set_aside(&self, old: &Request) -> Result<()> {
-        let stamp = old.requested_at.compact();
-        let kept = self.folder.join(format!("supabase-{}-{stamp}.json", self.project));
-        std::fs::rename(self.file(), &kept)
-            .and_then(|()| crate::journal::files::sync_dir(&self.folder))
-            .state(|| format!("the record of the earlier request cannot be kept as {:?}", kept.display()))
+        write_atomic(&self.aside(old), &form(old)?)
+    }
+
+    /// Makes an earlier record the last one again.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn put_back(&self, old: &Request) -> Result<()> {
+        self.save(old)?;
+        let _ = std::fs::remove_file(self.aside(old));
+        Ok(())
+    }
+
+    /// Keeps what was seen of a request, together with what others who follow it noted meanwhile. When the record is about
+    /// another request by now, that one is given back and nothing is written. `patience` as for [`Records::lock`].
+    ///
+    /// # Errors
+    /// It cannot be read or written.
+    pub fn keep(&self, request: &mut Request, patience: Duration) -> Result<Option<Request>> {
+        let _held = self.lock(patience)?;
+        match self.load()? {
+            Some(other) if (other.requested_at, other.unix) != (request.requested_at, request.unix) => {
+                return Ok(Some(other));
+            }
+            Some(same) => request.join(same),
+            // Whoever moved it away while it is followed would be asked to ask again: it is written once more.
+            None => {}
+        }
+        self.save(request).map(|()| None)
     }
 }
