@@ -1,4 +1,5 @@
-//! Names of tables with `*` and `?`, as `pg_dump --table` takes them, resolved to the tables they mean.
+//! Names of tables with `*` and `?`, resolved to the tables they mean. Unlike those of `pg_dump --table`, patterns know no
+//! character classes and no alternatives.
 
 use sqlx::postgres::PgConnection;
 
@@ -78,7 +79,8 @@ pub async fn resolve(c: &mut PgConnection, patterns: &[String]) -> Result<Vec<Ch
     if found.is_empty() {
         return Err(Error::usage(format!("no table is called {}", patterns.join(" or ")))
             .why("no matching tables were found in the database")
-            .hint("Patterns are those of pg_dump --table: schema.name, * and ?, double quotes around capitals."));
+            .hint("A pattern is NAME or SCHEMA.NAME, where * is any text and ? any one character; every other sign means itself.")
+            .hint("Capitals, dots, * and ? of a name itself go between double quotes: '\"Orders\"'."));
     }
     Ok(found)
 }
