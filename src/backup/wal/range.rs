@@ -428,6 +428,8 @@ pub fn inspect(unlocked: &Unlocked, segment: Segment, begun: bool, depth: Depth)
         true if depth == Depth::Names => Ok(None),
         true => match received::read(unlocked, segment) {
             Ok(Some(_)) => Ok(None),
+            // One in which no record has ended yet is whole all the same.
+            Ok(None) if received::is_there(unlocked.repository(), segment)? => Ok(None),
             Ok(None) => Ok(Some("vanished while it was checked".to_string())),
             Err(e) if matches!(e.kind, ErrorKind::Check | ErrorKind::Usage) => Ok(Some(e.to_string())),
             Err(e) => Err(e),

@@ -117,6 +117,19 @@ pub fn read(unlocked: &Unlocked, segment: Segment) -> Result<Option<Vec<u8>>> {
     }
 }
 
+/// Whether the beginning of a segment is there, whatever is in it.
+///
+/// # Errors
+/// The repository cannot be read.
+pub fn is_there(repository: &Repository, segment: Segment) -> Result<bool> {
+    for object in [object_of(segment), WalName::Partial(segment).object()] {
+        if repository.store().size(&object)?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Where the last whole record of a segment's beginning ends, as a position; none when it has no whole record.
 pub fn valid_end(segment: Segment, bytes: &[u8]) -> Option<u64> {
     let mut end = None;

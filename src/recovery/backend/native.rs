@@ -1,5 +1,6 @@
 //! Our own repository as one who recovers.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -12,7 +13,8 @@ use crate::backup::base::{read_backup, verify_backup};
 use crate::backup::catalog::{Backup, BackupKind, Catalog, Manifest};
 use crate::backup::part::{self, Affected};
 use crate::backup::repository::{Repository, Unlocked};
-use crate::backup::wal::{DEFAULT_SEGMENT_SIZE, Depth, Segment, check_continuity, parse_lsn, range::path_to, status};
+use crate::backup::wal::range::{Branch, path_to};
+use crate::backup::wal::{self, DEFAULT_SEGMENT_SIZE, Depth, Segment, parse_lsn, status};
 use crate::config::{Backend, Secrets, Settings};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::model::CleanText;
@@ -41,14 +43,18 @@ impl Native {
         let url = settings.repository.clone().ok_or_else(|| {
             Error::config("no repository is configured").hint("set BACKUP_DIR, or repository.url in breakglass.toml")
         })?;
-        let unlocked = Repository::open(&url)?.unlock_with(secrets)?;
-        Ok(Self {
+        Ok(Self::of(Repository::open(&url)?.unlock_with(secrets)?, settings, scratch))
+    }
+
+    /// One that is open already: deriving its key takes a while.
+    pub fn of(unlocked: Unlocked, settings: &Settings, scratch: PathBuf) -> Self {
+        Self {
             unlocked,
             bin_dir: settings.bin_dir.clone(),
             scratch,
             heads: settings.catalog_heads.clone(),
             read_only: settings.read_only,
-        })
+        }
     }
 
     fn programs(&self) -> WhenNeeded {
@@ -109,14 +115,12 @@ fn log(
         check_cancel(cancel, "the log was not verified")
     };
     let mut out: Vec<Verified> = Vec::new();
-    // Timelines share the log before they part: what was looked at on the way to the newest is not read again.
-    let mut covered: Vec<u32> = Vec::new();
+    // Timelines share the log before they part: what was looked at on the way to the newest is not read again. Timeline → the
+    // segment that the way left it in, whose copy there is the other timeline's.
+    let mut covered: BTreeMap<u32, u64> = BTreeMap::new();
     for timeline in found.timelines.iter().rev().map(|t| t.timeline) {
-        if covered.contains(&timeline) {
-            continue;
-        }
-        let path: Vec<u32> = match path_to(unlocked, timeline) {
-            Ok(path) => path.iter().map(|b| b.timeline).collect(),
+        let path = match path_to(unlocked, timeline) {
+            Ok(path) => path,
             Err(e) if e.kind == ErrorKind::Check => {
                 let what = format!("log along timeline {timeline}");
                 out.push(Verified { what, result: Err(e), detail: serde_json::Value::Null });
@@ -124,16 +128,34 @@ fn log(
             }
             Err(e) => return Err(e),
         };
-        covered.extend(&path);
+        let left = |b: &Branch| b.ends_at.map_or(u64::MAX, |lsn| lsn / u64::from(size));
         let start = |m: &&&Manifest| {
             let lsn = m.start_lsn.as_deref().and_then(parse_lsn)?;
-            Some(Segment::at(m.timeline.filter(|t| path.contains(t))?, lsn, size))
+            Some(Segment::at(m.timeline.filter(|t| path.iter().any(|b| b.timeline == *t))?, lsn, size))
         };
         let Some(first) = backups.iter().filter_map(|m| start(&m)).min_by_key(|s| s.number(size)) else { continue };
+        let mut from = first.number(size);
+        for branch in &path {
+            let Some(upto) = covered.get(&branch.timeline) else { break };
+            from = from.max(left(branch).min(*upto));
+            if left(branch) > *upto {
+                break;
+            }
+        }
+        for branch in &path {
+            let upto = covered.entry(branch.timeline).or_default();
+            *upto = left(branch).max(*upto);
+        }
+        let way = wal::Way::list(unlocked, timeline)?;
+        let first = match from > first.number(size) {
+            true if way.end().is_none_or(|end| end < from) => continue,
+            true => way.segment(from).map_or(Segment::from_number(timeline, from, size), |(s, _)| s),
+            false => first,
+        };
         let what = format!("log from {first} along timeline {timeline}");
         let mut at = first.to_string();
         loop {
-            let run = check_continuity(unlocked, &at, timeline, None, Depth::Full, &mut step)?;
+            let run = way.check(unlocked, &at, None, Depth::Full, &mut step)?;
             let Some(hole) = run.hole else {
                 if !out.iter().any(|v| v.what == what) {
                     let upto = run.last.unwrap_or(at);
@@ -145,9 +167,12 @@ fn log(
             let error = Error::check(format!("WAL segment {} to {}: {}", hole.first, hole.last, hole.why))
                 .hint("No moment behind it can be recovered from an earlier base backup: take one now (breakglass backup create).");
             out.push(Verified { what: what.clone(), result: Err(error), detail: serde_json::json!({"hole": hole}) });
-            match hole.next {
-                Some(next) if next > at => at = next,
-                _ => break,
+            // What comes after may be on the next timeline.
+            let next = hole.next.as_deref().and_then(Segment::parse).map(|s| s.number(size));
+            let next = next.or(Segment::parse(&hole.last).map(|s| s.number(size) + 1));
+            match next.filter(|n| way.end().is_some_and(|end| *n <= end)) {
+                Some(next) => at = Segment::from_number(timeline, next, size).to_string(),
+                None => break,
             }
         }
     }
