@@ -98,6 +98,7 @@ impl Action for BackupRestore {
         Box::pin(async move {
             let args: Args = parse_args(self.arguments(), args)?;
             let (_, manifest) = find(ctx, &args).await?;
+            fits(&manifest, &args)?;
             let mut lines = vec![format!(
                 "{} backup {} of {}, {} MB",
                 manifest.kind.word(),
@@ -130,14 +131,7 @@ impl Action for BackupRestore {
         Box::pin(async move {
             let args: Args = parse_args(self.arguments(), args)?;
             let (unlocked, manifest) = find(ctx, &args).await?;
-            if !args.file.is_empty() && manifest.kind != BackupKind::Files {
-                return Err(Error::usage(format!(
-                    "--file with backup {}, which is {}",
-                    manifest.id,
-                    manifest.kind.word()
-                ))
-                .hint("Of a dump: --table, --schema or --tier."));
-            }
+            fits(&manifest, &args)?;
             match manifest.kind {
                 BackupKind::Logical | BackupKind::SchemaOnly => restore_dump(ctx, &unlocked, &manifest, &args).await,
                 BackupKind::Physical => restore_physical(ctx, unlocked, manifest, &args).await,
@@ -151,6 +145,33 @@ impl Action for BackupRestore {
 
 fn is_dump(manifest: &Manifest) -> bool {
     matches!(manifest.kind, BackupKind::Logical | BackupKind::SchemaOnly)
+}
+
+/// Whether what was asked for is something that a backup of this kind can do.
+fn fits(manifest: &Manifest, args: &Args) -> Result<()> {
+    let dump = is_dump(manifest);
+    let of_others = [
+        ("--file", !args.file.is_empty() && manifest.kind != BackupKind::Files),
+        ("--table", !args.table.is_empty() && !dump),
+        ("--schema", !args.schema.is_empty() && !dump),
+        ("--tier", !args.tier.is_empty() && !dump),
+        ("--overwrite", args.overwrite && !dump),
+    ];
+    let given: Vec<&str> = of_others.iter().filter(|(_, given)| *given).map(|(name, _)| *name).collect();
+    if given.is_empty() {
+        return Ok(());
+    }
+    let what = format!("{} with backup {}, which is {}", given.join(", "), manifest.id, manifest.kind.word());
+    let error = Error::usage(what);
+    Err(match manifest.kind {
+        BackupKind::Logical | BackupKind::SchemaOnly => error.hint("Of a dump: --table, --schema or --tier."),
+        BackupKind::Physical => error
+            .why("a base backup is restored whole, into a new folder")
+            .hint("For one table: restore it, start it, and copy from there; or use a dump."),
+        BackupKind::Files => error
+            .why("a backup of files is restored into a new folder, whole or by --file")
+            .hint("Some of it: --file PATH. For tables use a dump: breakglass backup list"),
+    })
 }
 
 async fn find(ctx: &Ctx, args: &Args) -> Result<(Unlocked, Manifest)> {
@@ -267,10 +288,6 @@ async fn restore_dump(ctx: &Ctx, unlocked: &Unlocked, manifest: &Manifest, args:
 
 /// A base backup as a data directory, with the log it needs to become consistent: it starts as it is.
 async fn restore_physical(ctx: &Ctx, unlocked: Unlocked, manifest: Manifest, args: &Args) -> Result<Done> {
-    if !args.table.is_empty() || !args.schema.is_empty() || !args.tier.is_empty() || args.overwrite {
-        return Err(Error::usage("a base backup is restored whole, into a new folder")
-            .hint("For one table: restore it, start it, and copy from there; or use a dump."));
-    }
     let dest = std::path::absolute(&args.into).usage(|| format!("{:?} is not a folder", args.into))?;
     let owner = user::for_server(ctx.settings.run_as.as_deref())?.map(|u| (u.uid, u.gid));
     let (out, cancel, ignore_space, shown) = (ctx.out.clone(), ctx.cancel.clone(), args.ignore_space, dest.clone());

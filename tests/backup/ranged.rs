@@ -212,10 +212,15 @@ fn one_file_of_a_large_backup() {
         (["never", "--file", "m-small"], 2, "Paths begin with the name of a folder that was stored: data"),
         (["never", "--file", "data/link"], 2, "is a link"),
         (["some", "--file", "data/m-small"], 4, "it is there"),
+        (["never", "--table", "orders"], 2, "--table with backup"),
+        (["never", "--schema", "public"], 2, "whole or by --file"),
+        (["never", "--tier", "critical"], 2, "whole or by --file"),
     ] {
         let (got, said) = run(&args);
         assert!(got == code && said.contains(says), "{args:?}: {got}: {said}");
     }
+    let (code, said) = run(&["never", "--overwrite", "--confirm", "never"]);
+    assert!(code == 2 && said.contains("--overwrite with backup") && !d.join("never").exists(), "{code}: {said}");
 }
 
 #[test]
