@@ -16,7 +16,7 @@ use crate::config::Backend;
 use crate::config::settings::{REPOSITORY_IDENTITY, REPOSITORY_KEY};
 use crate::error::{Error, Result};
 use crate::model::{CleanText, Secret};
-use crate::recovery::backend::{Recovery, Seen, Verified, Which, open};
+use crate::recovery::backend::{Native, Recovery, Seen, Verified, Which, open};
 
 /// The subcommand's name.
 pub const NAME: &str = "backup";
@@ -139,7 +139,7 @@ fn recovery(invocation: &Invocation, matches: &ArgMatches) -> Result<Box<dyn Rec
 
 fn list(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
     let recovery = recovery(invocation, matches)?;
-    let all = stoppable::run(|_| async { recovery.backups().await })?.0?;
+    let all = stoppable::plainly(recovery.backups())??;
     for warning in &all.warnings {
         let _ = writeln!(std::io::stderr(), "{warning}");
     }
@@ -158,7 +158,9 @@ fn list(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
 fn verify(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
     let elsewhere = invocation.config.settings.backend;
     if elsewhere != Backend::Native && matches.get_one::<String>("repository").is_none() {
-        if let Some(ours) = ["deep", "accept-catalog"].iter().find(|f| matches.get_flag(f)) {
+        let flags = ["deep", "accept-catalog"].into_iter().filter(|f| matches.get_flag(f));
+        let named = ["anchor", "pick"].into_iter().filter(|f| matches.contains_id(f));
+        if let Some(ours) = flags.chain(named).next() {
             return Err(Error::usage(format!("--{ours} is for a repository of ours"))
                 .why(format!("{} keeps the backups", elsewhere.word()))
                 .hint("leave it out, or name a repository with --repository"));
@@ -214,7 +216,8 @@ fn verify(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
         (None, false, [one]) => Which::One(one.manifest.id.clone()),
         _ => Which::Newest,
     };
-    Ok(report(invocation, recovery(invocation, matches)?, which)?.max(u8::from(damaged)))
+    let native = Native::of(unlocked, &invocation.config.settings, std::env::temp_dir());
+    Ok(report(invocation, Box::new(native), which)?.max(u8::from(damaged)))
 }
 
 /// A line on stderr.
@@ -240,9 +243,12 @@ fn report(invocation: &Invocation, recovery: Box<dyn Recovery>, which: Which) ->
         }
     });
     let work = |cancel| async move { recovery.verify(&which, follow, &cancel, seen).await };
-    let (results, _) = stoppable::run(work)?;
+    let (results, stop) = stoppable::run(work)?;
     out.finish();
-    let results = results?;
+    let results = match results {
+        Ok(results) => results,
+        Err(e) => return stoppable::ended(e, stop, json),
+    };
     if results.is_empty() {
         return Err(Error::check("there is no backup to verify").hint("Take one with `breakglass backup create`."));
     }
@@ -250,21 +256,15 @@ fn report(invocation: &Invocation, recovery: Box<dyn Recovery>, which: Which) ->
     if json {
         let each: Vec<serde_json::Value> = results
             .iter()
-            .map(|v| match &v.result {
-                Ok(what) => {
-                    let mut one = serde_json::json!({"backup": v.what, "ok": true, "seen": what});
-                    if let (Some(one), Some(more)) = (one.as_object_mut(), v.detail.as_object()) {
-                        one.extend(more.clone());
-                    }
-                    one
+            .map(|v| {
+                let mut one = match &v.result {
+                    Ok(what) => serde_json::json!({"backup": v.what, "ok": true, "seen": what}),
+                    Err(e) => serde_json::json!({"backup": v.what, "ok": false, "error": e.to_json()["error"]}),
+                };
+                if let (Some(one), Some(more)) = (one.as_object_mut(), v.detail.as_object()) {
+                    one.extend(more.clone());
                 }
-                Err(e) => {
-                    let mut one = serde_json::json!({"backup": v.what, "ok": false, "error": e.to_json()["error"]});
-                    if let (Some(one), Some(more)) = (one.as_object_mut(), v.detail.as_object()) {
-                        one.extend(more.clone());
-                    }
-                    one
-                }
+                one
             })
             .collect();
         print(&format!("{:#}", serde_json::json!({"ok": all_right, "backups": each})))?;

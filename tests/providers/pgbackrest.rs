@@ -269,6 +269,9 @@ fn the_range_is_that_of_its_repository() {
     s.run(&["pitr", "check", "--to", &format!("xid:{}", s.xid)]).is(0, &["can be recovered to"]);
     s.run(&["backup", "list"]).is(0, &[&s.label, "full", "complete at"]);
     s.run(&["backup", "verify"]).is(0, &["right: pgbackrest says valid", "log  right"]);
+    for ours in [&["--anchor", "1:00"][..], &["--deep"], &["--pick", "random"]] {
+        s.run(&[&["backup", "verify"], ours].concat()).is(2, &[ours[0], "is for a repository of ours"]);
+    }
 }
 
 #[test]
@@ -397,6 +400,62 @@ fn damage_in_the_log_is_found_before_anything_is_restored() {
     own(&config, &["verify"]);
     s.with("main", &config, &["backup", "verify"]).is(1, &["the log it needs is missing", &needed]);
     assert!(!never.exists());
+}
+
+/// One that answers nothing, and one that verifies without end: both are left when they are told to.
+#[test]
+fn a_signal_ends_what_waits_for_it() {
+    let room = Scratch::new("pgbr-silent");
+    mine(&room.path);
+    let stand_in = |name: &str, info: &str| {
+        let (path, begun) = (room.path.join(name), room.path.join(format!("{name}-begun")));
+        let text = format!(
+            "#!/bin/sh\nhang() {{ echo $$ > '{0}-new'; mv '{0}-new' '{0}'; exec sleep 600; }}\n\
+             case \"$*\" in *repo-ls*) echo '{{}}';; *verify*) hang;; *info*) {info};; esac\n",
+            begun.display()
+        );
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        (path, begun)
+    };
+    let info = "echo '[{\"name\":\"main\",\"status\":{\"code\":0,\"message\":\"ok\"},\"db\":[{\"id\":1,\"system-id\":7,\
+                \"version\":\"15\"}],\"archive\":[{\"database\":{\"id\":1},\"id\":\"15-1\",\"min\":null,\"max\":null}],\"backup\":\
+                [{\"label\":\"20260101-000000F\",\"type\":\"full\",\"database\":{\"id\":1},\"archive\":null,\"lsn\":null,\
+                \"timestamp\":{\"start\":1,\"stop\":2},\"info\":{\"size\":1}}]}]'";
+    for (name, info, words, says) in [
+        ("silent", "hang", "list", ""),
+        ("endless", info, "verify", "stopped on request: the backups were not verified"),
+    ] {
+        let (path, begun) = stand_in(name, info);
+        let file = room.path.join(format!("{name}.toml"));
+        let text = format!(
+            "[recovery]\nbackend = \"pgbackrest\"\n[pgbackrest]\nstanza = \"main\"\nprogram = \"{}\"\n",
+            path.display()
+        );
+        std::fs::write(&file, text).unwrap();
+        let mut c = program(&room.path, &file, &["backup", words]);
+        let child = c.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let deadline = Instant::now() + LIMIT;
+        while !begun.exists() {
+            assert!(Instant::now() < deadline, "{name}: it is never asked");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        let (send, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || send.send(child.wait_with_output().unwrap()));
+        let out = ended.recv_timeout(LIMIT);
+        let asked = std::fs::read_to_string(&begun).unwrap().trim().parse().unwrap();
+        let _ = rustix::process::kill_process(
+            rustix::process::Pid::from_raw(asked).unwrap(),
+            rustix::process::Signal::KILL,
+        );
+        let out = out.unwrap_or_else(|_| panic!("backup {words} does not end"));
+        let status =
+            std::os::unix::process::ExitStatusExt::signal(&out.status).map_or(out.status.code(), |s| Some(128 + s));
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(status == Some(143) && said.contains(says), "{words}: {status:?} {said}");
+    }
 }
 
 #[test]
