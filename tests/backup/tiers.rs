@@ -85,6 +85,8 @@ fn a_dump_of_a_tier_comes_back_by_itself() {
         "create table logs (k int) partition by list (k); create table leaf partition of logs for values in (1)",
     );
     c.sql("tier1", "insert into logs select 1 from generate_series(1, 7)");
+    let out = program(d, &url, &[], &["backup", "create", "--table", "log[a-z]"]);
+    assert!(out.status.code() == Some(2) && text(&out).contains("every other sign means itself"), "{}", text(&out));
     let some = json(d, &url, 0, &["backup", "create", "--table", "LOG?"]);
     let done = json(d, &url, 0, &["backup", "restore", some["id"].as_str().unwrap(), "--into", "tier1_some"]);
     assert_eq!((&done["restored"]["tables"], &done["restored"]["rows"]), (&1.into(), &7.into()), "{done}");
