@@ -49,8 +49,18 @@ impl Action for BackupCopy {
             let unlocked = blocking(move || reach::unlocked(&work)).await?;
             let copies = copy_all(ctx, &unlocked, places).await?;
             let objects: u64 = copies.iter().map(|c| c.objects).sum();
-            let text = format!("{} places up to date, {objects} objects copied and read back", copies.len());
-            Ok(Done::ok(text).json(json!({"copies": copies})))
+            let damage: Vec<Error> = copies.iter().filter_map(Copied::damage).collect();
+            let done = match damage.first() {
+                None => {
+                    Done::ok(format!("{} places up to date, {objects} objects copied and read back", copies.len()))
+                }
+                Some(e) => Done::check_failed(format!(
+                    "{} of {} places lack what is damaged here, {objects} objects copied and read back: {e}",
+                    damage.len(),
+                    copies.len()
+                )),
+            };
+            Ok(done.json(json!({"copies": copies})))
         })
     }
 }
@@ -64,7 +74,8 @@ fn places(ctx: &Ctx, m: &clap::ArgMatches) -> Result<Vec<String>> {
     Ok(places)
 }
 
-/// Copies to every place; one that fails does not keep the others from getting theirs.
+/// Copies to every place; one that fails does not keep the others from getting theirs. What is damaged in the repository is
+/// said, and in [`Copied::not_copied`].
 ///
 /// # Errors
 /// The first failure, after all were tried.
@@ -89,6 +100,13 @@ pub async fn copy_all(ctx: &Ctx, unlocked: &Unlocked, places: Vec<String>) -> Re
             match copied {
                 Ok(c) => {
                     ctx.out.line(&format!("copy in {}: {} objects copied, {} present", c.to, c.objects, c.present));
+                    for o in &c.not_copied {
+                        let there = if o.whole_there { "; it is whole there" } else { "" };
+                        ctx.out.line(&format!("  NOT COPIED {}: damaged in the repository{there}: {}", o.name, o.why));
+                    }
+                    for name in &c.left_out {
+                        ctx.out.line(&format!("  left out {name}: damaged, and accepted (--accept-catalog)"));
+                    }
                     copies.push(c);
                 }
                 Err(e) => {
@@ -109,7 +127,7 @@ pub async fn copy_all(ctx: &Ctx, unlocked: &Unlocked, places: Vec<String>) -> Re
 /// backup exists whatever happens here.
 ///
 /// # Errors
-/// A copy failed.
+/// A copy failed, or lacks what is damaged in the repository.
 pub async fn after_backup(ctx: &Ctx, unlocked: &Unlocked) -> Result<Head> {
     let (work, read) = (ctx.clone(), unlocked.clone());
     let head = blocking(move || {
@@ -130,8 +148,9 @@ pub async fn after_backup(ctx: &Ctx, unlocked: &Unlocked) -> Result<Head> {
     if places.is_empty() {
         return Ok(head);
     }
-    copy_all(ctx, unlocked, places)
-        .await
-        .map(|_| head)
-        .map_err(|e| e.hint("The backup itself is complete and verified."))
+    let copied = copy_all(ctx, unlocked, places).await;
+    match copied.and_then(|copies| copies.iter().find_map(Copied::damage).map_or(Ok(()), Err)) {
+        Ok(()) => Ok(head),
+        Err(e) => Err(e.hint("The backup itself is complete and verified.")),
+    }
 }

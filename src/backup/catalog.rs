@@ -240,6 +240,8 @@ pub struct Catalog {
     /// Entries that are missing or damaged.
     pub broken: Vec<Broken>,
     chain: BTreeMap<u64, String>,
+    /// Digests of manifests by the ids of their backups, as entered.
+    manifests: BTreeMap<String, String>,
 }
 
 /// A backup that the catalog names and whose manifest cannot be used.
@@ -375,7 +377,8 @@ impl Catalog {
             chain.insert(seq, hex(&summary.stored_sha256));
         }
         for b in &mut broken {
-            b.accepted = accepted.contains(&[b.first, b.last]);
+            // One that was damaged may be missing by now, and join others that are: what counts is that each is known.
+            b.accepted = (b.first..=b.last).all(|n| accepted.iter().any(|[first, last]| (*first..=*last).contains(&n)));
         }
         let live: Vec<(String, Live)> = live.into_iter().collect();
         let manifests =
@@ -413,7 +416,14 @@ impl Catalog {
             lost: lost.into_iter().map(|(_, l)| l).collect(),
             broken,
             chain,
+            manifests: live.into_iter().map(|(id, (_, digest, ..))| (id, digest)).collect(),
         })
+    }
+
+    /// Name and digest, as stored, of each entry that could be read, and of each manifest that they name.
+    pub fn documents(&self) -> impl Iterator<Item = (String, String)> {
+        let entries = self.chain.iter().map(|(seq, digest)| (entry_name(*seq), digest.clone()));
+        entries.chain(self.manifests.iter().map(|(id, digest)| (manifest_name(id), digest.clone())))
     }
 
     /// What to say of entries that are missing or damaged and that nobody said he knows of.

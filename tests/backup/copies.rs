@@ -35,7 +35,24 @@ fn every_place_gets_it_and_says_when_it_does_not() {
     // Damage in the source does not travel as a good copy; another repository is never written over.
     let source =
         std::fs::read_dir(d.join("repo/backups")).unwrap().next().unwrap().unwrap().path().join("files.tar.bgo");
-    let mut bad = std::fs::read(&source).unwrap();
+    let whole = std::fs::read(&source).unwrap();
+    // Cut short here: the copy that has it whole keeps it, all else is brought up to date, and it is said.
+    std::fs::write(&source, &whole[..whole.len() / 2]).unwrap();
+    std::fs::remove_file(d.join("third/catalog/00000002.bgo")).unwrap();
+    let done = json(d, NOBODY, 1, &["backup", "copy", "--to", "third"]);
+    let said = &done["copies"][0]["not_copied"];
+    assert!(said.as_array().is_some_and(|all| all.len() == 1), "{done}");
+    assert!(said[0]["name"].as_str().unwrap().ends_with("files.tar.bgo") && said[0]["whole_there"] == true, "{done}");
+    assert_eq!(std::fs::read(&path).unwrap(), whole);
+    assert_eq!(verify("third").0, Some(0), "the entry was copied");
+    // Missing here: the same; and what a backup does by itself brings it no further.
+    std::fs::remove_file(&source).unwrap();
+    let out = program(d, NOBODY, &[], &["backup", "create", "--files", "data"]);
+    assert_eq!(out.status.code(), Some(1), "{}", text(&out));
+    assert!(text(&out).contains("put the object's file back from there"), "{}", text(&out));
+    assert_eq!(verify("third").0, Some(0), "the new backup is there, and the one that is damaged in the source");
+    std::fs::write(&source, &whole).unwrap();
+    let mut bad = whole;
     let at = bad.len() / 2;
     bad[at] ^= 1;
     std::fs::write(&source, &bad).unwrap();
