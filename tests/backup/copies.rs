@@ -81,4 +81,34 @@ fn every_place_gets_it_and_says_when_it_does_not() {
     let out = program(d, NOBODY, &[], &["backup", "copy", "--to", "second"]);
     assert_eq!(out.status.code(), Some(1), "{}", text(&out));
     assert!(text(&out).contains("the catalogs differ"), "{}", text(&out));
+
+    // A damaged entry that somebody accepted is left out, here and there; a damaged manifest is named. All else is copied.
+    let flip = |path: &std::path::Path| {
+        let mut bytes = std::fs::read(path).unwrap();
+        let at = bytes.len() - 60;
+        bytes[at] ^= 1;
+        std::fs::write(path, bytes).unwrap();
+    };
+    flip(&d.join("repo/catalog/00000001.bgo"));
+    assert_eq!(program(d, NOBODY, &[], &["backup", "copy", "--to", "sixth"]).status.code(), Some(4), "not accepted");
+    assert_eq!(program(d, NOBODY, &[], &["backup", "verify", "--accept-catalog"]).status.code(), Some(0));
+    let done = json(d, NOBODY, 0, &["backup", "copy", "--to", "sixth"]);
+    assert_eq!(done["copies"][0]["left_out"], serde_json::json!(["catalog/00000001.bgo"]), "{done}");
+    assert_eq!(verify("sixth").0, Some(0), "{:?}", verify("sixth"));
+    // Two that have their entries.
+    let backups = std::fs::read_dir(d.join("repo/backups")).unwrap().map(|entry| entry.unwrap().path());
+    let others: Vec<_> = backups.filter(|path| !source.starts_with(path)).collect();
+    std::fs::remove_file(others[0].join("listing.json.bgo")).unwrap();
+    flip(&others[1].join("manifest.bgo"));
+    std::fs::write(d.join("repo/backups/extra.bgo"), "none of ours").unwrap();
+    let done = json(d, NOBODY, 1, &["backup", "copy", "--to", "sixth", "--to", "seventh"]);
+    for (i, there) in [(0, true), (1, false)] {
+        let all = done["copies"][i]["not_copied"].as_array().unwrap();
+        let name = |o: &serde_json::Value| o["name"].as_str().unwrap().rsplit('/').next().unwrap().to_string();
+        let mut said: Vec<_> = all.iter().map(|o| (name(o), o["whole_there"].as_bool().unwrap())).collect();
+        said.sort();
+        let wanted = [("extra.bgo", false), ("listing.json.bgo", there), ("manifest.bgo", there)];
+        assert_eq!(said, wanted.map(|(name, there)| (name.to_string(), there)), "{done}");
+    }
+    assert!(done["copies"][1]["objects"].as_u64().unwrap() > 10, "the rest went on: {done}");
 }
