@@ -8,7 +8,7 @@ use super::reach::{self, Reporter};
 use super::target::{blocking, now};
 use super::{Action, Ctx, Done, Preview, Spec};
 use crate::backup::catalog::Catalog;
-use crate::backup::cleanup::{Plan, execute, plan};
+use crate::backup::cleanup::{Plan, execute, plan_giving_up};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::plan::Risk;
 use crate::recovery::watch::check_cancel;
@@ -32,18 +32,40 @@ impl Action for BackupCleanup {
                 .long("dry-run")
                 .action(ArgAction::SetTrue)
                 .help("Show what would go, and why; remove nothing"),
+        ).arg(
+            Arg::new("give-up")
+                .long("give-up")
+                .value_name("ID")
+                .help("A damaged backup that nothing can bring back: it goes, and holds the log no longer. Its id is typed again, or given with --confirm"),
         )
     }
-    fn preview<'a>(&'a self, ctx: &'a Ctx, _: &'a [String]) -> BoxFuture<'a, Result<Preview>> {
+    fn confirms(&self) -> bool {
+        true
+    }
+    fn typed(&self, args: &[String]) -> Option<String> {
+        let m = super::parse_matches(self.arguments(), args).ok()?;
+        if m.get_flag("dry-run") { None } else { m.get_one::<String>("give-up").cloned() }
+    }
+    fn preview<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Preview>> {
         Box::pin(async move {
-            let plan = planned(ctx).await?;
+            let m = super::parse_matches(self.arguments(), args)?;
+            let plan = planned(ctx, m.get_one::<String>("give-up").cloned()).await?;
             Ok(Preview { lines: lines(&plan, "would go"), ..Preview::default() })
         })
     }
     fn run<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Done>> {
         Box::pin(async move {
-            let dry = super::parse_matches(self.arguments(), args)?.get_flag("dry-run");
-            let plan = planned(ctx).await?;
+            let m = super::parse_matches(self.arguments(), args)?;
+            let (dry, give_up) = (m.get_flag("dry-run"), m.get_one::<String>("give-up").cloned());
+            // In an incident the run was asked for with its preview, and its arguments are in the journal.
+            if let Some(id) =
+                give_up.as_ref().filter(|id| !dry && ctx.incident.is_none() && ctx.confirmed.as_ref() != Some(*id))
+            {
+                return Err(Error::refused(format!("giving up backup {id:?}"))
+                    .why("its id was not typed")
+                    .hint(format!("Give --confirm {id} once you are sure.")));
+            }
+            let plan = planned(ctx, give_up).await?;
             for line in lines(&plan, if dry { "would go" } else { "goes" }) {
                 ctx.out.line(&line);
             }
@@ -74,7 +96,7 @@ impl Action for BackupCleanup {
     }
 }
 
-async fn planned(ctx: &Ctx) -> Result<Plan> {
+async fn planned(ctx: &Ctx, give_up: Option<String>) -> Result<Plan> {
     let ctx = ctx.clone();
     blocking(move || {
         let unlocked = reach::unlocked(&ctx)?;
@@ -82,7 +104,8 @@ async fn planned(ctx: &Ctx) -> Result<Plan> {
             // What is not in it may be what must stay.
             return Err(Error { kind: ErrorKind::Refused, ..e });
         }
-        plan(&unlocked, ctx.settings.retention, now())
+        let (give_up, copies) = (give_up.as_slice(), &ctx.settings.repository_copies);
+        plan_giving_up(&unlocked, ctx.settings.retention, now(), give_up, copies)
     })
     .await
 }

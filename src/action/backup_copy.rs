@@ -51,9 +51,7 @@ impl Action for BackupCopy {
             let objects: u64 = copies.iter().map(|c| c.objects).sum();
             let damage: Vec<Error> = copies.iter().filter_map(Copied::damage).collect();
             let done = match damage.first() {
-                None => {
-                    Done::ok(format!("{} places up to date, {objects} objects copied and read back", copies.len()))
-                }
+                None => Done::ok(format!("{} places up to date, {objects} objects copied and read back", copies.len())),
                 Some(e) => Done::check_failed(format!(
                     "{} of {} places lack what is damaged here, {objects} objects copied and read back: {e}",
                     damage.len(),

@@ -461,7 +461,8 @@ impl Catalog {
         if let Some(lost) = self.lost.iter().find(|l| l.backup == id) {
             return Err(Error::check(format!("backup {id:?} is damaged"))
                 .why(&lost.why)
-                .hint("Put its manifest back from a copy of the repository, or take another backup."));
+                .hint("Put its manifest back from a copy of the repository, or take another backup.")
+                .hint(format!("If there is no other: breakglass backup cleanup --give-up {id} gives it up.")));
         }
         self.backups.iter().find(|b| b.manifest.id == id).ok_or_else(|| {
             let ids: Vec<&str> = self.backups.iter().map(|b| b.manifest.id.as_str()).collect();
@@ -604,8 +605,11 @@ pub fn append(unlocked: &Unlocked, change: &Change) -> Result<Head> {
         if matches!(change, Change::Verified { .. }) && unlocked.repository().is_copy()? {
             return Ok(catalog.head);
         }
-        if let Change::Verified { backup, .. } | Change::Removed { backup, .. } = change {
-            catalog.find(backup)?;
+        match change {
+            // What is damaged can be given up all the same.
+            Change::Removed { backup, .. } if catalog.lost.iter().any(|l| l.backup == *backup) => {}
+            Change::Verified { backup, .. } | Change::Removed { backup, .. } => catalog.find(backup).map(|_| ())?,
+            Change::Added { .. } | Change::Accepted { .. } => {}
         }
         let seq = catalog.head.seq + 1;
         let entry = Entry { version: 1, seq, prev: catalog.head.sha256, at: now(), change: change.clone() };

@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::catalog::{self, Catalog, Change};
+use super::catalog::{self, Catalog, Change, manifest_name};
+use super::copies;
 use super::repository::Unlocked;
 use super::retention::{self, Policy, Verdict};
 use super::wal::{DEFAULT_SEGMENT_SIZE, Segment, WalName};
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::Time;
 
 /// Objects of a backup that no entry of the catalog names may belong to one that is being made: they are left alone so
@@ -54,10 +55,34 @@ impl Plan {
 /// # Errors
 /// The catalog is damaged, or the repository cannot be listed. Nothing is removed on the word of a damaged catalog.
 pub fn plan(unlocked: &Unlocked, policy: Policy, now: Time) -> Result<Plan> {
-    let catalog = Catalog::load(unlocked)?;
+    plan_giving_up(unlocked, policy, now, &[], &[])
+}
+
+/// As [`plan`], and these damaged backups go, too. `copies` are other places of the repository: what one of them has whole is
+/// not given up.
+///
+/// # Errors
+/// As [`plan`]; usage when there is no such backup; refused when it is whole, or a copy has it whole.
+pub fn plan_giving_up(
+    unlocked: &Unlocked,
+    policy: Policy,
+    now: Time,
+    give_up: &[String],
+    copies: &[String],
+) -> Result<Plan> {
+    let mut catalog = Catalog::load(unlocked)?;
     let store = unlocked.repository().store();
     catalog.unbroken()?;
+    let mut given_up = Vec::with_capacity(give_up.len());
+    for id in give_up {
+        given_up.push(giving_up(unlocked, &catalog, id, copies)?);
+    }
+    // The others are judged as if it were gone: it stands for nothing any more.
+    catalog.backups.retain(|b| !give_up.contains(&b.manifest.id));
+    catalog.lost.retain(|l| !give_up.contains(&l.backup));
     let mut verdicts = retention::judge(&catalog.backups, policy, now);
+    let judged = verdicts.len();
+    verdicts.extend(given_up);
     let kept: BTreeSet<&str> = verdicts.iter().filter(|v| v.keep).map(|v| v.backup.as_str()).collect();
     let known: BTreeSet<&str> = verdicts.iter().map(|v| v.backup.as_str()).collect();
     let mut objects = Vec::new();
@@ -79,10 +104,13 @@ pub fn plan(unlocked: &Unlocked, policy: Policy, now: Time) -> Result<Plan> {
     for entry in store.leftovers()? {
         objects.push(Removal { name: entry.name, bytes: entry.size, why: "left by a writer that died".into() });
     }
-    let needed = retention::log_needed(&catalog.backups, &verdicts);
+    let needed = retention::log_needed(&catalog.backups, &verdicts[..judged]);
     let lost: Vec<&str> = catalog.lost.iter().map(|l| l.backup.as_str()).collect();
     let log = if !lost.is_empty() {
-        format!("the log is kept whole: only the damaged manifest of {} says what it is needed for", lost.join(", "))
+        format!(
+            "the log is kept whole: only the damaged manifest of {} says what it is needed for; put it back, or give it up (--give-up ID)",
+            lost.join(", ")
+        )
     } else if needed.is_empty() {
         "the log is kept whole: no base backup says what it is needed for".to_string()
     } else {
@@ -109,9 +137,38 @@ pub fn plan(unlocked: &Unlocked, policy: Policy, now: Time) -> Result<Plan> {
     verdicts.extend(catalog.lost.iter().map(|l| Verdict {
         backup: l.backup.clone(),
         keep: true,
-        why: "it is damaged, and left alone until somebody has looked at it".into(),
+        why: "it is damaged: put it back from a copy, or give it up (backup cleanup --give-up ID)".into(),
     }));
     Ok(Plan { backups: verdicts, objects, log })
+}
+
+/// What is said of a damaged backup that somebody gives up.
+fn giving_up(unlocked: &Unlocked, catalog: &Catalog, id: &str, copies: &[String]) -> Result<Verdict> {
+    let (objects, why) = match catalog.lost.iter().find(|l| l.backup == id) {
+        Some(lost) => (vec![manifest_name(id)], lost.why.clone()),
+        None => {
+            let manifest = &catalog.find(id)?.manifest;
+            let damaged = copies::damaged(unlocked, catalog, manifest)?;
+            let why = damaged.iter().map(|(_, why)| why.clone()).collect::<Vec<_>>().join("; ");
+            (damaged.into_iter().map(|(name, _)| name).collect(), why)
+        }
+    };
+    let giving = || Error::refused(format!("giving up backup {id:?}"));
+    if objects.is_empty() {
+        return Err(giving()
+            .why("its manifest and the checksums of its objects are right")
+            .hint("Leave --give-up out: retention says when it goes.")
+            .hint("breakglass backup verify reads it with the key."));
+    }
+    for place in copies {
+        if copies::has_whole(unlocked, catalog, place, &objects)? {
+            return Err(giving()
+                .why(format!("the copy in {place:?} has whole what is damaged here: {}", objects.join(", ")))
+                .hint("Put the files of these names back from there.")
+                .hint("To give it up all the same, there too, take that place out of repository.copies first."));
+        }
+    }
+    Ok(Verdict { backup: id.to_string(), keep: false, why: format!("given up by hand, damaged: {why}") })
 }
 
 /// Does what a plan says. `progress` is told objects removed and in all.

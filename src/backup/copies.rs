@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 
 use serde::Serialize;
 
-use super::catalog::{self, Catalog};
+use super::catalog::{self, Catalog, Manifest};
 use super::container::{Stored, check_stored, from_io, hex};
 use super::repository::{COPY, INFO, Repository, SUFFIX, Unlocked, now, of_object};
 use super::store::{Access, Committed, Existing, Store, open_place};
@@ -54,7 +54,9 @@ impl Copied {
             .why(format!("damaged in the repository: {}", first.why));
         Some(match self.not_copied.iter().any(|o| o.whole_there) {
             true => all.hint(format!("{:?} still has it whole: put the object's file back from there.", self.to)),
-            false => all.hint("Put it back from another copy, or take a new backup and give this one up (backup cleanup --give-up)."),
+            false => all.hint(
+                "Put it back from another copy, or take a new backup and give this one up (backup cleanup --give-up).",
+            ),
         })
     }
 }
@@ -82,6 +84,18 @@ impl Known {
             return Ok(());
         }
         Err(Error::check(format!("object {name:?} is another one")).why("something was put in its place"))
+    }
+    /// What is wrong with an object in a place, if anything is.
+    fn look(&self, store: &dyn Store, name: &str, repository: [u8; 16]) -> Result<Option<Error>> {
+        let Some(input) = store.open(name)? else {
+            return Ok(Some(Error::check(format!("object {name:?} is missing"))));
+        };
+        let read = check_stored(input).map_err(|e| of_object(e, name));
+        match read.and_then(|stored| self.check(&stored, name, repository)) {
+            Ok(()) => Ok(None),
+            Err(e) if e.kind == ErrorKind::Check => Ok(Some(e)),
+            Err(e) => Err(e),
+        }
     }
 }
 
@@ -177,8 +191,7 @@ pub fn copy_to(unlocked: &Unlocked, to: &str, progress: &mut dyn FnMut(u64, u64)
         }
     }
     for (name, why) in damaged {
-        let there = if dest.size(&name)?.is_some() { stored(&*dest, &name) } else { Err(Error::check("missing")) };
-        let whole_there = there.and_then(|there| known.check(&there, &name, source.id())).is_ok();
+        let whole_there = known.look(&*dest, &name, source.id())?.is_none();
         done.not_copied.push(NotCopied { name, why, whole_there });
     }
     // Small files that change: keys before the file that makes it a repository.
@@ -200,13 +213,38 @@ pub fn copy_to(unlocked: &Unlocked, to: &str, progress: &mut dyn FnMut(u64, u64)
     Ok(done)
 }
 
-fn stored(store: &dyn Store, name: &str) -> Result<Stored> {
+fn digest(store: &dyn Store, name: &str) -> Result<[u8; 32]> {
     let input = store.open(name)?.ok_or_else(|| Error::target(format!("object {name:?} vanished")))?;
-    check_stored(input).map_err(|e| of_object(e, name))
+    check_stored(input).map(|s| s.stored_sha256).map_err(|e| of_object(e, name))
 }
 
-fn digest(store: &dyn Store, name: &str) -> Result<[u8; 32]> {
-    stored(store, name).map(|s| s.stored_sha256)
+/// Objects of a backup that are missing or whose checksum is wrong, and why.
+///
+/// # Errors
+/// The repository cannot be read.
+pub fn damaged(unlocked: &Unlocked, catalog: &Catalog, manifest: &Manifest) -> Result<Vec<(String, String)>> {
+    let (known, repository) = (Known::of(catalog), unlocked.repository());
+    let mut out = Vec::new();
+    for object in &manifest.objects {
+        if let Some(e) = known.look(&**repository.store(), &object.name, repository.id())? {
+            out.push((object.name.clone(), e.to_string()));
+        }
+    }
+    Ok(out)
+}
+
+/// Whether another place has all of these objects whole.
+///
+/// # Errors
+/// The place cannot be read.
+pub fn has_whole(unlocked: &Unlocked, catalog: &Catalog, place: &str, names: &[String]) -> Result<bool> {
+    let (known, store) = (Known::of(catalog), open_place(place, false)?);
+    for name in names {
+        if known.look(&*store, name, unlocked.repository().id())?.is_some() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Why an object was not copied.

@@ -1,10 +1,11 @@
 //! What is kept and what goes: retention in tables, cleanup on a real repository, keys that change.
 
 use breakglass::backup::catalog::{self, Backup, BackupKind, Catalog, Change};
-use breakglass::backup::cleanup::{execute, plan};
+use breakglass::backup::cleanup::{execute, plan, plan_giving_up};
 use breakglass::backup::container::{Identity, ObjectType};
 use breakglass::backup::retention::{Policy, judge};
 use breakglass::backup::store::{Access, Existing};
+use breakglass::error::ErrorKind;
 use breakglass::model::Time;
 
 use super::logical::{json, program, text};
@@ -161,6 +162,68 @@ fn cleanup_takes_what_nothing_needs() {
     bytes[at] ^= 1;
     std::fs::write(&entry, bytes).unwrap();
     json(d, NOBODY, 4, &["backup", "cleanup"]);
+}
+
+#[test]
+fn a_damaged_backup_can_be_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let (repo, unlocked, url) = repository(d);
+    let (damaged, whole) = ("20200101T0000Z-physical-aaaaaa", "20200102T0000Z-physical-bbbbbb");
+    let now = Time::from_system(std::time::SystemTime::now());
+    for (id, segment) in [(damaged, 3), (whole, 5)] {
+        let mut m = manifest(id, BackupKind::Physical, now);
+        m.start_lsn = Some(format!("0/{segment}00028"));
+        add(&unlocked, m);
+    }
+    for n in 1..9 {
+        breakglass::backup::wal::archive(&url, &write_segment(d, segment(1, n), SYSTEM, n), None).unwrap();
+    }
+    let copy = d.join("copy").display().to_string();
+    breakglass::backup::copies::copy_to(&unlocked, &copy, &mut |_, _| Ok(())).unwrap();
+    let path = d.join(format!("repo/backups/{damaged}/manifest.bgo"));
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+
+    // By itself it stays, and so does the log; what to do is said.
+    let left = plan(&unlocked, Policy::Days(30), now).unwrap();
+    assert!(left.objects.is_empty() && left.log.contains("--give-up"), "{left:?}");
+    let give = |id: &str, copies: &[String]| plan_giving_up(&unlocked, Policy::Days(30), now, &[id.into()], copies);
+    let refused = give(damaged, std::slice::from_ref(&copy)).unwrap_err();
+    assert!(refused.kind == ErrorKind::Refused && refused.to_string().contains("repository.copies"), "{refused}");
+    let refused = give(whole, &[]).unwrap_err();
+    assert!(refused.kind == ErrorKind::Refused && refused.to_string().contains("are right"), "{refused}");
+    assert_eq!(give("20200103T0000Z-physical-cccccc", &[]).unwrap_err().kind, ErrorKind::Usage);
+    let out = program(d, NOBODY, &[], &["backup", "cleanup", "--give-up", damaged]);
+    assert!(out.status.code() == Some(4) && text(&out).contains(&format!("--confirm {damaged:?}")), "{}", text(&out));
+    let out = program(d, NOBODY, &[], &["backup", "cleanup", "--give-up", damaged, "--confirm", whole]);
+    assert!(out.status.code() == Some(4) && text(&out).contains("the backup is"), "{}", text(&out));
+
+    json(d, NOBODY, 0, &["backup", "cleanup", "--give-up", damaged, "--confirm", damaged]);
+    let catalog = Catalog::load(&unlocked).unwrap();
+    assert!(catalog.lost.is_empty() && catalog.removed.contains(damaged), "{catalog:?}");
+    assert_eq!(catalog.backups.len(), 1);
+    assert!(!path.parent().unwrap().exists());
+    for n in 1..9 {
+        assert_eq!(object_path(d, segment(1, n)).exists(), n >= 5, "segment {n}: the log is held no longer");
+    }
+    // Of a whole manifest an object is damaged: the same.
+    let mut m = manifest("20200104T0000Z-logical-dddddd", BackupKind::Logical, now);
+    let name = "backups/20200104T0000Z-logical-dddddd/x.bgo";
+    let (_, summary) = unlocked.write_own(ObjectType::LogicalDump, name, b"rows").unwrap();
+    m.objects.push(catalog::ObjectRecord::new(name, &summary));
+    catalog::add(&unlocked, &m).unwrap();
+    assert_eq!(give(&m.id, &[]).unwrap_err().kind, ErrorKind::Refused);
+    repo.store().delete(name).unwrap();
+    let given = give(&m.id, &[]).unwrap();
+    assert!(given.removed().any(|v| v.why.contains("given up by hand") && v.why.contains("missing")), "{given:?}");
+
+    // The catalog cannot be written, for another reason than a full disk: the reserve stays for that.
+    let next = Catalog::load(&unlocked).unwrap().head.seq + 1;
+    std::fs::create_dir(d.join(format!("repo/catalog/{next:08}.bgo"))).unwrap();
+    let error = execute(&unlocked, &given, &mut |_, _| Ok(())).unwrap_err();
+    assert!(error.to_string().contains("written by others"), "{error}");
+    assert!(d.join("repo/.reserve").exists(), "nothing took its room");
 }
 
 const NEW: &str = "a new passphrase that has more than thirty-two characters";
