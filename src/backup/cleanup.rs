@@ -192,8 +192,13 @@ pub fn execute(unlocked: &Unlocked, plan: &Plan, progress: &mut dyn FnMut(usize,
     for verdict in plan.removed() {
         let change = Change::Removed { backup: verdict.backup.clone(), reason: verdict.why.clone() };
         let mut said = catalog::append(unlocked, &change);
-        if said.as_ref().is_err_and(|e| e.kind == ErrorKind::Target) && store.release_reserve()? {
-            said = catalog::append(unlocked, &change);
+        if let Some(full) = said.as_ref().err().filter(|e| no_room(e)) {
+            match store.release_reserve() {
+                Ok(true) => said = catalog::append(unlocked, &change),
+                Ok(false) => {}
+                // That the disk is full is what has to be known.
+                Err(reserve) => said = Err(full.clone().why(format!("and its reserve cannot be let go: {reserve}"))),
+            }
         }
         match said {
             // Another cleanup was quicker.
@@ -220,6 +225,14 @@ pub fn execute(unlocked: &Unlocked, plan: &Plan, progress: &mut dyn FnMut(usize,
     // Still no room for it: the next cleanup tries again.
     let _ = store.keep_reserve();
     progress(all, all)
+}
+
+/// Whether something failed because the disk, or what its owner may use of it, is full.
+fn no_room(e: &Error) -> bool {
+    use rustix::io::Errno;
+    // The number is part of what every error of the system says of itself.
+    e.kind == ErrorKind::Target
+        && [Errno::NOSPC, Errno::DQUOT].iter().any(|n| e.why.contains(&format!("(os error {})", n.raw_os_error())))
 }
 
 /// The segment that an object of the log is, or stands for. Histories stay: they are tiny, and without one a timeline

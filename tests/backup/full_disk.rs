@@ -13,6 +13,9 @@ mount -t tmpfs -o size=1m tmpfs small || exit 99
 P="$1"; NEW="another passphrase, thirty-two characters and more"
 "$P" backup create --files data >/dev/null 2>&1 && "$P" backup create --files data >/dev/null 2>&1 || exit 98
 cat /dev/zero > small/filler 2>/dev/null
+mount --bind data/file small/.reserve || exit 97
+"$P" backup cleanup >out 2>&1; echo "held $? $(grep -c 'No space left.*reserve' out)"
+umount small/.reserve
 for pages in 0 1 3; do
     truncate -s "-$((pages * 4096))" small/filler
     "$P" backup cleanup >out 2>&1; echo "cleanup $? $(grep -c 'No space left' out)"
@@ -62,6 +65,8 @@ fn cleanup_and_rotate_key_on_a_full_disk() {
     assert_eq!(out.status.code(), Some(0), "{said}");
     let lines: Vec<Vec<&str>> = said.lines().map(|l| l.split(' ').collect()).collect();
     let of = |word: &str| lines.iter().filter(move |l| l[0] == word).collect::<Vec<_>>();
+    // The reserve cannot be removed: that the disk is full is said all the same.
+    assert_eq!(of("held")[0][1..], ["3", "1"], "{said}");
     // Nothing free: what removes backups has a reserve; what adds is refused by the disk, and says so.
     assert_eq!(of("cleanup")[0][1..], ["0", "0"], "{said}");
     assert_eq!(of("list")[0][2], "1", "one backup went: {said}");
