@@ -173,6 +173,7 @@ fn a_damaged_backup_can_be_given_up() {
     let now = Time::from_system(std::time::SystemTime::now());
     for (id, segment) in [(damaged, 3), (whole, 5)] {
         let mut m = manifest(id, BackupKind::Physical, now);
+        m.timeline = Some(1);
         m.start_lsn = Some(format!("0/{segment}00028"));
         add(&unlocked, m);
     }
