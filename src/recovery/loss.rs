@@ -11,7 +11,7 @@ use sqlx::postgres::PgConnection;
 use tokio_util::sync::CancellationToken;
 
 use super::locate::last_commit;
-use super::pages::{found_more, readable, unreadable};
+use super::pages::{by_ranges, found_more, readable, unreadable};
 use super::tables::{Table, user_tables};
 use super::verify::Boundary;
 use super::watch::{Phase, Watch, check_cancel};
@@ -135,6 +135,7 @@ async fn measure_all(
         let mut damaged = unreadable(source, table).await?;
         let found = loop {
             let parts = readable(damaged.as_ref());
+            by_ranges(source, damaged.is_some()).await?;
             match of_table(source, shadow, (table, known), (&boundary, suspects), &parts).await {
                 Err(e) if !found_more(source, table, &mut damaged).await? => return Err(e),
                 Err(_) => check_cancel(cancel, "the loss is not measured")?,
@@ -155,6 +156,7 @@ async fn measure_all(
             out.damaged.insert(table.name.clone(), found.damaged);
         }
     }
+    by_ranges(source, false).await?;
     let last = last_commit(source).await?;
     let begin = match moment {
         Some(m) => Some(m),

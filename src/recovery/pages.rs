@@ -72,11 +72,26 @@ fn stretch(from: u64, to: Option<u64>) -> String {
 /// # Errors
 /// The table cannot be read for another reason.
 pub async fn look(c: &mut PgConnection, table: &Table) -> Result<Option<Damaged>> {
-    // In the order of the pages, and by ranges of them.
-    run(c, "SET max_parallel_workers_per_gather = 0; SET synchronize_seqscans = off; SET enable_seqscan = off").await?;
+    by_ranges(c, true).await?;
     let found = walk(c, table).await;
-    run(c, "RESET max_parallel_workers_per_gather; RESET synchronize_seqscans; RESET enable_seqscan").await?;
+    by_ranges(c, false).await?;
     found
+}
+
+/// Whether the connection reads a table in the order of its pages and only the ranges asked for. Left to itself the planner may
+/// read all of a large one in parallel, and meets the damaged page it should go around.
+///
+/// # Errors
+/// The connection is gone.
+pub async fn by_ranges(c: &mut PgConnection, on: bool) -> Result<()> {
+    run(
+        c,
+        match on {
+            true => "SET max_parallel_workers_per_gather = 0; SET synchronize_seqscans = off; SET enable_seqscan = off",
+            false => "RESET max_parallel_workers_per_gather; RESET synchronize_seqscans; RESET enable_seqscan",
+        },
+    )
+    .await
 }
 
 /// The pages of a table that cannot be read, when the server counted any in this database. What it has not met yet is missing:

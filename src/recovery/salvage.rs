@@ -13,7 +13,7 @@ use sqlx::postgres::PgConnection;
 use tokio_util::sync::CancellationToken;
 
 use super::loss::{Later, join_key, key_text};
-use super::pages::{found_more, readable, unreadable};
+use super::pages::{by_ranges, found_more, readable, unreadable};
 use super::tables::{Table, user_tables};
 use super::watch::{Phase, Watch, check_cancel};
 use crate::error::{Context, Error, Result};
@@ -70,6 +70,7 @@ pub async fn salvage(
         let mut damaged = unreadable(source, table).await?;
         let (new, old) = loop {
             let parts = readable(damaged.as_ref());
+            by_ranges(source, damaged.is_some()).await?;
             let conditions: Vec<String> = parts.iter().map(|part| format!("{condition} AND {part}")).collect();
             match write_table(source, table, &conditions, &known, folder, &mut out.files).await {
                 Err(e) if !found_more(source, table, &mut damaged).await? => return Err(e),
@@ -90,6 +91,7 @@ pub async fn salvage(
             *out.changed.entry(table.family.clone()).or_default() += old;
         }
     }
+    by_ranges(source, false).await?;
     let mut sums = Sums::create(&folder.join("SHA256SUMS"))?;
     for (file, digest) in &out.files {
         sums.write(format!("{digest}  {file}\n").as_bytes())?;

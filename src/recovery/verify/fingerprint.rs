@@ -151,19 +151,25 @@ async fn around(
 ) -> Result<TableResult> {
     let same_places = source.table.filenode == shadow.table.filenode && source.table.filenode != 0;
     let (mut rows, mut equal) = (0, same_places && !damaged.more);
+    let mut unread = None;
+    pages::by_ranges(source.c, true).await?;
     for stretch in damaged.around().iter().take_while(|_| same_places) {
         let theirs = sum(source.c, source.table, hash, Some(boundary), stretch).await?;
         let ours = sum(shadow.c, shadow.table, hash, None, stretch).await?;
-        let (Ok(theirs), Ok(ours)) = (theirs, ours) else {
-            equal = false;
-            continue;
-        };
-        equal &= theirs == ours;
-        rows += theirs.0;
+        match (theirs, ours) {
+            (Ok(theirs), Ok(ours)) => {
+                equal &= theirs == ours;
+                rows += theirs.0;
+            }
+            (Err(e), _) => unread = Some(format!("more of it cannot be read: {}", e.why)),
+            (_, Err(e)) => unread = Some(format!("here some cannot be read: {}", e.why)),
+        }
     }
-    let (verdict, others) = match equal {
-        true => (Verdict::Passed, format!("the {rows} rows on the other pages are equal")),
-        false => (Verdict::NotAvailable, "the other pages were written since and are not compared".to_string()),
+    pages::by_ranges(source.c, false).await?;
+    let (verdict, others) = match (unread, equal) {
+        (Some(why), _) => (Verdict::NotAvailable, why),
+        (None, true) => (Verdict::Passed, format!("the {rows} rows on the other pages are equal")),
+        (None, false) => (Verdict::NotAvailable, "the other pages were written since and are not compared".to_string()),
     };
     let name = format!("fingerprint {}", shadow.table.name);
     let detail = format!("in the source damaged: {}; here all {all} rows can be read, {others}", damaged.describe());
