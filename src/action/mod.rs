@@ -27,6 +27,7 @@ pub mod health;
 pub mod log_suspects;
 pub mod look;
 pub mod message;
+pub mod moment;
 pub mod notify;
 pub mod output;
 pub mod pitr_advance;

@@ -5,15 +5,17 @@ use std::path::PathBuf;
 use clap::{Args as _, Command};
 use futures::future::BoxFuture;
 
-use super::pitr_restore::{Moment, built, find_way, moment, of_cluster};
-use super::target::{Follow, blocking, database_name, expected, parse_args, shadow};
+use super::moment::{Moment, moment};
+use super::pitr_restore::{built, find_way, look_at_it, of_cluster};
+use super::target::{Follow, blocking, database_name, expected, parse_args, server_user, shadow};
 use super::{Action, Ctx, Done, Preview, Spec, backend};
 use crate::error::Result;
 use crate::model::event::Event;
 use crate::model::plan::Risk;
 use crate::model::target::RecoveryTarget;
-use crate::postgres::identity;
-use crate::recovery::advance::{advance, discard};
+use crate::postgres::{Programs, identity};
+use crate::recovery::advance::{advance, discard, discard_unfinished};
+use crate::recovery::shadow::RECORD;
 
 /// The action `pitr advance`.
 pub struct Advance;
@@ -77,7 +79,7 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     let it = identity(&mut c, &at).await?;
     expected(ctx, &it, false)?;
     let (summary, fact) = built(&moved, &it, &instance.layout.data);
-    ctx.out.line(&format!("to look at it: psql {}", at.url()));
+    look_at_it(ctx, &mut c, &at).await;
     let json = serde_json::json!({"shadow": moved, "url": at.url()});
     Ok(Done::ok(summary).fact(Event::TargetSeen { role: "shadow".into(), identity: it }).fact(fact).json(json))
 }
@@ -110,18 +112,40 @@ impl Action for Discard {
     fn preview<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Preview>> {
         Box::pin(async move {
             let args: DiscardArgs = parse_args(self.arguments(), args)?;
-            let s = shadow(ctx, args.shadow.as_deref())?;
-            Ok(Preview { lines: vec![format!("stops and removes {}", s.root.display())], ..Preview::default() })
+            let root = match unfinished(&args) {
+                Some(root) => root,
+                None => shadow(ctx, args.shadow.as_deref())?.root,
+            };
+            Ok(Preview { lines: vec![format!("stops and removes {}", root.display())], ..Preview::default() })
         })
     }
     fn run<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Done>> {
         Box::pin(async move {
             let args: DiscardArgs = parse_args(self.arguments(), args)?;
-            let s = shadow(ctx, args.shadow.as_deref())?;
-            let root = s.root.clone();
-            blocking(move || discard(&s, args.promoted_too)).await?;
-            let json = serde_json::json!({"removed": root.display().to_string()});
-            Ok(Done::ok(format!("{} is gone", root.display())).json(json))
+            let (root, kept) = if let Some(root) = unfinished(&args) {
+                let (programs, user) = (Programs::find(ctx.settings.bin_dir.as_deref(), None)?, server_user(ctx)?);
+                let work = root.clone();
+                (root, blocking(move || discard_unfinished(&work, programs, user)).await?)
+            } else {
+                let s = shadow(ctx, args.shadow.as_deref())?;
+                (s.root.clone(), blocking(move || discard(&s, args.promoted_too)).await?)
+            };
+            let kept: Vec<String> = kept.iter().map(|p| p.display().to_string()).collect();
+            let mut summary = format!("{} is gone", root.display());
+            if !kept.is_empty() {
+                summary.push_str(&format!(
+                    ", but for log of what was there before, which may be archived nowhere: {}; remove it by hand",
+                    kept.join(", ")
+                ));
+            }
+            let json = serde_json::json!({"removed": root.display().to_string(), "kept": kept});
+            Ok(Done::ok(summary).json(json))
         })
     }
+}
+
+/// The folder of a recovery that was broken off before it had a record, when that is what was named.
+fn unfinished(args: &DiscardArgs) -> Option<PathBuf> {
+    let root = args.shadow.as_ref()?;
+    (root.is_dir() && !root.join(RECORD).exists()).then(|| std::path::absolute(root).unwrap_or_else(|_| root.clone()))
 }

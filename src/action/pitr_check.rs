@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::{Args as _, Command};
 use futures::future::BoxFuture;
 
+use super::moment::{Moment, moment};
 use super::pitr_partial::Partial;
-use super::pitr_restore::{Moment, moment};
 use super::target::{Follow, parse_args};
 use super::{Action, Ctx, Done, Preview, Spec, backend, reach};
 use crate::error::{ErrorKind, Result};

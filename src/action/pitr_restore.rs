@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use clap::{Args as _, Command, ValueEnum};
 use futures::future::BoxFuture;
+use sqlx::postgres::PgConnection;
 
+use super::moment::{Moment, moment};
 use super::pitr_locate::{Search, first_remembered, remembered, search};
 use super::target::{Follow, blocking, database_name, instances_dir, now, parse_args, seen, server_user, superuser};
 use super::{Action, Ctx, Done, Preview, Spec, backend, pitr_overwrite, pitr_tail, reach, target};
@@ -16,7 +18,7 @@ use crate::model::event::Event;
 use crate::model::plan::Risk;
 use crate::model::target::{Identity, RecoveryTarget};
 use crate::model::{format_clock, parse_duration};
-use crate::postgres::{Lsn, identity};
+use crate::postgres::{Database, Lsn, identity};
 use crate::recovery::backend::{Goal, Order, Patience, Recovery, Verdict, same_cluster};
 use crate::recovery::locate::group_of;
 use crate::recovery::predict::{self, Throughput};
@@ -46,18 +48,6 @@ pub fn overwrites(args: &[String]) -> bool {
 /// Whether the arguments name a cluster that is given up for it.
 pub fn names_what_is_given_up(args: &[String]) -> bool {
     args.iter().any(|a| a == "--give-up" || a.starts_with("--give-up="))
-}
-
-/// The moment, one way or the other.
-#[derive(Debug, Clone, clap::Args)]
-#[group(required = true, multiple = false)]
-pub struct Moment {
-    /// Recover to just before this: time:…Z, lsn:0/5A2F118, xid:73114, name:…, latest
-    #[arg(long, value_name = "MOMENT")]
-    pub(super) to: Option<String>,
-    /// Recover to just after this, which is then part of the result; rarely what is wanted
-    #[arg(long, value_name = "MOMENT")]
-    pub(super) to_after: Option<String>,
 }
 
 #[derive(Debug, Clone, clap::Args)]
@@ -226,58 +216,6 @@ fn keeps(ctx: &Ctx, to: &RecoveryTarget, way: &Route) -> Option<String> {
     on_record::warning(&ctx.incident.as_ref()?.facts, to, at)
 }
 
-/// The target a person gave, and whether recovery shall stop after it.
-///
-/// # Errors
-/// Usage: no target, none that can be read, a time without a zone; refused: a time in the future.
-pub fn moment(given: &Moment) -> Result<(RecoveryTarget, bool)> {
-    let after = given.to_after.is_some();
-    let target = parse_target(given.to_after.as_deref().or(given.to.as_deref()).unwrap_or_default())?;
-    if after && target == RecoveryTarget::Latest {
-        return Err(Error::usage("there is nothing after \"latest\"").hint("all that is archived: --to latest"));
-    }
-    let now = now();
-    if let RecoveryTarget::Time(t) = &target
-        && *t > now.plus(Duration::from_secs(60))
-    {
-        return Err(Error::refused(format!("cannot recover to {target}"))
-            .why(format!("it is in the future: here it is {now}"))
-            .hint("to recover all that is archived: --to latest"));
-    }
-    Ok((target, after))
-}
-
-fn parse_target(text: &str) -> Result<RecoveryTarget> {
-    if text.trim().is_empty() {
-        return Err(
-            Error::usage("no moment is chosen").hint("find one with breakglass pitr locate, then give it with --to")
-        );
-    }
-    text.parse().map_err(|e: String| {
-        let bare = text.trim().strip_prefix("time:").unwrap_or(text.trim());
-        let local = bare.parse::<jiff::civil::DateTime>().ok();
-        match local {
-            Some(at) => without_zone(bare, at),
-            None => Error::usage("--to cannot be used").why(e),
-        }
-    })
-}
-
-/// Hours lie between what two people mean by such a time: nothing is guessed.
-fn without_zone(text: &str, at: jiff::civil::DateTime) -> Error {
-    let zone = jiff::tz::TimeZone::system();
-    let mut error = Error::usage(format!("{text:?} does not say in which time zone"))
-        .why("hours lie between the answers")
-        .hint(format!("if it is UTC: --to {at}Z"));
-    let name = zone.iana_name().unwrap_or("of this machine").to_string();
-    if let Ok(here) = at.to_zoned(zone)
-        && here.offset() != jiff::tz::Offset::UTC
-    {
-        error = error.hint(format!("if it is the time of this machine ({name}): --to {}", here.timestamp()));
-    }
-    error.hint("any other: write its offset behind it, such as +02:00")
-}
-
 /// A repository of another cluster is seen before anything is built from it.
 ///
 /// # Errors
@@ -434,6 +372,21 @@ fn named(args: &Args) -> Result<()> {
         .hint("or leave --delta out: a new folder is made, and this one stays"))
 }
 
+/// How a person looks at what was recovered, and which tables would let a query wait for ever: a recovery that stands before a
+/// transaction's end holds its locks.
+pub(super) async fn look_at_it(ctx: &Ctx, c: &mut PgConnection, at: &Database) {
+    ctx.out.line(&format!("to look at it: psql {}", at.url()));
+    let sql = "SELECT string_agg(DISTINCT relation::regclass::text, ', ') FROM pg_catalog.pg_locks \
+               WHERE locktype = 'relation' AND mode = 'AccessExclusiveLock' AND granted AND pid <> pg_catalog.pg_backend_pid() \
+                 AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())";
+    if let Ok(Some(names)) = sqlx::query_scalar::<_, Option<String>>(sql).fetch_one(c).await {
+        ctx.out.line(&format!(
+            "locked by what it stands before, so a query on it waits: {names}; opened to be read by breakglass pitr verify \
+             --open-shadow"
+        ));
+    }
+}
+
 async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     let (to, after) = moment(&args.moment)?;
     if placed(ctx, args)? == Into::Place {
@@ -544,7 +497,7 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
         }
     }
     ctx.out.line(&summary);
-    ctx.out.line(&format!("to look at it: psql {}", at.url()));
+    look_at_it(ctx, &mut c, &at).await;
     let mut json = serde_json::json!({"shadow": shadow, "url": at.url()});
     if let Some(b) = &behind {
         json["behind"] = b.document();

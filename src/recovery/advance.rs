@@ -1,5 +1,6 @@
 //! A shadow that stands paused is moved on to a later moment, or thrown away.
 
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
@@ -7,12 +8,14 @@ use tokio_util::sync::CancellationToken;
 use super::origin::Origin;
 use super::range::{Route, Stop as StopAt};
 use super::replay::replay;
-use super::shadow::{RECORD, Request, Shadow, configure, tablespaces};
+use super::shadow::{KEPT_LOG, RECORD, Request, Shadow, configure, tablespaces};
 use super::watch::Watch;
 use crate::error::{Context, Error, Result};
 use crate::postgres::Lsn;
+use crate::postgres::Programs;
 use crate::postgres::connect::query_error;
-use crate::postgres::instance::Stop;
+use crate::postgres::instance::{Instance, Stop};
+use crate::process::UnixUser;
 
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -108,36 +111,66 @@ pub async fn advance(
     Ok(moved)
 }
 
-/// Stops a shadow and removes its folder.
+/// Stops a shadow and removes its folder, but for log that may be archived nowhere: what stays is returned.
 ///
 /// # Errors
 /// Refused when it was promoted, unless `promoted_too`; the server does not stop, or files cannot be removed.
-pub fn discard(shadow: &Shadow, promoted_too: bool) -> Result<()> {
+pub fn discard(shadow: &Shadow, promoted_too: bool) -> Result<Vec<PathBuf>> {
+    remove(&shadow.instance()?, &shadow.root, promoted_too)
+}
+
+/// As [`discard`], of a recovery that was broken off before it had a record: its folder is known by the configuration that is
+/// written first.
+///
+/// # Errors
+/// As [`discard`]; refused when the folder is none of ours.
+pub fn discard_unfinished(root: &Path, programs: Programs, user: Option<UnixUser>) -> Result<Vec<PathBuf>> {
+    let instance = Instance::new(programs, root, user)?;
+    if !instance.layout.config.is_dir() || root.join(RECORD).exists() {
+        return Err(Error::refused(format!("cannot remove {:?}", root.display()))
+            .why("it is no folder of a recovery that was broken off")
+            .hint("nothing was touched; name the folder that pitr restore was building in"));
+    }
+    remove(&instance, root, false)
+}
+
+fn remove(instance: &Instance, root: &Path, promoted_too: bool) -> Result<Vec<PathBuf>> {
     // Only a promotion makes it archive; an opened shadow still keeps to itself.
-    let instance = shadow.instance()?;
     let config = instance.layout.config.join("postgresql.conf");
     let archives = std::fs::read_to_string(config).is_ok_and(|text| text.contains("archive_mode = 'on'"));
     if archives && !promoted_too {
-        return Err(Error::refused(format!("the instance in {:?} was promoted", shadow.root.display()))
+        return Err(Error::refused(format!("the instance in {:?} was promoted", root.display()))
             .why("it may be the database in service")
             .hint("nothing was touched; if it really is to go: --promoted-too"));
     }
-    instance.stop(Stop::Immediate, LIMIT)?;
-    tablespaces(&instance, true)?;
-    // The record goes last: while it is there, what is left can be thrown away again.
-    let what = || format!("cannot remove {:?}", shadow.root.display());
-    for entry in std::fs::read_dir(&shadow.root).target(what)? {
-        let entry = entry.target(what)?;
-        if entry.file_name() == RECORD {
-            continue;
-        }
-        let path = entry.path();
-        let gone = if entry.file_type().target(what)?.is_dir() {
-            std::fs::remove_dir_all(&path)
-        } else {
-            std::fs::remove_file(&path)
-        };
-        gone.target(what)?;
+    if instance.is_running() {
+        instance.stop(Stop::Immediate, LIMIT)?;
     }
-    std::fs::remove_dir_all(&shadow.root).target(what)
+    tablespaces(instance, true)?;
+    // The record goes last: while it is there, what is left can be thrown away again.
+    let what = || format!("cannot remove {:?}", root.display());
+    let mut kept = Vec::new();
+    for entry in std::fs::read_dir(root).target(what)? {
+        let entry = entry.target(what)?;
+        let (path, name) = (entry.path(), entry.file_name());
+        if name.to_string_lossy().starts_with(KEPT_LOG) {
+            kept.push(path);
+        } else if entry.file_type().target(what)?.is_dir() && path != instance.layout.config {
+            std::fs::remove_dir_all(&path).target(what)?;
+        } else if name != RECORD && path != instance.layout.config {
+            std::fs::remove_file(&path).target(what)?;
+        }
+    }
+    if kept.is_empty() {
+        std::fs::remove_dir_all(root).target(what)?;
+        return Ok(kept);
+    }
+    for last in [instance.layout.config.clone(), root.join(RECORD)] {
+        let gone = if last.is_dir() { std::fs::remove_dir_all(&last) } else { std::fs::remove_file(&last) };
+        match gone {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e).target(what),
+            _ => {}
+        }
+    }
+    Ok(kept)
 }

@@ -142,12 +142,18 @@ impl Reachable {
             finished_at: Some(m.finished_at),
             from: m.start_lsn.clone(),
         };
+        // Nothing was committed since the first backup, as far as the log goes: its end is all there is.
+        let latest = r.latest.as_ref().map(|c| (c.at, c.lsn)).filter(|(at, _)| r.earliest.is_none_or(|e| *at >= e));
+        let (latest, latest_lsn) = match latest {
+            Some((at, lsn)) => (Some(at), Some(lsn)),
+            None => (r.earliest, r.earliest_lsn),
+        };
         Self {
             timeline: Some(r.timeline),
             earliest: r.earliest,
             earliest_lsn: r.earliest_lsn,
-            latest: r.latest.as_ref().map(|c| c.at),
-            latest_lsn: r.latest.as_ref().map(|c| c.lsn),
+            latest,
+            latest_lsn,
             last_segment: r.last_segment,
             end_lsn: r.end_lsn,
             backups: r.backups.iter().map(known).collect(),

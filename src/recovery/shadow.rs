@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-pub use place::{Delta, free_space};
+pub use place::{Delta, KEPT_LOG, free_space};
 use place::{check_space, prepare_root};
 
 use super::origin::Origin;

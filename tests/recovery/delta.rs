@@ -266,5 +266,17 @@ fn what_differs_is_rewritten_and_the_result_is_that_of_a_full_restore() {
     for name in last_log {
         assert!(root.join("pg_wal-before").join(&name).exists(), "{name:?} of the log is kept");
     }
-    Shadow::load(root).unwrap().instance().unwrap().stop(Stop::Fast, LIMIT).unwrap();
+    // Thrown away, what may be archived nowhere stays. So does a folder that is none of ours.
+    let (code, text) = go(&["pitr", "discard", "--shadow", root.to_str().unwrap()]);
+    assert!(code == 0 && text.contains("may be archived nowhere"), "{code} {text}");
+    let left: Vec<_> = std::fs::read_dir(root).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["pg_wal-before"], "{text}");
+    let (code, text) = go(&["pitr", "discard", "--shadow", root.to_str().unwrap()]);
+    assert!(code == 4 && root.join("pg_wal-before").exists(), "{code} {text}");
+    // What a killed restore left has no record yet.
+    let begun = room.join("begun");
+    std::fs::create_dir_all(begun.join("conf")).unwrap();
+    std::fs::create_dir_all(begun.join("data/base/5")).unwrap();
+    let (code, text) = go(&["pitr", "discard", "--shadow", begun.to_str().unwrap()]);
+    assert!(code == 0 && !begun.exists(), "{code} {text}");
 }

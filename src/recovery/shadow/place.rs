@@ -87,7 +87,7 @@ pub(super) fn prepare_root(request: &Request) -> Result<()> {
 }
 
 /// What its server had written of the log, of a data directory that was in service. Some of it may be archived nowhere.
-const KEPT_LOG: &str = "pg_wal-before";
+pub const KEPT_LOG: &str = "pg_wal-before";
 /// What to do about a pid file whose server is gone.
 const STALE: &str = "if no server runs on it, here or in a container that has it mounted: remove its postmaster.pid";
 
