@@ -17,6 +17,8 @@ use breakglass::model::plan::{Item, Phase, Risk, Scenario, Step};
 use breakglass::model::target::{Candidate, Identity, Loss, RecoveryTarget};
 use breakglass::model::{Actor, Digest, IncidentId, Record, RunId, Seq, StepId, Time};
 
+use crate::support::records::next;
+
 const T0: i64 = 1_795_183_200_000_000;
 
 fn step(id: &str, phase: Phase, estimate_s: u64) -> Step {
@@ -91,20 +93,8 @@ impl Desk {
         let events = decide(state.as_ref(), &command, ctx)?;
         let n = events.len();
         if n > 0 {
-            let seq = self.records.len() as u64 + 1;
-            self.records.push(Record {
-                v: 1,
-                seq: Seq(seq),
-                command: command.name().into(),
-                occurred_at: at.unwrap_or(self.now.time),
-                recorded_at: self.now.time,
-                up_ms: self.now.up_ms,
-                boot: self.now.boot.clone(),
-                actor: self.actor.clone(),
-                events,
-                prev: Digest::new("0".repeat(64)),
-                hash: Digest::new(format!("{seq:064}")),
-            });
+            let record = next(&self.records, &self.now, &self.actor, command.name(), events);
+            self.records.push(Record { occurred_at: at.unwrap_or(self.now.time), ..record });
         }
         Ok(n)
     }

@@ -6,8 +6,10 @@ use breakglass::incident::people::{COMMAND, ROLES, role_name};
 use breakglass::incident::rules::{CUSTOMERS, Rules, TEAM};
 use breakglass::incident::{Command, Context, Now, Policy, Refusal, Standing, State, Timer, deadlines, decide, timers};
 use breakglass::model::event::Kind;
-use breakglass::model::{Actor, Digest, IncidentId, Plan, Record, Scenario, Seq, Time, format_clock};
+use breakglass::model::{Actor, Digest, IncidentId, Plan, Record, Scenario, Time, format_clock};
 use breakglass::plan::parse;
+
+use crate::support::records::next;
 
 /// 2026-11-20 14:00:00 UTC.
 const OPENED: i64 = 1_795_183_200_000_000;
@@ -83,20 +85,8 @@ impl Clock {
         let ctx = Context { scenario: self.scenario(), now: &self.now, actor: &self.actor, policy: &policy };
         let events = decide(state.as_ref(), &command, ctx)?;
         if !events.is_empty() {
-            let seq = self.records.len() as u64 + 1;
-            self.records.push(Record {
-                v: 1,
-                seq: Seq(seq),
-                command: command.name().into(),
-                occurred_at: happened.unwrap_or(self.now.time),
-                recorded_at: self.now.time,
-                up_ms: self.now.up_ms,
-                boot: self.now.boot.clone(),
-                actor: self.actor.clone(),
-                events,
-                prev: Digest::new("0".repeat(64)),
-                hash: Digest::new(format!("{seq:064}")),
-            });
+            let record = next(&self.records, &self.now, &self.actor, command.name(), events);
+            self.records.push(Record { occurred_at: happened.unwrap_or(self.now.time), ..record });
         }
         Ok(())
     }

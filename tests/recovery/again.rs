@@ -8,19 +8,20 @@ use breakglass::action::pitr_restore::Restore;
 use breakglass::action::pitr_verify::Verify;
 use breakglass::action::{Action, Ctx, Done, Nowhere, Preview, look};
 use breakglass::backup::base::verify_backup;
-use breakglass::config::settings::{Connection, REPOSITORY_KEY};
-use breakglass::config::{Secrets, Settings};
-use breakglass::incident::State;
+use breakglass::config::Secrets;
+use breakglass::config::settings::REPOSITORY_KEY;
+use breakglass::incident::{Now, State};
 use breakglass::model::event::{Check, Event, Kind, Verdict};
 use breakglass::model::plan::Risk;
 use breakglass::model::target::{Candidate, Loss, RecoveryTarget};
-use breakglass::model::{Actor, Digest, IncidentId, Record, Secret, Seq};
+use breakglass::model::{Actor, Digest, IncidentId, Record, Secret};
 use breakglass::postgres::Stop;
 use breakglass::recovery::shadow::Shadow;
 
 use super::shop::{SCHEMA, damage, now, script, traffic};
 use crate::support::archived::{Archived, PASSPHRASE};
 use crate::support::cluster::{LIMIT, block_on, psql, server_user};
+use crate::support::records::next;
 
 /// An incident without a worker: what the actions learn is folded at once.
 struct Desk {
@@ -31,19 +32,8 @@ struct Desk {
 impl Desk {
     fn record(&mut self, events: Vec<Event>) {
         let n = self.records.len() as u64 + 1;
-        self.records.push(Record {
-            v: 1,
-            seq: Seq(n),
-            command: "observe".into(),
-            occurred_at: Default::default(),
-            recorded_at: Default::default(),
-            up_ms: n,
-            boot: "b".into(),
-            actor: Actor::new("amy@bastion"),
-            events,
-            prev: Digest::new(""),
-            hash: Digest::new(""),
-        });
+        let now = Now { time: Default::default(), up_ms: n, boot: "b".into() };
+        self.records.push(next(&self.records, &now, &Actor::new("amy@bastion"), "observe", events));
         self.ctx.incident = State::fold(&self.records).map(Arc::new);
     }
     fn run(&mut self, action: &dyn Action, args: &[&str]) -> Done {
@@ -92,20 +82,7 @@ fn a_wrong_moment_in_service_is_seen_and_replaced_by_an_earlier_one() {
     let xids: Vec<u32> = [&first, &second].iter().map(|x| x.parse().unwrap()).collect();
     std::fs::write(folder.join("moments.json"), serde_json::to_string(&vec![(target.clone(), &xids)]).unwrap())
         .unwrap();
-    let mut settings = Settings {
-        database: Some(Connection {
-            host: db.host().into(),
-            port: db.port(),
-            user: "postgres".into(),
-            database: "postgres".into(),
-            sslmode: None,
-        }),
-        repository: Some(a.repository.display().to_string()),
-        instances_dir: Some(instances),
-        helper_exe: Some(env!("CARGO_BIN_EXE_breakglass").into()),
-        ..Settings::default()
-    };
-    settings.run_as = server_user().map(|u| u.name.clone());
+    let settings = a.settings(&instances);
     let mut secrets = Secrets::default();
     secrets.set(REPOSITORY_KEY, Secret::new(PASSPHRASE));
     let ctx = Ctx {

@@ -16,7 +16,7 @@ use breakglass::recovery::promote::{Inheritance, already_fenced, fence, open_kep
 use breakglass::recovery::range::{Ask, range, route};
 use breakglass::recovery::salvage::salvage;
 use breakglass::recovery::sequences;
-use breakglass::recovery::shadow::{Request, build};
+use breakglass::recovery::shadow::build;
 use breakglass::recovery::verify;
 use breakglass::recovery::watch::Unwatched;
 use tokio_util::sync::CancellationToken;
@@ -50,19 +50,7 @@ fn the_old_primary_is_down_before_the_new_one_is_up_and_nothing_good_is_forgotte
     let target = format!("xid:{first}").parse().unwrap();
     let ask = Ask { target: &target, suspects: &suspects, timeline: None, scratch: &a.room.path, after: false };
     let way = route(&a.unlocked, &programs(), &ask, &Unwatched, &cancel).unwrap();
-    let request = Request {
-        root: a.room.path.join("shadow"),
-        route: way,
-        bin_dir: None,
-        user: server_user(),
-        helper: Path::new(env!("CARGO_BIN_EXE_breakglass")).to_path_buf(),
-        superuser: "postgres".into(),
-        suspects: suspects.clone(),
-        ignore_space: false,
-        delta: None,
-        source_settings: vec![],
-        source_front: None,
-    };
+    let request = a.request("shadow", way, suspects.clone());
     let shadow = block_on(build(&request, &a.unlocked, &Unwatched, &cancel)).unwrap();
     let sdb = shadow.database("postgres").unwrap();
 

@@ -2,7 +2,6 @@
 //! the dense numbers that each writer gave its rows. `BREAKGLASS_SOAK=1` takes fifty targets.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::time::Instant;
 
 use breakglass::drill::random::Choices;
@@ -11,13 +10,13 @@ use breakglass::postgres::{Database, Lsn, Stop};
 use breakglass::recovery::commits::{Commit, LogArchive};
 use breakglass::recovery::promote::{Inheritance, promote};
 use breakglass::recovery::range::{Ask, newest_timeline, route};
-use breakglass::recovery::shadow::{Request, Shadow, build};
+use breakglass::recovery::shadow::{Shadow, build};
 use breakglass::recovery::watch::Unwatched;
 use tokio_util::sync::CancellationToken;
 
 use super::shop::script;
 use crate::support::archived::Archived;
-use crate::support::cluster::{LIMIT, block_on, programs, psql, server_user};
+use crate::support::cluster::{LIMIT, block_on, programs, psql};
 
 const WRITERS: u64 = 3;
 
@@ -83,19 +82,7 @@ fn restore(a: &Archived, name: &str, target: &RecoveryTarget, after: bool) -> Sh
     let cancel = CancellationToken::new();
     let ask = Ask { target, suspects: &[], timeline: None, scratch: &a.room.path, after };
     let route = route(&a.unlocked, &programs(), &ask, &Unwatched, &cancel).unwrap_or_else(|e| panic!("{target}: {e}"));
-    let request = Request {
-        root: a.room.path.join(name),
-        route,
-        bin_dir: None,
-        user: server_user(),
-        helper: Path::new(env!("CARGO_BIN_EXE_breakglass")).to_path_buf(),
-        superuser: "postgres".into(),
-        suspects: vec![],
-        ignore_space: false,
-        delta: None,
-        source_settings: vec![],
-        source_front: None,
-    };
+    let request = a.request(name, route, vec![]);
     block_on(build(&request, &a.unlocked, &Unwatched, &cancel)).unwrap_or_else(|e| panic!("{target}: {e}"))
 }
 

@@ -1,6 +1,5 @@
 //! The whole way on a real cluster: damage, range, route, shadow, verification.
 
-use std::path::Path;
 use std::sync::Mutex;
 
 use breakglass::model::Time;
@@ -8,7 +7,7 @@ use breakglass::model::event::Verdict;
 use breakglass::model::target::RecoveryTarget;
 use breakglass::postgres::instance::State;
 use breakglass::recovery::range::{Ask, Route, Stop, range, route};
-use breakglass::recovery::shadow::{Request, Shadow, build};
+use breakglass::recovery::shadow::{Shadow, build};
 use breakglass::recovery::tables::user_tables;
 use breakglass::recovery::verify::fingerprint::{Side, compare_table};
 use breakglass::recovery::verify::{Boundary, VerifyOptions, verify};
@@ -18,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::shop::{SCHEMA, damage, now, script, traffic};
 use crate::support::archived::Archived;
-use crate::support::cluster::{LIMIT, block_on, programs, psql, server_user};
+use crate::support::cluster::{LIMIT, block_on, programs, psql};
 
 /// Keeps what it is told.
 #[derive(Default)]
@@ -34,22 +33,6 @@ impl Watch for Seen {
 fn find_route(a: &Archived, target: &RecoveryTarget, suspects: &[u32]) -> breakglass::error::Result<Route> {
     let ask = Ask { target, suspects, timeline: None, scratch: &a.room.path, after: false };
     route(&a.unlocked, &programs(), &ask, &Unwatched, &CancellationToken::new())
-}
-
-fn request(a: &Archived, name: &str, route: Route, suspects: Vec<u32>) -> Request {
-    Request {
-        root: a.room.path.join(name),
-        route,
-        bin_dir: None,
-        user: server_user(),
-        helper: Path::new(env!("CARGO_BIN_EXE_breakglass")).to_path_buf(),
-        superuser: "postgres".into(),
-        suspects,
-        ignore_space: false,
-        delta: None,
-        source_settings: vec![],
-        source_front: None,
-    }
 }
 
 #[test]
@@ -99,7 +82,7 @@ fn a_shadow_stands_before_the_damage_and_is_verified_against_the_source() {
         "the log and the server agree on the time"
     );
     let seen = Seen::default();
-    let shadow = block_on(build(&request(&a, "one", route, suspects.clone()), &a.unlocked, &seen, &cancel)).unwrap();
+    let shadow = block_on(build(&a.request("one", route, suspects.clone()), &a.unlocked, &seen, &cancel)).unwrap();
     let phases = seen.0.lock().unwrap();
     let last = |name: &str| phases.iter().rev().find(|p| p.name == name).unwrap().clone();
     assert_eq!(last("files").total, Some(last("files").done));
@@ -233,18 +216,16 @@ fn a_time_target_and_a_cancelled_build() {
     a.archive_now();
     let route = find_route(&a, &RecoveryTarget::Time(moment), &[]).unwrap();
     let cancel = CancellationToken::new();
-    let shadow =
-        block_on(build(&request(&a, "timed", route.clone(), vec![]), &a.unlocked, &Unwatched, &cancel)).unwrap();
+    let shadow = block_on(build(&a.request("timed", route.clone(), vec![]), &a.unlocked, &Unwatched, &cancel)).unwrap();
     assert_eq!(psql(&shadow.database("postgres").unwrap(), "select string_agg(n::text, ',') from t").unwrap(), "1");
     assert!(shadow.reached_time.unwrap() < moment);
     let again =
-        block_on(build(&request(&a, "timed", route.clone(), vec![]), &a.unlocked, &Unwatched, &cancel)).unwrap_err();
+        block_on(build(&a.request("timed", route.clone(), vec![]), &a.unlocked, &Unwatched, &cancel)).unwrap_err();
     assert_eq!(again.kind.exit_code(), 4, "an existing folder is never overwritten: {again}");
 
     // Latest: a standby that waits at the end, not a server that promoted itself.
     let route_latest = find_route(&a, &RecoveryTarget::Latest, &[]).unwrap();
-    let latest =
-        block_on(build(&request(&a, "latest", route_latest, vec![]), &a.unlocked, &Unwatched, &cancel)).unwrap();
+    let latest = block_on(build(&a.request("latest", route_latest, vec![]), &a.unlocked, &Unwatched, &cancel)).unwrap();
     assert_eq!(
         psql(&latest.database("postgres").unwrap(), "select count(*), pg_is_in_recovery() from t").unwrap(),
         "2|t"
@@ -254,7 +235,7 @@ fn a_time_target_and_a_cancelled_build() {
     }
 
     cancel.cancel();
-    let r = request(&a, "cancelled", route, vec![]);
+    let r = a.request("cancelled", route, vec![]);
     let e = block_on(build(&r, &a.unlocked, &Unwatched, &cancel)).unwrap_err();
     assert_eq!(e.kind.exit_code(), 130, "{e}");
     assert!(!r.root.join("data").exists(), "half-restored files are removed");

@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use breakglass::config::settings::REPOSITORY_KEY;
-use breakglass::config::{Connection, Secrets, Settings};
+use breakglass::config::{Secrets, Settings};
 use breakglass::drill::leftovers::inside;
 use breakglass::incident::{Command as Order, Policy, RunRequest, RunStatus};
 use breakglass::journal::verify;
@@ -27,7 +27,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::{Desk, kill_9, program, running, until};
 use crate::recovery::shop::{SCHEMA, damage, script, traffic};
 use crate::support::archived::{Archived, PASSPHRASE};
-use crate::support::cluster::{LIMIT, psql, server_user};
+use crate::support::cluster::{LIMIT, psql};
 
 /// A damaged shop with everything that is needed to recover it.
 struct Damaged {
@@ -63,24 +63,6 @@ impl Damaged {
             it
         })
     }
-
-    fn settings(&self, instances: &Path) -> Settings {
-        let db = self.archived.cluster.database("postgres");
-        Settings {
-            database: Some(Connection {
-                host: db.host().into(),
-                port: db.port(),
-                user: "postgres".into(),
-                database: "postgres".into(),
-                sslmode: None,
-            }),
-            repository: Some(self.archived.repository.display().to_string()),
-            run_as: server_user().map(|u| u.name),
-            instances_dir: Some(instances.to_path_buf()),
-            helper_exe: Some(program()),
-            ..Settings::default()
-        }
-    }
 }
 
 fn request(xid: &str) -> RunRequest {
@@ -114,7 +96,7 @@ impl Scene {
         let mut d = Desk::new();
         let id = d.incident.id().to_string();
         let instances = damaged.archived.room.path.join(format!("i-{}", &id[id.len() - 4..]));
-        d.job.settings = damaged.settings(&instances);
+        d.job.settings = damaged.archived.settings(&instances);
         d.secrets = secrets();
         std::fs::write(d.home.path().join("settings"), serde_json::to_vec(&d.job.settings).unwrap()).unwrap();
         let before = Instant::now();

@@ -1,6 +1,6 @@
 //! A cluster that archives its log into an encrypted repository through our own executable.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,8 +9,11 @@ use breakglass::backup::base::store_base;
 use breakglass::backup::keys::KdfCost;
 use breakglass::backup::repository::{InitOptions, Repository, Unlocked};
 use breakglass::backup::wal::archive_command;
+use breakglass::config::{Connection, Settings};
 use breakglass::model::Secret;
 use breakglass::postgres::BaseBackup;
+use breakglass::recovery::range::Route;
+use breakglass::recovery::shadow::Request;
 
 use super::cluster::{Cluster, LIMIT, Scratch, programs, server_user};
 
@@ -76,6 +79,42 @@ impl Archived {
     /// Runs it; exit code, and everything it said.
     pub fn run(&self, args: &[&str]) -> (i32, String) {
         said(&mut self.command(args))
+    }
+
+    /// The settings of whoever recovers it into this folder.
+    pub fn settings(&self, instances: &Path) -> Settings {
+        let db = self.cluster.database("postgres");
+        Settings {
+            database: Some(Connection {
+                host: db.host().into(),
+                port: db.port(),
+                user: "postgres".into(),
+                database: "postgres".into(),
+                sslmode: None,
+            }),
+            repository: Some(self.repository.display().to_string()),
+            run_as: server_user().map(|u| u.name),
+            instances_dir: Some(instances.to_path_buf()),
+            helper_exe: Some(env!("CARGO_BIN_EXE_breakglass").into()),
+            ..Settings::default()
+        }
+    }
+
+    /// A shadow to be built in this folder of the room.
+    pub fn request(&self, name: &str, route: Route, suspects: Vec<u32>) -> Request {
+        Request {
+            root: self.room.path.join(name),
+            route,
+            bin_dir: None,
+            user: server_user(),
+            helper: env!("CARGO_BIN_EXE_breakglass").into(),
+            superuser: "postgres".into(),
+            suspects,
+            ignore_space: false,
+            delta: None,
+            source_settings: vec![],
+            source_front: None,
+        }
     }
 
     /// Takes a base backup into the repository; returns its id.

@@ -16,12 +16,14 @@ use breakglass::incident::{Now, State};
 use breakglass::model::event::{Check, Event, Kind, Outcome, OutputSeal, Verdict};
 use breakglass::model::plan::{Block, BlockRole, Phase, Piece, Risk, Scenario, Severity, Source, Step, Word};
 use breakglass::model::target::{Candidate, Identity, Loss, RecoveryTarget};
-use breakglass::model::{Actor, CleanText, Digest, IncidentId, Record, RunId, Seq, StepId, Time};
+use breakglass::model::{Actor, CleanText, Digest, IncidentId, Record, RunId, StepId, Time};
 use breakglass::tui::keymap::Keymap;
 use breakglass::tui::theme::{Depth, Theme};
 use breakglass::tui::view::{Look, draw};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
+
+use super::records::next;
 
 /// When the incident was opened: 2026-11-20T14:02:00Z.
 pub fn start() -> Time {
@@ -201,21 +203,9 @@ impl Story {
     }
     /// Adds a record; its number is returned.
     pub fn add(&mut self, seconds: u64, events: Vec<Event>) -> u64 {
-        let seq = self.records.len() as u64 + 1;
-        let now = now(seconds);
-        self.records.push(Record {
-            v: 1,
-            seq: Seq(seq),
-            command: "test".into(),
-            occurred_at: now.time,
-            recorded_at: now.time,
-            up_ms: now.up_ms,
-            boot: now.boot,
-            actor: Actor::new("ben@bastion"),
-            events,
-            prev: Digest::new("0".repeat(64)),
-            hash: Digest::new(format!("{seq:064x}")),
-        });
+        let record = next(&self.records, &now(seconds), &Actor::new("ben@bastion"), "test", events);
+        let seq = record.seq.0;
+        self.records.push(record);
         seq
     }
     /// A step worked from one second to another.

@@ -7,3 +7,4 @@ pub mod cluster;
 pub mod console;
 pub mod other_buckets;
 pub mod pty;
+pub mod records;
