@@ -10,6 +10,7 @@ use super::backend::{Backend, PgBackRestSettings, SupabaseSettings};
 use super::health::FileHealth;
 use super::settings::{BreachSettings, FailoverSettings, SUPABASE_TOKEN, Tiers};
 use super::settings::{DATABASE_PASSWORD, REPOSITORY_IDENTITY, REPOSITORY_KEY, Retention};
+use super::url::{in_bucket, parse_database_url, percent_encoded, without_password};
 use super::{Connection, Policies, Secrets, ServiceSettings, Settings};
 use crate::error::{Error, Result};
 use crate::model::{Secret, Time, parse_duration};
@@ -464,22 +465,6 @@ const STORAGE_SECRETS: [&str; 8] = [
     "GOOGLE_SERVICE_ACCOUNT_KEY",
 ];
 
-/// Whether a repository's URL is that of a bucket.
-fn in_bucket(url: &str) -> bool {
-    ["s3://", "gs://", "az://", "azure://"].iter().any(|scheme| url.starts_with(scheme))
-}
-
-/// A path as the value of an option in a URL.
-fn percent_encoded(path: &str) -> String {
-    path.bytes().fold(String::new(), |mut out, b| {
-        match b {
-            b if b.is_ascii_alphanumeric() || b"/._-".contains(&b) => out.push(char::from(b)),
-            b => out.push_str(&format!("%{b:02X}")),
-        }
-        out
-    })
-}
-
 const KEEP_HINT: &str = "give the days to keep backups, from 1 on; 30 when not given";
 
 fn retention_days(days: u32) -> Result<Retention> {
@@ -487,60 +472,6 @@ fn retention_days(days: u32) -> Result<Retention> {
         0 => Err(Error::config("a retention of 0 days would remove every backup")),
         n => Ok(Retention::Days(n)),
     }
-}
-
-/// Splits `postgres://user:password@host:port/database?sslmode=…&host=/socket/dir` into connection and password.
-///
-/// The message of an error never holds the URL, which may contain a password.
-pub fn parse_database_url(url: &str) -> std::result::Result<(Connection, Option<Secret>), String> {
-    let rest = url
-        .strip_prefix("postgres://")
-        .or_else(|| url.strip_prefix("postgresql://"))
-        .ok_or("it does not begin with postgres://")?;
-    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
-    let (login, address) = authority.rsplit_once('@').unwrap_or(("", authority));
-    let (user, password) = match login.split_once(':') {
-        Some((u, p)) => (percent_decode(u)?, Some(Secret::new(percent_decode(p)?))),
-        None => (percent_decode(login)?, None),
-    };
-    let (host, port) = match address.rsplit_once(':') {
-        Some((h, p)) if !h.ends_with(':') && !p.contains(']') => (h, p),
-        _ => (address, ""),
-    };
-    // Not quoted: in `user:password` without a host, this is the password.
-    let port_of = |p: &str| p.parse::<u16>().map_err(|_| "what follows the last : is not a port".to_string());
-    let mut connection = Connection {
-        host: percent_decode(host.trim_start_matches('[').trim_end_matches(']'))?,
-        port: if port.is_empty() { 5432 } else { port_of(port)? },
-        user,
-        database: percent_decode(database)?,
-        sslmode: None,
-    };
-    let mut secret = password;
-    for pair in query.split('&').filter(|p| !p.is_empty()) {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let value = percent_decode(value)?;
-        match key {
-            "host" => connection.host = value,
-            "port" => connection.port = port_of(&value)?,
-            "user" => connection.user = value,
-            "password" => secret = Some(Secret::new(value)),
-            "dbname" => connection.database = value,
-            "sslmode" => connection.sslmode = Some(value),
-            _ => {}
-        }
-    }
-    if connection.host.is_empty() {
-        connection.host = "localhost".into();
-    }
-    if connection.user.is_empty() {
-        return Err("it names no user".into());
-    }
-    if connection.database.is_empty() {
-        connection.database.clone_from(&connection.user);
-    }
-    Ok((connection, secret))
 }
 
 /// A time with a zone, or a day (its beginning in UTC).
@@ -551,41 +482,6 @@ fn date(text: &str) -> std::result::Result<Time, String> {
 /// Number of the line, from 1, that a byte of the text is on.
 fn line_at(text: &str, at: usize) -> usize {
     text.bytes().take(at).filter(|b| *b == b'\n').count() + 1
-}
-
-/// A message about a configuration without what may be the login of a URL in it.
-fn without_password(message: &str) -> String {
-    let mut out = String::new();
-    let mut rest = message;
-    while let Some((before, url)) = rest.split_once("://") {
-        let end = url.find(|c: char| c.is_whitespace() || "\"'`".contains(c)).unwrap_or(url.len());
-        out.push_str(before);
-        out.push_str("://");
-        match url[..end].rsplit_once('@') {
-            Some((_, host)) => out.push_str(&format!("…@{host}")),
-            None if url[..end].contains(':') => out.push('…'),
-            None => out.push_str(&url[..end]),
-        }
-        rest = &url[end..];
-    }
-    out.push_str(rest);
-    out
-}
-
-fn percent_decode(text: &str) -> std::result::Result<String, String> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(b) = bytes.next() {
-        if b == b'%' {
-            let hex: Vec<u8> = bytes.by_ref().take(2).collect();
-            let value =
-                std::str::from_utf8(&hex).ok().filter(|h| h.len() == 2).and_then(|h| u8::from_str_radix(h, 16).ok());
-            out.push(value.ok_or("a % is not followed by two hexadecimal digits")?);
-        } else {
-            out.push(b);
-        }
-    }
-    String::from_utf8(out).map_err(|_| "it is not UTF-8 after decoding".into())
 }
 
 /// `500 GB`, `1.2TB`, `300MiB` to bytes.

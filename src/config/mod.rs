@@ -6,6 +6,7 @@ pub mod backend;
 pub mod health;
 pub mod load;
 pub mod settings;
+pub mod url;
 
 pub use backend::Backend;
 pub use load::{Config, Environment};
