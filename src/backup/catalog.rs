@@ -5,159 +5,19 @@
 //! An entry is stored under the next number only if nobody else took that number; that one step is what makes a backup
 //! exist. A crash before it leaves objects that no entry names, and the catalog as it was.
 
+mod manifest;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::container::{ObjectType, Summary, hex};
-use super::repository::{SUFFIX, Unlocked, now, of_object};
+use super::container::{ObjectType, hex};
+use super::repository::{SUFFIX, Unlocked, now};
 use super::store::Committed;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::model::Time;
 
-/// What sort of backup.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BackupKind {
-    /// A base backup of a whole cluster.
-    Physical,
-    /// A dump of a database.
-    Logical,
-    /// A dump of a database's definitions.
-    SchemaOnly,
-    /// Files and configuration.
-    Files,
-}
-
-/// One object of a backup, with what it must hold.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ObjectRecord {
-    /// Name in the repository.
-    pub name: String,
-    /// Bytes before compression and encryption.
-    pub plain_bytes: u64,
-    /// SHA-256 of those.
-    pub plain_sha256: String,
-    /// Bytes as stored.
-    pub stored_bytes: u64,
-    /// SHA-256 over core, chunks and content tag as stored.
-    pub stored_sha256: String,
-}
-
-impl Manifest {
-    /// Whether a database or cluster comes back whole from it.
-    pub fn is_whole(&self) -> bool {
-        matches!(self.kind, BackupKind::Physical | BackupKind::Logical) && self.part.is_none()
-    }
-    /// The record of one of its objects.
-    ///
-    /// # Errors
-    /// A check failure when it has none of that name.
-    pub fn object(&self, name: &str) -> Result<&ObjectRecord> {
-        self.objects
-            .iter()
-            .find(|o| o.name == name)
-            .ok_or_else(|| Error::check(format!("backup {:?} has no object {name:?}", self.id)))
-    }
-    /// Plain bytes of all its objects.
-    pub fn plain_bytes(&self) -> u64 {
-        self.objects.iter().map(|o| o.plain_bytes).sum()
-    }
-    /// Bytes of all its objects as stored.
-    pub fn stored_bytes(&self) -> u64 {
-        self.objects.iter().map(|o| o.stored_bytes).sum()
-    }
-}
-
-impl BackupKind {
-    /// The word for it in ids and messages.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Physical => "physical",
-            Self::Logical => "logical",
-            Self::SchemaOnly => "schema",
-            Self::Files => "files",
-        }
-    }
-    /// What its objects are.
-    pub fn object_type(self) -> ObjectType {
-        match self {
-            Self::Physical => ObjectType::BaseBackup,
-            Self::Logical | Self::SchemaOnly => ObjectType::LogicalDump,
-            Self::Files => ObjectType::Files,
-        }
-    }
-}
-
-impl ObjectRecord {
-    /// The record of an object just written.
-    pub fn new(name: &str, summary: &Summary) -> Self {
-        Self {
-            name: name.into(),
-            plain_bytes: summary.plain_len,
-            plain_sha256: hex(&summary.plain_sha256),
-            stored_bytes: summary.stored_len,
-            stored_sha256: hex(&summary.stored_sha256),
-        }
-    }
-    /// Checks an object that was read whole.
-    pub fn check(&self, summary: &Summary) -> Result<()> {
-        let now = Self { stored_bytes: self.stored_bytes, ..Self::new(&self.name, summary) };
-        // A re-wrap of the keys changes the stored length and nothing else.
-        if now == *self {
-            return Ok(());
-        }
-        Err(Error::check(format!("object {:?} is not the one its manifest names", self.name))
-            .why("an object of another time or backup was put in its place"))
-    }
-}
-
-/// What a backup is and consists of.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Manifest {
-    /// Format of this document: 1.
-    pub version: u32,
-    /// Such as `20261120T1330Z-physical-7f3a`.
-    pub id: String,
-    /// What sort.
-    pub kind: BackupKind,
-    /// What its maker called it.
-    #[serde(default)]
-    pub label: Option<String>,
-    /// System identifier of the cluster, as text.
-    #[serde(default)]
-    pub system_identifier: Option<String>,
-    /// PostgreSQL's version, such as `15` or `15.14`.
-    #[serde(default)]
-    pub postgres_version: Option<String>,
-    /// Timeline it was taken on.
-    #[serde(default)]
-    pub timeline: Option<u32>,
-    /// First log position recovery needs.
-    #[serde(default)]
-    pub start_lsn: Option<String>,
-    /// Log position from which it is consistent.
-    #[serde(default)]
-    pub stop_lsn: Option<String>,
-    /// Bytes per WAL segment of the cluster.
-    #[serde(default)]
-    pub wal_segment_size: Option<u32>,
-    /// Name of the database, of a dump.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub database: Option<String>,
-    /// Version of the `pg_dump` that made it: `pg_restore` must not be older.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dump_version: Option<String>,
-    /// What of the database alone has rows in it, such as `tier critical`; none when it is whole.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub part: Option<String>,
-    /// When it was begun.
-    pub started_at: Time,
-    /// When its last byte was stored.
-    pub finished_at: Time,
-    /// What it consists of.
-    pub objects: Vec<ObjectRecord>,
-}
+pub use manifest::{BackupKind, Manifest, ObjectRecord, manifest_name};
 
 /// What an entry says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -294,11 +154,6 @@ fn entry_name(seq: u64) -> String {
     format!("{FOLDER}{seq:08}{SUFFIX}")
 }
 
-/// Name of a backup's manifest in the repository.
-pub fn manifest_name(backup: &str) -> String {
-    format!("backups/{backup}/manifest{SUFFIX}")
-}
-
 impl Catalog {
     /// Reads the whole chain and the manifests of the backups that are in it. What is damaged or missing does not take the rest
     /// along: it is named in [`Catalog::lost`] and [`Catalog::broken`]. Where the chain is broken, backups whose manifest is whole
@@ -382,7 +237,7 @@ impl Catalog {
         }
         let live: Vec<(String, Live)> = live.into_iter().collect();
         let manifests =
-            read_all(unlocked, &live, |(id, (_, digest, ..))| or_damage(read_manifest(unlocked, id, Some(digest))))?;
+            read_all(unlocked, &live, |(id, (_, digest, ..))| or_damage(manifest::read(unlocked, id, Some(digest))))?;
         let (mut backups, mut lost) = (Vec::with_capacity(live.len()), Vec::new());
         for ((id, (seq, _, verified, proven_at)), manifest) in live.iter().cloned().zip(manifests) {
             let (verified_at, verified_how) = verified.unzip();
@@ -399,7 +254,7 @@ impl Catalog {
                 if removed.contains(id) || live.iter().any(|(known, _)| known == id) {
                     continue;
                 }
-                if let Ok(manifest) = read_manifest(unlocked, id, None) {
+                if let Ok(manifest) = manifest::read(unlocked, id, None) {
                     let found = Backup { manifest, verified_at: None, verified_how: None, proven_at: None };
                     backups.push((first, found));
                 }
@@ -565,22 +420,6 @@ pub fn accept(unlocked: &Unlocked) -> Result<bool> {
         return Ok(false);
     }
     append(unlocked, &Change::Accepted { entries: open }).map(|_| true)
-}
-
-fn read_manifest(unlocked: &Unlocked, id: &str, digest: Option<&str>) -> Result<Manifest> {
-    let name = manifest_name(id);
-    let (bytes, summary) = unlocked
-        .read_own(ObjectType::Manifest, &name, MAX_DOCUMENT)?
-        .ok_or_else(|| Error::check(format!("the manifest of backup {id:?} is missing")).why(&name))?;
-    if digest.is_some_and(|digest| hex(&summary.stored_sha256) != digest) {
-        return Err(Error::check(format!("the manifest of backup {id:?} is not the one the catalog names")));
-    }
-    let manifest: Manifest =
-        serde_json::from_slice(&bytes).map_err(|e| of_object(Error::check("cannot be understood").why(e), &name))?;
-    if manifest.version != 1 || manifest.id != id {
-        return Err(Error::check(format!("{name:?} is the manifest of {:?}", manifest.id)));
-    }
-    Ok(manifest)
 }
 
 /// Stores a finished backup's manifest and then its entry. Before this returns the backup does not exist; after, it does.
