@@ -10,12 +10,14 @@ pub mod driver;
 pub mod field;
 pub mod key;
 pub mod next;
+mod reader;
 pub mod reference;
 pub mod update;
 pub mod when;
 pub mod words;
 
 pub use crate::action::runnable;
+pub use reader::{IncidentUi, ListUi, OutputUi, Pane, PlanUi, ReferenceUi, Screen, StepsUi, passes};
 
 use std::time::Duration;
 
@@ -25,155 +27,10 @@ use crate::model::event::Kind;
 use crate::model::{IncidentId, RunId, Scenario, Step, Time};
 
 use command::{Cmd, Context};
-use data::{Env, Home, Incident, ScenarioRow};
+use data::{Env, Home, Incident};
 use dialog::Dialog;
 use field::Edit;
 use key::Key;
-
-/// A screen; the stack of them begins with home.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Screen {
-    /// Scenarios and open incidents.
-    Home,
-    /// A scenario that is read, without an incident.
-    Plan,
-    /// An incident.
-    Incident,
-    /// What happened in it.
-    Timeline,
-    /// Which moment to restore to.
-    Moment,
-    /// What the plan says beside the steps: contacts, matrix, templates, checklists, links.
-    Reference,
-    /// A drill's sandbox is being made.
-    Waiting,
-    /// All messages of this session.
-    Messages,
-}
-
-/// A pane of the incident's screen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Pane {
-    /// The list of steps.
-    #[default]
-    Steps,
-    /// The selected step's text.
-    Text,
-    /// The output of its run.
-    Output,
-}
-
-/// Selection, scroll and filter of a list.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ListUi {
-    /// Selected row among those shown.
-    pub selected: usize,
-    /// The filter, as typed; `!` at its beginning inverts.
-    pub filter: String,
-}
-
-impl ListUi {
-    /// Whether a row with this text passes the filter.
-    pub fn passes(&self, text: &str) -> bool {
-        passes(&self.filter, text)
-    }
-}
-
-/// Whether a text passes a filter: all words of it are found, in any case; `!` at the beginning inverts.
-pub fn passes(filter: &str, text: &str) -> bool {
-    let (invert, filter) = match filter.strip_prefix('!') {
-        Some(rest) => (true, rest),
-        None => (false, filter),
-    };
-    let text = text.to_lowercase();
-    let found = filter.to_lowercase().split_whitespace().all(|word| text.contains(word));
-    found != (invert && !filter.trim().is_empty())
-}
-
-/// Where the reader is in the output.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct OutputUi {
-    /// Run that is shown; `None` until one is.
-    pub run: Option<RunId>,
-    /// First line on the screen when not following.
-    pub top: u64,
-    /// Stay at the end.
-    pub follow: bool,
-    /// Lines there were when following was left: what came since is counted on the screen.
-    pub left_at: u64,
-    /// Columns scrolled to the right.
-    pub column: usize,
-    /// What is searched for; empty when nothing is.
-    pub search: String,
-    /// Line of the current match.
-    pub hit: Option<u64>,
-}
-
-/// The scenario that is being read.
-#[derive(Debug, Clone)]
-pub struct PlanUi {
-    /// It.
-    pub row: ScenarioRow,
-    /// Steps and text.
-    pub steps: StepsUi,
-}
-
-/// Where the reader is in what the plan says beside the steps.
-#[derive(Debug, Clone)]
-pub struct ReferenceUi {
-    /// The plan.
-    pub plan: std::sync::Arc<crate::model::Plan>,
-    /// The scenario its pages begin with.
-    pub scenario: Option<std::sync::Arc<Scenario>>,
-    /// Selected page.
-    pub page: usize,
-    /// First row of its text on the screen.
-    pub scroll: usize,
-}
-
-/// Where the reader is among the steps.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct StepsUi {
-    /// The pane that has the focus.
-    pub pane: Pane,
-    /// Selected step.
-    pub step: usize,
-    /// Selected item of the step.
-    pub item: usize,
-    /// Selected command among the step's runnable blocks.
-    pub block: usize,
-    /// First row of the text on the screen.
-    pub scroll: usize,
-}
-
-/// The open incident and where the reader is in it.
-#[derive(Debug, Clone)]
-pub struct IncidentUi {
-    /// What is known.
-    pub data: Incident,
-    /// Steps and text.
-    pub steps: StepsUi,
-    /// Go along when the work moves on to the next step, until the reader moves elsewhere.
-    pub along: bool,
-    /// Output.
-    pub output: OutputUi,
-    /// Timeline.
-    pub timeline: ListUi,
-    /// Moments.
-    pub moment: ListUi,
-    /// Ticks that were asked for and are not in the journal yet, and what each item will be.
-    pub ticking: std::collections::BTreeMap<(crate::model::StepId, u32), bool>,
-    /// When the work moved the selection to another step by itself.
-    pub came_up: Option<Time>,
-    /// Exposure as it was measured last.
-    pub live: data::Live,
-    /// The log over time, once it was read.
-    pub axis: Option<crate::recovery::axis::Axis>,
-    /// Where the cursor was put on it; none where the selected moment is.
-    pub axis_at: Option<Time>,
-    /// The step with open items that was asked to be finished: asked again, it is.
-    pub unticked: Option<crate::model::StepId>,
-}
 
 /// How grave a message is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
