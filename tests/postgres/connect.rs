@@ -61,27 +61,34 @@ fn a_failed_connection_names_the_place_and_not_the_password() {
 fn a_pooler_that_takes_the_login_and_nothing_more_costs_the_limit() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let d = parse(&format!("postgres://app@{}/shop?sslmode=disable", listener.local_addr().unwrap()));
-    let (done, over) = std::sync::mpsc::channel::<()>();
-    let pooler = std::thread::spawn(move || {
-        let (mut c, _) = listener.accept().unwrap();
-        let mut length = [0; 4];
-        c.read_exact(&mut length).unwrap();
-        let mut startup = vec![0; u32::from_be_bytes(length) as usize - 4];
-        c.read_exact(&mut startup).unwrap();
-        // AuthenticationOk and ReadyForQuery, idle.
-        c.write_all(b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I").unwrap();
-        let mut question = [0; 1];
-        c.read_exact(&mut question).unwrap();
-        let _ = over.recv();
-        question[0]
-    });
-    let (said, answer) = std::sync::mpsc::channel();
-    let asked = std::thread::spawn(move || said.send(block_on(d.connect_within(Duration::from_secs(1))).unwrap_err()));
-    let e = answer.recv_timeout(Duration::from_secs(60)).expect("it waits forever");
-    drop(done);
-    assert!(e.to_string().contains("no answer within 1 s"), "{e}");
-    assert_eq!(pooler.join().unwrap(), b'Q', "it was logged in and asked");
-    asked.join().unwrap().unwrap();
+    // On a machine that is busy the login alone may take the shorter ones.
+    for limit in [1, 10, 60] {
+        let listener = listener.try_clone().unwrap();
+        let (done, over) = std::sync::mpsc::channel::<()>();
+        let pooler = std::thread::spawn(move || -> std::io::Result<u8> {
+            let (mut c, _) = listener.accept()?;
+            let mut length = [0; 4];
+            c.read_exact(&mut length)?;
+            let mut startup = vec![0; u32::from_be_bytes(length) as usize - 4];
+            c.read_exact(&mut startup)?;
+            // AuthenticationOk and ReadyForQuery, idle.
+            c.write_all(b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I")?;
+            let mut question = [0; 1];
+            c.read_exact(&mut question)?;
+            let _ = over.recv();
+            Ok(question[0])
+        });
+        let (said, answer) = std::sync::mpsc::channel();
+        let d = d.clone();
+        std::thread::spawn(move || said.send(block_on(d.connect_within(Duration::from_secs(limit))).unwrap_err()));
+        let e = answer.recv_timeout(Duration::from_secs(limit + 60)).expect("it waits forever");
+        drop(done);
+        assert!(e.to_string().contains(&format!("no answer within {limit} s")), "{e}");
+        if pooler.join().unwrap().is_ok_and(|question| question == b'Q') {
+            return;
+        }
+    }
+    panic!("it was never logged in and asked");
 }
 
 #[test]
