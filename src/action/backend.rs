@@ -8,12 +8,13 @@ use crate::config::Backend;
 use crate::error::{Error, Result};
 use crate::recovery::backend::{Goal, Recovery, Way, open_as};
 use crate::recovery::origin::Origin;
+use crate::recovery::pgbackrest;
 use crate::recovery::range::Route;
 
 /// The one of the settings.
 ///
 /// # Errors
-/// It is not configured, or cannot be opened.
+/// It is not configured, or cannot be opened; refused when it is elsewhere and the incident is local only.
 pub async fn recovery(ctx: &Ctx) -> Result<Arc<dyn Recovery>> {
     recovery_of(ctx, ctx.settings.backend).await
 }
@@ -23,12 +24,14 @@ pub async fn recovery(ctx: &Ctx) -> Result<Arc<dyn Recovery>> {
 /// # Errors
 /// As [`recovery`].
 pub async fn recovery_of(ctx: &Ctx, backend: Backend) -> Result<Arc<dyn Recovery>> {
-    if backend == Backend::Supabase && ctx.incident.as_ref().is_some_and(|s| s.people.local_only) {
-        return Err(Error::refused("this incident is local only, and Supabase is elsewhere")
-            .hint("switch local-only off with a reason, then try again"));
-    }
-    if backend == Backend::Native {
-        super::reach::repository_url(ctx)?;
+    match backend {
+        Backend::Native => drop(super::reach::repository_url(ctx)?),
+        Backend::Supabase => super::may_leave(ctx, "a request to Supabase")?,
+        Backend::PgBackRest => {
+            if let Some(why) = pgbackrest::elsewhere(&ctx.settings.pgbackrest) {
+                super::may_leave(ctx, &format!("a question to the repository of pgBackRest ({why})"))?;
+            }
+        }
     }
     let work = ctx.clone();
     blocking(move || open_as(backend, &work.settings, &work.secrets, scratch(&work)).map(Arc::from)).await

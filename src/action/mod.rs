@@ -312,8 +312,9 @@ impl Registry {
     }
 }
 
-/// In an incident that is local only nothing leaves this machine by our doing: every action that speaks to a service of
-/// somebody else asks here first. `what` names what would have left.
+/// In an incident that is local only nothing leaves this machine by our doing: whoever keeps backups elsewhere (a repository,
+/// pgBackRest's, Supabase) is asked, and a message is handed on, only after asking here. What a person wrote or configured as a
+/// command, and the database itself, are that person's doing. `what` names what would have left.
 ///
 /// # Errors
 /// Refused when the incident is local only.
@@ -323,9 +324,7 @@ pub fn may_leave(ctx: &Ctx, what: &str) -> Result<()> {
     }
     Err(Error::refused(format!("this incident is local only: {what} does not leave this machine"))
         .why("somebody switched local-only on, so that nothing is sent by our doing")
-        .hint(
-            "carry it by hand, or switch local-only off with a reason: breakglass incident local-only off --reason …",
-        ))
+        .hint("do it by hand, or switch local-only off with a reason: breakglass incident local-only off --reason …"))
 }
 
 /// Parses an action's arguments with its clap definition.

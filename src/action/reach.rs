@@ -96,10 +96,11 @@ fn key(ctx: &Ctx) -> Result<&crate::model::Secret> {
 /// # Errors
 /// Config when none is set; refused when it is elsewhere and the incident is local only.
 pub fn repository_url(ctx: &Ctx) -> Result<String> {
-    if ctx.settings.repository.is_none() && ctx.incident.as_ref().is_some_and(|s| s.people.local_only) {
-        return Err(Error::refused("this incident is local only: a repository elsewhere is not read or written")
-            .why("no repository on this machine is configured")
-            .hint("use one on this machine (BACKUP_DIR), or switch local-only off with a reason"));
+    if ctx.settings.repository.is_none() {
+        // Those elsewhere are none of the settings any more.
+        super::may_leave(ctx, "a question to a repository elsewhere").map_err(|e| {
+            e.why("no repository on this machine is configured").hint("or use one on this machine: BACKUP_DIR")
+        })?;
     }
     ctx.settings.repository.clone().ok_or_else(|| {
         Error::config("no repository is configured").hint("set BACKUP_DIR, or repository.url in breakglass.toml")

@@ -8,6 +8,7 @@
 mod archive;
 mod info;
 mod origin;
+mod place;
 mod verify;
 
 use std::collections::BTreeMap;
@@ -33,9 +34,12 @@ use crate::postgres::{WhenNeeded, user};
 use crate::process::{ChildSpec, UnixUser, capture_data};
 
 pub use info::Stanza;
+pub use place::elsewhere;
 
 /// How long a question may take: its repository may be far away.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// How long a small one may take, about a single name.
+const SMALL: Duration = Duration::from_secs(60);
 /// The longest answer: one segment of the log at its largest, or the names of very many.
 const MOST: usize = 1 << 30;
 
@@ -158,7 +162,11 @@ impl Installation {
 
     /// Runs it to its end; standard output.
     fn ask(&self, words: &[&str]) -> Result<Vec<u8>> {
-        let out = capture_data(&self.child("off").args(words), PATIENCE, MOST)?;
+        self.ask_within(words, PATIENCE)
+    }
+
+    fn ask_within(&self, words: &[&str], patience: Duration) -> Result<Vec<u8>> {
+        let out = capture_data(&self.child("off").args(words), patience, MOST)?;
         if out.end.success() {
             return Ok(out.stdout);
         }

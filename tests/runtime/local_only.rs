@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use breakglass::action::{Ctx, Nowhere, may_leave};
+use breakglass::config::Backend;
 use breakglass::config::settings::REPOSITORY_KEY;
 use breakglass::incident::Command;
 use breakglass::incident::RunStatus;
@@ -73,6 +74,20 @@ fn nothing_leaves_and_what_does_not_is_said() {
     assert_eq!(status, RunStatus::Finished(Outcome::Refused), "{said}");
     assert!(said.contains("local only"), "{said}");
     assert!(!outside.called(), "nobody was asked");
+    // Those of others.
+    let conf = d.home.path().join("pgbackrest.conf");
+    std::fs::write(&conf, "[other]\nrepo1-host=x\n[global]\nrepo1-path=/a\nrepo2-type = s3\n").unwrap();
+    d.job.settings.pgbackrest.config = Some(conf);
+    for (backend, repo, says) in [
+        (Backend::Supabase, None, "a request to Supabase does not leave this machine"),
+        (Backend::PgBackRest, Some(2), "repo2-type=s3"),
+        (Backend::PgBackRest, None, "no stanza"),
+    ] {
+        (d.job.settings.backend, d.job.settings.pgbackrest.repo) = (backend, repo);
+        let (status, said) = run(&mut d, "pitr range", &[]);
+        assert!(said.contains(says), "{backend:?}: {status:?} {said}");
+    }
+    d.job.settings.backend = Backend::Native;
     // A message to the configured command is refused before anything runs.
     let mut request = d.request("we are on it", &["--audience", "team"]);
     request.action = "notify".into();
