@@ -69,6 +69,15 @@ impl Installation {
             _ => Ok(packed),
         }
     }
+
+    /// A file that is damaged shows itself in decrypting it, too, which its program calls an error like any other: of a network,
+    /// of permissions. What it can still say of the same name tells them apart.
+    fn blamed(&self, path: &str, e: Error) -> Error {
+        let repo = format!("--repo={}", self.repo);
+        let answers = self.ask_within(&["repo-ls", &repo, path], super::SMALL).is_ok();
+        let kind = if answers { ErrorKind::Check } else { e.kind };
+        Error { kind, what: format!("{path:?} cannot be read: {}", e.what), ..e }
+    }
 }
 
 /// The digest in the name of an archived segment: SHA-1 over its plain bytes.
@@ -100,9 +109,8 @@ impl Archive for PgBackRest {
         let Some(paths) = contents.paths.get(&name.to_string()) else { return Ok(None) };
         match paths.as_slice() {
             [path] => {
-                // A damaged file shows itself in decrypting or unpacking it, too, which its program calls an error of its own.
                 let bytes = self.it.get(path).map_err(|e| match e.kind {
-                    ErrorKind::Target => Error::check(format!("{path:?} cannot be read")).why(e.why),
+                    ErrorKind::Target => self.it.blamed(path, e),
                     _ => e,
                 })?;
                 proved(path, &bytes)?;
@@ -119,7 +127,8 @@ impl Archive for PgBackRest {
         match self.read(&WalName::Segment(segment)) {
             Ok(Some(_)) => Ok(None),
             Ok(None) => Ok(Some("vanished while it was checked".into())),
-            Err(e) if e.kind == ErrorKind::Check => Ok(Some(e.to_string())),
+            // What it says of a single file, without what to do about an error of its program.
+            Err(e) if e.kind == ErrorKind::Check => Ok(Some(format!("{}: {}", e.what, e.why))),
             Err(e) => Err(e),
         }
     }
