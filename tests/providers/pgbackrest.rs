@@ -129,13 +129,18 @@ impl Stand {
     }
 
     fn with_as(&self, user: Option<&UnixUser>, stanza: &str, config: &Path, words: &[&str]) -> Said {
+        self.through(&pgbackrest(), user, stanza, config, words)
+    }
+
+    fn through(&self, tool: &Path, user: Option<&UnixUser>, stanza: &str, config: &Path, words: &[&str]) -> Said {
         let home = tempfile::tempdir().unwrap();
         let file = home.path().join("breakglass.toml");
         let instances = self.room.path.join("instances");
         let text = format!(
             "[recovery]\nbackend = \"pgbackrest\"\n[pgbackrest]\nstanza = \"{stanza}\"\nconfig = \"{}\"\n\
-             [postgres]\ninstances_dir = \"{}\"\n",
+             program = \"{}\"\n[postgres]\ninstances_dir = \"{}\"\n",
             config.display(),
+            tool.display(),
             instances.display()
         );
         std::fs::write(&file, text).unwrap();
@@ -400,6 +405,35 @@ fn damage_in_the_log_is_found_before_anything_is_restored() {
     own(&config, &["verify"]);
     s.with("main", &config, &["backup", "verify"]).is(1, &["the log it needs is missing", &needed]);
     assert!(!never.exists());
+}
+
+/// The repository goes away between two questions: that is no damage. A single file that cannot be had is.
+#[test]
+fn what_cannot_be_asked_is_not_called_damaged() {
+    let s = shared();
+    let dir = s.room.path.join("severed");
+    user::own_dir(&dir, server_user().as_ref()).unwrap();
+    let (tool, down) = (dir.join("pgbackrest"), dir.join("down"));
+    for (cut, code, says) in [
+        (format!("touch '{}'", down.display()), 3, "unable to connect to 'repository:8432'"),
+        (":".to_string(), 4, "the log is broken at segment"),
+    ] {
+        let text = format!(
+            "#!/bin/sh\ncase \"$*\" in *repo-get*) {cut}; down=1;; esac\n\
+             if [ -n \"$down\" ] || [ -e '{}' ]; then echo \"ERROR: [049]: unable to connect to 'repository:8432'\" >&2; exit 49; fi\n\
+             exec '{}' \"$@\"\n",
+            down.display(),
+            pgbackrest().display()
+        );
+        let _ = std::fs::remove_file(&down);
+        std::fs::write(&tool, text).unwrap();
+        std::fs::set_permissions(&tool, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let never = s.room.path.join("never-severed").display().to_string();
+        let words = ["pitr", "restore", "--to", "latest", "--dir", &never];
+        let said = s.through(&tool, None, "main", &s.room.path.join("pgbackrest.conf"), &words);
+        let said = said.is(code, &[says, "cannot be read", "unable to connect"]);
+        assert_eq!(said.all().contains("the log is broken"), code == 4, "{said:?}");
+    }
 }
 
 /// One that answers nothing, and one that verifies without end: both are left when they are told to.
