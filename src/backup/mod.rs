@@ -20,3 +20,4 @@ pub mod spool;
 pub mod store;
 pub mod wal;
 pub mod wal_service;
+mod wal_spool;

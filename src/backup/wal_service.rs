@@ -3,6 +3,10 @@
 //! The server's `restore_command` is then `<exe> wal fetch --socket S %f %p`: no secret, no key derivation per segment,
 //! and the next segments are opened while PostgreSQL replays the last one. One request per connection: a line
 //! `fetch <name>`; the answer is `ok <bytes> <sha256>` and the bytes, or `none`, or `stop <why>` with line ends escaped.
+//!
+//! Where the server's data lies on the same file system, segments wait as files in a folder beside the socket, opened to the
+//! last byte, compared and durable ([`super::wal_spool`]). A line `take <name>` is then answered `file <bytes> <file>`, and who asked
+//! moves that file to where it wants it: nothing is copied while the server waits.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -21,6 +25,7 @@ use super::container::hex;
 use super::repository::Unlocked;
 use super::wal::fetch::{Fetched, place, read};
 use super::wal::name::{DEFAULT_SEGMENT_SIZE, Segment, WalName, quoted_word};
+use super::wal_spool::{self, Spool, Spooled};
 use crate::error::{Context, Error, Result};
 
 /// Longest path of a unix socket in bytes, without its final zero (`sockaddr_un` on Linux).
@@ -33,11 +38,13 @@ pub struct ServeOptions {
     pub prefetch: usize,
     /// User and group the recovering server runs as, when started as root.
     pub owner: Option<(u32, u32)>,
+    /// Data directory of the recovering server; segments wait as files when it is on the file system of the socket.
+    pub data: Option<PathBuf>,
 }
 
 impl Default for ServeOptions {
     fn default() -> Self {
-        Self { prefetch: 4, owner: None }
+        Self { prefetch: 8, owner: None, data: None }
     }
 }
 
@@ -54,7 +61,21 @@ pub struct Served {
     pub failed: Option<Error>,
 }
 
-type Answer = Result<Option<Arc<Vec<u8>>>>;
+/// Most bytes that are opened ahead.
+const AHEAD: u64 = 128 << 20;
+/// Fewest segments that are opened ahead, however large they are.
+const LEAST: u64 = 2;
+/// Most threads that open segments.
+const OPENERS: usize = 4;
+
+/// An archived file, opened.
+#[derive(Clone)]
+enum Opened {
+    Bytes(Arc<Vec<u8>>),
+    File(Arc<Spooled>),
+}
+
+type Answer = Result<Option<Opened>>;
 
 enum Slot {
     Queued,
@@ -72,6 +93,7 @@ struct State {
 struct Shared {
     unlocked: Unlocked,
     prefetch: usize,
+    spool: Option<Spool>,
     state: Mutex<State>,
     changed: Condvar,
     stop: AtomicBool,
@@ -118,15 +140,19 @@ impl Service {
         if let Some((uid, gid)) = options.owner {
             std::os::unix::fs::chown(socket, Some(uid), Some(gid)).state(|| format!("giving {shown:?} to {uid}"))?;
         }
+        // Without one everything goes through the socket: that is slower, nothing else.
+        let spool = options.data.as_ref().and_then(|data| Spool::open(socket, data, options.owner));
         let shared = Arc::new(Shared {
             unlocked,
             prefetch: options.prefetch,
+            spool,
             state: Mutex::default(),
             changed: Condvar::new(),
             stop: AtomicBool::new(false),
         });
         let mut threads = Vec::new();
-        for _ in 0..options.prefetch.min(2) {
+        let openers = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, OPENERS);
+        for _ in 0..options.prefetch.min(openers) {
             let shared = Arc::clone(&shared);
             threads.push(std::thread::spawn(move || prefetcher(&shared)));
         }
@@ -157,6 +183,10 @@ impl Drop for Service {
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
+        if let Some(spool) = &self.shared.spool {
+            self.shared.lock().slots.clear();
+            spool.remove();
+        }
     }
 }
 
@@ -183,37 +213,49 @@ fn answer(connection: UnixStream, shared: &Shared) -> io::Result<()> {
     connection.set_read_timeout(Some(Duration::from_secs(30)))?;
     connection.set_write_timeout(Some(Duration::from_secs(300)))?;
     let mut line = String::new();
-    BufReader::new(&connection).take(256).read_line(&mut line)?;
-    let result = match line.strip_prefix("fetch ").map(str::trim_end) {
-        Some(name) => WalName::parse(name).and_then(|name| find(shared, &name)),
-        None => Err(Error::usage("a request that is not `fetch <name>`")),
+    let mut input = BufReader::new(&connection).take(256);
+    input.read_line(&mut line)?;
+    let (name, moves) = match line.trim_end().split_once(' ') {
+        Some(("fetch", name)) => (name, false),
+        Some(("take", name)) => (name, true),
+        _ => ("", false),
+    };
+    let result = match name {
+        "" => Err(Error::usage("a request that is neither `fetch <name>` nor `take <name>`")),
+        name => WalName::parse(name).and_then(|name| find(shared, &name, moves)),
     };
     let mut out = &connection;
-    match result {
-        Ok(Some(bytes)) => {
+    let bytes = match result {
+        Ok(Some(Opened::File(file))) => {
+            out.write_all(format!("file {} {}\n", file.bytes(), file.name()).as_bytes())?;
+            // It is there until whoever asked has moved it and goes.
+            let _ = input.read(&mut [0]);
+            file.bytes()
+        }
+        Ok(Some(Opened::Bytes(bytes))) => {
             out.write_all(format!("ok {} {}\n", bytes.len(), hex(&Sha256::digest(&*bytes))).as_bytes())?;
             out.write_all(&bytes)?;
-            let mut state = shared.lock();
-            state.served.files += 1;
-            state.served.bytes += bytes.len() as u64;
-            if let Some(name) = line.strip_prefix("fetch ").map(str::trim_end)
-                && Segment::parse(name).is_some()
-            {
-                state.served.last_segment = Some(name.to_string());
-            }
+            bytes.len() as u64
         }
-        Ok(None) => out.write_all(b"none\n")?,
+        Ok(None) => return out.write_all(b"none\n"),
         Err(error) => {
             out.write_all(format!("stop {}\n", error.to_string().replace('\n', "\\n")).as_bytes())?;
             shared.lock().served.failed.get_or_insert(error);
+            return Ok(());
         }
+    };
+    let mut state = shared.lock();
+    state.served.files += 1;
+    state.served.bytes += bytes;
+    if Segment::parse(name).is_some() {
+        state.served.last_segment = Some(name.to_string());
     }
     Ok(())
 }
 
-/// A file's bytes, from what was opened ahead where possible, and the next ones queued.
-fn find(shared: &Shared, name: &WalName) -> Answer {
-    let WalName::Segment(segment) = name else { return Ok(read(&shared.unlocked, name)?.map(Arc::new)) };
+/// A file, from what was opened ahead where possible, and the next ones queued. As a file only for one who moves it.
+fn find(shared: &Shared, name: &WalName, moves: bool) -> Answer {
+    let WalName::Segment(segment) = name else { return whole(shared, name) };
     let mut state = shared.lock();
     let ahead = loop {
         match state.slots.iter().position(|(s, _)| s == segment) {
@@ -229,7 +271,7 @@ fn find(shared: &Shared, name: &WalName) -> Answer {
                 Slot::Ready(_) => {
                     break state.slots.remove(i).and_then(|(_, slot)| match slot {
                         // What was not there a moment ago may be by now.
-                        Slot::Ready(Ok(Some(bytes))) => Some(bytes),
+                        Slot::Ready(Ok(Some(opened))) => Some(opened),
                         _ => None,
                     });
                 }
@@ -239,9 +281,26 @@ fn find(shared: &Shared, name: &WalName) -> Answer {
     drop(state);
     queue(shared, *segment);
     match ahead {
-        Some(bytes) => Ok(Some(bytes)),
-        None => Ok(read(&shared.unlocked, name)?.map(Arc::new)),
+        Some(opened) if moves || matches!(opened, Opened::Bytes(_)) => Ok(Some(opened)),
+        None if moves => open(shared, *segment),
+        _ => whole(shared, name),
     }
+}
+
+/// A file's bytes.
+fn whole(shared: &Shared, name: &WalName) -> Answer {
+    Ok(read(&shared.unlocked, name)?.map(|bytes| Opened::Bytes(Arc::new(bytes))))
+}
+
+/// A segment as a file, or its bytes where there is no place for files or none can be written.
+fn open(shared: &Shared, segment: Segment) -> Answer {
+    if let Some(spool) = &shared.spool
+        && let Ok(found) = spool.open_segment(&shared.unlocked, segment)
+    {
+        return Ok(found.map(|file| Opened::File(Arc::new(file))));
+    }
+    // Says what is wrong, if it is not the place.
+    whole(shared, &WalName::Segment(segment))
 }
 
 fn queue(shared: &Shared, asked: Segment) {
@@ -250,8 +309,8 @@ fn queue(shared: &Shared, asked: Segment) {
         _ => DEFAULT_SEGMENT_SIZE,
     };
     let number = asked.number(size);
-    let wanted: Vec<Segment> =
-        (1..=shared.prefetch as u64).map(|n| Segment::from_number(asked.timeline, number + n, size)).collect();
+    let ahead = (shared.prefetch as u64).min((AHEAD / u64::from(size).max(1)).max(LEAST));
+    let wanted: Vec<Segment> = (1..=ahead).map(|n| Segment::from_number(asked.timeline, number + n, size)).collect();
     let mut state = shared.lock();
     // What recovery has passed, or asked for on another timeline, only takes memory.
     state.slots.retain(|(s, slot)| wanted.contains(s) || matches!(slot, Slot::Opening));
@@ -277,7 +336,7 @@ fn prefetcher(shared: &Shared) {
         let segment = *segment;
         *slot = Slot::Opening;
         drop(state);
-        let result = read(&shared.unlocked, &WalName::Segment(segment)).map(|b| b.map(Arc::new));
+        let result = open(shared, segment);
         state = shared.lock();
         if let Some((_, slot)) = state.slots.iter_mut().find(|(s, _)| *s == segment) {
             *slot = Slot::Ready(result);
@@ -298,7 +357,10 @@ pub fn fetch_from(socket: &Path, name: &str, dest: &Path) -> Result<Fetched> {
         .target(gone)
         .map_err(|e| e.hint("The recovery worker that serves the WAL has ended; start the recovery again."))?;
     connection.set_read_timeout(Some(Duration::from_secs(600))).target(gone)?;
-    connection.write_all(format!("fetch {name}\n").as_bytes()).target(gone)?;
+    // The folder is there when the service, which may be of another version, has one.
+    let spool = wal_spool::folder(socket);
+    let how = if spool.is_dir() { "take" } else { "fetch" };
+    connection.write_all(format!("{how} {name}\n").as_bytes()).target(gone)?;
     let mut input = BufReader::with_capacity(1 << 17, connection);
     let mut line = String::new();
     (&mut input).take(1 << 16).read_line(&mut line).target(gone)?;
@@ -308,6 +370,10 @@ pub fn fetch_from(socket: &Path, name: &str, dest: &Path) -> Result<Fetched> {
     }
     if let Some(why) = line.strip_prefix("stop ") {
         return Err(Error::check(format!("WAL file {name:?} cannot be restored")).why(why.replace("\\n", "\n")));
+    }
+    if let Some((len, file)) = line.strip_prefix("file ").and_then(|rest| rest.split_once(' ')) {
+        wal_spool::take(&spool.join(file), len, dest)?;
+        return Ok(Fetched::Restored);
     }
     let parsed = line
         .strip_prefix("ok ")

@@ -161,6 +161,10 @@ fn remove(instance: &Instance, root: &Path, promoted_too: bool) -> Result<Vec<Pa
             std::fs::remove_file(&path).target(what)?;
         }
     }
+    // Elsewhere when its path would be too long; a worker that was killed left segments there.
+    if !instance.layout.sockets.starts_with(root) {
+        let _ = std::fs::remove_dir_all(&instance.layout.sockets);
+    }
     if kept.is_empty() {
         std::fs::remove_dir_all(root).target(what)?;
         return Ok(kept);

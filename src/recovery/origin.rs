@@ -82,7 +82,11 @@ impl Origin for Unlocked {
     }
 
     fn serve(&self, instance: &Instance, helper: &Path) -> Result<Log> {
-        let options = ServeOptions { owner: instance.user.as_ref().map(|u| (u.uid, u.gid)), ..ServeOptions::default() };
+        let options = ServeOptions {
+            owner: instance.user.as_ref().map(|u| (u.uid, u.gid)),
+            data: Some(instance.layout.data.clone()),
+            ..ServeOptions::default()
+        };
         let service = Service::start(self.clone(), &instance.layout.sockets.join("wal"), &options)?;
         Ok(Log { restore_command: restore_command(helper, service.socket())?, service: Some(service) })
     }

@@ -27,8 +27,24 @@ fn program(socket: &Path, name: &str, dest: &Path) -> i32 {
         .unwrap()
 }
 
+/// Through the socket, and as files that are moved.
+fn both_ways(dir: &Path) -> [ServeOptions; 2] {
+    [ServeOptions::default(), ServeOptions { data: Some(dir.to_path_buf()), ..ServeOptions::default() }]
+}
+
+/// Where segments wait for whoever asks at this socket.
+fn waiting(socket: &Path) -> PathBuf {
+    PathBuf::from(format!("{}.d", socket.display()))
+}
+
 #[test]
 fn serves_in_any_order_and_opens_ahead() {
+    for way in 0..2 {
+        serves(way);
+    }
+}
+
+fn serves(way: usize) {
     let dir = tempfile::tempdir().unwrap();
     let (_, unlocked, url) = repository(dir.path());
     let content = |n: u64| std::fs::read(dir.path().join("pg_wal").join(segment(1, n).to_string())).unwrap();
@@ -36,7 +52,14 @@ fn serves_in_any_order_and_opens_ahead() {
         archive(&url, &write_segment(dir.path(), segment(1, n), SYSTEM, n), None).unwrap();
     }
     let socket = dir.path().join("s");
-    let service = Service::start(unlocked, &socket, &ServeOptions::default()).unwrap();
+    // What one that was killed left behind.
+    std::fs::create_dir(waiting(&socket)).unwrap();
+    std::fs::write(waiting(&socket).join("000000010000000000000001-0"), "cut").unwrap();
+    if way == 0 {
+        std::fs::remove_dir_all(waiting(&socket)).unwrap();
+    }
+    let service = Service::start(unlocked, &socket, &both_ways(dir.path())[way]).unwrap();
+    assert_eq!(waiting(&socket).exists(), way == 1);
     let dest = dir.path().join("RECOVERYXLOG");
     let mut sum = 0;
     for n in [1, 2, 3, 4, 5, 6, 7, 8, 3, 3, 1, 8] {
@@ -47,12 +70,21 @@ fn serves_in_any_order_and_opens_ahead() {
     assert_eq!(program(&socket, &segment(1, 5).to_string(), &dest), 0);
     assert_eq!(fetch_from(&socket, &segment(1, 9).to_string(), &dest).unwrap(), Fetched::NotInArchive);
     assert_eq!(program(&socket, &segment(1, 9).to_string(), &dest), 1);
+    if way == 1 {
+        // Whoever cannot move files, as one of another version, gets the bytes.
+        let mut old = std::os::unix::net::UnixStream::connect(&socket).unwrap();
+        std::io::Write::write_all(&mut old, format!("fetch {}\n", segment(1, 4)).as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        std::io::Read::read_to_end(&mut old, &mut answer).unwrap();
+        assert!(answer.starts_with(b"ok 1048576 ") && answer.ends_with(&content(4)));
+        sum += 1 << 20;
+    }
     assert_eq!(program(&socket, "00000002.history", &dest), 1);
     // What was not there when it was looked for ahead is found once it is.
     archive(&url, &write_segment(dir.path(), segment(1, 9), SYSTEM, 9), None).unwrap();
     assert_eq!(fetch_from(&socket, &segment(1, 9).to_string(), &dest).unwrap(), Fetched::Restored);
     let deadline = Instant::now() + Duration::from_secs(20);
-    while service.served().files < 14 {
+    while service.served().files < 14 + way as u64 {
         assert!(Instant::now() < deadline, "{:?}", service.served());
         std::thread::yield_now();
     }
@@ -64,6 +96,7 @@ fn serves_in_any_order_and_opens_ahead() {
     let (_, other, _) = repository(&dir.path().join("other"));
     assert_eq!(Service::start(other.clone(), &socket, &ServeOptions::default()).err().unwrap().kind, ErrorKind::State);
     drop(service);
+    assert!(!waiting(&socket).exists());
     drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
     assert!(socket.exists());
     drop(Service::start(other, &socket, &ServeOptions::default()).unwrap());
@@ -88,6 +121,12 @@ fn it_ends_although_its_folder_is_gone() {
 
 #[test]
 fn every_doubt_stops_recovery() {
+    for way in 0..2 {
+        doubts(way);
+    }
+}
+
+fn doubts(way: usize) {
     let dir = tempfile::tempdir().unwrap();
     let (_, unlocked, url) = repository(dir.path());
     for n in [1, 2, 4] {
@@ -100,7 +139,7 @@ fn every_doubt_stops_recovery() {
     std::fs::write(&damaged, bytes).unwrap();
     let socket = dir.path().join("s");
     let dest = dir.path().join("RECOVERYXLOG");
-    let service = Service::start(unlocked, &socket, &ServeOptions::default()).unwrap();
+    let service = Service::start(unlocked, &socket, &both_ways(dir.path())[way]).unwrap();
     assert_eq!(program(&socket, &segment(1, 1).to_string(), &dest), 0);
     std::fs::remove_file(&dest).unwrap();
     assert_eq!(program(&socket, &segment(1, 2).to_string(), &dest), 200, "damaged");

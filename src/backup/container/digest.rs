@@ -14,6 +14,7 @@ const WAITING: usize = 4;
 
 /// Computes the digest here, or on a thread of its own once there is more than one frame.
 pub(super) enum PlainDigest {
+    LeftOut,
     Here(Context),
     Beside { frames: SyncSender<Arc<Vec<u8>>>, used: Receiver<Vec<u8>>, thread: JoinHandle<Context> },
 }
@@ -52,6 +53,7 @@ impl PlainDigest {
     /// The thread is gone.
     pub(super) fn update(&mut self, frame: &Arc<Vec<u8>>) -> Result<()> {
         match self {
+            Self::LeftOut => {}
             Self::Here(hash) => hash.update(frame.as_slice()),
             Self::Beside { frames, .. } => frames.send(frame.clone()).map_err(|_| gone())?,
         }
@@ -62,7 +64,7 @@ impl PlainDigest {
     /// than opening it.
     pub(super) fn spare(&self) -> Option<Vec<u8>> {
         match self {
-            Self::Here(_) => None,
+            Self::Here(_) | Self::LeftOut => None,
             Self::Beside { used, .. } => used.try_recv().ok(),
         }
     }
@@ -73,6 +75,7 @@ impl PlainDigest {
     /// The thread is gone.
     pub(super) fn finish(&mut self) -> Result<[u8; 32]> {
         match std::mem::replace(self, Self::new()) {
+            Self::LeftOut => Err(Error::state("the digest of an object's plain bytes was left out")),
             Self::Here(hash) => bytes(hash),
             Self::Beside { frames, thread, .. } => {
                 drop(frames);

@@ -66,6 +66,9 @@ pub struct Reader<R: Read> {
     packed_at: usize,
     /// Frames taken apart on several cores, once there is more than one.
     openers: Option<InOrder<Frame, Opened>>,
+    /// Takes frames apart here.
+    opener: Option<Opener>,
+    alone: bool,
     /// What ends the frames: the index was reached, or what was read behind the frames under way is damaged.
     ended: Option<Result<()>>,
     spare: Vec<Vec<u8>>,
@@ -109,6 +112,8 @@ impl<R: Read> Reader<R> {
             packed: Vec::new(),
             packed_at: 0,
             openers: None,
+            opener: None,
+            alone: false,
             ended: None,
             spare: Vec::new(),
             spare_plain: Vec::new(),
@@ -123,6 +128,22 @@ impl<R: Read> Reader<R> {
             done: None,
             failed: None,
         })
+    }
+
+    /// Does everything on the thread that reads: for whoever reads several objects side by side.
+    #[must_use]
+    pub fn alone(mut self) -> Self {
+        self.alone = true;
+        self
+    }
+
+    /// Leaves out the digest of the plain bytes, which takes as long as all the rest: for whoever compares the plain bytes with
+    /// checksums of another origin. Every stored byte is authenticated all the same, and the plain digest in the summary is the
+    /// one that was authenticated with them.
+    #[must_use]
+    pub fn without_plain_digest(mut self) -> Self {
+        self.plain_hash = PlainDigest::LeftOut;
+        self
     }
 
     /// The authenticated header.
@@ -149,6 +170,24 @@ impl<R: Read> Reader<R> {
         }
         let from = std::mem::replace(&mut self.frame_at, self.frame.len());
         Ok(Some(&self.frame[from..]))
+    }
+
+    /// As [`Reader::next_bytes`], to be kept: a whole frame, when nothing of it was read before.
+    ///
+    /// # Errors
+    /// As [`Reader::next_bytes`].
+    pub fn next_kept(&mut self) -> Result<Option<Arc<Vec<u8>>>> {
+        if self.frame_at < self.frame.len() {
+            let rest = self.frame[self.frame_at..].to_vec();
+            self.frame_at = self.frame.len();
+            return Ok(Some(Arc::new(rest)));
+        }
+        Ok(self.next_bytes()?.is_some().then(|| self.frame.clone()))
+    }
+
+    /// A frame that was kept and is needed no more, to be filled again: new memory for every frame costs more than opening it.
+    pub fn give_back(&mut self, frame: Vec<u8>) {
+        self.spare_plain.push(frame);
     }
 
     /// Reads to the end without releasing anything more, and gives the totals.
@@ -207,7 +246,10 @@ impl<R: Read> Reader<R> {
                 Some(Ok(())) => return self.end(),
                 Some(Err(error)) => return Err(error),
                 None => match self.next_record()? {
-                    Some(first) => Opener::new()?.open(first),
+                    Some(next) => match &mut self.opener {
+                        Some(opener) => opener.open(next),
+                        none => none.insert(Opener::new()?).open(next),
+                    },
                     None => return self.end(),
                 },
             },
@@ -225,7 +267,7 @@ impl<R: Read> Reader<R> {
     /// Keeps the other cores at work. What goes wrong is reported once the frames before it were released.
     fn read_ahead(&mut self) {
         // The first frame is taken apart here: most objects have no other.
-        while self.ended.is_none() && !self.frames.is_empty() {
+        while !self.alone && self.ended.is_none() && !self.frames.is_empty() {
             if self.openers.as_ref().is_some_and(|o| o.under_way() >= o.depth()) {
                 return;
             }
@@ -284,7 +326,16 @@ impl<R: Read> Reader<R> {
 
     /// Frame index, totals, end of the last chunk and footer must all be exactly what was read.
     fn end(&mut self) -> Result<()> {
-        let plain_sha256 = self.plain_hash.finish()?;
+        let plain_sha256 = match self.plain_hash {
+            PlainDigest::LeftOut => {
+                let len = 1 + self.frames.len() * 4 + TOTALS;
+                self.need(len)?;
+                let mut said = [0; 32];
+                said.copy_from_slice(&self.packed[self.packed_at + len - 32..self.packed_at + len]);
+                said
+            }
+            _ => self.plain_hash.finish()?,
+        };
         self.end_with(plain_sha256)
     }
 

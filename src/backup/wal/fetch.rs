@@ -1,10 +1,10 @@
 //! `wal fetch`: one archived file back, whole and authenticated, or a clear "not there", or an error that stops recovery.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{Read, Write};
 use std::path::Path;
 
-use super::super::container::{ObjectType, from_io};
+use super::super::container::{ObjectType, Reader};
 use super::super::repository::{Repository, Unlocked, of_object};
 use super::name::{Segment, WalName, timeline_folder};
 use super::received;
@@ -63,9 +63,35 @@ pub(crate) fn place(dest: &Path, bytes: &[u8]) -> Result<()> {
 /// # Errors
 /// As [`fetch`].
 pub fn read(unlocked: &Unlocked, name: &WalName) -> Result<Option<Vec<u8>>> {
-    if let Some(bytes) = read_object(unlocked, object_type(name), &name.object())? {
-        return Ok(Some(bytes));
+    match read_object(unlocked, object_type(name), &name.object())? {
+        Some(bytes) => Ok(Some(bytes)),
+        None => instead(unlocked, name),
     }
+}
+
+/// As [`read`], written to `out` while it is opened, on this thread alone: several are opened side by side. What was written
+/// counts only when this returns how many bytes it is.
+///
+/// # Errors
+/// As [`fetch`], or writing fails.
+pub(crate) fn read_to(unlocked: &Unlocked, name: &WalName, out: &mut dyn Write) -> Result<Option<u64>> {
+    let object = name.object();
+    let writing = || format!("writing WAL file {:?}", name.to_string());
+    let Some(reader) = open_own(unlocked, object_type(name), &object)? else {
+        let Some(bytes) = instead(unlocked, name)? else { return Ok(None) };
+        out.write_all(&bytes).target(writing)?;
+        return Ok(Some(bytes.len() as u64));
+    };
+    let mut reader = reader.alone();
+    while let Some(bytes) = reader.next_bytes().map_err(|e| of_object(e, &object))? {
+        out.write_all(bytes).target(writing)?;
+    }
+    let (_, summary) = reader.finish().map_err(|e| of_object(e, &object))?;
+    Ok(Some(summary.plain_len))
+}
+
+/// What there is of a file that is not archived whole.
+fn instead(unlocked: &Unlocked, name: &WalName) -> Result<Option<Vec<u8>>> {
     let WalName::Segment(segment) = name else { return Ok(None) };
     if refuse_hole(unlocked.repository(), segment)? == Place::Last {
         // Behind it nothing is archived: what there is of it is the end of the log.
@@ -76,7 +102,19 @@ pub fn read(unlocked: &Unlocked, name: &WalName) -> Result<Option<Vec<u8>>> {
 
 /// An object's bytes, authenticated to the last one, of the repository's own cluster.
 pub(crate) fn read_object(unlocked: &Unlocked, kind: ObjectType, object: &str) -> Result<Option<Vec<u8>>> {
-    let Some(mut reader) = unlocked.open_object(kind, object)? else { return Ok(None) };
+    let Some(reader) = open_own(unlocked, kind, object)? else { return Ok(None) };
+    let mut reader = reader.alone();
+    let mut bytes = Vec::with_capacity(16 << 20);
+    while let Some(more) = reader.next_bytes().map_err(|e| of_object(e, object))? {
+        bytes.extend_from_slice(more);
+    }
+    reader.finish().map_err(|e| of_object(e, object))?;
+    Ok(Some(bytes))
+}
+
+/// An object of the repository's own cluster, to be read.
+fn open_own(unlocked: &Unlocked, kind: ObjectType, object: &str) -> Result<Option<Reader<Box<dyn Read + Send>>>> {
+    let Some(reader) = unlocked.open_object(kind, object)? else { return Ok(None) };
     if let Some(cluster) = unlocked.repository().cluster()? {
         let said = reader.header().spec.system_identifier;
         if said != 0 && said != cluster.system_identifier {
@@ -84,10 +122,7 @@ pub(crate) fn read_object(unlocked: &Unlocked, kind: ObjectType, object: &str) -
                 .why(format!("the repository is for cluster {}", cluster.system_identifier)));
         }
     }
-    let mut bytes = Vec::with_capacity(16 << 20);
-    io::copy(&mut reader, &mut bytes).map_err(|e| of_object(from_io(e, || "reading".into()), object))?;
-    reader.finish().map_err(|e| of_object(e, object))?;
-    Ok(Some(bytes))
+    Ok(Some(reader))
 }
 
 pub(crate) fn object_type(name: &WalName) -> ObjectType {

@@ -138,8 +138,8 @@ pub fn free_space(dir: &Path) -> Result<u64> {
 }
 
 pub(super) fn check_space(root: &Path, bytes: u64, ignore: bool) -> Result<()> {
-    // The files, a tenth more for what replay adds to them, and the segments the server keeps while it replays.
-    let needed = bytes + bytes / 10 + (128 << 20);
+    // The files, a tenth more for what replay adds to them, and the segments that wait or that the server keeps while it replays.
+    let needed = bytes + bytes / 10 + (256 << 20);
     let free = free_space(root)?;
     if free >= needed || ignore {
         return Ok(());
