@@ -295,11 +295,7 @@ pub async fn promote(
             .hint("nothing was promoted"));
     }
     if seen.in_recovery {
-        let sql = "SELECT pg_catalog.pg_promote(true, 300)";
-        let done: bool = sqlx::query_scalar(sql).fetch_one(&mut c).await.map_err(|e| query_error(sql, &e))?;
-        if !done {
-            return Err(Error::target("the shadow does not end its recovery").why(instance.log_tail(4)));
-        }
+        end_recovery(&mut c, &instance).await?;
     }
     let seen = identity(&mut c, &at).await?;
     if seen.in_recovery {
@@ -355,6 +351,25 @@ pub async fn promote(
                 .hint("put right what is said here and promote again, or leave it there with --own-address"))
         }
     }
+}
+
+/// Ends the recovery of a server that stands paused, and waits until it takes writes.
+///
+/// # Errors
+/// It does not, within [`LIMIT`].
+pub async fn end_recovery(c: &mut PgConnection, instance: &Instance) -> Result<()> {
+    run(c, "SELECT pg_catalog.pg_promote(false)").await?;
+    // One that stands paused looks up only once a second, unless it is woken. That it did so by itself meanwhile is no error.
+    let _ = run(c, "SELECT pg_catalog.pg_wal_replay_resume()").await;
+    let deadline = Instant::now() + LIMIT;
+    let sql = "SELECT pg_catalog.pg_is_in_recovery()";
+    while sqlx::query_scalar(sql).fetch_one(&mut *c).await.map_err(|e| query_error(sql, &e))? {
+        if Instant::now() > deadline {
+            return Err(Error::target("the shadow does not end its recovery").why(instance.log_tail(4)));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
 }
 
 /// Who answers at `at`: must be the new primary, and on `data` if that is named.

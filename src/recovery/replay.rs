@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use sqlx::postgres::PgConnection;
 use tokio_util::sync::CancellationToken;
 
 use super::origin::Log;
@@ -22,6 +23,11 @@ pub(super) struct Reached {
     pub time: Option<Time>,
 }
 
+/// How often the server is looked at: what waits for its end waits no longer than this.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How often people are told.
+const TELL_EVERY: Duration = Duration::from_millis(100);
+
 struct Position {
     lsn: Option<Lsn>,
     time: Option<Time>,
@@ -29,14 +35,19 @@ struct Position {
     recovering: bool,
 }
 
-async fn position(at: &Database) -> Result<Position> {
-    let mut c = at.connect_within(Duration::from_secs(5)).await?;
+/// Where the server says it is; `held` is the connection, kept from one question to the next.
+async fn position(at: &Database, held: &mut Option<PgConnection>) -> Result<Position> {
+    let mut c = match held.take() {
+        Some(c) => c,
+        None => at.connect_within(Duration::from_secs(5)).await?,
+    };
     let sql = "SELECT pg_catalog.pg_last_wal_replay_lsn()::text, \
                (extract(epoch FROM pg_catalog.pg_last_xact_replay_timestamp()) * 1000000)::int8, \
                CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_get_wal_replay_pause_state() = 'paused' \
                ELSE false END, pg_catalog.pg_is_in_recovery()";
     let (lsn, time, paused, recovering): (Option<String>, Option<i64>, bool, bool) =
         sqlx::query_as(sql).fetch_one(&mut c).await.map_err(|e| query_error(sql, &e))?;
+    *held = Some(c);
     Ok(Position { lsn: lsn.and_then(|l| l.parse().ok()), time: time.map(Time::from_micros), paused, recovering })
 }
 
@@ -60,12 +71,14 @@ pub(super) async fn replay(
     let at = instance.database("postgres");
     let mut still: Option<(Lsn, Instant)> = None;
     let mut first_time: Option<Time> = None;
+    let mut held: Option<PgConnection> = None;
+    let mut told: Option<Instant> = None;
     loop {
         check_cancel(cancel, "the shadow was stopped; its folder is left")?;
         let state = instance.poll_start(&begun).map_err(|e| explain(e, log, instance, log_from))?;
         let mut reached = Position { lsn: None, time: None, paused: false, recovering: true };
         if state == State::Ready
-            && let Ok(p) = position(&at).await
+            && let Ok(p) = position(&at, &mut held).await
         {
             reached = p;
         }
@@ -78,7 +91,10 @@ pub(super) async fn replay(
             ends_too_early(instance, request)?;
         }
         first_time = first_time.or(reached.time);
-        watch.phase(&replay_phase(start, goal, &reached, first_time, request, log, began.elapsed()));
+        if reached.paused || told.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
+            told = Some(Instant::now());
+            watch.phase(&replay_phase(start, goal, &reached, first_time, request, log, began.elapsed()));
+        }
         if reached.paused {
             return verify_reached(instance, request, log, &reached, log_from);
         }
@@ -96,7 +112,7 @@ pub(super) async fn replay(
                 _ => still = Some((lsn, Instant::now())),
             }
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 

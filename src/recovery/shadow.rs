@@ -4,6 +4,7 @@
 //! nothing, connects to nobody, loads no library of the source's. It never promotes itself.
 
 mod place;
+mod sizes;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -306,6 +307,7 @@ pub(super) fn configure(instance: &Instance, request: &Request, restore_command:
     user::own_file(&auto, "# Emptied: the source's settings do not apply here.\n", instance.user.as_ref())?;
 
     let mut settings = isolation(&control);
+    settings.extend(sizes::settings(request.route.backup.plain_bytes(), free_space(&request.root)?));
     settings.push(("restore_command".into(), restore_command.into()));
     settings.push(("recovery_target_timeline".into(), request.route.timeline.to_string()));
     let inclusive = matches!(request.route.stop, StopAt::After(_) | StopAt::Including(_));

@@ -10,6 +10,7 @@ use crate::error::{Context, Error, Result};
 use crate::postgres::connect::query_error;
 use crate::postgres::user;
 use crate::recovery::origin::Origin;
+use crate::recovery::promote::end_recovery;
 use crate::recovery::shadow::Shadow;
 
 const FILE: &str = "opened.json";
@@ -32,13 +33,13 @@ pub async fn open(shadow: &Shadow, name: &str, origin: &dyn Origin) -> Result<()
     // The server asks for the histories of later timelines, so as to choose a new one.
     let service = origin.serve(&instance, &shadow.helper)?;
     let mut c = instance.database(name).connect_within(Duration::from_secs(10)).await?;
-    let sql = "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_promote(true, 120) END";
-    let done: Option<bool> = sqlx::query_scalar(sql).fetch_one(&mut c).await.map_err(|e| query_error(sql, &e))?;
-    drop(service);
-    if done == Some(false) {
-        return Err(Error::target("the shadow does not end its recovery").why(instance.log_tail(4)));
+    let sql = "SELECT pg_catalog.pg_is_in_recovery()";
+    let recovering: bool = sqlx::query_scalar(sql).fetch_one(&mut c).await.map_err(|e| query_error(sql, &e))?;
+    if recovering {
+        end_recovery(&mut c, &instance).await?;
     }
-    if done.is_some() {
+    drop(service);
+    if recovering {
         let next: String = sqlx::query_scalar(NEXT).fetch_one(&mut c).await.map_err(|e| query_error(NEXT, &e))?;
         let text = serde_json::to_string(&Opened { next_transaction: next }).state(|| "opened.json".into())?;
         user::own_file(&shadow.root.join(FILE), &text, shadow.user()?.as_ref())?;
