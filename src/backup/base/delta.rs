@@ -67,7 +67,7 @@ pub fn restore_delta(
             parent.display()
         ))
     };
-    read_base(unlocked, &manifest, &mut sink, options.threads, &mut told).map_err(unfinished)?;
+    read_base(unlocked, &manifest, &mut sink, (options.threads, true), &mut told).map_err(unfinished)?;
     let removed = remove_others(&rewriting, "", &sink.seen)?;
     make_durable(&rewriting)?;
     fs::rename(&rewriting, data).target(|| format!("giving {:?} its name again", data.display()))?;

@@ -4,7 +4,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 use serde::Serialize;
 
@@ -65,7 +66,7 @@ pub fn restore_base(
     let held = File::open(&unnamed.0).target(|| format!("opening {:?}", unnamed.0.display()))?;
     let _ = held.try_lock();
     fs::rename(&unnamed.0, &temporary.0).target(|| format!("naming {:?}", temporary.0.display()))?;
-    read_base(unlocked, &manifest, &mut folder, options.threads, progress)?;
+    read_base(unlocked, &manifest, &mut folder, (options.threads, true), progress)?;
     make_durable(&temporary.0)?;
     fs::rename(&temporary.0, dest).target(|| format!("moving the restored files to {shown:?}"))?;
     sync_dir(parent)?;
@@ -198,11 +199,14 @@ pub(super) fn make_durable(root: &Path) -> Result<()> {
 }
 
 /// Reads a whole base backup into a sink: authenticated, compared with the catalog's manifest and with PostgreSQL's.
+///
+/// `unhashed` leaves out the digest of the whole stream where every file has a checksum of PostgreSQL's, made before we had it:
+/// that is the one compared with what is written. A verification has the time for both.
 pub(super) fn read_base(
     unlocked: &Unlocked,
     manifest: &Manifest,
     sink: &mut dyn Sink,
-    threads: usize,
+    (threads, unhashed): (usize, bool),
     progress: Progress<'_>,
 ) -> Result<()> {
     let name = pg_manifest_name(&manifest.id);
@@ -212,16 +216,20 @@ pub(super) fn read_base(
     let pg = PgManifest::parse(&bytes)?;
     let name = tar_name(&manifest.id);
     let expected = manifest.object(&name)?;
-    let reader = unlocked.open_object(ObjectType::BaseBackup, &name)?.ok_or_else(|| missing(&name))?;
+    let mut reader = unlocked.open_object(ObjectType::BaseBackup, &name)?.ok_or_else(|| missing(&name))?;
+    if unhashed && pg.files.values().all(|f| f.checksum.is_some()) {
+        reader = reader.without_plain_digest();
+    }
     if !reader.written_by_holder() {
         return Err(Error::check(format!("{name:?} was not written by a holder of the repository's key")));
     }
     let with = With { sink: &mut *sink, manifest: &pg };
     let summary = if threads > 1 {
         std::thread::scope(|scope| {
-            let (send, receive) = sync_channel(16);
-            scope.spawn(move || pump(reader, &send));
-            let mut input = Counted { input: Piped::new(receive), progress, total: 0 };
+            let (send, receive) = sync_channel(8);
+            let (give_back, used) = channel();
+            scope.spawn(move || pump(reader, &send, &used));
+            let mut input = Counted { input: Piped::new(receive, give_back), progress, total: 0 };
             let scan = Scan::read(&mut input, Some(with)).map_err(|e| of_object(e, &name))?;
             input.drain().map_err(|e| of_object(e, &name))?;
             scan.sums.compare(&pg, "the base backup")?;
@@ -291,26 +299,25 @@ impl<R: Read> Counted<'_, R> {
 }
 
 enum Piece {
-    Bytes(Vec<u8>),
+    Bytes(Arc<Vec<u8>>),
     Failed(Error),
     End(Summary),
 }
 
 /// Opens the object in a thread of its own; what it sends is authenticated.
-fn pump<R: Read>(mut reader: Reader<R>, send: &std::sync::mpsc::SyncSender<Piece>) {
+fn pump<R: Read>(mut reader: Reader<R>, send: &SyncSender<Piece>, used: &Receiver<Vec<u8>>) {
     let mut last = None;
     while last.is_none() {
-        let mut bytes = vec![0u8; 1 << 18];
-        match reader.read(&mut bytes) {
-            Ok(0) => break,
-            Ok(n) => {
-                bytes.truncate(n);
+        used.try_iter().for_each(|frame| reader.give_back(frame));
+        match reader.next_kept() {
+            Ok(None) => break,
+            Ok(Some(frame)) => {
                 // An error here means that nobody listens any more.
-                if send.send(Piece::Bytes(bytes)).is_err() {
+                if send.send(Piece::Bytes(frame)).is_err() {
                     return;
                 }
             }
-            Err(e) => last = Some(Piece::Failed(from_io(e, || "reading an object".into()))),
+            Err(e) => last = Some(Piece::Failed(e)),
         }
     }
     let last = last.unwrap_or_else(|| match reader.finish() {
@@ -322,14 +329,15 @@ fn pump<R: Read>(mut reader: Reader<R>, send: &std::sync::mpsc::SyncSender<Piece
 
 struct Piped {
     pieces: Receiver<Piece>,
-    current: Vec<u8>,
+    give_back: Sender<Vec<u8>>,
+    current: Arc<Vec<u8>>,
     at: usize,
     summary: Option<Summary>,
 }
 
 impl Piped {
-    fn new(pieces: Receiver<Piece>) -> Self {
-        Self { pieces, current: Vec::new(), at: 0, summary: None }
+    fn new(pieces: Receiver<Piece>, give_back: Sender<Vec<u8>>) -> Self {
+        Self { pieces, give_back, current: Arc::default(), at: 0, summary: None }
     }
 }
 
@@ -340,7 +348,12 @@ impl Read for Piped {
                 return Ok(0);
             }
             match self.pieces.recv() {
-                Ok(Piece::Bytes(bytes)) => (self.current, self.at) = (bytes, 0),
+                Ok(Piece::Bytes(frame)) => {
+                    // Whoever opens the object may be done, or still hold it: then it keeps it.
+                    let used = Arc::try_unwrap(std::mem::replace(&mut self.current, frame)).ok();
+                    let _ = used.map(|used| self.give_back.send(used));
+                    self.at = 0;
+                }
                 Ok(Piece::End(summary)) => self.summary = Some(summary),
                 Ok(Piece::Failed(e)) => return Err(to_io(e)),
                 Err(_) => return Err(to_io(Error::state("the thread that opens the object ended"))),
@@ -394,7 +407,7 @@ pub fn read_backup(unlocked: &Unlocked, id: &str, progress: Progress<'_>) -> Res
     let manifest = Catalog::load(unlocked)?.find(id)?.manifest.clone();
     let mut done = 0;
     let (plain_bytes, wal) = if manifest.kind == catalog::BackupKind::Physical {
-        read_base(unlocked, &manifest, &mut Nowhere, 2, &mut |n| {
+        read_base(unlocked, &manifest, &mut Nowhere, (2, false), &mut |n| {
             done = n;
             progress(n)
         })?;
