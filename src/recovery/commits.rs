@@ -2,6 +2,7 @@
 //! repository. Order is position, never time.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::archive::Archive;
 use crate::backup::wal::range::Branch;
@@ -9,6 +10,9 @@ use crate::backup::wal::{Segment, WalName};
 use crate::error::{Context, Error, Result};
 use crate::model::{CleanText, Time};
 use crate::postgres::{FindPrograms, Lsn};
+
+/// Segments that are opened side by side.
+const SIDE_BY_SIDE: usize = 4;
 
 /// A committed transaction as the log has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -152,23 +156,45 @@ impl<'a> LogArchive<'a> {
             .prefix("wal-")
             .tempdir_in(scratch)
             .target(|| format!("cannot make a scratch folder in {:?}", scratch.display()))?;
-        // One more, where it exists: a record may cross the border.
-        let mut copied = first;
-        for number in first..=last + 1 {
-            let size = u32::try_from(self.segment_bytes).unwrap_or(u32::MAX);
+        let size = u32::try_from(self.segment_bytes).unwrap_or(u32::MAX);
+        let copy = |number: u64| -> Result<bool> {
             let segment = Segment::from_number(timeline, number, size);
-            let name = WalName::Segment(segment);
-            let bytes = match self.archive.read(&name) {
-                Ok(Some(bytes)) => bytes,
-                Ok(None) if number > last => break,
-                Ok(None) => return Err(Error::check(format!("segment {segment} is not in the archive"))),
-                Err(_) if number > last => break,
-                Err(e) => return Err(e),
-            };
+            let Some(bytes) = self.archive.read(&WalName::Segment(segment))? else { return Ok(false) };
             let file = dir.path().join(segment.to_string());
             std::fs::write(&file, &bytes).target(|| format!("cannot write {:?}", file.display()))?;
-            copied = number + 1;
-        }
+            Ok(true)
+        };
+        let next = AtomicU64::new(first);
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(SIDE_BY_SIDE);
+        let work = || -> Result<bool> {
+            let mut one_more = false;
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number > last + 1 {
+                    return Ok(one_more);
+                }
+                // One more, where it exists: a record may cross the border.
+                match copy(number) {
+                    Ok(true) => one_more |= number > last,
+                    Ok(false) if number <= last => {
+                        let segment = Segment::from_number(timeline, number, size);
+                        return Err(Error::check(format!("segment {segment} is not in the archive")));
+                    }
+                    Err(e) if number <= last => return Err(e),
+                    _ => {}
+                }
+            }
+        };
+        let one_more = std::thread::scope(|scope| -> Result<bool> {
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+            let mut one_more = work();
+            for other in others {
+                let done = other.join().map_err(|_| Error::state("a thread that opens segments broke off"))?;
+                one_more = one_more.and_then(|a| done.map(|b| a | b));
+            }
+            one_more
+        })?;
+        let copied = last + 1 + u64::from(one_more);
         let mut c = self.programs.programs()?.command("pg_waldump", None);
         c.arg("-p").arg(dir.path()).args(["-r", "Transaction", "-r", "XLOG", "-t", &timeline.to_string(), "-s"]);
         c.arg(Lsn(first * self.segment_bytes).to_string());
@@ -209,14 +235,15 @@ impl<'a> LogArchive<'a> {
         visit: &mut dyn FnMut(&Piece, u64) -> Result<bool>,
     ) -> Result<()> {
         let mut end = last;
-        let mut step = 2;
+        // What is looked for is mostly near the end: more at a time only once it is not.
+        let mut step: u64 = 2;
         loop {
             let begin = end.saturating_sub(step - 1).max(first);
             if visit(&self.read(begin, end, scratch)?, begin)? || begin == first {
                 return Ok(());
             }
             end = begin - 1;
-            step = 16;
+            step = (step * 2).min(16);
         }
     }
 }
