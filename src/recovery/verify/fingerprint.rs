@@ -13,19 +13,21 @@ use super::{Boundary, check};
 use crate::error::{Context, Result};
 use crate::model::event::{Check, Verdict};
 use crate::postgres::connect::{describe, query_error, quote_ident, sqlstate};
-use crate::postgres::inventory::ROW_TEXT_HASH;
 use crate::recovery::pages::{self, Damaged};
-use crate::recovery::tables::Table;
+use crate::recovery::tables::{Column, Table};
 use crate::recovery::watch::check_cancel;
 
-/// Types whose values are equal exactly when their hashes' inputs are, so that the quicker record hash may be used.
-/// Numbers like 1.0 and 1.00 hash alike and floats have two zeros: those go by their text.
-const RECORD_HASH: [&str; 13] = [
+/// Types whose values are equal exactly when they are the same bytes, so that a record's hash may take them as they are.
+/// Numbers like 1.0 and 1.00 hash alike and floats have two zeros: those go by their text. Of `character(n)` every value is filled
+/// up to the same length; `bpchar` without one may differ in blanks at its end, which the hash leaves out.
+const RECORD_HASH: [&str; 15] = [
     "smallint",
     "integer",
     "bigint",
     "boolean",
     "text",
+    "character varying",
+    "character",
     "uuid",
     "date",
     "bytea",
@@ -57,17 +59,27 @@ pub struct Side<'a> {
     pub table: &'a Table,
 }
 
-/// The SQL expression that hashes a row of alias `t`. Written `t.*`: a table may have a column of that name.
-pub fn row_hash(table: &Table) -> &'static str {
-    let quick = |ty: &str| {
-        let base = ty.split('(').next().unwrap_or(ty).trim_end();
-        RECORD_HASH.contains(&ty) || base == "character varying"
+/// Whether a column's values may be hashed as they are.
+fn as_it_is(column: &Column) -> bool {
+    // A length or a precision changes nothing, wherever it stands: `timestamp(3) with time zone`. Arrays keep their brackets.
+    let ty = match (column.ty.find('('), column.ty.find(')')) {
+        (Some(from), Some(to)) if from < to => format!("{}{}", &column.ty[..from], &column.ty[to + 1..]),
+        _ => column.ty.clone(),
     };
-    if table.columns.iter().all(|c| c.kind == "b" && quick(&c.ty)) {
-        "pg_catalog.hash_record_extended(t.*, 0)"
-    } else {
-        ROW_TEXT_HASH
+    column.kind == "b" && RECORD_HASH.contains(&ty.as_str())
+}
+
+/// The SQL expression that hashes a row of alias `t`, on copies of one cluster's files: columns as they are where equal values are
+/// the same bytes, else by their text. Written `t.*` where that does: a table may have a column named `t`.
+pub fn row_hash(table: &Table) -> String {
+    if table.columns.iter().all(as_it_is) {
+        return "pg_catalog.hash_record_extended(t.*, 0)".into();
     }
+    let each = table.columns.iter().map(|c| {
+        let name = format!("t.{}", quote_ident(&c.name));
+        if as_it_is(c) { name } else { format!("({name})::text COLLATE \"C\"") }
+    });
+    format!("pg_catalog.hash_record_extended(ROW({}), 0)", each.collect::<Vec<_>>().join(", "))
 }
 
 /// Compares one table: the rows that must be unchanged, as one sum; if that differs, row by row.
@@ -88,7 +100,7 @@ pub async fn compare_table(
     if theirs.columns != ours.columns {
         return result(Verdict::NotAvailable, "its columns were changed after the moment".into(), 0, 0);
     }
-    let hash = row_hash(ours);
+    let hash = &*row_hash(ours);
     let (theirs_sum, ours_sum) =
         tokio::join!(sum(source.c, theirs, hash, Some(boundary), ""), sum(shadow.c, ours, hash, None, ""));
     let (theirs_sum, ours_sum) = (theirs_sum?, ours_sum?);
@@ -184,7 +196,7 @@ struct Unread {
 
 type Readable<T> = std::result::Result<T, Unread>;
 
-/// Rows and the sum of their hashes, as text: a sum may exceed 128 bits. `stretch` is a condition on `ctid`, or nothing.
+/// Rows and the sum of their hashes, as text: a sum may exceed 64 bits. The server adds them up in 128 bits. `stretch` is a condition on `ctid`, or nothing.
 async fn sum(
     c: &mut PgConnection,
     table: &Table,
@@ -196,8 +208,7 @@ async fn sum(
     if !stretch.is_empty() {
         condition = format!("{condition} AND {stretch}");
     }
-    let sql =
-        format!("SELECT count(*), coalesce(sum({hash}::numeric), 0)::text FROM ONLY {} t WHERE {condition}", table.sql);
+    let sql = format!("SELECT count(*), coalesce(sum({hash}), 0)::text FROM ONLY {} t WHERE {condition}", table.sql);
     match sqlx::query_as::<_, (i64, String)>(&sql).fetch_one(&mut *c).await {
         Ok((n, sum)) => Ok(Ok((u64::try_from(n).unwrap_or(0), sum))),
         Err(e) if sqlstate(&e).is_some() => {
