@@ -51,7 +51,8 @@ impl Service {
                     all.iter().find(|(p, ..)| *p == path).map_or((404, String::new()), |(_, s, b)| (*s, b.clone()));
                 let _ = write!(
                     socket,
-                    "HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                    "HTTP/1.1 {status} X\r\n{}Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                    if status == 302 { format!("Location: {body}\r\n") } else { String::new() },
                     body.len()
                 );
             }
@@ -93,6 +94,7 @@ fn addresses_queries_and_disks() {
          [[health.url]]\nname = \"shop\"\nurl = \"{base}/shop\"\n\
          [[health.url]]\nname = \"payments\"\nurl = \"{base}/pay\"\npath = \"parts.1.state\"\nis = \"green\"\n\
          [[health.url]]\nname = \"door\"\nurl = \"{base}/door\"\nstatus = 401\n\
+         [[health.url]]\nname = \"login\"\nurl = \"{base}/login\"\nstatus = 302\n\
          [[health.sql]]\nname = \"orders\"\nquery = \"select count(*) from app.orders; \"\nexpect = \">= 2\"\n\
          [[health.sql]]\nname = \"mode\"\nquery = \"show transaction_read_only -- a remark\"\n\
          [[health.sql]]\nname = \"true\"\nquery = \"select 1 = 1\"\n\
@@ -109,9 +111,10 @@ fn addresses_queries_and_disks() {
     service.says("/shop", 200, r#"{"components": {"cart": {"status": "up"}}}"#);
     service.says("/pay", 200, r#"{"parts": [{"state": "red"}, {"state": "green"}]}"#);
     service.says("/door", 401, "who are you");
+    service.says("/login", 302, "/shop");
     let (code, said, all) = health(d, &env);
     assert_eq!(code, Some(0), "{all}");
-    for name in ["database", "shop", "payments", "door", "orders", "mode", "true", "disk .", "postgresql"] {
+    for name in ["database", "shop", "payments", "door", "login", "orders", "mode", "true", "disk .", "postgresql"] {
         assert_eq!(said["components"][name], "operational", "{name}: {said:#}");
     }
     assert_eq!(said["healthy"], true);
@@ -141,13 +144,16 @@ fn addresses_queries_and_disks() {
     }
     service.says("/pay", 200, "<html>");
     service.says("/shop", 503, "");
+    // What leads to a page that answers does not answer itself.
+    service.says("/own", 302, "/elsewhere");
+    service.says("/elsewhere", 200, r#"{"status": "ok"}"#);
     let gone = worse
         .replace(&format!("{base}/door"), "http://127.0.0.1:9/")
         .replace("min_free = \"99%\"", "min_free = \"1%\"");
     write(d, &gone.replace("path = \".\"", "path = \"/no/such/place\"").replace("app.orders; ", "app.none"));
     let nobody = at.replace("healthdb", "nosuchdb");
     let (code, said, all) = health(d, &env);
-    assert_eq!(code, Some(1), "{all}");
+    assert_eq!((code, &said["components"]["http"]), (Some(1), &"302".into()), "{all}");
     for (name, detail) in [
         ("payments", "not JSON"),
         ("shop", "status 503"),

