@@ -12,8 +12,9 @@ use breakglass::app::data::HealthRow;
 use breakglass::app::update::update;
 use serde_json::Value;
 
-use crate::backup::PASSPHRASE;
 use crate::backup::logical::{cluster, text, url};
+use crate::backup::wal::{SYSTEM, segment, write_segment};
+use crate::backup::{PASSPHRASE, repository as backup_repository};
 use crate::support::archived::Archived;
 use crate::support::console;
 use crate::support::pty::Pty;
@@ -184,6 +185,7 @@ fn what_is_wrong_in_the_configuration_is_named_with_its_line() {
     let url = "url = \"http://localhost\"";
     for (config, line, says) in [
         (format!("[[health.url]]\nname = \"backup\"\n{url}"), 1, "health reports by that name already"),
+        (format!("[[health.url]]\nname = \"log\"\n{url}"), 1, "health reports by that name already"),
         (format!("[[health.url]]\nname = \"a\"\n{url}\n[[health.url]]\nname = \"a\"\n{url}"), 4, "of its own"),
         ("[[health.url]]\nname = \"a\"\nurl = \"http://u:secret@host/\"".into(), 1, "holds a login"),
         ("[[health.url]]\nname = \"a\"\nurl = \"localhost\"".into(), 1, "begin with http://"),
@@ -247,6 +249,16 @@ fn backups_and_exposure_have_limits() {
     let (code, said, all) = health(d, &keys);
     assert_eq!(code, Some(1), "{all}");
     assert_eq!((&said["components"]["backup"], &said["components"]["proven"]), (&"too old".into(), &"too old".into()));
+
+    // Each hole of the log is named.
+    let (_, _, holey) = backup_repository(&d.join("holey"));
+    for n in [1, 3, 5] {
+        breakglass::backup::wal::archive(&holey, &write_segment(&d.join("holey"), segment(1, n), SYSTEM, n), None).unwrap();
+    }
+    let (code, said, all) = health(d, &[("BACKUP_DIR", holey.as_str()), keys[1]]);
+    assert_eq!((code, &said["components"]["log"]), (Some(1), &"hole".into()), "{all}");
+    let named = said["details"]["log"].as_str().unwrap();
+    assert!([2, 4].iter().all(|n| named.contains(&segment(1, *n).to_string())), "{named}");
 
     // Exposure: within its limit after an archived segment, beyond it when a commit waits, unknown where nothing is archived.
     let both = [keys[0], keys[1], ("DATABASE_URL", at.as_str())];

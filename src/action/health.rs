@@ -119,11 +119,8 @@ async fn elsewhere(ctx: &Ctx) -> (Vec<Found>, Ages) {
         }
         None => Found::bad("backup", "missing", format!("{} names none with a time", ctx.settings.backend.word())),
     });
-    if let Some(r) = ranges.last()
-        && !r.holes.is_empty()
-    {
-        let holes: Vec<String> = r.holes.iter().map(|h| format!("{} to {}: {}", h.first, h.last, h.why)).collect();
-        out.push(Found::bad("log", "hole", holes.join("; ")));
+    if let Some(r) = ranges.last() {
+        out.extend(broken_log(&r.holes));
     }
     if ctx.settings.health.proven_max_age_s.is_some() {
         let why = format!("whether a backup was ever restored is not known of {}", ctx.settings.backend.word());
@@ -135,6 +132,12 @@ async fn elsewhere(ctx: &Ctx) -> (Vec<Found>, Ages) {
 /// How old the newest backup may be.
 fn backup_limit(ctx: &Ctx) -> Duration {
     Duration::from_secs(ctx.settings.health.backup_max_age_s.unwrap_or(ctx.settings.policy.backup_max_age_s))
+}
+
+/// All holes of the log in one: a component has one sentence.
+fn broken_log<'h>(holes: impl IntoIterator<Item = &'h Hole>) -> Option<Found> {
+    let all: Vec<String> = holes.into_iter().map(|h| format!("{} to {}: {}", h.first, h.last, h.why)).collect();
+    (!all.is_empty()).then(|| Found::bad("log", "hole", all.join("; ")))
 }
 
 fn aged(detail: &str, age: Duration, limit: Duration) -> Found {
@@ -163,12 +166,7 @@ fn repository(ctx: &Ctx, identity: Option<&(String, String)>) -> (Vec<Found>, Ag
         out.push(Found::bad("backups", "damaged", catalog.lost_lines().join("; ")));
     }
     match crate::backup::wal::status(unlocked.repository()) {
-        Ok(log) => out.extend(
-            log.timelines
-                .iter()
-                .flat_map(|t| &t.holes)
-                .map(|h| Found::bad("log", "hole", format!("{} to {}: {}", h.first, h.last, h.why))),
-        ),
+        Ok(log) => out.extend(broken_log(log.timelines.iter().flat_map(|t| &t.holes))),
         Err(e) => out.push(Found::bad("log", "unknown", e.what)),
     }
     let (system, database) = (identity.map(|i| i.0.as_str()), identity.map(|i| i.1.as_str()));

@@ -74,8 +74,20 @@ pub struct HealthSettings {
 }
 
 /// Names of components that `health` reports by itself.
-pub const OWN_NAMES: [&str; 10] =
-    ["service", "http", "postgresql", "identity", "exposure", "archiving", "repository", "backup", "catalog", "proven"];
+pub const OWN_NAMES: [&str; 12] = [
+    "service",
+    "http",
+    "postgresql",
+    "identity",
+    "exposure",
+    "archiving",
+    "repository",
+    "backup",
+    "backups",
+    "catalog",
+    "log",
+    "proven",
+];
 
 /// The table `health` of the file.
 #[derive(Debug, Default, Deserialize)]
