@@ -73,6 +73,11 @@ fn spoil(data: &Path, round: u64) {
     let _ = std::fs::remove_file(pick(5));
     std::fs::create_dir_all(pick(5).join("deep")).unwrap();
     write("postmaster.pid", b"999999999\n");
+    // What is longer than in the backup, also of what is not in the server's manifest.
+    let configuration = tree(data).into_keys().find(|p| p.starts_with(&configuration(data)) && data.join(p).is_file());
+    let mut bytes = std::fs::read(data.join(configuration.as_ref().unwrap())).unwrap();
+    bytes.extend_from_slice(b"\nfsync = off\n");
+    write(configuration.unwrap().to_str().unwrap(), &bytes);
     write("recovery.signal", b"");
     write("base/1/424242", b"nobody's");
     std::fs::create_dir_all(data.join("pg_stat_tmp/new/folder")).unwrap();

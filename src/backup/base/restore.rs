@@ -273,6 +273,8 @@ fn unpack_configuration(tar: &[u8], folder: &str, sink: &mut dyn Sink) -> Result
         }
         let mut file = sink.file(&at)?;
         io::copy(&mut entry, &mut file).map_err(io)?;
+        // The end: what stood behind it in a file that was there goes.
+        file.flush().map_err(io)?;
     }
     Ok(())
 }
