@@ -57,6 +57,8 @@ fn options() -> RestoreOptions {
 /// What a server, time and people do to a folder.
 fn spoil(data: &Path, round: u64) {
     let write = |name: &str, bytes: &[u8]| std::fs::write(data.join(name), bytes).unwrap();
+    let folder = |p: &PathBuf| p.to_str().is_some_and(|p| p.starts_with("source_configuration-") && !p.contains('/'));
+    let configuration = tree(data).into_keys().find(folder).unwrap();
     let base: Vec<PathBuf> = tree(data).keys().filter(|p| p.starts_with("base")).cloned().collect();
     let files: Vec<&PathBuf> = base.iter().filter(|p| data.join(p).metadata().unwrap().len() >= 8192).collect();
     // A page in the middle, one appended, one cut, one gone, one of another type, one with another mode.
@@ -74,10 +76,11 @@ fn spoil(data: &Path, round: u64) {
     std::fs::create_dir_all(pick(5).join("deep")).unwrap();
     write("postmaster.pid", b"999999999\n");
     // What is longer than in the backup, also of what is not in the server's manifest.
-    let configuration = tree(data).into_keys().find(|p| p.starts_with(&configuration(data)) && data.join(p).is_file());
-    let mut bytes = std::fs::read(data.join(configuration.as_ref().unwrap())).unwrap();
+    let theirs = |p: &PathBuf| p.starts_with(&configuration) && data.join(p).is_file();
+    let longer = tree(data).into_keys().find(theirs).unwrap();
+    let mut bytes = std::fs::read(data.join(&longer)).unwrap();
     bytes.extend_from_slice(b"\nfsync = off\n");
-    write(configuration.unwrap().to_str().unwrap(), &bytes);
+    write(longer.to_str().unwrap(), &bytes);
     write("recovery.signal", b"");
     write("base/1/424242", b"nobody's");
     std::fs::create_dir_all(data.join("pg_stat_tmp/new/folder")).unwrap();
