@@ -196,7 +196,18 @@ fn what_differs_is_rewritten_and_the_result_is_that_of_a_full_restore() {
     std::fs::write(&control, &other).unwrap();
     refused(&data, "it is of cluster");
     assert_eq!(std::fs::read(&control).unwrap(), other);
+    // Begun for another cluster, by what its files say or what the restore left: neither is gone on with.
+    let begun = rewriting_name(&data);
+    std::fs::rename(&data, &begun).unwrap();
+    refused(&data, "it is of cluster");
+    let control = begun.join("global/pg_control");
     std::fs::write(&control, &right).unwrap();
+    let mark = begun.join("breakglass-rewriting.json");
+    std::fs::write(&mark, r#"{"system_identifier": "7", "postgres_version": "15"}"#).unwrap();
+    refused(&data, "it is of cluster 7 of PostgreSQL 15");
+    assert!(begun.exists() && !data.exists());
+    std::fs::remove_file(&mark).unwrap();
+    std::fs::rename(&begun, &data).unwrap();
     refused(&room.join("nowhere"), "no such data directory");
     std::fs::create_dir(rewriting_name(&data)).unwrap();
     refused(&data, "from a restore that was broken off");

@@ -15,6 +15,8 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, ch
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use serde::{Deserialize, Serialize};
+
 use super::super::catalog::{Catalog, Manifest};
 use super::super::repository::Unlocked;
 use super::super::store::sync_dir;
@@ -28,6 +30,23 @@ use crate::postgres::running::running_in;
 pub const REWRITING: &str = ".rewriting";
 /// Size of a page of a table's file.
 const PAGE: usize = 8192;
+
+/// File in a data directory while it is rewritten: of which cluster and version the backup is.
+const OF: &str = "breakglass-rewriting.json";
+
+/// What [`OF`] says.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Of {
+    system_identifier: Option<String>,
+    postgres_version: Option<String>,
+}
+
+impl Of {
+    fn backup(manifest: &Manifest) -> Self {
+        let version = manifest.postgres_version.as_deref().and_then(|v| v.split('.').next());
+        Self { system_identifier: manifest.system_identifier.clone(), postgres_version: version.map(Into::into) }
+    }
+}
 
 /// What was there already, and what had to go.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -54,23 +73,29 @@ pub fn restore_delta(
 ) -> Result<(Manifest, Reused)> {
     let manifest = Catalog::load(unlocked)?.find(id)?.manifest.clone();
     let rewriting = rewriting_name(data);
+    let unfinished = |e: Error| {
+        e.hint(format!("What was there lies half rewritten in {:?}.", rewriting.display())).hint(format!(
+            "To go on with it: pitr restore --delta --dir {}; or restore into a new folder.",
+            data.parent().unwrap_or(Path::new("/")).display()
+        ))
+    };
     let held = take(data, &rewriting, &manifest)?;
+    let of = rewriting.join(OF);
+    write_of(&of, &manifest).map_err(unfinished)?;
     let parent = data.parent().unwrap_or(Path::new("/"));
     let reused = Rc::new(Cell::new(0));
     let folder = Folder { root: rewriting.clone(), owner: options.owner };
     let mut sink = Rewritten { folder, seen: BTreeSet::new(), reused: reused.clone() };
     let count = reused.clone();
     let mut told: Progress<'_> = &mut |done| progress(done, count.get());
-    let unfinished = |e: Error| {
-        e.hint(format!("What was there lies half rewritten in {:?}.", rewriting.display())).hint(format!(
-            "To go on with it: pitr restore --delta --dir {}; or restore into a new folder.",
-            parent.display()
-        ))
-    };
     read_base(unlocked, &manifest, &mut sink, (options.threads, true), &mut told).map_err(unfinished)?;
-    let removed = remove_others(&rewriting, "", &sink.seen)?;
-    make_durable(&rewriting)?;
-    fs::rename(&rewriting, data).target(|| format!("giving {:?} its name again", data.display()))?;
+    sink.seen.insert(OF.to_string());
+    let removed = remove_others(&rewriting, "", &sink.seen).map_err(unfinished)?;
+    make_durable(&rewriting).map_err(unfinished)?;
+    // All of it is the backup's by now: its own files say of which cluster it is.
+    remove(&of).and_then(|()| sync_dir(&rewriting)).map_err(unfinished)?;
+    let naming = || format!("giving {:?} its name again", data.display());
+    fs::rename(&rewriting, data).target(naming).map_err(unfinished)?;
     sync_dir(parent)?;
     let _ = held.unlock();
     Ok((manifest, Reused { bytes: reused.get(), removed }))
@@ -108,13 +133,43 @@ fn take(data: &Path, rewriting: &Path, manifest: &Manifest) -> Result<File> {
     if held.try_lock().is_err() {
         return Err(refused().why("another restore is at work on it").hint("Wait for it, or stop it."));
     }
-    // Under its other name it was checked before it got that, and may be of two minds by now.
-    if there {
+    if begun {
+        begun_for(rewriting, manifest)?;
+    } else {
         same_cluster(data, manifest)?;
         fs::rename(data, rewriting).target(|| format!("renaming {:?}", data.display()))?;
         sync_dir(data.parent().unwrap_or(Path::new("/")))?;
     }
     Ok(held)
+}
+
+/// Says durably for which cluster the folder is being rewritten, before anything of it is.
+fn write_of(path: &Path, manifest: &Manifest) -> Result<()> {
+    let writing = || format!("writing {:?}", path.display());
+    let bytes = serde_json::to_vec(&Of::backup(manifest)).state(writing)?;
+    // A new file, whatever was there: a name may lead elsewhere.
+    let _ = fs::remove_file(path);
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    file.and_then(|mut f| f.write_all(&bytes).and_then(|()| f.sync_all())).target(writing)?;
+    sync_dir(path.parent().unwrap_or(Path::new("/")))
+}
+
+/// Refuses a folder that another restore began for the backup of another cluster. Its own files may be of two minds by now; where
+/// that restore did not come to say what it is for, they are as they were.
+fn begun_for(rewriting: &Path, manifest: &Manifest) -> Result<()> {
+    let said = fs::read(rewriting.join(OF)).ok().and_then(|bytes| serde_json::from_slice::<Of>(&bytes).ok());
+    let Some(said) = said else { return same_cluster(rewriting, manifest) };
+    let wanted = Of::backup(manifest);
+    if said == wanted {
+        return Ok(());
+    }
+    let name = |of: &Of| {
+        let of = [&of.system_identifier, &of.postgres_version].map(|v| v.clone().unwrap_or_default());
+        format!("cluster {} of PostgreSQL {}", of[0], of[1])
+    };
+    Err(Error::refused(format!("going on with what was begun in {:?}", rewriting.display()))
+        .why(format!("it is of {}, the backup of {}", name(&said), name(&wanted)))
+        .hint("Nothing was touched. Go on with a backup of that cluster, or restore into a new folder, without --delta."))
 }
 
 /// Refuses a data directory that is not of the backup's cluster and major version.
