@@ -2,8 +2,9 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Component, Path};
+use std::borrow::Cow;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::path::{Component, Path, PathBuf};
 
 use serde::Serialize;
 
@@ -71,6 +72,7 @@ pub fn restore_some(
     let root = building.root();
     folder(root)?;
     let (mut at, mut done) = (Vec::new(), 0);
+    let mut links = Vec::new();
     for listed in &chosen {
         let path = Path::new(&listed.path);
         if !path.components().all(|c| matches!(c, Component::Normal(_))) {
@@ -96,10 +98,15 @@ pub fn restore_some(
                 done += copied;
                 progress(done)?;
             }
+            // Made last, so that nothing can be written through one.
+            (Kind::Link, _) => links.push((link_target(&mut object, &listing, listed)?, full.clone())),
             // Said by `choose`.
-            (Kind::File, None) | (Kind::Link, _) => continue,
+            (Kind::File, None) => continue,
         }
         at.push((full, *listed));
+    }
+    for (target, path) in links {
+        symlink(target, &path).target(|| format!("making {:?}", path.display()))?;
     }
     let parity = compare(&at, &listing)?;
     parity.whole()?;
@@ -111,6 +118,28 @@ pub fn restore_some(
     building.finish()?;
     Ok(Restored { parity, fetched: object.fetched(), stored: object.stored_len() })
 }
+
+/// Where a link points, as its header in the stream says; the listing has only the digest of that. The header lies between the
+/// files before and behind it.
+fn link_target(object: &mut Ranged, listing: &Listing, link: &Listed) -> Result<PathBuf> {
+    let broken = |e: io::Error| of_object(from_io(e, || format!("looking for link {:?}", link.path)), "files.tar");
+    let place = listing.entries.iter().position(|e| e.path == link.path).unwrap_or(0);
+    let before = listing.entries[..place].iter().rev().find(|e| e.kind == Kind::File);
+    // Content is filled up to whole blocks.
+    let from = before.and_then(|e| Some((e.at? + e.size).next_multiple_of(TAR_BLOCK))).unwrap_or(0);
+    let end = object.plain_len();
+    for entry in tar::Archive::new(object.reader(from..end)).entries().map_err(broken)? {
+        let entry = entry.map_err(broken)?;
+        if entry.path().map_err(broken)?.to_string_lossy() == link.path {
+            let target = entry.link_name().map_err(broken)?;
+            return Ok(target.map(Cow::into_owned).unwrap_or_default());
+        }
+    }
+    Err(Error::check(format!("link {:?} stands in the listing and not in the backup", link.path)))
+}
+
+/// Bytes of a block of a tar stream.
+const TAR_BLOCK: u64 = 512;
 
 /// The entries of the listing that are named, and all below them.
 fn choose<'l>(listing: &'l Listing, wanted: &[String]) -> Result<Vec<&'l Listed>> {
@@ -129,7 +158,9 @@ fn choose<'l>(listing: &'l Listing, wanted: &[String]) -> Result<Vec<&'l Listed>
     }
     chosen.sort_by(|a, b| a.path.cmp(&b.path));
     chosen.dedup_by(|a, b| a.path == b.path);
-    if let Some(link) = chosen.iter().find(|e| e.kind == Kind::Link && wanted.contains(&e.path)) {
+    // By itself, however it is written: what it points at is meant, and not in it.
+    let named = |path: &str| wanted.iter().any(|w| w.trim_end_matches('/') == path);
+    if let Some(link) = chosen.iter().find(|e| e.kind == Kind::Link && named(&e.path)) {
         return Err(Error::usage(format!("{:?} is a link", link.path)).hint("Name what it points at, or restore all."));
     }
     if let Some(old) = chosen.iter().find(|e| e.kind == Kind::File && e.at.is_none()) {

@@ -159,6 +159,11 @@ fn one_file_of_a_large_backup() {
         std::fs::write(d.join("data").join(name), noise).unwrap();
     }
     std::os::unix::fs::symlink("m-small", d.join("data/link")).unwrap();
+    // Links before, between and behind files; one whose target needs a header of its own, one that leads out.
+    let long = "../".repeat(50) + "nowhere";
+    for (name, target) in [("sub/aa", "in"), ("sub/fine", long.as_str()), ("sub/zz", "/etc/hostname")] {
+        std::os::unix::fs::symlink(target, d.join("data").join(name)).unwrap();
+    }
     let (_, made) = fetched(d, &bucket, NOBODY, &["backup", "create", "--files", "data"]);
     let id = made["id"].as_str().unwrap();
     let stored = bucket.keys().iter().filter(|k| k.contains(id)).map(|k| bucket.get(k).unwrap().len()).max().unwrap();
@@ -178,6 +183,10 @@ fn one_file_of_a_large_backup() {
         assert!(there == std::fs::read(d.join("data").join(name)).unwrap(), "{name}");
     }
     assert!(!d.join("some/data/a-large").exists());
+    for (name, target) in [("sub/aa", "in"), ("sub/fine", long.as_str()), ("sub/zz", "/etc/hostname")] {
+        assert_eq!(std::fs::read_link(d.join("some/data").join(name)).unwrap(), Path::new(target), "{name}");
+    }
+    assert_eq!(said["parity"]["others"], 4, "a folder and its links: {said}");
     let (sent, _) = restore("large", &["data/z-large"]);
     assert!(sent < stored * 2 / 3 && sent > 9 << 20, "{sent} of {stored}");
     // Damage elsewhere does not matter to it; its own does, and leaves nothing.
@@ -211,6 +220,7 @@ fn one_file_of_a_large_backup() {
     for (args, code, says) in [
         (["never", "--file", "m-small"], 2, "Paths begin with the name of a folder that was stored: data"),
         (["never", "--file", "data/link"], 2, "is a link"),
+        (["never", "--file", "data/link/"], 2, "is a link"),
         (["some", "--file", "data/m-small"], 4, "it is there"),
         (["never", "--table", "orders"], 2, "--table with backup"),
         (["never", "--schema", "public"], 2, "whole or by --file"),
