@@ -15,7 +15,7 @@ use super::files::{Building, Kind, Listed, Listing, Parity, compare, listing, ta
 use super::logical;
 use super::repository::{Unlocked, of_object};
 use super::store::sync_dir;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::postgres::dump_archive::contents;
 
 /// Opens an object of a backup to read parts of it: of the length and content that the manifest says.
@@ -180,14 +180,14 @@ pub struct Affected {
     pub readable: usize,
 }
 
-/// Reads every table's rows, or every file, by itself. None when the damage is where all of them hang on it, or the backup does
-/// not say where they lie.
+/// Reads every table's rows, or every file, by itself. None when the damage is where all of them hang on it, the backup does not
+/// say where they lie, or the repository cannot be read: what does not answer is not lost.
 pub fn affected(unlocked: &Unlocked, manifest: &Manifest) -> Option<Affected> {
     let (name, parts) = match manifest.kind {
         BackupKind::Files => {
             let listing = listing(unlocked, manifest).ok()?;
             let files = listing.entries.into_iter().filter(|e| e.kind == Kind::File);
-            let parts = files.map(|e| Some((e.path, e.at?, e.size))).collect::<Option<Vec<_>>>()?;
+            let parts = files.map(|e| Some((e.path, Some((e.at?, e.size))))).collect::<Option<Vec<_>>>()?;
             (tar_name(&manifest.id), parts)
         }
         BackupKind::Logical => {
@@ -198,10 +198,10 @@ pub fn affected(unlocked: &Unlocked, manifest: &Manifest) -> Option<Affected> {
             open(unlocked, manifest, &name).ok()?.reader(0..blocks.data_start).read_to_end(&mut list).ok()?;
             let entries = contents(&list).ok()?.entries;
             let place = |id: u64| blocks.blocks.iter().find(|b| b[0] == id).map(|b| (b[1], b[2]));
-            let parts = entries.iter().filter(|e| e.what == "TABLE DATA").filter_map(|e| {
-                let table = inventory.tables.iter().find(|t| t.oid == e.oid)?;
-                let (at, length) = place(e.id)?;
-                Some((format!("{}.{}", table.schema, table.name), at, length))
+            let parts = entries.iter().filter(|e| e.what == "TABLE DATA" && e.has_block).map(|e| {
+                let table = inventory.tables.iter().find(|t| t.oid == e.oid);
+                let name = table.map_or_else(|| format!("table {}", e.oid), |t| format!("{}.{}", t.schema, t.name));
+                (name, place(e.id))
             });
             (name, parts.collect())
         }
@@ -209,11 +209,17 @@ pub fn affected(unlocked: &Unlocked, manifest: &Manifest) -> Option<Affected> {
     };
     let mut object = open(unlocked, manifest, &name).ok()?;
     let mut out = Affected::default();
-    for (what, at, length) in parts {
-        let read = io::copy(&mut object.reader(at..at.saturating_add(length)), &mut io::sink());
-        match read.is_ok_and(|n| n == length) {
-            true => out.readable += 1,
-            false => out.lost.push(what),
+    for (what, place) in parts {
+        // Rows that are nowhere are as lost as damaged ones.
+        let Some((at, length)) = place else {
+            out.lost.push(what);
+            continue;
+        };
+        match io::copy(&mut object.reader(at..at.saturating_add(length)), &mut io::sink()) {
+            Ok(n) if n == length => out.readable += 1,
+            Ok(_) => out.lost.push(what),
+            Err(e) if from_io(e, String::new).kind == ErrorKind::Check => out.lost.push(what),
+            Err(_) => return None,
         }
     }
     Some(out)
