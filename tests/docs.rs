@@ -195,7 +195,7 @@ fn every_key_of_the_configuration_is_documented() {
         ("FileDrill", "drill."),
         ("FileNotify", "notify."),
         ("FileHealth", "health."),
-        ("Tiers", "backup.tiers."),
+        ("FileTiers", "backup.tiers."),
     ] {
         let from = sources.find(&format!("struct {structure} {{")).unwrap_or_else(|| panic!("{structure} is gone"));
         let body = &sources[from..from + sources[from..].find("\n}").unwrap()];

@@ -197,6 +197,8 @@ fn what_is_wrong_in_the_configuration_is_named_with_its_line() {
         ("[[health.sql]]\nname = \"a\"\nquery = \"select 1\"\nexpect = \"> many\"".into(), 1, "is not a number"),
         ("[[health.disk]]\npath = \"/\"\nmin_free = \"0%\"".into(), 1, "1% to 99%"),
         ("[[health.disk]]\npath = \"/\"\nmin_free = \"much\"".into(), 1, "is not a size"),
+        ("[backup.tiers]\ncritical = [\"a\", \"orders\"]\nimportant = [\n\"b\",\n\"public.\\\"orders\\\"\"]".into(), 5, "both critical and important"),
+        ("[backup.tiers]\ncritical = [\"pay.a\"]\nimportant = [\"pay.a\"]".into(), 3, "\"pay.a\" is both"),
         ("[health]\nexposure_max = \"5\"".into(), 2, "health.exposure_max"),
         ("[health]\nproven_max_age = \"soon\"".into(), 2, "health.proven_max_age"),
         ("[[health.sql]]\nname = \"a\"".into(), 1, "query"),

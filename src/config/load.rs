@@ -113,7 +113,15 @@ struct File {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct FileBackup {
-    tiers: Tiers,
+    tiers: FileTiers,
+}
+
+/// The table `backup.tiers`, as [`Tiers`].
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct FileTiers {
+    critical: Vec<Spanned<String>>,
+    important: Vec<Spanned<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -328,10 +336,19 @@ impl Config {
             self.storage_credentials = Some(dir.join(credentials.into_inner()));
         }
         s.health = file.health.read(dir, &bad)?;
-        s.tiers = file.backup.tiers;
-        if let Some(twice) = s.tiers.critical.iter().find(|t| s.tiers.important.contains(t)) {
-            return Err(bad(0, format!("backup.tiers: {twice:?} is both critical and important; keep one")));
+        let FileTiers { critical, important } = file.backup.tiers;
+        for name in &important {
+            let meant = Tiers::meant(name.as_ref());
+            if let Some(first) = critical.iter().find(|c| Tiers::meant(c.as_ref()) == meant) {
+                let both = match first.as_ref() == name.as_ref() {
+                    true => format!("{:?} is", name.as_ref()),
+                    false => format!("{:?}, the same as {:?}, is", name.as_ref(), first.as_ref()),
+                };
+                return Err(bad(name.span().start, format!("backup.tiers: {both} both critical and important; keep one")));
+            }
         }
+        let names = |all: Vec<Spanned<String>>| all.into_iter().map(Spanned::into_inner).collect();
+        s.tiers = Tiers { critical: names(critical), important: names(important) };
         if let Some(word) = &file.recovery.backend {
             s.backend =
                 Backend::parse(word.as_ref()).map_err(|e| bad(word.span().start, format!("recovery.backend: {e}")))?;

@@ -144,6 +144,20 @@ pub struct Tiers {
 }
 
 impl Tiers {
+    /// Schema and table that a name of a list means, without quotes; the schema is `public` where none is named.
+    pub fn meant(name: &str) -> (String, String) {
+        let (mut parts, mut part, mut quoted) = (Vec::new(), String::new(), false);
+        let mut chars = name.chars().peekable();
+        while let Some(c) = chars.next() {
+            match c {
+                '"' if quoted && chars.next_if_eq(&'"').is_some() => part.push('"'),
+                '"' => quoted = !quoted,
+                '.' if !quoted && parts.is_empty() => parts.push(std::mem::take(&mut part)),
+                c => part.push(c),
+            }
+        }
+        (parts.pop().unwrap_or_else(|| "public".into()), part)
+    }
     /// Whether none are configured.
     pub fn is_empty(&self) -> bool {
         self.critical.is_empty() && self.important.is_empty()
