@@ -218,8 +218,10 @@ pub fn affected(unlocked: &Unlocked, manifest: &Manifest) -> Option<Affected> {
         match io::copy(&mut object.reader(at..at.saturating_add(length)), &mut io::sink()) {
             Ok(n) if n == length => out.readable += 1,
             Ok(_) => out.lost.push(what),
-            Err(e) if from_io(e, String::new).kind == ErrorKind::Check => out.lost.push(what),
-            Err(_) => return None,
+            Err(e) => match from_io(e, String::new).kind {
+                ErrorKind::Check => out.lost.push(what),
+                _ => return None,
+            },
         }
     }
     Some(out)

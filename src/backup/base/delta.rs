@@ -147,6 +147,9 @@ fn take(data: &Path, rewriting: &Path, manifest: &Manifest) -> Result<File> {
 fn write_of(path: &Path, manifest: &Manifest) -> Result<()> {
     let writing = || format!("writing {:?}", path.display());
     let bytes = serde_json::to_vec(&Of::backup(manifest)).state(writing)?;
+    if fs::read(path).is_ok_and(|there| there == bytes) {
+        return Ok(());
+    }
     // A new file, whatever was there: a name may lead elsewhere.
     let _ = fs::remove_file(path);
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
