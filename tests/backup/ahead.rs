@@ -69,8 +69,17 @@ fn comes_back(unlocked: &Unlocked, dir: &Path, s: Segment, path: &Path) {
     assert!(std::fs::read(&dest).unwrap() == std::fs::read(path).unwrap(), "{s} differs");
 }
 
+/// How often something is tried that a slow machine may leave out: none is begun ahead any more after some time.
+const TRIES: usize = 20;
+
 #[test]
 fn one_call_stores_the_next_ones_and_the_calls_for_those_see_it() {
+    let seen = (0..TRIES).any(|_| some_were_stored_ahead());
+    assert!(seen, "nothing was stored ahead in {TRIES} calls");
+}
+
+/// One call and those for what it stored ahead; whether that was anything.
+fn some_were_stored_ahead() -> bool {
     let dir = tempfile::tempdir().unwrap();
     let d = dir.path();
     let (_, unlocked, _) = repository(d);
@@ -81,7 +90,10 @@ fn one_call_stores_the_next_ones_and_the_calls_for_those_see_it() {
     std::fs::write(d.join("pg_wal/archive_status/000000010000000000000030.done"), "").unwrap();
     assert_eq!(code(d, &all[0].1), 0);
     let there: Vec<bool> = all.iter().map(|(s, _)| whole(&unlocked, *s)).collect();
-    assert!(there[0] && there[1], "its own and the next one are there: {there:?}");
+    assert!(there[0], "its own is there: {there:?}");
+    if !there[1] {
+        return false;
+    }
     let first_missing = there.iter().position(|t| !t).unwrap();
     assert!(first_missing <= 16 && there[first_missing..].iter().all(|t| !t), "in order: {there:?}");
     // A note for each that was stored ahead, none for its own.
@@ -100,39 +112,65 @@ fn one_call_stores_the_next_ones_and_the_calls_for_those_see_it() {
     for (s, path) in &all {
         comes_back(&unlocked, d, *s, path);
     }
+    true
+}
+
+/// What became of a file or its object since the note was written.
+#[derive(Debug, Clone, Copy)]
+enum Since {
+    OtherFile,
+    Damaged,
+    Gone,
+    AnotherObject,
 }
 
 #[test]
 fn a_note_is_never_believed_over_the_file_or_the_repository() {
-    let dir = tempfile::tempdir().unwrap();
-    let d = dir.path();
-    let (_, unlocked, _) = repository(d);
-    let all = ready(d, 5, 6);
-    assert_eq!(code(d, &all[0].1), 0);
-    assert_eq!(note_names(d).len(), 5);
-    // Another file of the same size: refused, and what is stored stays.
-    let (other, path) = &all[1];
-    let right = std::fs::read(path).unwrap();
-    std::fs::write(path, segment_bytes(*other, SYSTEM, 99)).unwrap();
-    assert_eq!(code(d, path), 4);
-    std::fs::write(path, right).unwrap();
-    assert_eq!(code(d, path), 0);
-    comes_back(&unlocked, d, *other, path);
-    // Damaged in the repository since: mended.
-    let object = object_path(d, all[2].0);
-    let mut bytes = std::fs::read(&object).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    std::fs::write(&object, bytes).unwrap();
-    // Gone from it since: stored again.
-    std::fs::remove_file(object_path(d, all[3].0)).unwrap();
-    // Another object put in its place: stored again.
-    std::fs::copy(object_path(d, all[5].0), object_path(d, all[4].0)).unwrap();
-    for (s, path) in &all[2..] {
-        assert_eq!(code(d, path), 0, "{s}");
-        comes_back(&unlocked, d, *s, path);
+    let mut open = vec![Since::AnotherObject, Since::Gone, Since::Damaged, Since::OtherFile];
+    for _ in 0..TRIES {
+        let dir = tempfile::tempdir().unwrap();
+        let d = dir.path();
+        let (_, unlocked, _) = repository(d);
+        let all = ready(d, 5, 6);
+        assert_eq!(code(d, &all[0].1), 0);
+        let names = note_names(d);
+        let mut meant = Vec::new();
+        for (s, path) in all[1..].iter().filter(|(s, _)| names.iter().any(|n| n.ends_with(&s.to_string()))) {
+            let Some(since) = open.pop() else { break };
+            meant.push(*s);
+            let object = object_path(d, *s);
+            match since {
+                // Of the same size: refused, and what is stored stays.
+                Since::OtherFile => {
+                    let right = std::fs::read(path).unwrap();
+                    std::fs::write(path, segment_bytes(*s, SYSTEM, 99)).unwrap();
+                    assert_eq!(code(d, path), 4);
+                    std::fs::write(path, right).unwrap();
+                }
+                // In the repository: mended.
+                Since::Damaged => {
+                    let mut bytes = std::fs::read(&object).unwrap();
+                    let middle = bytes.len() / 2;
+                    bytes[middle] ^= 1;
+                    std::fs::write(&object, bytes).unwrap();
+                }
+                // Stored again.
+                Since::Gone => std::fs::remove_file(&object).unwrap(),
+                Since::AnotherObject => {
+                    std::fs::copy(object_path(d, all[0].0), &object).unwrap();
+                }
+            }
+        }
+        for (s, path) in &all[1..] {
+            assert_eq!(code(d, path), 0, "{s}");
+            comes_back(&unlocked, d, *s, path);
+        }
+        assert!(note_names(d).is_empty(), "{meant:?}");
+        if open.is_empty() {
+            return;
+        }
     }
-    assert!(note_names(d).is_empty());
+    panic!("{open:?} were not tried in {TRIES} calls");
 }
 
 #[test]
@@ -168,6 +206,11 @@ fn what_is_stored_ahead_is_durable_before_the_call_ends() {
     if !strace() {
         return;
     }
+    assert!((0..TRIES).any(|_| notes_come_last()), "nothing was stored ahead in {TRIES} calls");
+}
+
+/// One call under strace; whether it wrote any note.
+fn notes_come_last() -> bool {
     let dir = tempfile::tempdir().unwrap();
     let d = dir.path();
     repository(d);
@@ -189,23 +232,25 @@ fn what_is_stored_ahead_is_durable_before_the_call_ends() {
     assert!(status.success());
     let text = std::fs::read_to_string(&trace).unwrap();
     let stored = stored_durably(&text, &d.join("repo"));
-    for (s, _) in &all {
-        let name = format!("{s}.bgo");
-        assert!(stored.iter().any(|n| n.ends_with(&name)), "{name} in {stored:?}");
-    }
+    let durable = |s: Segment| stored.iter().any(|n| n.ends_with(&format!("{s}.bgo")));
+    assert!(durable(all[0].0), "{stored:?}");
     // Nobody is told that one is stored before it is durable.
     let lines: Vec<&str> = text.lines().collect();
+    let mut notes = 0;
     for (s, _) in &all[1..] {
         let note = lines.iter().position(|l| {
             l.contains("rename(") && l.contains("/tmp/breakglass-archive-") && l.contains(&s.to_string())
         });
-        let renamed = lines.iter().position(|l| l.contains("renameat2(") && l.contains(&format!("{s}.bgo")));
-        let (note, renamed) = (note.unwrap(), renamed.unwrap());
+        let Some(note) = note else { continue };
+        notes += 1;
+        assert!(durable(*s), "{s} in {stored:?}");
+        let renamed = lines.iter().position(|l| l.contains("renameat2(") && l.contains(&format!("{s}.bgo"))).unwrap();
         let thread = |l: &str| l.split_whitespace().next().unwrap().to_string();
         let of_it = thread(lines[renamed]);
         let folders = lines[renamed..note].iter().filter(|l| thread(l) == of_it && l.contains(" fsync(")).count();
         assert!(folders >= 4, "{s}: {folders} folders between its rename and its note\n{text}");
     }
+    notes > 0
 }
 
 fn wanted() -> usize {

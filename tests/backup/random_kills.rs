@@ -18,6 +18,11 @@ fn points() -> usize {
     if std::env::var_os("BREAKGLASS_SOAK").is_some() { 50 } else { 2 }
 }
 
+/// That kills still hit in this round: a program that ends before each of them would be killed at for ever.
+fn bounded(round: usize, kills: usize) {
+    assert!(round < 40 * points(), "only {kills} kills in {round} rounds");
+}
+
 /// A number below `n`, another one every time; what was drawn stands in the message of a failure.
 fn draw(n: u64) -> u64 {
     let mut bytes = [0u8; 8];
@@ -65,7 +70,11 @@ fn backups_exist_wholly_or_not_at_all() {
     let kinds: [&[&str]; 2] = [&["backup", "create", "--logical"], &["backup", "create", "--files", "data"]];
     let most = kinds.map(|args| calls(d, &url, &[], args));
     let (mut kills, mut before) = (0, Catalog::load(&open(d, &passphrase()).unwrap()).unwrap().backups.len());
-    while kills < points() {
+    for round in 0.. {
+        if kills >= points() {
+            break;
+        }
+        bounded(round, kills);
         let kind = usize::try_from(draw(2)).unwrap();
         let n = draw(most[kind]);
         let (died, done) = killed(d, &url, &[], n, kinds[kind]);
@@ -111,6 +120,7 @@ fn a_restore_is_there_whole_or_not_at_all() {
         if kills >= points() {
             break;
         }
+        bounded(turn, kills);
         let into = format!("rk2_{turn}");
         let kind = usize::try_from(draw(2)).unwrap();
         let n = draw(most[kind]);
@@ -157,7 +167,11 @@ fn a_cleanup_is_finished_by_the_next() {
     old_backups(first.path());
     let most = calls(first.path(), NOBODY, &[], &["backup", "cleanup"]);
     let mut kills = 0;
-    while kills < points() {
+    for round in 0.. {
+        if kills >= points() {
+            break;
+        }
+        bounded(round, kills);
         let dir = tempfile::tempdir().unwrap();
         let d = dir.path();
         old_backups(d);
@@ -185,7 +199,11 @@ fn a_rotation_leaves_the_old_key_or_the_new_one() {
     repository(first.path());
     let most = calls(first.path(), NOBODY, &new, &args);
     let mut kills = 0;
-    while kills < points() {
+    for round in 0.. {
+        if kills >= points() {
+            break;
+        }
+        bounded(round, kills);
         let dir = tempfile::tempdir().unwrap();
         let d = dir.path();
         let (_, u, _) = repository(d);
