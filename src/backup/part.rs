@@ -1,8 +1,8 @@
 //! A part of a backup without reading the rest of it: some files of a folder, by ranges of its object.
 
+use std::borrow::Cow;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
-use std::borrow::Cow;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
@@ -127,7 +127,8 @@ fn link_target(object: &mut Ranged, listing: &Listing, link: &Listed) -> Result<
     let before = listing.entries[..place].iter().rev().find(|e| e.kind == Kind::File);
     // Content is filled up to whole blocks.
     let from = before.and_then(|e| Some((e.at? + e.size).next_multiple_of(TAR_BLOCK))).unwrap_or(0);
-    let end = object.plain_len();
+    let behind = listing.entries[place..].iter().find(|e| e.kind == Kind::File);
+    let end = behind.and_then(|e| e.at).unwrap_or(object.plain_len());
     for entry in tar::Archive::new(object.reader(from..end)).entries().map_err(broken)? {
         let entry = entry.map_err(broken)?;
         if entry.path().map_err(broken)?.to_string_lossy() == link.path {
