@@ -197,7 +197,11 @@ fn what_is_wrong_in_the_configuration_is_named_with_its_line() {
         ("[[health.sql]]\nname = \"a\"\nquery = \"select 1\"\nexpect = \"> many\"".into(), 1, "is not a number"),
         ("[[health.disk]]\npath = \"/\"\nmin_free = \"0%\"".into(), 1, "1% to 99%"),
         ("[[health.disk]]\npath = \"/\"\nmin_free = \"much\"".into(), 1, "is not a size"),
-        ("[backup.tiers]\ncritical = [\"a\", \"orders\"]\nimportant = [\n\"b\",\n\"public.\\\"orders\\\"\"]".into(), 5, "both critical and important"),
+        (
+            "[backup.tiers]\ncritical = [\"a\", \"orders\"]\nimportant = [\n\"b\",\n\"public.\\\"orders\\\"\"]".into(),
+            5,
+            "both critical and important",
+        ),
         ("[backup.tiers]\ncritical = [\"pay.a\"]\nimportant = [\"pay.a\"]".into(), 3, "\"pay.a\" is both"),
         ("[health]\nexposure_max = \"5\"".into(), 2, "health.exposure_max"),
         ("[health]\nproven_max_age = \"soon\"".into(), 2, "health.proven_max_age"),
@@ -255,7 +259,8 @@ fn backups_and_exposure_have_limits() {
     // Each hole of the log is named.
     let (_, _, holey) = backup_repository(&d.join("holey"));
     for n in [1, 3, 5] {
-        breakglass::backup::wal::archive(&holey, &write_segment(&d.join("holey"), segment(1, n), SYSTEM, n), None).unwrap();
+        breakglass::backup::wal::archive(&holey, &write_segment(&d.join("holey"), segment(1, n), SYSTEM, n), None)
+            .unwrap();
     }
     let (code, said, all) = health(d, &[("BACKUP_DIR", holey.as_str()), keys[1]]);
     assert_eq!((code, &said["components"]["log"]), (Some(1), &"hole".into()), "{all}");

@@ -344,7 +344,10 @@ impl Config {
                     true => format!("{:?} is", name.as_ref()),
                     false => format!("{:?}, the same as {:?}, is", name.as_ref(), first.as_ref()),
                 };
-                return Err(bad(name.span().start, format!("backup.tiers: {both} both critical and important; keep one")));
+                return Err(bad(
+                    name.span().start,
+                    format!("backup.tiers: {both} both critical and important; keep one"),
+                ));
             }
         }
         let names = |all: Vec<Spanned<String>>| all.into_iter().map(Spanned::into_inner).collect();

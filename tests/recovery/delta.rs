@@ -14,6 +14,7 @@ use breakglass::backup::repository::Repository;
 use breakglass::error::ErrorKind;
 use breakglass::model::Secret;
 use breakglass::postgres::Stop;
+use breakglass::postgres::configuration::ConfigurationFile;
 use breakglass::recovery::shadow::Shadow;
 
 use crate::support::archived::{Archived, PASSPHRASE};
@@ -78,9 +79,7 @@ fn spoil(data: &Path, round: u64) {
     // What is longer than in the backup, also of what is not in the server's manifest.
     let theirs = |p: &PathBuf| p.starts_with(&configuration) && data.join(p).is_file();
     let longer = tree(data).into_keys().find(theirs).unwrap();
-    let mut bytes = std::fs::read(data.join(&longer)).unwrap();
-    bytes.extend_from_slice(b"\nfsync = off\n");
-    write(longer.to_str().unwrap(), &bytes);
+    write(longer.to_str().unwrap(), "fsync = off\n".repeat(9).as_bytes());
     write("recovery.signal", b"");
     write("base/1/424242", b"nobody's");
     std::fs::create_dir_all(data.join("pg_stat_tmp/new/folder")).unwrap();
@@ -113,7 +112,8 @@ fn what_differs_is_rewritten_and_the_result_is_that_of_a_full_restore() {
     let a = Archived::start("delta");
     let sql = |text: &str| a.cluster.sql("postgres", text);
     sql("create table t as select n, md5(n::text) as x from generate_series(1, 20000) n; create index on t (x)");
-    let id = a.base_backup();
+    let configuration = ConfigurationFile { path: "/etc/pg/postgresql.conf".into(), bytes: b"port = 5433\n".to_vec() };
+    let id = a.base_backup_with(&[configuration]);
     sql("update t set x = x || 'later' where n % 3 = 0; create table later as select 1 as one");
     a.archive_now();
     let room = &a.room.path;

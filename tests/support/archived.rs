@@ -12,6 +12,7 @@ use breakglass::backup::wal::archive_command;
 use breakglass::config::{Connection, Settings};
 use breakglass::model::Secret;
 use breakglass::postgres::BaseBackup;
+use breakglass::postgres::configuration::ConfigurationFile;
 use breakglass::recovery::range::Route;
 use breakglass::recovery::shadow::Request;
 
@@ -119,9 +120,15 @@ impl Archived {
 
     /// Takes a base backup into the repository; returns its id.
     pub fn base_backup(&self) -> String {
+        self.base_backup_with(&[])
+    }
+
+    /// As [`Archived::base_backup`], with these configuration files.
+    pub fn base_backup_with(&self, files: &[ConfigurationFile]) -> String {
         let mut stream = BaseBackup::start(&programs(), &self.cluster.database("postgres"), "test", None).unwrap();
         let pending = store_base(&self.unlocked, &mut stream, Some("test"), &mut |_| Ok(())).unwrap();
         stream.finish().unwrap();
+        let pending = if files.is_empty() { pending } else { pending.with_configuration(files).unwrap() };
         pending.commit().unwrap().id
     }
 

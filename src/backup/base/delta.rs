@@ -172,7 +172,9 @@ fn begun_for(rewriting: &Path, manifest: &Manifest) -> Result<()> {
     };
     Err(Error::refused(format!("going on with what was begun in {:?}", rewriting.display()))
         .why(format!("it is of {}, the backup of {}", name(&said), name(&wanted)))
-        .hint("Nothing was touched. Go on with a backup of that cluster, or restore into a new folder, without --delta."))
+        .hint(
+            "Nothing was touched. Go on with a backup of that cluster, or restore into a new folder, without --delta.",
+        ))
 }
 
 /// Refuses a data directory that is not of the backup's cluster and major version.
