@@ -45,6 +45,11 @@ pub fn current_name() -> String {
         .map_or_else(|| uid.to_string(), |u| u.name)
 }
 
+/// The user this process runs as; none when the system has no name for it.
+pub fn current() -> Option<UnixUser> {
+    lookup(&current_name()).ok().filter(|u| u.uid == current_uid())
+}
+
 /// Looks a user up by name, in `/etc/passwd` and then through `getent` (LDAP, sssd).
 ///
 /// # Errors

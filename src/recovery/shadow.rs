@@ -27,6 +27,7 @@ use crate::model::target::RecoveryTarget;
 use crate::postgres::instance::Stop;
 use crate::postgres::{Control, Database, Instance, Programs, user};
 use crate::process::UnixUser;
+use crate::process::user::current;
 
 /// What to build.
 #[derive(Debug, Clone)]
@@ -230,7 +231,8 @@ pub async fn build(
         timeline: request.route.timeline,
         suspects: request.suspects.clone(),
         bin_dir: instance.programs.bin_dir.clone(),
-        run_as: request.user.as_ref().map(|u| u.name.clone()),
+        // By name also when it is ourselves: whoever comes later may be root, as whom no server runs.
+        run_as: request.user.clone().or_else(current).map(|u| u.name),
         superuser: request.superuser.clone(),
         helper,
         source_settings: request.source_settings.clone(),

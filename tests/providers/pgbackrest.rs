@@ -233,15 +233,17 @@ fn a_position_and_a_time_are_recovered_to_and_the_shadow_is_promoted_as_any_othe
     assert!(place.starts_with(&by_lsn), "{place}");
     assert_eq!(psql(&at, "select sum(price) from prices").unwrap(), "100");
 
-    // It moves on to a name, past the damage, and no further.
+    // It is rewritten, links to tablespaces and all, by whoever may no more than its server.
+    Shadow::load(Path::new(&by_lsn)).unwrap().instance().unwrap().stop(Stop::Fast, LIMIT).unwrap();
+    s.run_as_owner(&["pitr", "restore", "--to", &lsn, "--dir", &by_lsn, "--delta"]).is(0, &["stands before lsn:"]);
+    assert_eq!(psql(&s.shadow(Path::new(&by_lsn)), content).unwrap(), right);
+
+    // It moves on to a name, past the damage, and no further, also when root takes over.
     s.run(&["pitr", "advance", "--to", "name:after_damage", "--shadow", &by_lsn])
         .is(0, &["stands before name:after_damage"]);
     assert_eq!(psql(&at, "select count(*), count(*) filter (where total = 0) from orders").unwrap(), "400|300");
 
-    // It is rewritten and thrown away, links to tablespaces and all, by whoever may no more than its server.
-    Shadow::load(Path::new(&by_lsn)).unwrap().instance().unwrap().stop(Stop::Fast, LIMIT).unwrap();
-    s.run_as_owner(&["pitr", "restore", "--to", &lsn, "--dir", &by_lsn, "--delta"]).is(0, &["stands before lsn:"]);
-    assert_eq!(psql(&s.shadow(Path::new(&by_lsn)), content).unwrap(), right);
+    // And it is thrown away by its own user.
     s.run_as_owner(&["pitr", "discard", "--shadow", &by_lsn]).is(0, &["is gone"]);
     assert!(!Path::new(&by_lsn).exists());
 
