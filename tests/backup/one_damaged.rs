@@ -56,7 +56,10 @@ fn a_lost_manifest_is_named_and_costs_one_backup() {
     }
     assert_eq!(run(d, &["backup", "create", "--files", "data"]).0, Some(0));
     let (code, said) = run(d, &["backup", "cleanup"]);
-    assert!(code == Some(0) && said.contains("stays: it is damaged") && said.contains("the log is kept whole"), "{said}");
+    assert!(
+        code == Some(0) && said.contains("stays: it is damaged") && said.contains("the log is kept whole"),
+        "{said}"
+    );
     assert!(manifest.exists(), "what nobody has looked at is not removed");
     std::fs::write(&manifest, whole).unwrap();
     assert_eq!(run(d, &["backup", "verify", &ids[0]]).0, Some(0), "put back, it is as before");
