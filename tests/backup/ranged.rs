@@ -3,16 +3,19 @@
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use breakglass::backup::catalog::Catalog;
 use breakglass::backup::container::{Compression, Expect, ObjectType, Ranged, Spec, Writer};
-use breakglass::backup::repository::Unlocked;
+use breakglass::backup::part::affected;
+use breakglass::backup::repository::{Repository, Unlocked};
 use breakglass::backup::store::{Access, Existing, Store};
 use breakglass::model::Time;
 
 use super::container::sample;
 use super::logical::{cluster, json, program, text, url};
 use super::{NOBODY, PASSPHRASE, repository};
-use crate::support::bucket::{ACCESS_KEY, Bucket, SECRET_KEY};
+use crate::support::bucket::{ACCESS_KEY, Bucket, Fault, SECRET_KEY};
 
 /// Numbers that look random and are the same every time.
 struct Dice(u64);
@@ -210,6 +213,22 @@ fn one_file_of_a_large_backup() {
         [("BACKUP_DIR", place.as_str()), ("AWS_ACCESS_KEY_ID", ACCESS_KEY), ("AWS_SECRET_ACCESS_KEY", SECRET_KEY)];
     let out = program(d, NOBODY, &env, &["backup", "verify", id]);
     assert!(text(&out).contains("affected: file data/a-large; 4 can still be restored"), "{}", text(&out));
+    // A service that stops answering meanwhile loses nothing: then nothing is said of it.
+    let at = bucket.url(d, "team") + "&patience=100ms";
+    let unlocked = Repository::open(&at).unwrap().unlock(&super::passphrase()).unwrap();
+    let manifest = Catalog::load(&unlocked).unwrap().find(id).unwrap().manifest.clone();
+    let (asked, last) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(usize::MAX)));
+    let (count, limit) = (asked.clone(), last.clone());
+    bucket.rule(move |s| {
+        let nth = s.key.contains("files.tar").then(|| count.fetch_add(1, Ordering::SeqCst))?;
+        (nth >= limit.load(Ordering::SeqCst)).then_some(Fault::Refuse(403))
+    });
+    let seen = affected(&unlocked, &manifest).unwrap();
+    assert_eq!((seen.lost, seen.readable), (vec!["data/a-large".to_string()], 4));
+    last.store(asked.swap(0, Ordering::SeqCst) - 1, Ordering::SeqCst);
+    assert_eq!(affected(&unlocked, &manifest), None);
+    assert!(asked.load(Ordering::SeqCst) > last.load(Ordering::SeqCst), "the last request was refused");
+    bucket.calm();
     let (code, said) = run(&["never", "--file", "data/a-large"]);
     assert!(code == 1 && said.contains("does not authenticate") && !d.join("never").exists(), "{code}: {said}");
     let left = |d: &Path| {
