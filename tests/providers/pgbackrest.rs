@@ -235,6 +235,10 @@ fn a_position_and_a_time_are_recovered_to_and_the_shadow_is_promoted_as_any_othe
 
     // It is rewritten, links to tablespaces and all, by whoever may no more than its server.
     Shadow::load(Path::new(&by_lsn)).unwrap().instance().unwrap().stop(Stop::Fast, LIMIT).unwrap();
+    // As after a crash: pgBackRest by itself refuses for the file alone.
+    let stale = Path::new(&by_lsn).join("data/postmaster.pid");
+    std::fs::write(&stale, "999999999\n").unwrap();
+    mine(&stale);
     s.run_as_owner(&["pitr", "restore", "--to", &lsn, "--dir", &by_lsn, "--delta"]).is(0, &["stands before lsn:"]);
     assert_eq!(psql(&s.shadow(Path::new(&by_lsn)), content).unwrap(), right);
 
