@@ -6,6 +6,7 @@ use crate::incident::{RunStatus, StepStatus};
 
 use super::command::{Cmd, Danger};
 use super::data::{Recording, Worker};
+use super::update::JUDGING;
 use super::{App, HomeRow, Screen};
 use crate::action::runnable;
 
@@ -75,6 +76,7 @@ fn incident(cmd: Cmd, app: &App) -> Option<String> {
         Cmd::Run if state.people.tabletop.is_some() => {
             Some("an exercise at a table: say what it would do; d marks the step as done".into())
         }
+        Cmd::Close if app.busy.as_deref() == Some(JUDGING) => Some(format!("still busy: {JUDGING}")),
         Cmd::Run if app.busy.is_some() => app.busy.as_ref().map(|what| format!("still busy: {what}")),
         Cmd::Run | Cmd::Done | Cmd::Skip if running => Some("a run of this step is still open".into()),
         Cmd::Run if step.is_none_or(|s| runnable::blocks(s).next().is_none()) => {

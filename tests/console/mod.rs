@@ -384,6 +384,18 @@ fn ctrl_c_twice_leaves_within_two_seconds_only() {
 }
 
 #[test]
+fn a_drill_is_closed_once() {
+    let mut app = with_incident(SIZE, 343, Story::open(Kind::Drill).data());
+    let effects = press(&mut app, "C \"all is well\" enter");
+    assert!(matches!(effects[..], [Effect::Submit(Command::Close { .. }, None)]), "{effects:?}");
+    // The judge works and the sandbox is cleared away; the journal does not say yet that it is closed.
+    assert_eq!(obvious(&app).cmd, None);
+    assert_eq!(press(&mut app, "C"), vec![]);
+    assert!(app.dialogs.is_empty(), "{:?}", app.dialogs);
+    assert!(app.messages.last().unwrap().text.contains("judging"));
+}
+
+#[test]
 fn a_read_only_journal_takes_nothing() {
     let mut data = recovering_data(Kind::Real);
     data.recording = Recording::ReadOnly("the journal holds records of a newer version".into());

@@ -1,6 +1,7 @@
 //! What takes its time, each on a thread of its own, so that the journal is followed and keys are answered all the while.
 
 use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -195,9 +196,19 @@ pub(super) fn drill(driver: &Driver, file: String, slug: String) -> Result<()> {
     })
 }
 
+/// Waits until the driver's thread has done what it was sent before.
+fn reached(jobs: &SyncSender<Job>) {
+    let (done, wait) = std::sync::mpsc::sync_channel(1);
+    let _ = jobs.send(Job::Reached(done));
+    let _ = wait.recv_timeout(Duration::from_secs(10));
+}
+
 /// Judges a drill by the umpire's logs, closes it, and clears the sandbox away.
 pub(super) fn close_drill(driver: &Driver, close: Command) -> Result<()> {
-    let Some(session) = &driver.session else { return Ok(()) };
+    let Some(session) = &driver.session else {
+        let _ = driver.messages.blocking_send(Msg::Busy(None));
+        return Ok(());
+    };
     let (id, scratch) = (session.id().clone(), session.state().facts.drill.as_ref().map(|d| d.0.clone()));
     let (jobs, messages) = (driver.jobs.clone(), driver.messages.clone());
     aside(driver, "judge", move |world| {
@@ -221,6 +232,8 @@ pub(super) fn close_drill(driver: &Driver, close: Command) -> Result<()> {
         let passed = matches!(verdict.last(), Some(crate::model::Event::DrillJudged { passed: true, .. }));
         let _ = jobs.send(Job::Submit(id.clone(), Command::Observe { facts: verdict }));
         let _ = jobs.send(Job::Submit(id, close));
+        // Not before the incident is closed on the screen: nobody shall close it a second time.
+        reached(&jobs);
         let mut said = vec![Msg::Busy(None)];
         let back = incident.state()?.restored.is_some();
         said.push(match passed {
@@ -294,9 +307,7 @@ pub(super) fn preview(driver: &Driver, request: Box<RunRequest>) -> Result<()> {
             Err(e) => Preview { failed: Some(one_line(&e)), ..Preview::default() },
         };
         // After the facts: the driver's thread has them in the journal and on the screen when this arrives there.
-        let (done, wait) = std::sync::mpsc::sync_channel(1);
-        let _ = jobs.send(Job::Reached(done));
-        let _ = wait.recv_timeout(Duration::from_secs(10));
+        reached(&jobs);
         Ok(vec![Msg::Previewed(request, preview)])
     })
 }

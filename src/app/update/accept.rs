@@ -1,13 +1,13 @@
 //! What an accepted dialog does.
 
 use crate::incident::Command;
-use crate::model::event::Outcome;
+use crate::model::event::{Kind, Outcome};
 use crate::model::target::RecoveryTarget;
 use crate::model::{Secret, may_hold_secret};
 
 use super::super::dialog::{Ask, Dialog, Field};
 use super::super::when::parse_when;
-use super::super::{App, Effect, Screen};
+use super::super::{App, Effect, IncidentUi, Screen};
 use super::{incident, people};
 use crate::action::runnable;
 
@@ -187,6 +187,11 @@ fn act(app: &mut App, dialog: &Dialog, out: &mut Vec<Effect>) -> Result<(), Stri
         Ask::Close => {
             let summary = say(0, "the summary")?;
             let restored = app.incident.as_ref().is_some_and(|i| i.data.state.restored.is_some());
+            // A second judge would look while the first one's sandbox is cleared away.
+            let judged = |ui: &IncidentUi| ui.data.state.kind == Kind::Drill && ui.data.state.people.tabletop.is_none();
+            if app.incident.as_ref().is_some_and(judged) {
+                app.busy = Some(super::JUDGING.into());
+            }
             out.push(submit(Command::Close { summary, force: !restored }));
         }
         Ask::Adopt(plan) => out.push(submit(Command::AdoptPlan { plan: plan.clone() })),
