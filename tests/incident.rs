@@ -421,6 +421,9 @@ fn a_closed_incident_takes_only_notes_and_evidence() {
     }
     let run = d.request("s1", "health", Risk::Read, None);
     assert!(d.refused(run).why.contains("is closed"));
+    // A second judge came too late: the sandbox is being cleared away.
+    let judged = Event::DrillJudged { passed: false, checks: vec![], injected_at: None };
+    assert!(d.refused(Command::Observe { facts: vec![judged] }).why.contains("is closed"));
 }
 
 #[test]

@@ -81,6 +81,10 @@ pub(super) fn decide(state: &State, command: &Command, ctx: Context<'_>) -> Deci
             if let Some(event) = facts.iter().find(|e| !is_fact(e)) {
                 return Err(Refusal::new(format!("{event:?} is not an observation"), ""));
             }
+            // Whoever judges later looks at a sandbox that is being cleared away.
+            if facts.iter().any(|e| matches!(e, Event::DrillJudged { .. })) {
+                must_be_open(state)?;
+            }
             // Two consoles keep the same clock: each message of an exercise comes in once.
             let brought = state.people.tabletop.as_ref().map_or(0, |t| t.brought.len());
             let came =
