@@ -79,7 +79,7 @@ pub fn look_at_backups(settings: &Settings, secrets: &Secrets) -> Looked {
         Backend::Native if settings.repository.is_some() && key => Looked::Repository,
         Backend::Native if !limits => Looked::Nothing,
         Backend::Native if settings.repository.is_none() => {
-            Looked::Unable("no repository is configured (backup.repository)")
+            Looked::Unable("no repository is configured (BACKUP_DIR, or repository.url)")
         }
         Backend::Native => {
             Looked::Unable("the repository's key is not set here (BACKUP_ENCRYPTION_KEY or BACKUP_IDENTITY_FILE)")
