@@ -119,11 +119,16 @@ pub fn known(state: &State, scenario: &Scenario, rules: &Rules, audience: &str, 
     out
 }
 
-/// Fills a message in: what a responder set comes first, then what is known. Returns it with the blanks that are left.
-pub fn fill(text: &str, vars: &BTreeMap<String, String>, known: &BTreeMap<String, String>) -> (String, Vec<String>) {
+/// Fills a message in: what a responder set comes first, then what is known. Returns it with the blanks that are left. That of
+/// a drill says so: whoever gets it must not take it for real.
+pub fn fill(text: &str, state: &State, known: &BTreeMap<String, String>) -> (String, Vec<String>) {
     let all = placeholders::in_message(text);
-    let value = |name: &str| vars.get(name).or_else(|| known.get(name)).map(String::as_str);
-    let filled = blanks::fill_message(text, &all, value);
+    let value = |name: &str| state.vars.get(name).or_else(|| known.get(name)).map(String::as_str);
+    let mut filled = blanks::fill_message(text, &all, value);
+    if state.kind == Kind::Drill && !filled.contains("DRILL") {
+        let place = filled.find("Subject: ").map_or(0, |at| at + "Subject: ".len());
+        filled.insert_str(place, "DRILL: ");
+    }
     // What a responder typed may hold brackets of its own: those are no blanks.
     let left = all.into_iter().filter(|b| value(&blanks::variable_of(b)).is_none()).collect();
     (filled, left)

@@ -235,7 +235,7 @@ fn tell(invocation: &Invocation, store: &Store, m: &ArgMatches) -> Result<u8> {
     };
     let state = incident.state()?;
     let known = message::known(state, incident.scenario(), &rules(&incident), &audience, &incident.now());
-    let (filled, left) = message::fill(&text, &state.vars, &known);
+    let (filled, left) = message::fill(&text, state, &known);
     if m.get_flag("show") {
         return print(&filled).map(|()| 0);
     }

@@ -384,6 +384,17 @@ fn ctrl_c_twice_leaves_within_two_seconds_only() {
 }
 
 #[test]
+fn a_message_of_a_drill_says_so() {
+    for (kind, start) in [(Kind::Drill, "Subject: DRILL: working again"), (Kind::Real, "Subject: working again")] {
+        let app = with_incident(SIZE, 343, Story::open(kind).data());
+        let ui = app.incident.as_ref().unwrap();
+        let (text, _) = ui.message("customers", "Subject: working again\n\nTry again.", &app.now);
+        assert!(text.starts_with(start), "{text}");
+        assert_eq!(ui.message("team", &text, &app.now).0, text, "once is enough");
+    }
+}
+
+#[test]
 fn a_drill_is_closed_once() {
     let mut app = with_incident(SIZE, 343, Story::open(Kind::Drill).data());
     let effects = press(&mut app, "C \"all is well\" enter");

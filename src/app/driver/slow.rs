@@ -241,7 +241,10 @@ pub(super) fn close_drill(driver: &Driver, close: Command) -> Result<()> {
                 Tone::Bad,
                 "closed before service was back: not passed; what the judge could see is in the timeline (t)".into(),
             ),
-            true => Msg::Say(Tone::Good, "the judge agrees with every figure: the drill is passed".into()),
+            true => Msg::Say(
+                Tone::Good,
+                "the judge agrees with every figure; RTO and RPO above say whether the objectives were met".into(),
+            ),
             false => Msg::Say(Tone::Bad, "the judge does not agree: see the timeline (t)".into()),
         });
         if world.keep {

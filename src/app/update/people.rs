@@ -38,7 +38,7 @@ impl IncidentUi {
     pub fn message(&self, audience: &str, text: &str, now: &crate::incident::Now) -> (String, Vec<String>) {
         let state = &self.data.state;
         let known = message::known(state, &self.data.scenario, &self.rules(), audience, now);
-        message::fill(text, &state.vars, &known)
+        message::fill(text, state, &known)
     }
 }
 

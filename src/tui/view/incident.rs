@@ -252,8 +252,8 @@ fn facts(canvas: &mut Canvas<'_>, area: Rect, app: &App, data: &Incident) {
         fact("message", Role::Warning, text.clone());
     }
     if let Some((passed, ..)) = &f.judged {
-        let (role, text) = if *passed { (Role::Good, "passed") } else { (Role::Danger, "not passed") };
-        fact("drill", role, text.into());
+        let (role, text) = if *passed { (Role::Good, "agrees") } else { (Role::Danger, "does not agree") };
+        fact("judge", role, text.into());
     }
     if let Some((healthy, components, when)) = &f.health {
         let bad: Vec<&str> = components.iter().filter(|(_, s)| !is_well(s)).map(|(c, _)| c.as_str()).collect();
