@@ -27,24 +27,19 @@ impl Action for BackupCleanup {
         }
     }
     fn arguments(&self) -> Command {
-        Command::new("cleanup").arg(
-            Arg::new("dry-run")
-                .long("dry-run")
-                .action(ArgAction::SetTrue)
-                .help("Show what would go, and why; remove nothing"),
-        ).arg(
-            Arg::new("give-up")
-                .long("give-up")
-                .value_name("ID")
-                .help("A damaged backup that nothing can bring back: it goes, and holds the log no longer. Its id is typed again, or given with --confirm"),
-        )
-    }
-    fn confirms(&self) -> bool {
-        true
-    }
-    fn typed(&self, args: &[String]) -> Option<String> {
-        let m = super::parse_matches(self.arguments(), args).ok()?;
-        if m.get_flag("dry-run") { None } else { m.get_one::<String>("give-up").cloned() }
+        Command::new("cleanup")
+            .arg(
+                Arg::new("dry-run")
+                    .long("dry-run")
+                    .action(ArgAction::SetTrue)
+                    .help("Show what would go, and why; remove nothing"),
+            )
+            .arg(
+                Arg::new("give-up")
+                    .long("give-up")
+                    .value_name("ID")
+                    .help("A damaged backup that nothing can bring back: it goes, and holds the log no longer."),
+            )
     }
     fn preview<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Preview>> {
         Box::pin(async move {
@@ -57,14 +52,6 @@ impl Action for BackupCleanup {
         Box::pin(async move {
             let m = super::parse_matches(self.arguments(), args)?;
             let (dry, give_up) = (m.get_flag("dry-run"), m.get_one::<String>("give-up").cloned());
-            // In an incident the run was asked for with its preview, and its arguments are in the journal.
-            if let Some(id) =
-                give_up.as_ref().filter(|id| !dry && ctx.incident.is_none() && ctx.confirmed.as_ref() != Some(*id))
-            {
-                return Err(Error::refused(format!("giving up backup {id:?}"))
-                    .why("its id was not typed")
-                    .hint(format!("Give --confirm {id} once you are sure.")));
-            }
             let plan = planned(ctx, give_up).await?;
             for line in lines(&plan, if dry { "would go" } else { "goes" }) {
                 ctx.out.line(&line);

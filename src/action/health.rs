@@ -1,6 +1,6 @@
 //! `breakglass health`: what the service says of itself, who the database is, and what would be lost right now.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use clap::Command;
@@ -15,10 +15,10 @@ use crate::backup::wal::Hole;
 use crate::config::settings::{REPOSITORY_IDENTITY, REPOSITORY_KEY, Settings};
 use crate::config::{Backend, Secrets};
 use crate::error::{Error, Result};
-use crate::model::Time;
 use crate::model::event::Event;
 use crate::model::format_clock;
 use crate::model::plan::Risk;
+use crate::recovery::backend::newest_backup;
 use crate::recovery::health_checks::{self, Found};
 use crate::recovery::{exposure, health};
 
@@ -106,13 +106,9 @@ async fn elsewhere(ctx: &Ctx) -> (Vec<Found>, Ages) {
         Ok(ranges) => ranges,
         Err(e) => return (vec![Found::bad("repository", "down", e.what + ": " + &e.why)], ages),
     };
-    let mut ids: BTreeMap<&str, Option<Time>> = BTreeMap::new();
-    for backup in ranges.iter().flat_map(|r| &r.backups) {
-        ids.insert(&backup.id, backup.finished_at);
-    }
+    let ids: BTreeSet<&str> = ranges.iter().flat_map(|r| &r.backups).map(|b| b.id.as_str()).collect();
     let mut out = vec![Found::good("repository", format!("{} backups", ids.len()))];
-    let newest = ids.iter().filter_map(|(id, at)| at.map(|at| (at, *id))).max();
-    out.push(match newest {
+    out.push(match newest_backup(&ranges) {
         Some((at, id)) => {
             let age = now().since(at);
             ages.backup = Some(age);
@@ -120,9 +116,7 @@ async fn elsewhere(ctx: &Ctx) -> (Vec<Found>, Ages) {
         }
         None => Found::bad("backup", "missing", format!("{} names none with a time", ctx.settings.backend.word())),
     });
-    if let Some(r) = ranges.last() {
-        out.extend(broken_log(&r.holes));
-    }
+    out.extend(broken_log(ranges.iter().flat_map(|r| &r.holes)));
     if ctx.settings.health.proven_max_age_s.is_some() {
         let why = format!("whether a backup was ever restored is not known of {}", ctx.settings.backend.word());
         out.push(Found::bad("proven", "not asked", why));

@@ -269,10 +269,6 @@ pub trait Action: Send + Sync {
     fn confirms(&self) -> bool {
         self.spec().risk == Risk::Destroy
     }
-    /// A name that has to be typed for this call from the shell, though it replaces no target.
-    fn typed(&self, _args: &[String]) -> Option<String> {
-        None
-    }
     /// Risk of this call; never below what the arguments imply.
     fn risk(&self, _args: &[String]) -> Risk {
         self.spec().risk

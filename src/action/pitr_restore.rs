@@ -45,11 +45,6 @@ pub fn overwrites(args: &[String]) -> bool {
     args.iter().any(|a| a == "--into=place") || args.windows(2).any(|w| w[0] == "--into" && w[1] == "place")
 }
 
-/// Whether the arguments name a cluster that is given up for it.
-pub fn names_what_is_given_up(args: &[String]) -> bool {
-    args.iter().any(|a| a == "--give-up" || a.starts_with("--give-up="))
-}
-
 #[derive(Debug, Clone, clap::Args)]
 struct Args {
     #[command(flatten)]

@@ -100,9 +100,9 @@ pub fn risk(block: &Block, actions: &BTreeMap<String, Risk>) -> Risk {
 
 /// What an option makes of an action, where that is more than its name says.
 fn raised(name: &str, args: &[String]) -> Option<Risk> {
-    use super::pitr_restore::{names_what_is_given_up, overwrites};
     // A name that stands in a plan was typed by nobody.
-    (name == "pitr restore" && (overwrites(args) || names_what_is_given_up(args))).then_some(Risk::Destroy)
+    let given_up = args.iter().any(|a| a == "--give-up" || a.starts_with("--give-up="));
+    (given_up || name == "pitr restore" && super::pitr_restore::overwrites(args)).then_some(Risk::Destroy)
 }
 
 /// A word as far as it is not a variable's value.

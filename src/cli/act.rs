@@ -95,11 +95,7 @@ pub fn run(invocation: &Invocation, name: &str, matches: &ArgMatches) -> Result<
             let confirm = leaf.try_get_one::<String>("confirm").ok().flatten().cloned();
             let preview = action.preview(&ctx, &args).await?;
             let target = preview.target.as_ref().map(|t| t.database.clone()).unwrap_or_default();
-            ctx.confirmed = Some(confirmed(&full, &preview.lines, ("target", &target), confirm)?);
-        } else if let Some(name) = action.typed(&args) {
-            let confirm = leaf.try_get_one::<String>("confirm").ok().flatten().cloned();
-            let preview = action.preview(&ctx, &args).await?;
-            ctx.confirmed = Some(confirmed(&full, &preview.lines, ("backup", &name), confirm)?);
+            ctx.confirmed = Some(confirmed(&full, &preview.lines, &target, confirm)?);
         }
         action.run(&ctx, &args).await
     });
@@ -121,8 +117,8 @@ pub fn run(invocation: &Invocation, name: &str, matches: &ArgMatches) -> Result<
     Ok(u8::try_from(done.exit_code).unwrap_or(1))
 }
 
-/// Asks for the name of the target, or of what else goes, on the terminal, or takes `--confirm`.
-fn confirmed(name: &str, preview: &[String], (what, target): (&str, &str), given: Option<String>) -> Result<String> {
+/// Asks for the target's name on the terminal, or takes `--confirm`.
+fn confirmed(name: &str, preview: &[String], target: &str, given: Option<String>) -> Result<String> {
     if let Some(given) = given {
         if given == target {
             return Ok(given);
@@ -133,8 +129,8 @@ fn confirmed(name: &str, preview: &[String], (what, target): (&str, &str), given
             ))
             .hint("leave --confirm and --overwrite out, or check the name of the target"));
         }
-        return Err(Error::refused(format!("--confirm says {given:?}, the {what} is {target:?}"))
-            .hint(format!("check that this is the right {what}, then give its name exactly")));
+        return Err(Error::refused(format!("--confirm says {given:?}, the target is {target:?}"))
+            .hint("check that this is the right server, then give its name exactly"));
     }
     if !std::io::stdin().is_terminal() {
         return Err(Error::refused(format!("{name:?} can destroy data and no terminal can ask"))
@@ -144,14 +140,14 @@ fn confirmed(name: &str, preview: &[String], (what, target): (&str, &str), given
     for line in preview {
         let _ = writeln!(err, "  {}", CleanText::text(line));
     }
-    let _ = write!(err, "Type the {what}'s name to go on: ");
+    let _ = write!(err, "Type the target's name to go on: ");
     let _ = err.flush();
     let mut typed = String::new();
     std::io::stdin().read_line(&mut typed).state(|| "The terminal cannot be read".into())?;
     if typed.trim() == target {
         Ok(target.to_string())
     } else {
-        Err(Error::refused(format!("{:?} was typed, the {what} is {target:?}", typed.trim())))
+        Err(Error::refused(format!("{:?} was typed, the target is {target:?}", typed.trim())))
     }
 }
 

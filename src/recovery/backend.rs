@@ -134,6 +134,11 @@ pub struct Reachable {
     pub notes: Vec<String>,
 }
 
+/// The newest backup of all that say when they were complete, and when that was.
+pub fn newest_backup(ranges: &[Reachable]) -> Option<(Time, &str)> {
+    ranges.iter().flat_map(|r| &r.backups).filter_map(|b| b.finished_at.map(|at| (at, b.id.as_str()))).max()
+}
+
 impl Reachable {
     /// From what was found in an archive. `indexed`: it has an index of the log.
     pub fn of(r: Reach, indexed: bool) -> Self {

@@ -198,6 +198,11 @@ pub async fn build(
     instance.make_dirs()?;
     if request.delta.is_some() {
         tablespaces(&instance, true)?;
+        // The server was found gone above; its pid file keeps pgBackRest from going on.
+        match std::fs::remove_file(instance.layout.data.join("postmaster.pid")) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            done => done.target(|| format!("cannot remove the postmaster.pid left in {:?}", instance.layout.data))?,
+        }
     }
 
     let began = Instant::now();

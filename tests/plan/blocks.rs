@@ -1,5 +1,6 @@
 //! C1 to C6: what a fence is for, and what stands before running it. Uncertain code is never runnable.
 
+use breakglass::action::runnable;
 use breakglass::model::Risk;
 use breakglass::model::plan::{Block, BlockRole};
 use breakglass::plan::{attributes, commands, risk};
@@ -208,6 +209,21 @@ fn an_author_sets_the_risk_but_cannot_talk_a_destructive_pattern_down() {
     assert_eq!(block("bash { risk=read }", "breakglass assess").risk, Some(Risk::Read));
     assert_eq!(block("bash { risk=destroy }", "ls").risk, Some(Risk::Destroy));
     assert_eq!(block("bash { risk=read }", "rm -rf /").risk, Some(Risk::Destroy));
+}
+
+#[test]
+fn what_our_own_command_gives_up_or_overwrites_is_destroyed() {
+    let actions = [("pitr restore", Risk::Change), ("backup cleanup", Risk::Change)];
+    let actions = actions.map(|(name, risk)| (name.to_string(), risk)).into();
+    for (code, want) in [
+        ("breakglass pitr restore --to latest", Risk::Change),
+        ("breakglass pitr restore --to latest --into place", Risk::Destroy),
+        ("breakglass pitr restore --to latest --delta --give-up \"$NAME\"", Risk::Destroy),
+        ("breakglass backup cleanup", Risk::Change),
+        ("breakglass backup cleanup --give-up=20260101T0000Z-physical-aaaaaa", Risk::Destroy),
+    ] {
+        assert_eq!(runnable::risk(&block("bash", code), &actions), want, "{code:?}");
+    }
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! `wal fetch`: one archived file back, whole and authenticated, or a clear "not there", or an error that stops recovery.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::Path;
 
-use super::super::container::{ObjectType, Reader};
+use super::super::container::ObjectType;
 use super::super::repository::{Repository, Unlocked, of_object};
 use super::name::{Segment, WalName, timeline_folder};
 use super::received;
@@ -76,18 +76,12 @@ pub fn read(unlocked: &Unlocked, name: &WalName) -> Result<Option<Vec<u8>>> {
 /// As [`fetch`], or writing fails.
 pub(crate) fn read_to(unlocked: &Unlocked, name: &WalName, out: &mut dyn Write) -> Result<Option<u64>> {
     let object = name.object();
-    let writing = || format!("writing WAL file {:?}", name.to_string());
-    let Some(reader) = open_own(unlocked, object_type(name), &object)? else {
-        let Some(bytes) = instead(unlocked, name)? else { return Ok(None) };
-        out.write_all(&bytes).target(writing)?;
-        return Ok(Some(bytes.len() as u64));
-    };
-    let mut reader = reader.alone();
-    while let Some(bytes) = reader.next_bytes().map_err(|e| of_object(e, &object))? {
-        out.write_all(bytes).target(writing)?;
+    if let Some(bytes) = pour(unlocked, object_type(name), &object, out)? {
+        return Ok(Some(bytes));
     }
-    let (_, summary) = reader.finish().map_err(|e| of_object(e, &object))?;
-    Ok(Some(summary.plain_len))
+    let Some(bytes) = instead(unlocked, name)? else { return Ok(None) };
+    out.write_all(&bytes).target(|| writing(&object))?;
+    Ok(Some(bytes.len() as u64))
 }
 
 /// What there is of a file that is not archived whole.
@@ -102,18 +96,13 @@ fn instead(unlocked: &Unlocked, name: &WalName) -> Result<Option<Vec<u8>>> {
 
 /// An object's bytes, authenticated to the last one, of the repository's own cluster.
 pub(crate) fn read_object(unlocked: &Unlocked, kind: ObjectType, object: &str) -> Result<Option<Vec<u8>>> {
-    let Some(reader) = open_own(unlocked, kind, object)? else { return Ok(None) };
-    let mut reader = reader.alone();
     let mut bytes = Vec::with_capacity(16 << 20);
-    while let Some(more) = reader.next_bytes().map_err(|e| of_object(e, object))? {
-        bytes.extend_from_slice(more);
-    }
-    reader.finish().map_err(|e| of_object(e, object))?;
-    Ok(Some(bytes))
+    Ok(pour(unlocked, kind, object, &mut bytes)?.map(|_| bytes))
 }
 
-/// An object of the repository's own cluster, to be read.
-fn open_own(unlocked: &Unlocked, kind: ObjectType, object: &str) -> Result<Option<Reader<Box<dyn Read + Send>>>> {
+/// Writes an object of the repository's own cluster to `out`, on this thread alone; how many bytes it is, once the last of them
+/// is authenticated.
+fn pour(unlocked: &Unlocked, kind: ObjectType, object: &str, out: &mut dyn Write) -> Result<Option<u64>> {
     let Some(reader) = unlocked.open_object(kind, object)? else { return Ok(None) };
     if let Some(cluster) = unlocked.repository().cluster()? {
         let said = reader.header().spec.system_identifier;
@@ -122,7 +111,16 @@ fn open_own(unlocked: &Unlocked, kind: ObjectType, object: &str) -> Result<Optio
                 .why(format!("the repository is for cluster {}", cluster.system_identifier)));
         }
     }
-    Ok(Some(reader))
+    let mut reader = reader.alone();
+    while let Some(bytes) = reader.next_bytes().map_err(|e| of_object(e, object))? {
+        out.write_all(bytes).target(|| writing(object))?;
+    }
+    let (_, summary) = reader.finish().map_err(|e| of_object(e, object))?;
+    Ok(Some(summary.plain_len))
+}
+
+fn writing(object: &str) -> String {
+    format!("writing what {object:?} holds")
 }
 
 pub(crate) fn object_type(name: &WalName) -> ObjectType {

@@ -19,7 +19,7 @@ use crate::model::{Time, format_clock};
 use crate::postgres::connect::{query_error, quote_literal};
 use crate::postgres::{Database, Programs};
 use crate::process::detach::own_executable;
-use crate::recovery::backend::open_as;
+use crate::recovery::backend::{newest_backup, open_as};
 use crate::recovery::{exposure, health};
 
 /// Looks.
@@ -252,8 +252,7 @@ async fn elsewhere(invocation: &Invocation, of: Option<&Identity>, checks: &mut 
         }
         range.notes.iter().for_each(|note| checks.good(AREA, note.clone()));
     }
-    let backups = ranges.iter().flat_map(|r| &r.backups);
-    match backups.filter_map(|b| b.finished_at.map(|at| (at, &b.id))).max() {
+    match newest_backup(&ranges) {
         None => checks.problem(AREA, "names no backup with a time", "breakglass backup list; breakglass pitr range"),
         Some((at, id)) => {
             let age = Time::from_system(SystemTime::now()).since(at);

@@ -13,7 +13,6 @@ use crate::config::Backend;
 use crate::error::{Error, Result};
 use crate::model::CleanText;
 use crate::postgres::Instance;
-use crate::postgres::running::running_in;
 use crate::process::{Ending, RunOptions, run};
 use crate::recovery::origin::{Log, Origin, bytes_phase};
 use crate::recovery::range::Stop;
@@ -62,21 +61,6 @@ fn share(line: &str) -> Option<u64> {
     Some(whole.parse::<u64>().ok()?.checked_mul(100)?.checked_add(part.parse().ok()?)?.min(10_000))
 }
 
-/// Takes away the pid file of a server that is gone: pgBackRest takes any for one that runs.
-fn no_pid_file(data: &Path) -> Result<()> {
-    if let Some((_, pid)) = running_in(data) {
-        return Err(Error::refused(format!("cannot restore into {:?}", data.display()))
-            .why(format!("a server is running on it, process {pid}"))
-            .hint("stop it first, or recover into a new folder; the running server was not touched"));
-    }
-    match std::fs::remove_file(data.join("postmaster.pid")) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::target(format!("cannot remove the postmaster.pid left in {:?}", data.display())).why(e))
-        }
-        _ => Ok(()),
-    }
-}
-
 impl Origin for PgBackRest {
     fn backend(&self) -> Backend {
         Backend::PgBackRest
@@ -92,9 +76,6 @@ impl Origin for PgBackRest {
         Box::pin(async move {
             // Its own checks want a folder that is there and empty, and belongs to its user.
             crate::postgres::user::own_dir(&instance.layout.data, request.user.as_ref())?;
-            if request.delta.is_some() {
-                no_pid_file(&instance.layout.data)?;
-            }
             let backup = &request.route.backup;
             let child = self
                 .it

@@ -196,7 +196,8 @@ struct Unread {
 
 type Readable<T> = std::result::Result<T, Unread>;
 
-/// Rows and the sum of their hashes, as text: a sum may exceed 64 bits. The server adds them up in 128 bits. `stretch` is a condition on `ctid`, or nothing.
+/// Rows and the sum of their hashes, as text: a sum may exceed 64 bits, and the server adds them up in 128. `stretch` is a
+/// condition on `ctid`, or nothing.
 async fn sum(
     c: &mut PgConnection,
     table: &Table,

@@ -299,8 +299,13 @@ fn facts(canvas: &mut Canvas<'_>, area: Rect, app: &App, data: &Incident) {
         }
         (None, None) => {}
     }
-    if let Some((done, ..)) = f.contained.as_ref().filter(|_| f.promoted.is_none()) {
-        fact("writes", Role::Good, format!("{} off ({})", g.done, words::plural(done.len() as u64, "measure")));
+    if let Some((done, ..)) = f.contained.as_ref().filter(|_| f.promoted.is_none() && data.state.restored.is_none()) {
+        let measures = words::plural(done.len() as u64, "measure");
+        // What stops the bleeding may leave writes on.
+        match done.iter().any(|d| d.starts_with("writes off")) {
+            true => fact("writes", Role::Good, format!("{} off ({measures})", g.done)),
+            false => fact("bleeding", Role::Good, format!("{} stopped ({measures})", g.done)),
+        }
     }
     let waived: Vec<&str> = data.state.live_waivers().map(|w| w.gate.as_str()).collect();
     if !waived.is_empty() {
