@@ -94,7 +94,7 @@ fn write(home: &std::path::Path, i: usize, m: &Made) {
             target: None,
             expect: BTreeMap::new(),
         },
-        Event::ImpactStarted { at: time(m.start_ms), source: "test".into() },
+        Event::ImpactStarted { at: time(m.start_ms), source: "test".into(), moved_from: None },
     ]);
     let runs = m.backups.iter().map(|o| ("backup create", o)).chain(m.restores.iter().map(|o| ("pitr restore", o)));
     for (action, outcome) in runs {

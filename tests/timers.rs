@@ -100,7 +100,12 @@ impl Clock {
         self.try_it(command, None).err().unwrap_or_else(|| panic!("{name} was allowed")).to_string()
     }
     fn tell(&mut self, audience: &str) -> &mut Self {
-        self.ok(Command::Tell { audience: audience.into(), text: "we are on it".into(), how: Some("said".into()) })
+        self.ok(Command::Tell {
+            audience: audience.into(),
+            text: "we are on it".into(),
+            how: Some("said".into()),
+            step: None,
+        })
     }
     fn snooze(&mut self, timer: &str, minutes: u64) -> &mut Self {
         let reason = "on the phone with them".to_string();
@@ -225,18 +230,23 @@ fn every_deadline_over_six_hours() {
     // A message told by phone earlier and written down later counts from when it was told.
     let told = Time::from_micros(OPENED + 130 * 60_000_000);
     c.at(140, 0);
-    let phone = Command::Tell { audience: TEAM.into(), text: "told on the call".into(), how: Some("said".into()) };
+    let phone =
+        Command::Tell { audience: TEAM.into(), text: "told on the call".into(), how: Some("said".into()), step: None };
     c.try_it(phone, Some(told)).unwrap();
     assert!(c.line().ends_with("update-team in 5:00 | update-customers in 10:00"), "{}", c.line());
     // Hours of silence are shown as what they are.
     c.at(300, 0);
     assert!(c.line().ends_with("update-team OVERDUE 2:35:00 | update-customers OVERDUE 2:30:00"), "{}", c.line());
-    // Service is back: one more message to each, then silence is right.
+    // Service is back: that is told, and later that it held; then silence is right.
     c.ok(Command::RestoreService { at: c.now.time, how: "looked".into() });
     assert!(c.line().ends_with("update-team OVERDUE 2:35:00 | update-customers OVERDUE 2:30:00"), "{}", c.line());
     c.at(305, 0).tell(TEAM);
-    assert!(c.line().ends_with("update-team over | update-customers OVERDUE 2:35:00"), "{}", c.line());
+    assert!(c.line().ends_with("update-team in 15:00 | update-customers OVERDUE 2:35:00"), "{}", c.line());
     c.at(310, 0).tell(CUSTOMERS);
+    assert!(c.line().ends_with("update-team in 10:00 | update-customers in 30:00"), "{}", c.line());
+    c.at(318, 0).tell(TEAM);
+    assert!(c.line().ends_with("update-team over | update-customers in 22:00"), "{}", c.line());
+    c.at(339, 0).tell(CUSTOMERS);
     assert!(c.line().ends_with("update-team over | update-customers over"), "{}", c.line());
     c.at(360, 0).ok(Command::Close { summary: "over".into(), force: false });
     assert_eq!(
@@ -292,7 +302,7 @@ fn what_makes_no_sense_is_refused_with_what_would() {
         (Command::Assign { role: " ".into(), person: "x".into(), note: "".into() }, "role is empty"),
         (Command::SetCodename { codename: " ".into() }, "code name is empty"),
         (Command::SetLocalOnly { on: true, reason: "".into() }, "reason is empty"),
-        (Command::Tell { audience: "team".into(), text: " ".into(), how: None }, "message is empty"),
+        (Command::Tell { audience: "team".into(), text: " ".into(), how: None, step: None }, "message is empty"),
     ] {
         let why = c.refused(command);
         assert!(why.contains(says), "{why} should say {says}");

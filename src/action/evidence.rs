@@ -166,8 +166,6 @@ async fn collect(ctx: &Ctx, args: &CollectArgs) -> Result<Done> {
     let text = serde_json::to_vec_pretty(&seal).state(|| "cannot word the seal".into())?;
     write_atomic(&folder.join(SEAL), &text)?;
     let digest = Digest::new(sha256_hex(&text));
-    ctx.out.line(&format!("sealed: {digest}"));
-    ctx.out.line("write this down outside: on paper, in another system");
     let shown = match ctx.incident_dir.as_deref().and_then(|d| folder.strip_prefix(d).ok()) {
         Some(inside) => inside.display().to_string(),
         None => folder.display().to_string(),
@@ -186,7 +184,17 @@ async fn collect(ctx: &Ctx, args: &CollectArgs) -> Result<Done> {
         ctx.out.line("WARNING: collected only after the suspects were isolated: their sessions are not in it");
         summary.push_str(", but only after isolation: the sessions are not in them");
     }
+    // Last and in short rows: whole on a narrow screen, and it is to be written down by hand.
+    ctx.out.line("seal, to be written down outside (paper, another system):");
+    grouped(digest.as_str()).iter().for_each(|row| ctx.out.line(row));
     Ok(Done { facts, ..Done::ok(summary).json(json) })
+}
+
+/// A digest as people copy it: groups of eight characters, four to a row.
+pub fn grouped(digest: &str) -> Vec<String> {
+    let characters: Vec<char> = digest.chars().collect();
+    let groups: Vec<String> = characters.chunks(8).map(|g| g.iter().collect()).collect();
+    groups.chunks(4).map(|row| row.join(" ")).collect()
 }
 
 async fn ask(c: &mut PgConnection, query: &str) -> Result<String> {
@@ -245,7 +253,9 @@ impl Action for Verify {
             let text = std::fs::read(folder.join(SEAL))
                 .target(|| format!("cannot read the seal in {:?}", folder.display()))?;
             let digest = sha256_hex(&text);
-            let wanted = args.seal.clone().or_else(|| journaled(ctx, &folder));
+            // As it was written down: in groups and rows, in any case.
+            let typed = args.seal.as_ref().map(|s| s.split_whitespace().collect::<String>().to_lowercase());
+            let wanted = typed.or_else(|| journaled(ctx, &folder));
             let mut wrong = Vec::new();
             if wanted.as_ref().is_some_and(|w| *w != digest) {
                 wrong.push(format!("{SEAL}: not the one that was sealed"));

@@ -28,6 +28,7 @@ pub mod log_suspects;
 pub mod look;
 pub mod message;
 pub mod moment;
+pub mod named;
 pub mod notify;
 pub mod output;
 pub mod pitr_advance;

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::{Action, Ctx, Done, Preview, Spec, parse_matches};
 use crate::error::{Error, Result};
+use crate::model::StepId;
 use crate::model::event::Event;
 use crate::model::plan::Risk;
 use crate::process::{ChildSpec, RunOptions, capture};
@@ -31,13 +32,16 @@ impl Action for Notify {
         }
     }
     fn arguments(&self) -> Command {
-        Command::new("notify").arg(
-            Arg::new("audience")
-                .long("audience")
-                .value_name("WHO")
-                .required(true)
-                .help("Whom it is for: team, customers, …"),
-        )
+        Command::new("notify")
+            .arg(
+                Arg::new("audience")
+                    .long("audience")
+                    .value_name("WHO")
+                    .required(true)
+                    .help("Whom it is for: team, customers, …"),
+            )
+            // Set by the console: the step whose message this is.
+            .arg(Arg::new("step").long("step").value_name("ID").hide(true))
     }
     fn preview<'a>(&'a self, ctx: &'a Ctx, _: &'a [String]) -> BoxFuture<'a, Result<Preview>> {
         let lines = vec![format!("runs {}", super::contain::shown(&ctx.settings.notify))];
@@ -79,7 +83,8 @@ async fn send(ctx: &Ctx, args: &[String]) -> Result<Done> {
     said.lines().filter(|l| !l.trim().is_empty()).for_each(|l| ctx.out.line(l));
     captured.ok(&child)?;
     let summary = format!("the message to {audience} was taken by the command");
-    let fact = Event::MessageSent { audience: audience.clone(), text, how: Some("command".into()) };
+    let step = matches.get_one::<String>("step").map(StepId::new);
+    let fact = Event::MessageSent { audience: audience.clone(), text, how: Some("command".into()), step };
     Ok(Done::ok(summary).json(json!({"audience": audience, "sent": true})).fact(fact))
 }
 

@@ -216,6 +216,7 @@ commands! {
     Dismiss "dismiss" "back" "Leave the dialog without doing anything" [Palette Form Confirm Choice] Looks ["esc"];
     NextField "next-field" "next field" "Go to the next field" [Form Choice Confirm] Looks ["tab" "down"];
     PrevField "previous-field" "prev field" "Go to the field before" [Form Choice Confirm] Looks ["shift-tab" "up"];
+    FillIn "fill-in" "fill in" "Fill in the blanks of the message that is shown" [Choice Confirm] Records ["e"];
     Yes "yes" "yes" "Do what the dialog asks" [Confirm] Acts ["y"];
     No "no" "no" "Do not do what the dialog asks" [Confirm] Looks ["n"];
     Press "press" "press" "Press the button that has the focus (Cancel to begin with)" [Confirm] Looks ["enter"];

@@ -1,5 +1,7 @@
 //! Dialogs: what each asks, and its fields. What an accepted one does is in [`super::update`].
 
+use std::collections::BTreeMap;
+
 use crate::incident::{Refusal, RunRequest};
 use crate::model::plan::Link;
 use crate::model::target::{Loss, RecoveryTarget};
@@ -97,14 +99,23 @@ pub enum Ask {
     NoCall,
     /// Give a role to somebody.
     Assign,
-    /// Whom to tell, and with which message.
-    Tell,
+    /// Whom to tell, and with which message; the step whose work that is, if any.
+    Tell(Option<StepId>),
     /// A message, and how it goes out.
     Send {
-        /// To whom.
-        audience: String,
-        /// Its text with blanks.
-        text: String,
+        /// It.
+        message: Outgoing,
+        /// What was typed into its blanks and not accepted yet, by variable.
+        typed: BTreeMap<String, String>,
+    },
+    /// The blanks of the message below that only a person can fill in.
+    Blanks(Vec<String>),
+    /// The message has blanks: whether it goes out all the same.
+    BlanksLeft {
+        /// How.
+        how: String,
+        /// It.
+        message: Outgoing,
     },
     /// The name it goes by.
     Codename,
@@ -121,6 +132,17 @@ pub enum Ask {
     },
     /// Leave although actions run.
     Quit,
+}
+
+/// A message on its way out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outgoing {
+    /// To whom.
+    pub audience: String,
+    /// Its text with blanks.
+    pub text: String,
+    /// The step whose work it is.
+    pub step: Option<StepId>,
 }
 
 /// Something to fill in.
@@ -274,14 +296,16 @@ impl Dialog {
             | Ask::Snooze
             | Ask::Escalate
             | Ask::Assign
-            | Ask::Tell
+            | Ask::Tell(_)
             | Ask::Send { .. }
+            | Ask::Blanks(_)
             | Ask::Codename
             | Ask::Rotated
             | Ask::Afterwards { .. } => vec![],
             Ask::Drill { .. }
             | Ask::Run(..)
             | Ask::Refused(_)
+            | Ask::BlanksLeft { .. }
             | Ask::Choose { .. }
             | Ask::Cancel(_)
             | Ask::Adopt(_) => {
@@ -298,6 +322,13 @@ impl Dialog {
         }
         if let (Some(Field::Choice { at, .. }), Some(level)) = (self.fields.first_mut(), level) {
             *at = SEVERITIES.iter().position(|(word, _)| *word == level).unwrap_or(0);
+        }
+    }
+
+    /// Adds a field for the name it goes by, where the plan asks for one or it has one.
+    pub fn ask_codename(&mut self, asked: bool, now: Option<&str>) {
+        if asked || now.is_some() {
+            self.fields.push(Field::text("Code name", "says nothing of what happened", now.unwrap_or_default()));
         }
     }
 

@@ -241,6 +241,8 @@ pub enum Effect {
         severity: String,
         /// When impact began, and how that is known.
         impact: Option<(Time, String)>,
+        /// The name it goes by.
+        codename: Option<String>,
     },
     /// Make a sandbox and open a drill of a scenario in it.
     Drill {

@@ -8,7 +8,7 @@ use crate::model::plan::{Phase, Risk};
 use super::command::Cmd;
 use super::data::Recording;
 use super::{App, HomeRow, IncidentUi, Screen};
-use crate::action::runnable;
+use crate::action::{message, runnable};
 
 /// What to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -156,9 +156,22 @@ pub fn incident(ui: &IncidentUi) -> Next {
             _ => next(Cmd::Run, format!("run {what} (command {} of {all})", place + 1)),
         };
     }
+    let told = state.step(&step.id).told.is_some();
+    if telling(step) && !told && last.is_none_or(worked) && (last.is_some() || runnable::blocks(step).next().is_none())
+    {
+        return match message::of_step(step) {
+            Some(_) => next(Cmd::Tell, "write the step's message: it is filled in and shown first"),
+            None => next(Cmd::Tell, format!("tell people, or d: step {} is done if they know", number + 1)),
+        };
+    }
+    let tick = || {
+        let open = (0..step.items.len()).find(|i| !ticked(ui, step, *i)).and_then(|i| step.items.get(i));
+        let what = open.map_or(String::new(), |item| format!(": {}", super::words::plain(&item.title)));
+        next(Cmd::Tick, format!("tick what is true ({items_left} left, then d: done){what}"))
+    };
     match last {
         Some(run) if worked(run) && items_left == 0 => next(Cmd::Done, format!("step {} is done", number + 1)),
-        Some(run) if worked(run) => next(Cmd::Tick, format!("tick what is true ({items_left} left), then d: done")),
+        Some(run) if worked(run) => tick(),
         Some(run) => next(Cmd::Run, format!("run it again (last time: {})", short(&run.summary))),
         None => match runnable::blocks(step).nth(ui.steps.block).or_else(|| runnable::blocks(step).next()) {
             Some(block) => {
@@ -172,12 +185,16 @@ pub fn incident(ui: &IncidentUi) -> Next {
                 };
                 next(Cmd::Run, format!("run {} ({ask})", short(what)))
             }
-            None if items_left > 0 && state.step(&step.id).status != StepStatus::Done => {
-                next(Cmd::Tick, format!("tick what is true ({items_left} left), then d: done"))
-            }
+            None if items_left > 0 && state.step(&step.id).status != StepStatus::Done => tick(),
+            None if told => next(Cmd::Done, format!("step {} is done", number + 1)),
             None => next(Cmd::Done, format!("do it, then mark step {} as done", number + 1)),
         },
     }
+}
+
+/// Whether telling people is the work of a step: a message stands in it, or its title says so.
+fn telling(step: &crate::model::Step) -> bool {
+    message::of_step(step).is_some() || step.phase == Some(Phase::Communicate)
 }
 
 /// The first of our own commands of a step behind the one that ran last that did not run itself: its place among the commands

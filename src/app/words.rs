@@ -3,8 +3,12 @@
 use std::time::Duration;
 
 use super::data::Process;
+use crate::incident::{Instant, State};
 use crate::model::Time;
 use crate::model::target::Loss;
+
+/// Two records of one form are no further apart.
+const TOGETHER: Duration = Duration::from_secs(5);
 
 /// `4 h`, `1 h 30 min`, `45 s`, `2 d`: two units at most.
 pub fn span(d: Duration) -> String {
@@ -100,6 +104,28 @@ pub fn transactions(loss: &Loss) -> String {
         Some(n) => plural(n, "transaction"),
         None => "transactions not known".into(),
     }
+}
+
+/// What a declaration or a corrected start changed: `declared as P1; impact moved from 14:03:10 to 14:01:07 UTC (pager)`. None
+/// when neither is new.
+pub fn declared(old: Option<&State>, new: &State) -> Option<String> {
+    let was = old.and_then(|s| s.impact.as_ref());
+    let fresh = new.declared.as_ref().filter(|d| old.and_then(|s| s.declared.as_ref()) != Some(*d));
+    let impact = new.impact.as_ref().filter(|i| was != Some(*i));
+    // Both come from one form, one after the other: the second says the first once more.
+    let with = |d: &&Instant| impact.is_some_and(|i| i.recorded.recorded.since(d.recorded) < TOGETHER);
+    let severity = fresh.or_else(|| new.declared.as_ref().filter(with)).and(new.severity.as_ref());
+    let today = |t: Time| t.date_hms()[..10] == new.last_recorded.date_hms()[..10];
+    let clock = |t: Time| if today(t) { t.hms() } else { t.date_hms() };
+    let start = match (impact, was.filter(|w| impact.is_some_and(|i| i.at != w.at)), &new.impact) {
+        (Some(i), Some(w), _) => format!("impact moved from {} to {} UTC ({})", clock(w.at), clock(i.at), i.source),
+        (Some(i), None, _) => format!("impact since {} UTC ({})", clock(i.at), i.source),
+        (None, _, Some(i)) if fresh.is_some() => format!("impact since {} UTC, as before", clock(i.at)),
+        _ => String::new(),
+    };
+    let severity = severity.map(|s| format!("declared as {s}")).unwrap_or_default();
+    let parts: Vec<String> = [severity, start].into_iter().filter(|p| !p.is_empty()).collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
 }
 
 /// Markdown as plain words: emphasis, code marks and links reduced to their text.

@@ -6,7 +6,8 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use serde_json::json;
 
 use super::{Invocation, print};
-use crate::action::message;
+use crate::action::blanks::variable_of;
+use crate::action::{message, named};
 use crate::app::update::people::standing;
 use crate::app::when::parse_when;
 use crate::config::Secrets;
@@ -17,6 +18,7 @@ use crate::incident::{Command as Wish, RunRequest, RunStatus, deadlines};
 use crate::model::event::{Kind, Outcome};
 use crate::model::plan::Risk;
 use crate::model::{Time, format_clock, parse_duration};
+use crate::plan::placeholders;
 use crate::process::detach::own_executable;
 use crate::runtime::{Incident, Job, Store, policy, start_run};
 
@@ -82,6 +84,13 @@ pub(super) fn commands() -> Vec<Command> {
                     .default_value("update"),
             )
             .arg(long("text", "TEXT", "These words instead of a template").conflicts_with("template"))
+            .arg(
+                Arg::new("fill")
+                    .long("fill")
+                    .value_name("BLANK=VALUE")
+                    .action(ArgAction::Append)
+                    .help("Fill in a blank that is left, such as \"Date=Monday\"; kept for the next message"),
+            )
             .arg(
                 Arg::new("send")
                     .long("send")
@@ -218,6 +227,7 @@ fn escalate(invocation: &Invocation, store: &Store, m: &ArgMatches) -> Result<u8
 fn tell(invocation: &Invocation, store: &Store, m: &ArgMatches) -> Result<u8> {
     let mut incident = open(invocation, store, m)?;
     let audience = m.get_one::<String>("audience").cloned().unwrap_or_default();
+    let mut fills: Vec<(String, String)> = Vec::new();
     let all = message::templates(incident.plan());
     let title = m.get_one::<String>("template").cloned().unwrap_or_default();
     let text = match m.get_one::<String>("text") {
@@ -233,7 +243,25 @@ fn tell(invocation: &Invocation, store: &Store, m: &ArgMatches) -> Result<u8> {
             }
         },
     };
-    let state = incident.state()?;
+    for said in m.get_many::<String>("fill").into_iter().flatten() {
+        let (blank, value) = said
+            .split_once('=')
+            .ok_or_else(|| Error::usage(format!("{said:?} fills in nothing")).hint("--fill \"Date=Monday\""))?;
+        let named = named::meant(blank, incident.plan(), incident.scenario());
+        if !placeholders::in_message(&text).iter().any(|b| variable_of(b) == named.variable) {
+            let blanks = placeholders::in_message(&text).join(" ");
+            return Err(Error::usage(format!("the message has no blank {blank:?}")).hint(format!("it has {blanks}")));
+        }
+        fills.push((named.variable, value.trim().to_string()));
+    }
+    if !m.get_flag("show") {
+        for (name, value) in &fills {
+            incident.submit(Wish::SetVariable { name: name.clone(), value: value.clone() }).map_err(Error::from)?;
+        }
+    }
+    let mut state = incident.state()?.clone();
+    state.vars.extend(fills);
+    let state = &state;
     let known = message::known(state, incident.scenario(), &rules(&incident), &audience, &incident.now());
     let (filled, left) = message::fill(&text, state, &known);
     if m.get_flag("show") {
@@ -244,13 +272,13 @@ fn tell(invocation: &Invocation, store: &Store, m: &ArgMatches) -> Result<u8> {
         if !left.is_empty() {
             eprintln!("still blank: {}", left.join(" "));
         }
-        let wish = Wish::Tell { audience, text: filled, how: Some("copied".into()) };
+        let wish = Wish::Tell { audience, text: filled, how: Some("copied".into()), step: None };
         incident.submit(wish).map_err(Error::from)?;
         return Ok(0);
     }
     if !left.is_empty() {
         return Err(Error::usage(format!("still blank: {}", left.join(" ")))
-            .hint("say it with --text, or set the variables in the console"));
+            .hint("fill them in with --fill \"BLANK=VALUE\", or say it with --text"));
     }
     if state.kind == Kind::Drill {
         return Err(Error::refused("a drill sends nothing to anybody").hint("leave out --send"));

@@ -208,7 +208,7 @@ impl Operator<'_> {
         let state = self.incident.state()?;
         let restored = state.restored.as_ref().map_or_else(|| "not yet".to_string(), |r| r.at.to_string());
         let text = format!("Drill: wrong data in {} was corrected; service restored: {restored}.", state.title);
-        self.submit(Command::Tell { audience: "nobody (drill)".into(), text, how: None })?;
+        self.submit(Command::Tell { audience: "nobody (drill)".into(), text, how: None, step: None })?;
         Ok(())
     }
 }

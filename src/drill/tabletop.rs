@@ -231,7 +231,7 @@ pub fn play(mut incident: Incident, texts: &[String], pace: Duration, say: &mut 
     bring(&mut incident, say, usize::MAX)?;
     let audience = rules.limits(incident.state()?.severity.as_deref()).audience.clone();
     let text = format!("exercise: {}", scenario.title);
-    incident.submit(Command::Tell { audience, text, how: Some("said".into()) })?;
+    incident.submit(Command::Tell { audience, text, how: Some("said".into()), step: None })?;
     let now = incident.now();
     incident.submit(Command::RestoreService { at: now.time, how: "said at the table".into() })?;
     let verdict = judge(incident.state()?, &scenario, &rules, &incident.now());

@@ -156,8 +156,12 @@ fn incident(event: &Event, record: &Record) -> Said {
         Event::IncidentDeclared { severity } => {
             Said::new(Tone::Milestone, format!("Declared an incident of severity {}", clean(severity)))
         }
-        Event::ImpactStarted { at, source } => {
-            Said::new(Tone::Milestone, format!("Impact started at {} UTC", at.date_hms())).details([clean(source)])
+        Event::ImpactStarted { at, source, moved_from } => {
+            let what = match moved_from {
+                Some(before) => format!("Impact moved from {} to {} UTC", before.date_hms(), at.date_hms()),
+                None => format!("Impact started at {} UTC", at.date_hms()),
+            };
+            Said::new(Tone::Milestone, what).details([clean(source)])
         }
         Event::ServiceRestored { at, how } => {
             Said::new(Tone::Milestone, format!("Service restored at {} UTC", at.date_hms())).details([clean(how)])
@@ -210,7 +214,7 @@ fn incident(event: &Event, record: &Record) -> Said {
 fn people(event: &Event) -> Said {
     let within = |ms: u64| super::timeline::duration(Duration::from_millis(ms));
     match event {
-        Event::MessageSent { audience, text, how } => {
+        Event::MessageSent { audience, text, how, .. } => {
             let how = match how.as_deref() {
                 Some("copied") => ", copied to be sent by hand",
                 Some("command") => ", handed to the configured command",

@@ -206,6 +206,8 @@ pub enum Command {
         text: String,
         /// `copied`, `command` or `said`.
         how: Option<String>,
+        /// The step whose work it is, which begins with it.
+        step: Option<StepId>,
     },
     /// Responder: works on it, or a deadline needs nothing.
     Acknowledge {

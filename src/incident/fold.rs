@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::model::event::Event;
 use crate::model::{Record, RunId, Seq};
 
+use super::people::NEXT_UPDATE;
 use super::state::{Backup, Exposure, Facts, Impact, Note, Restored, Shadow, Standby, Waiver};
 use super::{Instant, Run, RunStatus, State, StepStatus};
 
@@ -100,7 +101,7 @@ impl State {
                 self.severity = Some(severity.clone());
                 self.declared = Some(when);
             }
-            Event::ImpactStarted { at, source } => {
+            Event::ImpactStarted { at, source, .. } => {
                 self.impact = Some(Impact { at: *at, source: source.clone(), recorded: when });
             }
             Event::StepStarted { step } => {
@@ -129,6 +130,7 @@ impl State {
                 s.status = if s.started.is_some() { StepStatus::Active } else { StepStatus::Open };
                 s.ended = None;
                 s.reopened = Some(record.seq);
+                s.told = None;
                 s.reason = Some(reason.clone());
                 s.actor = Some(record.actor.clone());
             }
@@ -154,7 +156,16 @@ impl State {
                 self.approvals.push((shown.clone(), requested_by.clone(), record.actor.clone()));
             }
             Event::ServiceRestored { at, how } => self.restored = Some(Restored { at: *at, how: how.clone() }),
-            Event::MessageSent { audience, text, .. } => self.messages.push((audience.clone(), text.clone(), when)),
+            Event::MessageSent { audience, text, step, .. } => {
+                if let Some(step) = step {
+                    self.steps.entry(step.clone()).or_default().told = Some(when.clone());
+                }
+                // What was promised for this message is no promise of the next one.
+                for name in NEXT_UPDATE {
+                    self.vars.remove(name);
+                }
+                self.messages.push((audience.clone(), text.clone(), when));
+            }
             Event::EvidenceAdded { file, sha256 } => self.evidence.push((file.clone(), sha256.clone())),
             Event::PlanOffered { plan } => self.plan_offered = Some(plan.clone()),
             Event::PlanAdopted { plan } => {

@@ -10,6 +10,9 @@ use super::{Instant, Now};
 /// The role that leads: handing it over ends every snooze, so that the new lead decides anew.
 pub const COMMAND: &str = "incident commander";
 
+/// The variables a message's next update is kept under. A person's word for it is good for one message.
+pub const NEXT_UPDATE: [&str; 2] = ["NEXT_UPDATE", "NEXT_UPDATE_TIME"];
+
 /// The roles there are when the plan names none, the one that leads first.
 pub const ROLES: [&str; 4] = [COMMAND, "operations", "communications", "scribe"];
 

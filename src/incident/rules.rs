@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::model::parse_duration;
-use crate::model::plan::{MatrixRow, Plan, Scenario};
+use crate::model::plan::{MatrixRow, Phase, Plan, Scenario};
 
 /// Those who work on it, and everybody inside.
 pub const TEAM: &str = "team";
@@ -221,6 +221,13 @@ fn rhythm(scenario: &Scenario) -> Option<Duration> {
         .flat_map(|t| t.split(['.', '\n', ';']))
         .filter(|sentence| sentence.to_lowercase().contains("update"))
         .find_map(every)
+}
+
+/// Whether the plan asks for a name that says nothing when the incident is declared.
+pub fn asks_codename(scenario: &Scenario) -> bool {
+    let steps = scenario.steps.iter().filter(|s| s.phase == Some(Phase::Declare));
+    let texts = steps.flat_map(|s| s.items.iter().map(|i| &i.title).chain([&s.title, &s.text]));
+    texts.map(|t| t.to_lowercase()).any(|t| t.contains("code name") || t.contains("codename"))
 }
 
 /// What a team does once it is over, when its plan does not say.

@@ -41,6 +41,8 @@ pub struct StepState {
     pub reopened: Option<Seq>,
     /// Who acted last.
     pub actor: Option<Actor>,
+    /// When its message went out; none again once it is reopened.
+    pub told: Option<Instant>,
 }
 
 impl StepState {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::model::Time;
 
 use super::rules::{Limits, Rules};
+use super::state::Restored;
 use super::{Instant, Now, State, StepStatus};
 
 /// A deadline's name.
@@ -117,7 +118,7 @@ impl Deadline {
             Timer::Escalate => "escalate".into(),
             Timer::Communicate => format!("first message to {}", self.about),
             Timer::Level(n) => format!("answer of level {n} ({})", self.about),
-            Timer::Update(audience) => format!("update to {audience}"),
+            Timer::Update(audience) => format!("next update to {audience}"),
         }
     }
 }
@@ -222,8 +223,9 @@ fn updates(state: &State, limits: &Limits, now: &Now) -> Vec<Deadline> {
         }
         let (since, elapsed) = last.map_or((start, since_start), |w| (w.at, w.elapsed(now)));
         let timer = Timer::Update(audience.clone());
-        // Once the good news is out, nobody waits for more.
-        let informed = state.restored.as_ref().is_some_and(|r| last.is_some_and(|w| w.at >= r.at));
+        // The good news names a next update, and that one says that it held: after it nobody waits for more.
+        let since_back = |r: &Restored| messages(state, audience).filter(|w| w.at >= r.at).count();
+        let informed = state.restored.as_ref().is_some_and(|r| since_back(r) >= 2);
         let standing = match state.closed.is_some() || informed {
             true => Standing::Over,
             false => running(state, now, &timer, last, *period, elapsed),

@@ -115,6 +115,9 @@ pub enum Event {
         at: Time,
         /// How that is known.
         source: String,
+        /// The start that was known before, when it is another one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        moved_from: Option<Time>,
     },
     /// Work on a step began.
     StepStarted {
@@ -477,6 +480,9 @@ pub enum Event {
         /// `copied`, `command` (handed to the configured command) or `said` (told by a person in another way).
         #[serde(default, skip_serializing_if = "Option::is_none")]
         how: Option<String>,
+        /// The step whose work it was, if any.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        step: Option<StepId>,
     },
     /// Somebody took note of a deadline: works on it, or decided that it needs nothing.
     TimerAcknowledged {

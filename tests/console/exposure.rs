@@ -74,6 +74,7 @@ fn the_exposure_is_sampled_by_itself_and_outlives_the_server_and_the_console() {
         scenario: scenario.slug.clone(),
         severity: "P1".into(),
         impact: None,
+        codename: None,
     };
     let mut port = console(&a, begin);
     let opened = wait(&mut port, "the incident", |m| match m {

@@ -2,6 +2,7 @@
 
 mod exposure;
 mod keys;
+mod messages;
 mod settle;
 
 use crate::support::console::*;
@@ -569,6 +570,7 @@ fn a_real_incident_is_declared_with_severity_and_impact() {
         scenario: "database-corruption".into(),
         severity: "P1".into(),
         impact: Some((at, "pager".into())),
+        codename: None,
     };
     assert_eq!(effects, vec![wanted]);
 }

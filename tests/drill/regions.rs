@@ -191,6 +191,10 @@ fn evidence_that_was_touched_is_named() {
         runtime.block_on(evidence::Verify.run(&ctx, &args)).unwrap()
     };
     assert_eq!(verify(Some(&sum(&seal))).exit_code, 0);
+    // As it was copied onto paper: every row is whole on a screen of 80 columns, and what was copied is taken back.
+    let rows = evidence::grouped(&sum(&seal));
+    assert!(rows.len() == 2 && rows.iter().all(|r| r.len() <= 35) && rows.concat().replace(' ', "") == sum(&seal)[..]);
+    assert_eq!(verify(Some(&rows.join("\n").to_uppercase())).exit_code, 0);
     let other = verify(Some(&sum("another seal")));
     assert_eq!(other.exit_code, 1, "{}", other.summary);
     std::fs::write(folder.path().join("activity.json"), "[ ]").unwrap();

@@ -244,7 +244,7 @@ pub fn drill() -> Pen {
         amy,
         vec![
             Event::IncidentDeclared { severity: "P0".into() },
-            Event::ImpactStarted { at: p.at(-95), source: "first report of a customer".into() },
+            Event::ImpactStarted { at: p.at(-95), source: "first report of a customer".into(), moved_from: None },
         ],
     );
     p.record(
@@ -254,6 +254,7 @@ pub fn drill() -> Pen {
             audience: "#incident".into(),
             text: "Orders are being stored wrongly since about 14:00.\nWe are stopping writes now.".into(),
             how: None,
+            step: None,
         }],
     );
     p.done(55, amy, 2);

@@ -66,7 +66,7 @@ fn private(dir: &Path) -> FileJournal {
     add(
         "amy@db1.example",
         vec![
-            Event::ImpactStarted { at, source: "carol saw the intruder".into() },
+            Event::ImpactStarted { at, source: "carol saw the intruder".into(), moved_from: None },
             Event::RoleAssigned {
                 role: "incident commander".into(),
                 person: "amy".into(),
@@ -83,6 +83,7 @@ fn private(dir: &Path) -> FileJournal {
                 audience: "lead and legal".into(),
                 text: "billing is read".into(),
                 how: Some("said".into()),
+                step: None,
             },
             Event::TimerSnoozed { timer: "update-lead and legal".into(), for_ms: 60_000, reason: "carol knows".into() },
             Event::Escalated { level: 2, who: "carol".into(), within_ms: 60_000 },

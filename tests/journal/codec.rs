@@ -29,7 +29,11 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         text().prop_map(|text| Event::NoteAdded { text }),
         (text(), text()).prop_map(|(name, value)| Event::VariableSet { name, value }),
-        (time(), text()).prop_map(|(at, source)| Event::ImpactStarted { at, source }),
+        (time(), text(), proptest::option::of(time())).prop_map(|(at, source, moved_from)| Event::ImpactStarted {
+            at,
+            source,
+            moved_from
+        }),
         (any::<u64>(), any::<i32>(), text(), any::<[u64; 4]>()).prop_map(|(run, exit_code, summary, n)| {
             Event::RunFinished {
                 run: RunId(run),

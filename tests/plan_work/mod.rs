@@ -255,6 +255,45 @@ fn what_the_plan_says_beside_its_steps_is_one_key_away() {
     assert_eq!(set, 2);
 }
 
+const TELLING: &str = "# Lost service\n\n- **Severity:** P1\n\n## 1. Look (1 min)\n\nLook at it.\n\n## 2. Tell (1 min)\n\nIn their words.\n\n```text\nSubject: Orders are back\n\nWe call everybody by [Date].\nTry again: [What To Repeat].\n```\n";
+
+#[test]
+fn the_blanks_of_a_steps_message_are_filled_in_from_its_preview() {
+    let desk = Desk::new();
+    let path = desk.file("telling.md", TELLING).display().to_string();
+    let pty = desk.console(SIZE, &["open", &path]);
+    pty.wait_text("Lost service");
+    declare(&pty);
+    pty.wait_text("declared as P1; impact since");
+    pty.keys("d");
+    pty.wait_text("next w write the step's message");
+    pty.keys("w");
+    pty.wait("the step's own message", |s| s.contains("(•) Tell  of this step"));
+    pty.keys("enter");
+    pty.wait_text("2 blanks are left: [Date], [What To Repeat]");
+    pty.keys("e");
+    pty.wait_text("Only a person knows these");
+    pty.send(b"Monday");
+    pty.keys("tab");
+    pty.send(b"payments");
+    pty.keys("enter");
+    pty.wait("filled in", |s| s.contains("everybody by Monday.") && s.contains("Try again: payments."));
+    pty.keys("enter");
+    pty.wait_text("next d step 2 is done");
+    let events = events(&desk);
+    let sent = events.iter().find_map(|e| match e {
+        Event::MessageSent { audience, text, how, step } => {
+            Some((audience.as_str(), text, how.as_deref(), step.clone()))
+        }
+        _ => None,
+    });
+    let (audience, text, how, step) = sent.expect("a message");
+    assert_eq!((audience, how), ("customers", Some("copied")));
+    assert!(text.contains("by Monday.") && text.contains("payments."), "{text}");
+    assert!(step.is_some_and(|s| events.contains(&Event::StepStarted { step: s })), "it began with the writing");
+    assert!(!events.iter().any(|e| matches!(e, Event::ItemTicked { .. })));
+}
+
 const ASKING: &str = "# Asking\n\n## Scenario 1: Lost service\n\n1. Look at it\n\n   ```bash { risk=change }\n   echo \"at <db-host>\" as $REGION_NAME with '<api-token>' > \"$HOME/seen.txt\"\n   ```\n2. Look again\n\n   ```bash { risk=change }\n   echo <db-host> \"$REGION_NAME\" \"$API_TOKEN\"\n   ```\n";
 
 #[test]

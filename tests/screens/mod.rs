@@ -137,7 +137,7 @@ fn elsewhere(size: (u16, u16)) -> App {
     with_incident(size, 343, data)
 }
 
-fn ended(kind: Kind, closed: bool) -> Story {
+fn ended(kind: Kind, restored: bool, closed: bool) -> Story {
     let mut s = verified(kind);
     let run = s.run(8, "pitr promote", "breakglass pitr promote", Risk::Destroy, 400);
     let mut facts = vec![
@@ -147,8 +147,10 @@ fn ended(kind: Kind, closed: bool) -> Story {
     facts.push(Event::HealthSeen { healthy: true, components: [("api".to_string(), "ok".to_string())].into() });
     s.finish(run, 412, Outcome::Succeeded, "the service runs on the recovered database", facts);
     s.add(413, vec![Event::StepDone { step: StepId::new("s8") }]);
+    if restored {
+        s.add(413, vec![Event::ServiceRestored { at: now(412).time, how: "verified and healthy for 5 s".into() }]);
+    }
     if closed {
-        s.add(415, vec![Event::ServiceRestored { at: now(412).time, how: "verified and healthy for 5 s".into() }]);
         s.step(9, 416, 430);
         s.add(
             440,
@@ -244,15 +246,15 @@ pub fn shots() -> Vec<Shot> {
         }),
         shot("incident-late", |size| with_incident(size, 343 + 4 * 3600, recovering_data(Kind::Real))),
         shot("incident-verified", |size| with_incident(size, 383, verified(Kind::Drill).data())),
-        shot("incident-promoted", |size| with_incident(size, 414, ended(Kind::Drill, false).data())),
+        shot("incident-promoted", |size| with_incident(size, 414, ended(Kind::Drill, false, false).data())),
         shot("incident-damage-kept", |size| {
-            let mut data = ended(Kind::Drill, false).data();
+            let mut data = ended(Kind::Drill, false, false).data();
             let facts = &mut data.state.facts;
             let late = facts.candidates[0].at.plus(std::time::Duration::from_secs(60));
             facts.chosen = Some((RecoveryTarget::Time(late), Some(late), None));
             with_incident(size, 414, data)
         }),
-        shot("incident-closed", |size| with_incident(size, 460, ended(Kind::Real, true).data())),
+        shot("incident-closed", |size| with_incident(size, 460, ended(Kind::Real, true, true).data())),
         shot("incident-ascii", |size| {
             let mut a = recovering_app(size);
             a.settings.ascii = true;
@@ -353,7 +355,7 @@ pub fn shots() -> Vec<Shot> {
         shot("dialog-unknown", |size| pressed(lost(size), "o")),
         shot("dialog-died", |size| pressed(died(size), "o")),
         shot("dialog-elsewhere", |size| pressed(elsewhere(size), "o")),
-        shot("dialog-restored", |size| pressed(with_incident(size, 414, ended(Kind::Real, false).data()), "R")),
+        shot("dialog-restored", |size| pressed(with_incident(size, 414, ended(Kind::Real, false, false).data()), "R")),
         shot("dialog-close", |size| pressed(real(size), "C enter")),
         shot("dialog-afterwards", |size| pressed(real(size), "C")),
         shot("dialog-deadlines", |size| pressed(real(size), "p")),
@@ -364,6 +366,15 @@ pub fn shots() -> Vec<Shot> {
         shot("dialog-assign", |size| pressed(with_incident(size, 403, called().data()), "a")),
         shot("dialog-tell", |size| pressed(real(size), "w")),
         shot("dialog-send", |size| pressed(real(size), "w enter")),
+        shot("dialog-send-blank", |size| {
+            pressed(with_incident(size, 414, ended(Kind::Real, true, false).data()), "w enter")
+        }),
+        shot("dialog-blanks", |size| {
+            pressed(with_incident(size, 414, ended(Kind::Real, true, false).data()), "w enter e \"a post-mortem\"")
+        }),
+        shot("dialog-blanks-left", |size| {
+            pressed(with_incident(size, 414, ended(Kind::Real, true, false).data()), "w enter enter")
+        }),
         shot("dialog-codename", |size| pressed(real(size), "V")),
         shot("dialog-local-only", |size| pressed(real(size), "Z")),
         shot("dialog-rotated", |size| pressed(real(size), "I")),
@@ -492,8 +503,10 @@ fn shot_of_dialog(ask: &Ask) -> &'static str {
         Ask::Answered(_) => "dialog-answered",
         Ask::NoCall => "dialog-no-call",
         Ask::Assign => "dialog-assign",
-        Ask::Tell => "dialog-tell",
+        Ask::Tell(_) => "dialog-tell",
         Ask::Send { .. } => "dialog-send",
+        Ask::Blanks(_) => "dialog-blanks",
+        Ask::BlanksLeft { .. } => "dialog-blanks-left",
         Ask::Codename => "dialog-codename",
         Ask::LocalOnly(_) => "dialog-local-only",
         Ask::Rotated => "dialog-rotated",
@@ -542,7 +555,7 @@ fn a_shot_shows_what_its_name_says() {
         }
     }
     assert_eq!(screens.len(), 8, "screens with a shot: {screens:?}");
-    assert_eq!(dialogs.len(), 37, "dialogs with a shot: {dialogs:?}");
+    assert_eq!(dialogs.len(), 39, "dialogs with a shot: {dialogs:?}");
 }
 
 #[test]
@@ -555,7 +568,9 @@ fn every_screen_names_the_next_thing_and_how_to_leave() {
             let (next, keys) = (rows[rows.len() - 2], rows[rows.len() - 1]);
             let typing = next.contains("search the output") || next.contains("show only lines with");
             assert!(next.contains("next ") || typing, "{} at {size:?} has no next thing: {next:?}", shot.name);
-            let leaves = ["q quit", "cancel", "close", "esc clear", "first"].iter().any(|w| keys.contains(w));
+            let leaves = ["q quit", "cancel", "close", "esc clear", "first", "esc back", "n back"]
+                .iter()
+                .any(|w| keys.contains(w));
             assert!(leaves, "{} at {size:?} does not say how to leave: {keys:?}", shot.name);
         }
     }

@@ -242,6 +242,12 @@ impl Story {
         events.extend(facts);
         self.add(to, events);
     }
+    /// Its timeline, as it is exported.
+    pub fn rows(&self) -> Vec<String> {
+        let state = State::fold(&self.records).unwrap();
+        let rows = self.records.iter().flat_map(|r| breakglass::export::rows_of(r, &state, None));
+        rows.map(|r| r.what).collect()
+    }
     /// The console's read model of it.
     pub fn data(&self) -> Incident {
         let state = State::fold(&self.records).unwrap();
@@ -298,7 +304,7 @@ fn said(event: &Event) -> String {
     match event {
         Event::IncidentOpened { title, .. } => format!("opened: {title}"),
         Event::IncidentDeclared { severity } => format!("declared as {severity}"),
-        Event::ImpactStarted { at, source } => format!("impact began {} ({source})", at.hms()),
+        Event::ImpactStarted { at, source, .. } => format!("impact began {} ({source})", at.hms()),
         Event::StepStarted { step } => format!("step {step} started"),
         Event::StepDone { step } => format!("step {step} done"),
         Event::RunStarted { run, .. } => format!("run {run} started"),
@@ -395,7 +401,14 @@ pub fn axis() -> breakglass::recovery::axis::Axis {
 /// The story up to the recovery, which is running: the picture of the design.
 pub fn recovering(kind: Kind) -> (Story, RunId) {
     let mut s = Story::open(kind);
-    s.add(5, vec![Event::ImpactStarted { at: at(0).minus(Duration::from_secs(420)), source: "first report".into() }]);
+    s.add(
+        5,
+        vec![Event::ImpactStarted {
+            at: at(0).minus(Duration::from_secs(420)),
+            source: "first report".into(),
+            moved_from: None,
+        }],
+    );
     let run = s.run(1, "health", "breakglass health", Risk::Read, 6);
     s.finish(
         run,

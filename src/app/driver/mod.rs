@@ -229,9 +229,14 @@ impl Driver {
     fn effect(&mut self, effect: Effect) -> Result<()> {
         match effect {
             Effect::LoadHome => slow::home(self).and_then(|()| slow::health(self)),
-            Effect::Begin { file, scenario, severity, impact } => {
-                let session = Session::begin(&self.world, &file, &scenario, &severity, impact)?;
-                self.show(session)
+            Effect::Begin { file, scenario, severity, impact, codename } => {
+                let session = Session::begin(&self.world, &file, &scenario, &severity, impact, codename)?;
+                let declared = crate::app::words::declared(None, session.state());
+                self.show(session)?;
+                if let Some(text) = declared {
+                    self.say(Tone::Good, text);
+                }
+                Ok(())
             }
             Effect::Drill { file, scenario } => slow::drill(self, file, scenario),
             Effect::Open(id) => self.open(&id),

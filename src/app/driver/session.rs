@@ -78,6 +78,7 @@ impl Session {
         slug: &str,
         severity: &str,
         impact: Option<(Time, String)>,
+        codename: Option<String>,
     ) -> Result<Self> {
         let library = world.plans.read()?;
         let (document, scenario) = library
@@ -101,6 +102,9 @@ impl Session {
             Ok(incident) => Self::of(world, incident, policy)?,
             Err(e) => Self::in_memory(world, &document.plan, scenario, policy, &e)?,
         };
+        if let Some(codename) = codename {
+            session.submit(Command::SetCodename { codename }, None)?;
+        }
         session.submit(Command::Declare { severity: severity.to_string() }, None)?;
         if let Some((at, source)) = impact {
             session.submit(Command::SetImpact { at, source }, None)?;

@@ -1,15 +1,15 @@
 //! What an accepted dialog does.
 
-use crate::incident::Command;
+use crate::incident::{Command, Context, decide};
 use crate::model::event::{Kind, Outcome};
 use crate::model::target::RecoveryTarget;
 use crate::model::{Secret, may_hold_secret};
 
 use super::super::dialog::{Ask, Dialog, Field};
 use super::super::when::parse_when;
-use super::super::{App, Effect, IncidentUi, Screen};
+use super::super::{App, Effect, IncidentUi, Screen, Tone};
 use super::{incident, people};
-use crate::action::runnable;
+use crate::action::{named, runnable};
 
 /// Checks what was entered and does it; what is wrong is said in the dialog, which stays.
 pub(super) fn accept(app: &mut App, out: &mut Vec<Effect>) {
@@ -43,8 +43,10 @@ fn act(app: &mut App, dialog: &Dialog, out: &mut Vec<Effect>) -> Result<(), Stri
         | Ask::Answered(_)
         | Ask::NoCall
         | Ask::Assign
-        | Ask::Tell
+        | Ask::Tell(_)
         | Ask::Send { .. }
+        | Ask::Blanks(_)
+        | Ask::BlanksLeft { .. }
         | Ask::Codename
         | Ask::LocalOnly(_)
         | Ask::Rotated
@@ -65,8 +67,17 @@ fn act(app: &mut App, dialog: &Dialog, out: &mut Vec<Effect>) -> Result<(), Stri
         Ask::Declare => {
             let at = parse_when(dialog.value(1), now)?;
             let source = impact_source(dialog);
-            out.push(submit(Command::Declare { severity: dialog.value(0).to_string() }));
-            out.push(submit(Command::SetImpact { at, source }));
+            let codename = dialog.value(3).to_string();
+            let before = app.incident.as_ref().map(|ui| &ui.data.state);
+            if !codename.is_empty() && before.is_some_and(|s| s.people.codename.as_ref() != Some(&codename)) {
+                out.push(submit(Command::SetCodename { codename }));
+            }
+            let wishes =
+                [Command::Declare { severity: dialog.value(0).to_string() }, Command::SetImpact { at, source }];
+            if wishes.iter().all(|wish| nothing_new(app, wish)) {
+                app.say(Tone::Info, "nothing changed: severity and start are as they were declared".into());
+            }
+            out.extend(wishes.map(submit));
         }
         Ask::Begin { file, scenario, .. } => {
             let at = parse_when(dialog.value(1), now)?;
@@ -75,6 +86,7 @@ fn act(app: &mut App, dialog: &Dialog, out: &mut Vec<Effect>) -> Result<(), Stri
                 scenario: scenario.clone(),
                 severity: dialog.value(0).to_string(),
                 impact: Some((at, impact_source(dialog))),
+                codename: Some(dialog.value(3).to_string()).filter(|name| !name.is_empty()),
             });
         }
         Ask::Drill { file, scenario, .. } => {
@@ -87,7 +99,9 @@ fn act(app: &mut App, dialog: &Dialog, out: &mut Vec<Effect>) -> Result<(), Stri
             let mut values = Vec::new();
             for (i, name) in names.iter().enumerate() {
                 let value = say(i, name)?;
-                values.push((runnable::variable_of(name), if value == "\"\"" { String::new() } else { value }));
+                let named = app.incident.as_ref().map(|ui| named::meant(name, &ui.data.plan, &ui.data.scenario));
+                let variable = named.map_or_else(|| runnable::variable_of(name), |n| n.variable);
+                values.push((variable, if value == "\"\"" { String::new() } else { value }));
             }
             out.extend(values.into_iter().map(|(name, value)| {
                 if may_hold_secret(&name) {
@@ -98,16 +112,21 @@ fn act(app: &mut App, dialog: &Dialog, out: &mut Vec<Effect>) -> Result<(), Stri
             }));
         }
         Ask::Variable => {
-            let (name, value) = (say(0, "a name")?, say(1, "a value")?);
-            if name == "TARGET" {
-                let target: RecoveryTarget = value.parse()?;
-                out.push(submit(Command::ChooseMoment { target, at: None, loses: None }));
-            } else if may_hold_secret(&name) {
+            let (typed, value) = (say(0, "a name")?, say(1, "a value")?);
+            let Some(ui) = &app.incident else { return Ok(()) };
+            let meant = named::meant(&typed, &ui.data.plan, &ui.data.scenario);
+            if may_hold_secret(&meant.variable) {
                 app.dialogs.pop();
-                app.dialogs.push(Dialog::new(Ask::Values(vec![name])));
+                app.dialogs.push(Dialog::new(Ask::Values(vec![meant.variable])));
                 return Ok(());
-            } else {
-                out.push(submit(Command::SetVariable { name, value }));
+            }
+            out.push(submit(variable(meant.variable.clone(), value)?));
+            match meant.written {
+                Some(written) => app.say(Tone::Good, format!("{written} is filled in from now on")),
+                None => {
+                    let text = unused(app, &meant.variable);
+                    app.say(Tone::Bad, text);
+                }
             }
         }
         Ask::Run(request, _) => {
@@ -214,6 +233,35 @@ fn act(app: &mut App, dialog: &Dialog, out: &mut Vec<Effect>) -> Result<(), Stri
     }
     app.dialogs.pop();
     Ok(())
+}
+
+/// Whether a wish would change nothing.
+fn nothing_new(app: &App, wish: &Command) -> bool {
+    let Some(ui) = &app.incident else { return false };
+    let context =
+        Context { scenario: &ui.data.scenario, now: &app.now, actor: &app.env.actor, policy: &app.env.policy };
+    decide(Some(&ui.data.state), wish, context).is_ok_and(|events| events.is_empty())
+}
+
+/// What gives a variable its value: TARGET is the moment to restore to, and has to be one.
+pub(super) fn variable(name: String, value: String) -> Result<Command, String> {
+    match name.as_str() {
+        "TARGET" => Ok(Command::ChooseMoment { target: value.parse()?, at: None, loses: None }),
+        _ => Ok(Command::SetVariable { name, value }),
+    }
+}
+
+/// What is said of a variable that nothing uses: what could have been meant instead.
+fn unused(app: &App, name: &str) -> String {
+    let mut blanks: Vec<String> = Vec::new();
+    if let Some(ui) = &app.incident {
+        let all = named::all(&ui.data.plan, &ui.data.scenario).into_iter();
+        blanks.extend(all.filter(|(v, _)| !ui.data.state.vars.contains_key(v)).map(|(_, written)| written));
+    }
+    // Those an author of the plan left come first: ours are filled in from what is known.
+    blanks.truncate(6);
+    let there = if blanks.is_empty() { String::new() } else { format!("; it has {}", blanks.join(", ")) };
+    format!("{name} is kept, but nothing in the plan or its messages uses it{there}")
 }
 
 /// A reason of one word is a key hit by accident; the rules refuse it, and here it can still be put right.

@@ -22,6 +22,7 @@ pub(super) fn command(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
             app.say(Tone::Info, "nothing was done: Cancel had the focus; y is yes".into());
         }
         Cmd::Accept => accept(app, out),
+        Cmd::FillIn => super::tell::fill_in(app),
         Cmd::Left | Cmd::Right | Cmd::NextField | Cmd::PrevField if dialog.fields.is_empty() => {
             dialog.focus = 1 - dialog.focus.min(1);
         }
@@ -45,12 +46,11 @@ fn choose(dialog: &mut Dialog, forward: bool) {
     }
 }
 
-/// Leaves the dialog. What was written into a note is kept as a draft.
+/// Leaves the dialog. What was written into a note is kept as a draft, what was typed into blanks for the next look at them.
 fn dismiss(app: &mut App) {
-    if let Some(dialog) = app.dialogs.pop()
-        && dialog.ask == Ask::Note
-        && !dialog.value(0).is_empty()
-    {
+    let Some(dialog) = app.dialogs.pop() else { return };
+    super::tell::put_aside(app, &dialog);
+    if dialog.ask == Ask::Note && !dialog.value(0).is_empty() {
         app.draft = dialog.value(0).to_string();
         app.say(Tone::Info, "the note is kept as a draft; n goes on with it".into());
     }

@@ -5,6 +5,7 @@ use super::super::data::ScenarioRow;
 use super::super::dialog::{Ask, Dialog, Field};
 use super::super::{App, Effect, HomeRow, Pane, PlanUi, Screen, Tone};
 use super::incident;
+use crate::incident::rules::asks_codename;
 
 pub(super) fn command(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
     match cmd {
@@ -21,6 +22,9 @@ pub(super) fn command(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
             };
             let mut dialog = Dialog::new(ask);
             dialog.choose_severity(severity.as_deref());
+            if cmd == Cmd::Declare {
+                dialog.ask_codename(asks_codename(&row.scenario), None);
+            }
             app.dialogs.push(dialog);
         }
         Cmd::Rotated => rotated(app),

@@ -10,6 +10,7 @@ use super::super::dialog::{Ask, Dialog, Field};
 use super::super::{App, Effect, IncidentUi, Pane, Preview, Screen, StepsUi, Tone};
 use super::{motion, people, reference};
 use crate::action::runnable;
+use crate::incident::rules::asks_codename;
 
 pub(super) fn command(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
     match app.screen() {
@@ -86,6 +87,10 @@ fn steps(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
             if let Some(impact) = impact {
                 dialog.fields[1] = Field::text("Impact began", "now", &impact.at.date_hms());
                 dialog.fields[2] = Field::text("Known from", "first alert, first report", &impact.source);
+            }
+            if let Some(ui) = &app.incident {
+                let named = ui.data.state.people.codename.as_deref();
+                dialog.ask_codename(asks_codename(&ui.data.scenario), named);
             }
             app.dialogs.push(dialog);
         }

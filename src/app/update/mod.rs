@@ -7,6 +7,7 @@ mod incident;
 mod motion;
 pub mod people;
 pub mod reference;
+pub mod tell;
 
 use std::time::Duration;
 
@@ -53,7 +54,10 @@ pub fn update(app: &mut App, msg: Msg, now: Now) -> Vec<Effect> {
             }
             app.dirty = true;
         }
-        Msg::Tick => app.dirty |= app.has_clock(),
+        Msg::Tick => {
+            app.dirty |= app.has_clock();
+            people::refresh(app);
+        }
         Msg::Home(home) => {
             app.home = *home;
             app.home_loaded = true;
@@ -426,6 +430,10 @@ fn announce(
     for (_, text) in new.state.people.tabletop.iter().flat_map(|t| t.brought.iter().skip(known)) {
         *read = false;
         messages.push(Message { at, tone: Tone::Bad, text: text.clone() });
+    }
+    if let Some(text) = super::words::declared(Some(&old.state), &new.state) {
+        *read = false;
+        messages.push(Message { at, tone: Tone::Good, text });
     }
     for run in new.state.runs.values() {
         let before = old.state.runs.get(&run.id).map(|r| r.status);

@@ -4,19 +4,14 @@ use super::super::command::Cmd;
 use super::super::dialog::{Ask, Dialog, Field};
 use super::super::when::parse_when;
 use super::super::{App, Effect, IncidentUi, Screen, Tone};
-use crate::action::message::{self, Template};
+use super::tell;
 use crate::incident::people::{COMMAND, ROLES, role_name};
 use crate::incident::rules::Rules;
-use crate::incident::{Command, Deadline, RunRequest, Standing, Timer, deadlines, timers};
+use crate::incident::{Command, Deadline, Standing, Timer, deadlines};
 use crate::model::event::Kind;
-use crate::model::plan::Risk;
-use crate::model::{format_clock, parse_duration};
+use crate::model::{Time, format_clock, parse_duration};
 
-/// The words of the dialogs' choices.
-const OWN_WORDS: &str = "own words";
-const COPY: &str = "copy";
-const SEND: &str = "send";
-const SAID: &str = "told already";
+/// The word of a choice.
 const CLOSE: &str = "close";
 /// How long a snooze is when nothing else is said.
 const SNOOZE: &str = "10m";
@@ -34,12 +29,6 @@ impl IncidentUi {
     pub fn afterwards(&self) -> Vec<String> {
         crate::incident::rules::afterwards(&self.data.plan, &self.data.scenario)
     }
-    /// A message as it stands now, and its blanks that are left.
-    pub fn message(&self, audience: &str, text: &str, now: &crate::incident::Now) -> (String, Vec<String>) {
-        let state = &self.data.state;
-        let known = message::known(state, &self.data.scenario, &self.rules(), audience, now);
-        message::fill(text, state, &known)
-    }
 }
 
 /// Does a command of this side; says whether it was one.
@@ -50,7 +39,7 @@ pub(super) fn command(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) -> bool {
         Cmd::Snooze => open_snooze(app, None),
         Cmd::Escalate => open_escalate(app),
         Cmd::Assign => open_assign(app),
-        Cmd::Tell => open_tell(app, None),
+        Cmd::Tell => tell::open(app, None),
         Cmd::Codename => {
             let now = app.incident.as_ref().and_then(|ui| ui.data.state.people.codename.clone()).unwrap_or_default();
             let fields = vec![Field::text("Code name", "says nothing of what happened", &now)];
@@ -103,9 +92,9 @@ fn answer(app: &mut App, timer: &Timer, out: &mut Vec<Effect>) {
         Timer::Communicate => {
             let audience =
                 app.incident.as_ref().map(|ui| ui.rules().limits(ui.data.state.severity.as_deref()).audience.clone());
-            open_tell(app, audience);
+            tell::open(app, audience);
         }
-        Timer::Update(audience) => open_tell(app, Some(audience.clone())),
+        Timer::Update(audience) => tell::open(app, Some(audience.clone())),
     }
 }
 
@@ -131,8 +120,7 @@ fn open_snooze(app: &mut App, which: Option<&str>) {
     let all = ui.deadlines(&app.now);
     let mut running: Vec<&Deadline> = all.iter().filter(|d| d.left_ms().is_some()).collect();
     running.sort_by_key(|d| d.left_ms());
-    let options: Vec<(String, String)> =
-        running.iter().map(|d| (d.timer.to_string(), format!("{}, {}", d.what(), standing(&d.standing)))).collect();
+    let options: Vec<(String, String)> = running.iter().map(|d| (d.timer.to_string(), put_off(d))).collect();
     if options.is_empty() {
         return app.say(Tone::Info, "no deadline runs".into());
     }
@@ -143,6 +131,10 @@ fn open_snooze(app: &mut App, which: Option<&str>) {
         Field::text("Because", "the reason is recorded", ""),
     ];
     app.dialogs.push(Dialog { fields, ..Dialog::new(Ask::Snooze) });
+}
+
+fn put_off(d: &Deadline) -> String {
+    format!("{}, {}", d.what(), standing(&d.standing))
 }
 
 /// How a deadline stands, in words.
@@ -209,61 +201,6 @@ fn open_assign(app: &mut App) {
     app.dialogs.push(Dialog { fields, ..Dialog::new(Ask::Assign) });
 }
 
-fn open_tell(app: &mut App, audience: Option<String>) {
-    let Some(ui) = &app.incident else { return };
-    let all = ui.deadlines(&app.now);
-    let rules = ui.rules();
-    // Whoever waits for longest comes first.
-    let due =
-        all.iter().filter(|d| matches!(d.timer, Timer::Update(_) | Timer::Communicate)).cloned().collect::<Vec<_>>();
-    let first = audience.or_else(|| timers::next(&due).map(|d| d.about.clone()));
-    let audiences = rules.audiences(ui.data.state.severity.as_deref());
-    let options: Vec<(String, String)> = audiences
-        .into_iter()
-        .map(|who| {
-            let waits = all.iter().find(|d| d.about == who && d.left_ms().is_some());
-            let about = waits.map_or(String::new(), |d| standing(&d.standing));
-            (who, about)
-        })
-        .collect();
-    let at = options.iter().position(|(who, _)| Some(who) == first.as_ref()).unwrap_or(0);
-    let who = options.get(at).map_or("", |(who, _)| who.as_str());
-    let told = ui.data.state.messages.iter().any(|(to, ..)| to == who);
-    let back = ui.data.state.restored.is_some();
-    let kind = if back {
-        "service is back"
-    } else if told {
-        "update"
-    } else {
-        "first message"
-    };
-    let mut messages: Vec<(String, String)> = message::templates(&ui.data.plan)
-        .iter()
-        .map(|t| (t.title.clone(), if t.planned { "of the plan".to_string() } else { String::new() }))
-        .collect();
-    messages.push((OWN_WORDS.into(), "what is written below".into()));
-    let fitting = messages.iter().position(|(title, _)| title == kind).unwrap_or(0);
-    let fields = vec![
-        Field::Choice { label: "To".into(), options, at },
-        Field::Choice { label: "Message".into(), options: messages, at: fitting },
-        Field::text("Own words", "one line; with this chosen above", ""),
-    ];
-    app.dialogs.push(Dialog { fields, ..Dialog::new(Ask::Tell) });
-}
-
-fn open_send(app: &mut App, audience: String, text: String) {
-    let fields = vec![Field::choice(
-        "",
-        &[
-            (COPY, "to the clipboard and a file, to be sent by hand"),
-            (SEND, "hand it to the configured command"),
-            (SAID, "they were told in another way; only write it down"),
-        ],
-        0,
-    )];
-    app.dialogs.push(Dialog { fields, ..Dialog::new(Ask::Send { audience, text }) });
-}
-
 fn open_rotated(app: &mut App) {
     let Some(ui) = &app.incident else { return };
     let table = crate::plan::secrets::table(&ui.data.plan);
@@ -324,21 +261,32 @@ pub(super) fn close(app: &mut App) {
     }
 }
 
-/// The journal moved on: a list that is open shows it.
+/// The journal or the clock moved on: what is open shows it.
 pub(super) fn refresh(app: &mut App) {
     let Some(ui) = &app.incident else { return };
     for dialog in &mut app.dialogs {
-        if let Ask::Afterwards { items, closing } = &dialog.ask
-            && let Some(Field::Choice { options, .. }) = dialog.fields.first_mut()
-        {
-            *options = boxes(ui, items, *closing);
+        tell::refresh(ui, dialog, &app.now);
+        match (&dialog.ask, dialog.fields.first_mut()) {
+            (Ask::Afterwards { items, closing }, Some(Field::Choice { options, .. })) => {
+                *options = boxes(ui, items, *closing);
+            }
+            (Ask::Snooze, Some(Field::Choice { options, .. })) => {
+                let all = ui.deadlines(&app.now);
+                for (name, about) in options {
+                    if let Some(d) = all.iter().find(|d| d.timer.to_string() == *name) {
+                        *about = put_off(d);
+                    }
+                }
+            }
+            _ => {}
         }
     }
 }
 
 /// What an accepted dialog of this side does. `None` when it is of another side; else whether it is left.
 pub(super) fn accept(app: &mut App, dialog: &Dialog, out: &mut Vec<Effect>) -> Option<Result<bool, String>> {
-    Some(accepted(app, dialog, out)?.inspect(|leave| {
+    let done = tell::accept(app, dialog, out).or_else(|| accepted(app, dialog, out));
+    Some(done?.inspect(|leave| {
         if *leave {
             // What was opened by it lies over it.
             app.dialogs.retain(|d| d != dialog);
@@ -393,22 +341,6 @@ fn accepted(app: &mut App, dialog: &Dialog, out: &mut Vec<Effect>) -> Option<Res
             let (role, note) = (dialog.value(0).to_string(), dialog.value(2).to_string());
             submit(Command::Assign { role, person, note });
         }
-        Ask::Tell => {
-            let audience = dialog.value(0).to_string();
-            let own = dialog.value(2).to_string();
-            let chosen = dialog.value(1).to_string();
-            let found = app.incident.as_ref().and_then(|ui| {
-                message::templates(&ui.data.plan).into_iter().find(|t: &Template| t.title == chosen).map(|t| t.text)
-            });
-            let text = match found {
-                // Words that were written are meant, whatever is chosen above them.
-                _ if !own.is_empty() => own,
-                Some(text) => text,
-                None => return Some(Err("write the message below, or choose one of the list".into())),
-            };
-            open_send(app, audience, text);
-        }
-        Ask::Send { audience, text } => return Some(send(app, dialog.value(0), audience, text, out).map(|()| true)),
         Ask::Codename => match say(0, "a name") {
             Ok(codename) => submit(Command::SetCodename { codename }),
             Err(e) => return Some(Err(e)),
@@ -454,59 +386,28 @@ fn accepted(app: &mut App, dialog: &Dialog, out: &mut Vec<Effect>) -> Option<Res
     Some(Ok(true))
 }
 
-fn send(app: &mut App, how: &str, audience: &str, text: &str, out: &mut Vec<Effect>) -> Result<(), String> {
-    let Some(ui) = &app.incident else { return Ok(()) };
-    let (filled, left) = ui.message(audience, text, &app.now);
-    let state = &ui.data.state;
-    let tell = |how: &str| {
-        let (audience, text) = (audience.to_string(), filled.clone());
-        Effect::Submit(Command::Tell { audience, text, how: Some(how.into()) }, None)
-    };
-    match how {
-        SEND if state.kind == Kind::Drill => {
-            return Err("a drill sends nothing to anybody: copy it, or write down that they were told".into());
-        }
-        SEND if state.people.local_only => {
-            return Err("this incident is local only: copy the message and carry it by hand".into());
-        }
-        SEND if !app.env.notify => {
-            return Err("no command is configured: set command in [notify] of breakglass.toml, or copy it".into());
-        }
-        SEND if !left.is_empty() => {
-            return Err(format!(
-                "still blank: {}; T fills in blanks, or copy it and fill them in by hand",
-                left.join(" ")
-            ));
-        }
-        SEND => {
-            let request = RunRequest {
-                step: None,
-                block_line: None,
-                action: "notify".into(),
-                shown: filled.clone(),
-                args: vec!["--audience".into(), audience.to_string()],
-                risk: Risk::Change,
-                confirmed: None,
-            };
-            app.busy = Some(super::STARTING.into());
-            out.push(Effect::Run(Box::new(request), Some(filled)));
-        }
-        COPY => {
-            out.push(Effect::Copy(filled.clone(), "message"));
-            out.push(Effect::KeepMessage(audience.to_string(), filled.clone()));
-            out.push(tell("copied"));
-        }
-        _ => out.push(tell("said")),
-    }
-    Ok(())
+/// When a deadline is due, to the minute; with its day when that is another one.
+fn due(d: &Deadline, now: Time) -> String {
+    let (at, today) = (d.due.date_hms(), now.date_hms());
+    if at[..10] == today[..10] { at[11..16].to_string() } else { at[5..16].to_string() }
 }
 
-/// A deadline in few words, for the header.
-pub fn short(d: &Deadline) -> String {
+/// A deadline in few words, for the header: `next update to team due 15:04 (in 3:12)`.
+pub fn short(d: &Deadline, now: Time) -> String {
+    let (what, due) = (d.what(), due(d, now));
     match &d.standing {
-        Standing::Running(left) => format!("{} in {}", d.what(), format_clock(*left)),
-        Standing::Snoozed(left) => format!("{} put off, {}", d.what(), format_clock(*left)),
-        Standing::Overdue(by) => format!("{} OVERDUE by {}", d.what(), format_clock(*by)),
-        other => format!("{} {}", d.what(), standing(other)),
+        Standing::Running(left) => format!("{what} due {due} (in {})", format_clock(*left)),
+        Standing::Snoozed(left) => format!("{what} put off, due in {}", format_clock(*left)),
+        Standing::Overdue(by) => format!("{what} was due {due}, OVERDUE by {}", format_clock(*by)),
+        other => format!("{what} {}", standing(other)),
     }
+}
+
+/// The same where there is little room.
+pub fn shorter(d: &Deadline) -> String {
+    let what = match &d.timer {
+        Timer::Level(n) => format!("answer of level {n}"),
+        _ => d.what(),
+    };
+    format!("{what} {}", standing(&d.standing))
 }

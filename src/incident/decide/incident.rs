@@ -4,7 +4,7 @@ use crate::incident::StepStatus;
 use crate::model::event::Event;
 use crate::model::plan::{Phase, Step};
 use crate::model::target::RecoveryTarget;
-use crate::model::{likely_secret, url_password};
+use crate::model::{Time, likely_secret, url_password};
 
 use super::{Command, Context, Decision, Refusal, State, must_be_open, must_say};
 
@@ -48,11 +48,11 @@ pub(super) fn decide(state: &State, command: &Command, ctx: Context<'_>) -> Deci
                 return Err(Refusal::new(format!("{at} is in the future"), "the impact can only have started already"));
             }
             // What a form shows has whole seconds: left as it was, it is nothing new.
-            let same = |t: crate::model::Time| t == *at || t.micros() - t.micros().rem_euclid(1_000_000) == at.micros();
+            let same = |t: Time| t == *at || t.micros() - t.micros().rem_euclid(1_000_000) == at.micros();
             if state.impact.as_ref().is_some_and(|i| same(i.at) && i.source == *source) {
                 return Ok(vec![]);
             }
-            Ok(vec![Event::ImpactStarted { at: *at, source: source.clone() }])
+            Ok(vec![impact(state, *at, source.clone())])
         }
         Command::Note { text } => {
             must_say(text, "The note")?;
@@ -164,8 +164,13 @@ fn impact_of(state: &State, target: &RecoveryTarget) -> Option<Event> {
     // The end of the log is where one recovers to when the damage is elsewhere: it says nothing of when that began.
     let first = state.facts.candidates.iter().find(|c| c.target == *target && *target != RecoveryTarget::Latest)?;
     let earlier = state.impact.as_ref().is_none_or(|i| first.at < i.at);
-    earlier
-        .then(|| Event::ImpactStarted { at: first.at, source: "commit time of the first suspect transaction".into() })
+    earlier.then(|| impact(state, first.at, "commit time of the first suspect transaction".into()))
+}
+
+/// The impact as it is known from here on, with the start that was known before.
+fn impact(state: &State, at: Time, source: String) -> Event {
+    let moved_from = state.impact.as_ref().map(|i| i.at).filter(|before| *before != at);
+    Event::ImpactStarted { at, source, moved_from }
 }
 
 /// Steps whose work was done for another moment have to be done again.

@@ -1,7 +1,7 @@
 //! The people's side: messages, deadlines, levels, roles, the name it goes by, what may leave the machine.
 
-use crate::incident::Timer;
 use crate::incident::people::role_name;
+use crate::incident::{StepStatus, Timer};
 use crate::model::event::Event;
 
 use super::{Command, Context, Decision, Refusal, State, must_be_open, must_say};
@@ -15,10 +15,19 @@ pub(super) fn decide(state: &State, command: &Command, ctx: Context<'_>) -> Deci
         must_be_open(state)?;
     }
     match command {
-        Command::Tell { audience, text, how } => {
+        Command::Tell { audience, text, how, step } => {
             must_say(audience, "The audience")?;
             must_say(text, "The message")?;
-            Ok(vec![Event::MessageSent { audience: audience.clone(), text: text.clone(), how: how.clone() }])
+            let mut events = Vec::new();
+            if let Some(id) = step {
+                super::step::find(ctx, id)?;
+                if state.step(id).status == StepStatus::Open {
+                    events.push(Event::StepStarted { step: id.clone() });
+                }
+            }
+            let (audience, text, how, step) = (audience.clone(), text.clone(), how.clone(), step.clone());
+            events.push(Event::MessageSent { audience, text, how, step });
+            Ok(events)
         }
         Command::Acknowledge { timer, note } => acknowledge(state, timer, note),
         Command::Snooze { timer, for_ms, reason } => {

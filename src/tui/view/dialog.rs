@@ -45,8 +45,10 @@ pub(super) fn yes_word(ask: &Ask) -> &'static str {
         | Ask::Answered(_)
         | Ask::NoCall
         | Ask::Assign
-        | Ask::Tell
+        | Ask::Tell(_)
         | Ask::Send { .. }
+        | Ask::Blanks(_)
+        | Ask::BlanksLeft { .. }
         | Ask::Codename
         | Ask::LocalOnly(_)
         | Ask::Rotated
@@ -100,8 +102,10 @@ fn content(app: &App, ask: &Ask, columns: usize) -> (&'static str, Role, Vec<Vec
         | Ask::Answered(_)
         | Ask::NoCall
         | Ask::Assign
-        | Ask::Tell
+        | Ask::Tell(_)
         | Ask::Send { .. }
+        | Ask::Blanks(_)
+        | Ask::BlanksLeft { .. }
         | Ask::Codename
         | Ask::LocalOnly(_)
         | Ask::Rotated

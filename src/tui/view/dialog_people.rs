@@ -1,7 +1,8 @@
 //! What the dialogs of the people's side say above their fields.
 
-use crate::app::dialog::Ask;
+use crate::app::dialog::{Ask, Outgoing};
 use crate::app::update::people::standing;
+use crate::app::update::tell::left_words;
 use crate::app::{App, IncidentUi};
 use crate::incident::{Deadline, Standing};
 use crate::tui::theme::Role;
@@ -19,8 +20,14 @@ pub(super) fn yes_word(ask: &Ask) -> &'static str {
         Ask::Escalate => "call them",
         Ask::Answered(_) | Ask::NoCall | Ask::Rotated => "write it",
         Ask::Assign => "assign",
-        Ask::Tell => "show it",
+        Ask::Tell(_) => "show it",
         Ask::Send { .. } => "do it",
+        Ask::Blanks(_) => "fill in",
+        Ask::BlanksLeft { how, .. } => match how.as_str() {
+            "copy" => "copy it anyway",
+            "send" => "send it anyway",
+            _ => "write it down anyway",
+        },
         Ask::Codename => "use it",
         Ask::LocalOnly(true) => "local only",
         Ask::LocalOnly(false) => "allow it again",
@@ -67,11 +74,11 @@ pub(super) fn content(app: &App, ask: &Ask, columns: usize) -> Option<(&'static 
             say(&mut lines, Role::Muted, "A hand-over is said aloud, too.");
             ("give a role to somebody", Role::Accent)
         }
-        Ask::Tell => {
+        Ask::Tell(_) => {
             say(&mut lines, Role::Muted, "Nothing is sent yet: the message is shown first, filled in.");
             ("tell people", Role::Accent)
         }
-        Ask::Send { audience, text } => {
+        Ask::Send { message: Outgoing { audience, text, .. }, .. } => {
             if let Some(ui) = ui {
                 let (filled, left) = ui.message(audience, text, &app.now);
                 lines.push(vec![p(Role::Muted, "to      "), p(Role::Accent, audience.clone())]);
@@ -84,10 +91,27 @@ pub(super) fn content(app: &App, ask: &Ask, columns: usize) -> Option<(&'static 
                 }
                 if !left.is_empty() {
                     lines.push(vec![]);
-                    say(&mut lines, Role::Warning, &format!("still blank: {}", left.join(" ")));
+                    say(&mut lines, Role::Warning, &format!("{}; e fills them in.", left_words(&left)));
                 }
             }
             ("this message", Role::Warning)
+        }
+        Ask::Blanks(_) => {
+            let text = "Only a person knows these. What is entered is recorded and stays for the next message; what is left \
+                        empty stays a blank. Never a secret.";
+            say(&mut lines, Role::Muted, text);
+            ("fill in the blanks", Role::Accent)
+        }
+        Ask::BlanksLeft { how, message: Outgoing { audience, text, .. } } => {
+            let left = ui.map(|ui| ui.message(audience, text, &app.now).1).unwrap_or_default();
+            let does = match how.as_str() {
+                "copy" => "copies it anyway",
+                "send" => "sends it anyway",
+                _ => "writes it down anyway",
+            };
+            say(&mut lines, Role::Text, &format!("{}; y {does}, e fills them in.", left_words(&left)));
+            say(&mut lines, Role::Muted, &format!("{audience} would read the brackets."));
+            ("blanks are left", Role::Warning)
         }
         Ask::Codename => {
             let text =

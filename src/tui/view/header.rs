@@ -25,7 +25,7 @@ use crate::model::format_clock;
 use crate::model::target::RecoveryTarget;
 use crate::tui::theme::Role;
 
-use super::canvas::{Canvas, Piece, bar, fit, p};
+use super::canvas::{Canvas, Piece, bar, fit, p, width};
 use super::hints::kind_word;
 
 /// The rule's role and weight: heavy and in the colour of the real thing, light for a drill.
@@ -90,7 +90,7 @@ pub fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, ui: &IncidentUi) -> 
 
     let mut row = 3;
     let deadlines = if state.closed.is_some() { vec![] } else { ui.deadlines(&app.now) };
-    for (role, text) in banners(canvas, ui, &deadlines) {
+    for (role, text) in banners(canvas, app, ui, &deadlines) {
         let at = Rect { y: area.y + row, height: 1, ..area };
         canvas.tint(at, role);
         canvas.line(at, 0, &[p(role, format!(" {} {text}", g.failed))]);
@@ -99,8 +99,14 @@ pub fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, ui: &IncidentUi) -> 
     }
     let (role, heavy) = line_of(app);
     let next = timers::next(&deadlines).filter(|d| !d.overdue());
-    let next: Vec<Piece> = next.map(|d| p(super::dialog_people::role_of(d), people::short(d))).into_iter().collect();
-    canvas.rule(area, row, role, heavy, &holders(state), &next);
+    let holders = holders(state);
+    let room = (area.width as usize).saturating_sub(super::canvas::pieces_width(&holders) + 8);
+    let next = next.map(|d| {
+        let whole = people::short(d, app.now.time);
+        p(super::dialog_people::role_of(d), if width(&whole) > room { people::shorter(d) } else { whole })
+    });
+    let next: Vec<Piece> = next.into_iter().collect();
+    canvas.rule(area, row, role, heavy, &holders, &next);
     row + 1
 }
 
@@ -300,7 +306,7 @@ fn holders(state: &State) -> Vec<Piece> {
 }
 
 /// What has to be known before anything else is read.
-fn banners(canvas: &Canvas<'_>, ui: &IncidentUi, deadlines: &[Deadline]) -> Vec<(Role, String)> {
+fn banners(canvas: &Canvas<'_>, app: &App, ui: &IncidentUi, deadlines: &[Deadline]) -> Vec<(Role, String)> {
     let mut out = Vec::new();
     match &ui.data.recording {
         Recording::On => {}
@@ -331,7 +337,7 @@ fn banners(canvas: &Canvas<'_>, ui: &IncidentUi, deadlines: &[Deadline]) -> Vec<
         let key = |cmd: Cmd| canvas.look.keymap.shown(cmd, canvas.look.ascii);
         let more = if late.len() > 1 { format!(", and {} more", late.len() - 1) } else { String::new() };
         let (p, z) = (key(Cmd::Deadlines), key(Cmd::Snooze));
-        out.push((Role::Real, format!("{}{more} ({p}: what to do, {z}: put off)", people::short(first))));
+        out.push((Role::Real, format!("{}{more} ({p}: what to do, {z}: put off)", people::short(first, app.now.time))));
     }
     out.truncate(2);
     out

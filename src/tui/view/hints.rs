@@ -4,9 +4,10 @@ use ratatui::layout::Rect;
 
 use crate::app::allowed::why_not;
 use crate::app::command::{Cmd, Context};
-use crate::app::dialog::{Ask, Dialog};
+use crate::app::dialog::{Ask, Dialog, Outgoing};
 use crate::app::next::Next;
 use crate::app::update::back_word;
+use crate::app::words::plural;
 use crate::app::{App, Screen, Tone, next};
 use crate::model::event::Kind;
 use crate::tui::theme::Role;
@@ -51,7 +52,7 @@ fn obvious(canvas: &mut Canvas<'_>, area: Rect, app: &App) {
         return;
     }
     let next = match app.dialogs.last() {
-        Some(dialog) => in_dialog(dialog),
+        Some(dialog) => in_dialog(app, dialog),
         None => next::obvious(app),
     };
     let mut pieces = vec![p(Role::Accent, format!(" {} next ", g.arrow))];
@@ -64,16 +65,38 @@ fn obvious(canvas: &mut Canvas<'_>, area: Rect, app: &App) {
 }
 
 /// The next thing in a dialog: what answers it, and that leaving it changes nothing.
-fn in_dialog(dialog: &Dialog) -> Next {
+fn in_dialog(app: &App, dialog: &Dialog) -> Next {
+    let blanks = blanks_left(app);
     let does = super::dialog::yes_word(&dialog.ask);
     let (cmd, text) = match (dialog.context(), &dialog.ask) {
         (Context::Palette, _) => (Cmd::Accept, "does the selected one; type to search".to_string()),
         (_, Ask::Refused(refusal)) if refusal.gate.is_none() => (Cmd::Dismiss, "closes this".to_string()),
+        (_, Ask::Send { .. }) if blanks > 0 => {
+            (Cmd::FillIn, format!("fills in {}; enter does it as it stands, esc goes back", plural(blanks, "blank")))
+        }
+        (_, Ask::Send { .. }) => (Cmd::Accept, format!("{does}; esc goes back to the form")),
+        (_, Ask::BlanksLeft { .. }) => (Cmd::FillIn, "fills them in; enter goes back to the message".to_string()),
+        (_, Ask::Blanks(_)) => (Cmd::Accept, "fills in what was entered; esc goes back to the message".to_string()),
         (Context::Confirm, _) => (Cmd::Yes, format!("{does}; enter leaves everything as it is")),
         (_, Ask::Destroy(..)) => (Cmd::Accept, "runs it, once the name is typed".to_string()),
         (_, _) => (Cmd::Accept, format!("{does}; esc leaves everything as it is")),
     };
     Next { cmd: Some(cmd), text }
+}
+
+/// Whether a message has blanks that are a person's.
+fn fillable(app: &App, message: &Outgoing) -> bool {
+    app.incident.as_ref().is_some_and(|ui| !ui.blanks(&message.audience, &message.text, &app.now).is_empty())
+}
+
+/// How many blanks of the message that is shown a person can fill in.
+fn blanks_left(app: &App) -> u64 {
+    let (Some(ui), Some(Ask::Send { message, .. })) = (&app.incident, app.dialogs.last().map(|d| &d.ask)) else {
+        return 0;
+    };
+    let left = ui.message(&message.audience, &message.text, &app.now).1;
+    let filled = ui.blanks(&message.audience, &message.text, &app.now).into_iter();
+    filled.filter(|b| left.contains(b)).count() as u64
 }
 
 /// Commands worth a hint on this screen, the most useful first.
@@ -82,6 +105,10 @@ fn worth(app: &App) -> &'static [Cmd] {
         return match (dialog.context(), &dialog.ask) {
             (Context::Palette, _) => &[Cmd::Accept, Cmd::Dismiss],
             (Context::Confirm, Ask::Refused(_)) => &[Cmd::Dismiss],
+            (Context::Confirm, Ask::BlanksLeft { .. }) => &[Cmd::Yes, Cmd::FillIn, Cmd::No, Cmd::Press],
+            (_, Ask::Send { message, .. }) if fillable(app, message) => {
+                &[Cmd::Accept, Cmd::FillIn, Cmd::Dismiss, Cmd::NextField]
+            }
             (Context::Confirm, _) => &[Cmd::Yes, Cmd::No, Cmd::Press, Cmd::NextField],
             (_, _) if dialog.fields.len() > 1 => &[Cmd::Accept, Cmd::Dismiss, Cmd::NextField],
             (Context::Choice, _) => &[Cmd::Accept, Cmd::Dismiss, Cmd::NextField],
@@ -184,11 +211,14 @@ fn dialog_word(app: &App, cmd: Cmd) -> Option<&'static str> {
     let dialog = app.dialogs.last()?;
     Some(match (cmd, &dialog.ask) {
         (Cmd::Yes, _) => super::dialog::yes_word(&dialog.ask),
+        (Cmd::No, Ask::BlanksLeft { .. }) => "back",
         (Cmd::No, _) => "cancel",
         (Cmd::Press, _) if dialog.focus == 1 => super::dialog::yes_word(&dialog.ask),
+        (Cmd::Press, Ask::BlanksLeft { .. }) => "back",
         (Cmd::Press, _) => "cancel",
         (Cmd::NextField, _) if dialog.fields.len() <= 1 => "the other",
         (Cmd::Dismiss, Ask::Help | Ask::Palette) => "close",
+        (Cmd::Dismiss, Ask::Send { .. } | Ask::Blanks(_)) => "back",
         (Cmd::Dismiss, _) => "cancel",
         (Cmd::Accept, Ask::Help | Ask::Palette) => "do it",
         (Cmd::Accept, _) => super::dialog::yes_word(&dialog.ask),
