@@ -40,7 +40,9 @@ struct Desk {
 impl Desk {
     fn new(plan: &str, story: Story, seconds: u64) -> Self {
         let plan = Arc::new(shipped(plan));
-        let app = with_incident(SIZE, seconds, data(&story, &plan));
+        let mut app = with_incident(SIZE, seconds, data(&story, &plan));
+        // It was looked at.
+        app.incident.as_mut().unwrap().came_up = None;
         Self { story, plan, app, seconds }
     }
     /// At the step that tells people, everything before it worked and service back.

@@ -255,7 +255,7 @@ fn what_the_plan_says_beside_its_steps_is_one_key_away() {
     assert_eq!(set, 2);
 }
 
-const TELLING: &str = "# Lost service\n\n- **Severity:** P1\n\n## 1. Look (1 min)\n\nLook at it.\n\n## 2. Tell (1 min)\n\nIn their words.\n\n```text\nSubject: Orders are back\n\nWe call everybody by [Date].\nTry again: [What To Repeat].\n```\n";
+const TELLING: &str = "# Telling\n\n## Scenario 1: Lost service\n\n**Severity:** P1\n\n1. Look\n2. Tell\n\n   ```text\n   Subject: Orders are back\n\n   We call everybody by [Date].\n   Try again: [What To Repeat].\n   ```\n";
 
 #[test]
 fn the_blanks_of_a_steps_message_are_filled_in_from_its_preview() {

@@ -298,6 +298,11 @@ fn typed_below(app: &mut App) -> Option<&mut BTreeMap<String, String>> {
     })
 }
 
+/// What `e` does with so many blanks.
+pub fn fills(left: &[String]) -> &'static str {
+    if left.len() == 1 { "e fills it in" } else { "e fills them in" }
+}
+
 /// `2 blanks are left: [Date], [Data]`.
 pub fn left_words(left: &[String]) -> String {
     let verb = if left.len() == 1 { "is" } else { "are" };

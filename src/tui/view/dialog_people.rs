@@ -2,7 +2,7 @@
 
 use crate::app::dialog::{Ask, Outgoing};
 use crate::app::update::people::standing;
-use crate::app::update::tell::left_words;
+use crate::app::update::tell::{fills, left_words};
 use crate::app::{App, IncidentUi};
 use crate::incident::{Deadline, Standing};
 use crate::tui::theme::Role;
@@ -91,7 +91,7 @@ pub(super) fn content(app: &App, ask: &Ask, columns: usize) -> Option<(&'static 
                 }
                 if !left.is_empty() {
                     lines.push(vec![]);
-                    say(&mut lines, Role::Warning, &format!("{}; e fills them in.", left_words(&left)));
+                    say(&mut lines, Role::Warning, &format!("{}; {}.", left_words(&left), fills(&left)));
                 }
             }
             ("this message", Role::Warning)
@@ -109,8 +109,8 @@ pub(super) fn content(app: &App, ask: &Ask, columns: usize) -> Option<(&'static 
                 "send" => "sends it anyway",
                 _ => "writes it down anyway",
             };
-            say(&mut lines, Role::Text, &format!("{}; y {does}, e fills them in.", left_words(&left)));
-            say(&mut lines, Role::Muted, &format!("{audience} would read the brackets."));
+            say(&mut lines, Role::Text, &format!("{}; y {does}, {}.", left_words(&left), fills(&left)));
+            say(&mut lines, Role::Muted, &format!("As it stands, the brackets go out to: {audience}."));
             ("blanks are left", Role::Warning)
         }
         Ask::Codename => {

@@ -337,7 +337,10 @@ fn banners(canvas: &Canvas<'_>, app: &App, ui: &IncidentUi, deadlines: &[Deadlin
         let key = |cmd: Cmd| canvas.look.keymap.shown(cmd, canvas.look.ascii);
         let more = if late.len() > 1 { format!(", and {} more", late.len() - 1) } else { String::new() };
         let (p, z) = (key(Cmd::Deadlines), key(Cmd::Snooze));
-        out.push((Role::Real, format!("{}{more} ({p}: what to do, {z}: put off)", people::short(first, app.now.time))));
+        let said = |what: String| format!("{what}{more} ({p}: what to do, {z}: put off)");
+        let whole = said(people::short(first, app.now.time));
+        let fits = width(&whole) + 4 <= usize::from(app.size.0);
+        out.push((Role::Real, if fits { whole } else { said(people::shorter(first)) }));
     }
     out.truncate(2);
     out

@@ -75,7 +75,9 @@ fn in_dialog(app: &App, dialog: &Dialog) -> Next {
             (Cmd::FillIn, format!("fills in {}; enter does it as it stands, esc goes back", plural(blanks, "blank")))
         }
         (_, Ask::Send { .. }) => (Cmd::Accept, format!("{does}; esc goes back to the form")),
-        (_, Ask::BlanksLeft { .. }) => (Cmd::FillIn, "fills them in; enter goes back to the message".to_string()),
+        (_, Ask::BlanksLeft { .. }) => {
+            (Cmd::FillIn, "fills in what is left; enter goes back to the message".to_string())
+        }
         (_, Ask::Blanks(_)) => (Cmd::Accept, "fills in what was entered; esc goes back to the message".to_string()),
         (Context::Confirm, _) => (Cmd::Yes, format!("{does}; enter leaves everything as it is")),
         (_, Ask::Destroy(..)) => (Cmd::Accept, "runs it, once the name is typed".to_string()),
