@@ -466,7 +466,9 @@ fn fields(canvas: &Canvas<'_>, dialog: &Dialog, columns: usize) -> Vec<(Vec<Piec
             Field::Text { label, hint, line, hidden } => {
                 let room = columns.saturating_sub(label_width + 3);
                 let dots = hidden.then(|| if canvas.look.ascii { "*" } else { "•" }.repeat(graphemes(line.text())));
-                let (before, after) = around(dots.as_deref().unwrap_or(line.text()), line.cursor(), room);
+                // Without the cursor in it, a text is read from its beginning.
+                let cursor = if focused { line.cursor() } else { 0 };
+                let (before, after) = around(dots.as_deref().unwrap_or(line.text()), cursor, room);
                 let mut pieces = vec![p(role, name(label)), p(Role::Code, before)];
                 if focused {
                     pieces.push(p(Role::Accent, g.caret));

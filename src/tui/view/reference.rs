@@ -4,7 +4,7 @@ use ratatui::layout::Rect;
 
 use crate::app::reference::{Kind, pages};
 use crate::app::update::reference;
-use crate::app::{App, Hit, Shown};
+use crate::app::{App, Hit, Shown, words};
 use crate::tui::theme::Role;
 
 use super::canvas::{Canvas, chop, p, prose, wrap};
@@ -67,6 +67,19 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, shown: &mut S
     }
 }
 
+/// A row of a table as a sentence, so that nothing of it is cut: `Session key: New key, restart; 90 days`. The line below the
+/// head is an empty one.
+fn table_row(line: &str) -> Option<String> {
+    let cells = line.trim().strip_prefix('|')?;
+    let cells: Vec<String> = cells.trim_end_matches('|').split('|').map(|c| words::plain(c.trim())).collect();
+    if cells.iter().all(|c| c.chars().all(|c| matches!(c, '-' | ':' | ' '))) {
+        return Some(String::new());
+    }
+    let (first, rest) = cells.split_first()?;
+    let rest: Vec<&str> = rest.iter().map(String::as_str).filter(|c| !c.is_empty()).collect();
+    Some(if rest.is_empty() { first.clone() } else { format!("{first}: {}", rest.join("; ")) })
+}
+
 /// The text as rows: a message and whatever stands in a fence keep their lines, everything else flows.
 fn rows_of(text: &str, message: bool, columns: usize) -> Vec<String> {
     let fence = |l: &str| l.trim_start().starts_with("```") || l.trim_start().starts_with("~~~");
@@ -86,6 +99,14 @@ fn rows_of(text: &str, message: bool, columns: usize) -> Vec<String> {
             fenced = !fenced;
         } else if fenced {
             out.extend(chop(line, columns.saturating_sub(2)).into_iter().map(|l| format!("  {l}")));
+        } else if let Some(row) = table_row(line) {
+            if !flowing.trim().is_empty() {
+                out.extend(prose(&flowing, columns));
+            }
+            flowing.clear();
+            if !row.is_empty() {
+                out.extend(wrap(&row, columns, 4));
+            }
         } else {
             flowing.push_str(line);
             flowing.push('\n');
