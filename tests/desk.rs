@@ -199,6 +199,10 @@ fn a_message_is_filled_in_and_handed_to_the_command_only_when_a_person_says_so()
     let shown = desk.ok(&["incident", "tell", "customers", "--template", "message to customers", "--show"]);
     assert!(shown.contains("Subject: shop is not available") && shown.contains("[Helpdesk]"), "{shown}");
     assert!(shown.contains("Impact: is being looked at") && shown.contains("UTC"), "{shown}");
+    // What only a person knows is said with it; a blank that is not there is named.
+    let to = ["incident", "tell", "customers", "--template", "message to customers", "--show", "--fill"];
+    assert!(desk.ok(&[&to[..], &["helpdesk=+1 555 0100"]].concat()).contains("Ask +1 555 0100."));
+    assert!(desk.fails(&[&to[..], &["Hotline=1"]].concat(), 2).contains("[Helpdesk]"));
     // Blanks that are left keep it from going out by itself; printing it is recorded as copied.
     assert!(
         desk.fails(&["incident", "tell", "customers", "--template", "message to customers", "--send"], 2)
