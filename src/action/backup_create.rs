@@ -10,7 +10,7 @@ use serde_json::json;
 use super::reach::{self, Reporter};
 use super::{Action, Ctx, Done, Output, Preview, Spec, backup_dump, backup_files, backup_index};
 use crate::backup::anchor::head_to_text;
-use crate::backup::base::{store_base, verify_backup};
+use crate::backup::base::{store_base, verify_written};
 use crate::config::settings::REPOSITORY_KEY;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::model::CleanText;
@@ -233,9 +233,9 @@ async fn create(ctx: &Ctx, label: Option<String>) -> Result<Done> {
         };
         let manifest = pending.commit()?;
         out.line(&format!("stored {} in {:.1} s, reading it back", manifest.id, begun.elapsed().as_secs_f64()));
-        let begun = Instant::now();
-        let verified = verify_backup(&unlocked, &manifest.id, &mut |bytes| {
-            reporter.phase(&Phase::bytes("verify", bytes, None, begun));
+        let (begun, plain) = (Instant::now(), manifest.plain_bytes());
+        let verified = verify_written(&unlocked, &manifest, &mut |bytes| {
+            reporter.phase(&Phase::bytes("verify", bytes, Some(plain), begun));
             check_cancel(&cancel, "the backup is stored but was not read back")
         })?;
         verified.warning().iter().for_each(|line| out.line(line));

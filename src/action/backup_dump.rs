@@ -10,8 +10,9 @@ use serde_json::json;
 use super::reach::{self, Reporter};
 use super::{Ctx, Done};
 use crate::backup::anchor::head_to_text;
+use crate::backup::base::verify_written;
 use crate::backup::catalog::{BackupKind, Manifest};
-use crate::backup::logical::{Source, store_dump, verify_written};
+use crate::backup::logical::{Source, store_dump};
 use crate::backup::repository::Unlocked;
 use crate::config::settings::Tiers;
 use crate::error::{Context, Error, Result};
@@ -277,10 +278,11 @@ fn take(
     let plain = manifest.plain_bytes();
     reporter.line(&format!("stored {} in {:.1} s, reading it back", manifest.id, begun.elapsed().as_secs_f64()));
     let begun = Instant::now();
-    verify_written(unlocked, &manifest, &mut |bytes| {
+    let verified = verify_written(unlocked, &manifest, &mut |bytes| {
         reporter.phase(&Phase::bytes("verify", bytes, Some(plain), begun));
         check_cancel(cancel, "the backup is stored but was not read back")
     })?;
+    verified.warning().iter().for_each(|line| reporter.line(line));
     Ok((manifest, plain))
 }
 

@@ -8,7 +8,7 @@ mod stream;
 
 pub use delta::{Reused, restore_delta};
 pub use log::needed_log;
-pub use restore::{RestoreOptions, Verified, read_backup, restore_base, stand_alone, verify_backup};
+pub use restore::{RestoreOptions, Verified, read_backup, restore_base, stand_alone, verify_backup, verify_written};
 
 use std::io::{self, Read, Write};
 
@@ -72,7 +72,7 @@ pub fn store_base<'a>(
     let mut spec = Spec::new(ObjectType::BaseBackup, repository.id(), &name, started_at);
     spec.system_identifier = repository.cluster()?.map_or(0, |c| c.system_identifier);
     let upload = repository.store().create(&name, Access::Group)?;
-    let mut writer = Writer::new(upload, &spec, &[unlocked.own_recipient()?])?;
+    let mut writer = Writer::new(upload, &spec, &[unlocked.own_recipient()?])?.proving();
     let mut tee = Tee { input: tar, output: &mut writer, progress, total: 0 };
     let scan = Scan::read(&mut tee, None)?;
     // What stands behind the tar's end is part of the stream and nothing else reads it.

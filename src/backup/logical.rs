@@ -9,8 +9,8 @@
 use std::io::{self, Read, Write};
 
 use super::base::{Progress, new_id};
-use super::catalog::{self, BackupKind, Catalog, Change, Manifest, ObjectRecord};
-use super::container::{Reader, Spec, Writer, from_io, unhex};
+use super::catalog::{self, BackupKind, Catalog, Manifest, ObjectRecord};
+use super::container::{Reader, Spec, Writer, from_io};
 use super::repository::{SUFFIX, Unlocked, now, of_object};
 use super::spool::Spool;
 use super::store::{Access, Committed, Existing, Upload};
@@ -215,31 +215,8 @@ pub fn spool_dump(unlocked: &Unlocked, manifest: &Manifest, to: &mut Spool, prog
     read_object(unlocked, manifest, &name, to, progress)
 }
 
-/// Reads a backup back that [`store_dump`] and [`PendingDump::commit`] just made, and says so in the catalog: every stored byte,
-/// authenticated and compared. What [`verify_backup`](super::base::verify_backup) does besides, taking the dump's frames apart,
-/// was done and compared frame by frame while they were written.
-///
-/// # Errors
-/// A check failure that names the object.
-pub fn verify_written(unlocked: &Unlocked, manifest: &Manifest, progress: Progress<'_>) -> Result<()> {
-    let dump = dump_name(&manifest.id);
-    for object in &manifest.objects {
-        if object.name != dump {
-            read_object(unlocked, manifest, &object.name, &mut io::sink(), &mut |_| progress(0))?;
-            continue;
-        }
-        let plain = unhex(&object.plain_sha256)
-            .ok_or_else(|| Error::check(format!("the manifest of backup {:?} holds no digest", manifest.id)))?;
-        let reader = open_own(unlocked, manifest, &dump)?;
-        let summary = reader.read_back(plain).map_err(|e| of_object(e, &dump))?;
-        object.check(&summary)?;
-        progress(object.plain_bytes)?;
-    }
-    catalog::append(unlocked, &Change::Verified { backup: manifest.id.clone(), how: "read".into() }).map(|_| ())
-}
-
 /// Opens an object that only a holder of the secret can have written.
-fn open_own(unlocked: &Unlocked, manifest: &Manifest, name: &str) -> Result<Reader<Box<dyn Read + Send>>> {
+pub(super) fn open_own(unlocked: &Unlocked, manifest: &Manifest, name: &str) -> Result<Reader<Box<dyn Read + Send>>> {
     let reader = unlocked
         .open_object(manifest.kind.object_type(), name)?
         .ok_or_else(|| Error::check(format!("object {name:?} of backup {:?} is missing", manifest.id)))?;

@@ -17,7 +17,8 @@ fn written(plain: &[u8], compression: Compression) -> (Vec<u8>, Summary, Identit
 
 fn read_back(bytes: &[u8], identity: &Identity, plain_sha256: [u8; 32]) -> Result<Summary, breakglass::error::Error> {
     let spec = spec(ObjectType::LogicalDump, "backups/a/database.dump.bgo", 1 << 12, 1 << 13, Compression::Zstd);
-    Reader::open(Cursor::new(bytes), std::slice::from_ref(identity), &expect(&spec))?.read_back(plain_sha256)
+    Reader::open(Cursor::new(bytes), std::slice::from_ref(identity), &expect(&spec))?
+        .read_back(plain_sha256, &mut |_| Ok(()))
 }
 
 #[test]

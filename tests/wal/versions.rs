@@ -9,8 +9,6 @@ use breakglass::postgres::wal::{
 };
 use proptest::prelude::*;
 
-static CRC: crc::Crc<u32, crc::Table<16>> = crc::Crc::<u32, crc::Table<16>>::new(&crc::CRC_32_ISCSI);
-
 const PAGE: usize = 8192;
 const SYSTEM: u64 = 7_000_000_000_000_000_007;
 const MAGICS: [(u16, Version); 5] = [
@@ -64,10 +62,7 @@ impl Builder {
         head.extend(xid.to_le_bytes());
         head.extend(self.prev.to_le_bytes());
         head.extend([info, rmgr, 0, 0]);
-        let mut digest = CRC.digest();
-        digest.update(body);
-        digest.update(&head);
-        head.extend(digest.finalize().to_le_bytes());
+        head.extend(crc32c::crc32c_append(crc32c::crc32c(body), &head).to_le_bytes());
         head.extend(body);
         head
     }

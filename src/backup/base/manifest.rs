@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crc32c::crc32c_append;
 use serde::Deserialize;
 use sha2::{Digest, Sha224, Sha256, Sha384, Sha512};
 
@@ -162,13 +163,11 @@ fn decoded(encoded: &str) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes?).into_owned())
 }
 
-static CRC32C: crc::Crc<u32, crc::Table<16>> = crc::Crc::<u32, crc::Table<16>>::new(&crc::CRC_32_ISCSI);
-
 /// A checksum being computed.
 #[derive(Clone)]
 pub enum Sum {
     /// CRC-32C.
-    Crc32c(crc::Digest<'static, u32, crc::Table<16>>),
+    Crc32c(u32),
     /// SHA-224.
     Sha224(Sha224),
     /// SHA-256.
@@ -183,7 +182,7 @@ impl Sum {
     /// Begins one.
     pub fn new(algorithm: Algorithm) -> Self {
         match algorithm {
-            Algorithm::Crc32c => Self::Crc32c(CRC32C.digest()),
+            Algorithm::Crc32c => Self::Crc32c(0),
             Algorithm::Sha224 => Self::Sha224(Sha224::new()),
             Algorithm::Sha256 => Self::Sha256(Sha256::new()),
             Algorithm::Sha384 => Self::Sha384(Sha384::new()),
@@ -193,7 +192,7 @@ impl Sum {
     /// Adds bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         match self {
-            Self::Crc32c(s) => s.update(bytes),
+            Self::Crc32c(s) => *s = crc32c_append(*s, bytes),
             Self::Sha224(s) => s.update(bytes),
             Self::Sha256(s) => s.update(bytes),
             Self::Sha384(s) => s.update(bytes),
@@ -204,7 +203,7 @@ impl Sum {
     pub fn finish(self) -> String {
         match self {
             // PostgreSQL writes the four bytes as they lie in memory.
-            Self::Crc32c(s) => hex(&s.finalize().to_ne_bytes()),
+            Self::Crc32c(s) => hex(&s.to_ne_bytes()),
             Self::Sha224(s) => hex(&s.finalize()),
             Self::Sha256(s) => hex(&s.finalize()),
             Self::Sha384(s) => hex(&s.finalize()),

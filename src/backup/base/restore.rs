@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use serde::Serialize;
 
 use super::super::catalog::{self, Catalog, Change, Manifest};
-use super::super::container::{ObjectType, Reader, Summary, from_io, hex, seal, to_io};
+use super::super::container::{ObjectType, Reader, Summary, from_io, hex, seal, to_io, unhex};
 use super::super::logical;
 use super::super::repository::{Unlocked, of_object};
 use super::super::store::sync_dir;
@@ -395,10 +395,41 @@ impl Verified {
 /// # Errors
 /// A check failure that names what is damaged, missing or of another backup.
 pub fn verify_backup(unlocked: &Unlocked, id: &str, progress: Progress<'_>) -> Result<Verified> {
-    let mut verified = read_backup(unlocked, id, progress)?;
-    let recorded = catalog::append(unlocked, &Change::Verified { backup: id.into(), how: "read".into() });
-    verified.unrecorded = recorded.err().map(|e| format!("{}: {}", e.what, e.why));
-    Ok(verified)
+    read_backup(unlocked, id, progress).map(|verified| record(unlocked, verified))
+}
+
+fn record(unlocked: &Unlocked, mut verified: Verified) -> Verified {
+    let change = Change::Verified { backup: verified.backup.clone(), how: "read".into() };
+    verified.unrecorded = catalog::append(unlocked, &change).err().map(|e| format!("{}: {}", e.what, e.why));
+    verified
+}
+
+/// Reads a dump or base backup back that was just stored, as [`verify_backup`] does: every stored byte, authenticated and
+/// compared. What is not done again is taking the frames of its large object apart: that was done, and the result compared,
+/// frame by frame while it was written ([`super::super::container::Writer::proving`]).
+///
+/// # Errors
+/// As [`verify_backup`].
+pub fn verify_written(unlocked: &Unlocked, manifest: &Manifest, progress: Progress<'_>) -> Result<Verified> {
+    let proven = [logical::dump_name(&manifest.id), tar_name(&manifest.id)];
+    let mut done = 0;
+    for object in &manifest.objects {
+        let mut step = |bytes: u64| progress(done + bytes);
+        if proven.contains(&object.name) {
+            let plain = unhex(&object.plain_sha256)
+                .ok_or_else(|| Error::check(format!("the manifest of backup {:?} holds no digest", manifest.id)))?;
+            let reader = logical::open_own(unlocked, manifest, &object.name)?;
+            object.check(&reader.read_back(plain, &mut step).map_err(|e| of_object(e, &object.name))?)?;
+        } else {
+            logical::read_object(unlocked, manifest, &object.name, &mut io::sink(), &mut step)?;
+        }
+        done += object.plain_bytes;
+    }
+    let wal = match manifest.kind {
+        catalog::BackupKind::Physical => Some(verify_wal(unlocked, manifest, &mut |_| progress(done))?),
+        _ => None,
+    };
+    Ok(record(unlocked, Verified { backup: manifest.id.clone(), plain_bytes: done, wal, unrecorded: None }))
 }
 
 /// Reads every byte of a backup, of a base backup also of the log it needs to become consistent. Writes nothing.

@@ -202,13 +202,15 @@ impl<R: Read> Reader<R> {
 
     /// Reads the object back that was just written by a [`super::Writer`] that was [`proving`](super::Writer::proving): every
     /// stored byte is hashed, authenticated and decrypted, every record, the index, the totals and the footer are compared.
-    /// Only taking the frames apart is left out, as that was done and compared when each was packed.
+    /// Only taking the frames apart is left out, as that was done and compared when each was packed. `progress` is told the
+    /// plain bytes so far, and may stop it.
     ///
     /// # Errors
     /// Any difference is a check failure, also when the totals are not of `plain_sha256`.
-    pub fn read_back(mut self, plain_sha256: [u8; 32]) -> Result<Summary> {
+    pub fn read_back(mut self, plain_sha256: [u8; 32], progress: &mut dyn FnMut(u64) -> Result<()>) -> Result<Summary> {
         while let Some(frame) = self.next_record()? {
             self.plain_len += frame.plain_len as u64;
+            progress(self.plain_len)?;
             self.spare.push(frame.body);
             self.spare_plain.push(frame.plain);
         }

@@ -1,6 +1,6 @@
 //! A record: its header, its checksum, and the layout of its body.
 
-use crc::{CRC_32_ISCSI, Crc, Table};
+use crc32c::{crc32c, crc32c_append};
 
 use super::bytes::Bytes;
 use super::{Compression, RelFile, Version};
@@ -10,8 +10,6 @@ use crate::postgres::Lsn;
 pub const HEADER: usize = 24;
 /// Longest record PostgreSQL writes (`XLogRecordMaxSize`, 1020 MB).
 pub const LONGEST: u32 = 1020 << 20;
-
-static CRC: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISCSI);
 
 /// Resource managers, as numbered in `access/rmgrlist.h`; the same in versions 13 to 17.
 pub mod rmgr {
@@ -123,10 +121,7 @@ impl Header {
 /// Whether the CRC-32C of a whole record (header and body) is the one in its header.
 pub(super) fn checksum_ok(record: &[u8], crc: u32) -> bool {
     let (Some(head), Some(body)) = (record.get(..20), record.get(HEADER..)) else { return false };
-    let mut digest = CRC.digest();
-    digest.update(body);
-    digest.update(head);
-    digest.finalize() == crc
+    crc32c_append(crc32c(body), head) == crc
 }
 
 /// A place in a record's body.
