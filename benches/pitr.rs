@@ -201,7 +201,7 @@ fn main() {
     write("hba", "local all all trust\nlocal replication all trust\n".into());
     write("sync.conf", stanza(&format!("{here}/other"), ""));
     write("async.conf", stanza(&format!("{here}/other"), "archive-async=y\n"));
-    let mut archive = archive_command(Path::new(env!("CARGO_BIN_EXE_breakglass")), &place).unwrap();
+    let mut archive = archive_command(Path::new(env!("CARGO_BIN_EXE_breakglass")), &place, None).unwrap();
     archive += &format!(" && cp %p {here}/plain/%f");
     if rest {
         archive += &format!(" && pgbackrest --config={here}/source.conf --stanza=b archive-push %p");

@@ -157,7 +157,7 @@ fn main() {
     let (mut times, mut settled) = (Times::default(), BTreeMap::new());
     let repository = scratch.path.join("repository");
     let place = repository.display().to_string();
-    let archive = archive_command(Path::new(env!("CARGO_BIN_EXE_breakglass")), &place).unwrap();
+    let archive = archive_command(Path::new(env!("CARGO_BIN_EXE_breakglass")), &place, None).unwrap();
     let archiving = |command: &str| {
         psql(&admin, &format!("alter system set archive_command = '{}'", command.replace('\'', "''"))).unwrap();
         psql(&admin, "select pg_reload_conf()").unwrap();

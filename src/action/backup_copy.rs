@@ -53,7 +53,7 @@ impl Action for BackupCopy {
             let done = match damage.first() {
                 None => Done::ok(format!("{} places up to date, {objects} objects copied and read back", copies.len())),
                 Some(e) => Done::check_failed(format!(
-                    "{} of {} places lack what is damaged here, {objects} objects copied and read back: {e}",
+                    "{} of {} places lack what is damaged or cannot be read here, {objects} objects copied and read back: {e}",
                     damage.len(),
                     copies.len()
                 )),
@@ -100,7 +100,10 @@ pub async fn copy_all(ctx: &Ctx, unlocked: &Unlocked, places: Vec<String>) -> Re
                     ctx.out.line(&format!("copy in {}: {} objects copied, {} present", c.to, c.objects, c.present));
                     for o in &c.not_copied {
                         let there = if o.whole_there { "; it is whole there" } else { "" };
-                        ctx.out.line(&format!("  NOT COPIED {}: damaged in the repository{there}: {}", o.name, o.why));
+                        ctx.out.line(&format!(
+                            "  NOT COPIED {}: damaged in the repository, or cannot be read there{there}: {}",
+                            o.name, o.why
+                        ));
                     }
                     for name in &c.left_out {
                         ctx.out.line(&format!("  left out {name}: damaged, and accepted (--accept-catalog)"));

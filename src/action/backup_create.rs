@@ -201,20 +201,18 @@ async fn create(ctx: &Ctx, label: Option<String>) -> Result<Done> {
         let reporter = Reporter::new(&*out);
         let begun = Instant::now();
         let mut backup = BaseBackup::start(&programs, &at, label.as_deref().unwrap_or("breakglass"), run_as.as_ref())?;
-        let stop = backup.canceller();
-        let watched = cancel.clone();
+        let (ended, watched) = (backup.ended_by(&cancel), cancel.clone());
         let stored = {
             let mut progress = |bytes: u64| {
-                if watched.is_cancelled() {
-                    stop();
-                }
                 reporter.phase(&Phase::bytes("store", bytes, Some(expected.max(bytes)), begun));
                 check_cancel(&watched, "the backup was not taken")
             };
             store_base(&unlocked, &mut backup, label.as_deref(), &mut progress)
         };
         // What pg_basebackup says explains a stream that broke off better than the break itself.
-        let pending = match (stored, backup.finish()) {
+        let finished = backup.finish();
+        drop(ended);
+        let pending = match (stored, finished) {
             (Ok(pending), Ok(_)) => pending,
             // Except when it was our side that broke off: what the repository says of a full disk is the cause.
             (Err(e), Err(_)) if matches!(e.kind, ErrorKind::Target | ErrorKind::Refused) => {

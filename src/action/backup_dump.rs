@@ -19,7 +19,7 @@ use crate::error::{Context, Error, Result};
 use crate::model::event::Event;
 use crate::postgres::connect::query_error;
 use crate::postgres::dump_archive::Scanning;
-use crate::postgres::inventory::{Inventory, TableRecord, begin_snapshot, count_rows, inventory};
+use crate::postgres::inventory::{Inventory, TableRecord, begin_snapshot, count_rows, inventory, schemas};
 use crate::postgres::{Client, Database, ToolStream, table_pattern, tiers, user};
 use crate::process::UnixUser;
 use crate::recovery::watch::check_cancel;
@@ -84,6 +84,11 @@ pub async fn create(ctx: &Ctx, wanted: Wanted) -> Result<Done> {
         .system_identifier
         .parse()
         .map_err(|e| Error::target(format!("the server says it is {:?}", identity.system_identifier)).why(e))?;
+    // Named one by one, partitions along: what is counted is what is dumped. Before anything is made.
+    let chosen = match wanted.tables.is_empty() {
+        true => None,
+        false => Some(table_pattern::resolve(&mut c, &wanted.tables).await?),
+    };
     // Deriving the key takes a core's tenth of a second: the server is asked meanwhile.
     let asked =
         async { Ok::<_, Error>((inventory(&mut c).await?, is_superuser(&mut c).await?, size_of(&mut c).await?)) };
@@ -113,10 +118,11 @@ pub async fn create(ctx: &Ctx, wanted: Wanted) -> Result<Done> {
     if source.kind == BackupKind::SchemaOnly {
         args.push("--schema-only".into());
     }
-    if !wanted.tables.is_empty() {
-        // Named one by one, partitions along: what is counted is what is dumped.
-        let chosen = table_pattern::resolve(&mut c, &wanted.tables).await?;
+    if let Some(chosen) = chosen {
         contents.tables.retain(|t| chosen.iter().any(|k| k.oid == t.oid));
+        // pg_dump leaves the schemas of chosen tables out.
+        let names: Vec<String> = chosen.iter().map(|k| k.schema().to_string()).collect();
+        contents.schemas = schemas(&mut c, &names).await?;
         args.extend(chosen.iter().map(|k| format!("--table={}", k.sql())));
     }
     args.extend(by_tier(ctx, &wanted, &mut contents)?);
@@ -139,6 +145,13 @@ pub async fn create(ctx: &Ctx, wanted: Wanted) -> Result<Done> {
             .await?;
         }
         Ok(contents)
+    };
+    // It may wait for a lock; nobody waits for it who wants to stop.
+    let count = async {
+        tokio::select! {
+            counted = count => counted,
+            () = ctx.cancel.cancelled() => Err(Error::interrupted("stopped on request: the dump was not taken")),
+        }
     };
     let (_, done) = tokio::join!(async { send.send(count.await) }, work);
     drop(c);
@@ -232,18 +245,18 @@ fn take(
         globals_args.push("--no-role-passwords".into());
     }
     let mut stream = tools.stream("pg_dumpall", &globals_args)?;
+    let ended = stream.ended_by(cancel);
     let mut globals = Vec::new();
     stream.read_to_end(&mut globals).target(|| "reading the roles".into())?;
-    stream.finish()?;
+    let finished = stream.finish();
+    drop(ended);
     check_cancel(cancel, NOT_TAKEN)?;
+    finished?;
 
-    let stop = dump.canceller();
+    let ended = dump.ended_by(cancel);
     let mut scanned = Scanning::new(&mut dump);
     let stored = {
         let mut progress = |bytes: u64| {
-            if cancel.is_cancelled() {
-                stop();
-            }
             reporter.phase(&Phase::bytes("dump", bytes, total.map(|t| t.max(bytes)), begun));
             check_cancel(cancel, NOT_TAKEN)
         };
@@ -253,6 +266,7 @@ fn take(
     // What pg_dump says explains an archive that broke off better than the break itself; what the repository says of a
     // full disk explains better than pg_dump, whose reader went away.
     let (stored, finished) = (stored, dump.finish());
+    drop(ended);
     // A count that failed ended the transaction, and with it the snapshot that pg_dump then misses.
     if (stored.is_err() || finished.is_err())
         && let Ok(Err(e)) = counted.try_recv()

@@ -1,6 +1,7 @@
 //! `pitr check`: whether a moment can be recovered to, before anything is touched; or whether a partial recovery brought
 //! everything back, seen in the live database itself.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args as _, Command};
@@ -34,6 +35,9 @@ struct Args {
     /// Table that was brought back, schema.table or table; as often as needed
     #[arg(long = "table", value_name = "TABLE", required_unless_present_any = ["to", "to_after"])]
     tables: Vec<String>,
+    /// Folder of the recovered instance it was brought back from; the incident's by default
+    #[arg(long, value_name = "DIR", requires = "tables")]
+    shadow: Option<PathBuf>,
     /// How long health must be good
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "3s")]
     good_for: Duration,
@@ -123,6 +127,7 @@ async fn reachable(ctx: &Ctx, given: &Moment) -> Result<Done> {
 
 async fn check(ctx: &Ctx, args: &Args) -> Result<Done> {
     let mut words = vec!["--dry-run".to_string()];
+    words.extend(args.shadow.iter().flat_map(|s| ["--shadow".to_string(), s.display().to_string()]));
     words.extend(args.tables.iter().flat_map(|t| ["--table".to_string(), t.clone()]));
     // The same comparison a partial recovery begins with, rolled back: what it would still bring back is missing.
     let left = Partial.run(ctx, &words).await?;

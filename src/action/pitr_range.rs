@@ -112,7 +112,9 @@ fn show(ctx: &Ctx, r: &Reachable) {
         ctx.out.line(&format!("HOLE      {} to {}: {}", h.first, h.last, h.why));
     }
     if let Some(unread) = r.unread.filter(|n| *n > 0) {
-        let what = format!("{unread} segments are not in the index: breakglass wal index reads them once");
+        let what = format!(
+            "{unread} segments are not in the index, so damage inside them is not known: breakglass wal index reads them once"
+        );
         ctx.out.line(&format!("index     {what}"));
     }
     for note in &r.notes {

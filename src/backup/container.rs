@@ -24,7 +24,7 @@ pub mod writer;
 pub(crate) mod seal;
 
 pub use header::{Compression, Expect, Header, ObjectType, Spec};
-pub use ranged::Ranged;
+pub use ranged::{Ranged, check_ends};
 pub use reader::{Reader, Stored, check_stored, verify};
 pub use recipient::{Identity, Recipient};
 pub use writer::Writer;

@@ -25,7 +25,7 @@ pub struct Copied {
     pub present: u64,
     /// Objects removed, of backups that were given up.
     pub removed: u64,
-    /// Objects that are damaged or missing here and were therefore not copied. What the place had of them stayed.
+    /// Objects that are damaged, missing or cannot be read here and were therefore not copied. What the place had of them stayed.
     pub not_copied: Vec<NotCopied>,
     /// Damaged catalog entries that were left out: somebody wrote down that he knows of them.
     pub left_out: Vec<String>,
@@ -51,7 +51,7 @@ impl Copied {
             n => format!(" and {} more", n - 1),
         };
         let all = Error::check(format!("not copied to {:?}: {:?}{more}", self.to, first.name))
-            .why(format!("damaged in the repository: {}", first.why));
+            .why(format!("damaged in the repository, or cannot be read there: {}", first.why));
         Some(match self.not_copied.iter().any(|o| o.whole_there) {
             true => all.hint(format!("{:?} still has it whole: put the object's file back from there.", self.to)),
             false => all.hint(
@@ -103,8 +103,8 @@ impl Known {
 ///
 /// # Errors
 /// Refused when another repository is there; a check failure when an object is damaged on the way, or the two catalogs went
-/// different ways; target when a place cannot be read or written. What is damaged in this one is no error of the copy: it is
-/// named in [`Copied::not_copied`], and all else is copied.
+/// different ways; target when a place cannot be read or written. What is damaged in this one is no error of the copy, nor is an
+/// object of a folder that cannot be read: it is named in [`Copied::not_copied`], and all else is copied.
 pub fn copy_to(unlocked: &Unlocked, to: &str, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<Copied> {
     let source = unlocked.repository();
     let dest = open_place(to, false)?;
@@ -249,7 +249,7 @@ pub fn has_whole(unlocked: &Unlocked, catalog: &Catalog, place: &str, names: &[S
 
 /// Why an object was not copied.
 enum Failed {
-    /// It is damaged where it comes from.
+    /// It is damaged where it comes from, or cannot be read there.
     Source(Error),
     /// Anything else.
     Copy(Error),
@@ -266,12 +266,15 @@ struct Tee<'n, R, W> {
     input: R,
     output: W,
     name: &'n str,
+    /// The second place did not take it.
+    refused: bool,
 }
 
 impl<R: Read, W: Write> Read for Tee<'_, R, W> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.input.read(buffer)?;
         let copied = self.output.write_all(&buffer[..n]);
+        self.refused |= copied.is_err();
         // Ours, so that it is not taken for a failure to read.
         copied.map_err(|e| io::Error::other(from_io(e, || format!("copying {:?}", self.name))))?;
         Ok(n)
@@ -282,13 +285,19 @@ impl<R: Read, W: Write> Read for Tee<'_, R, W> {
 /// replaced by nothing less.
 fn copy_object(unlocked: &Unlocked, to: &dyn Store, name: &str, known: &Known) -> Result<(), Failed> {
     let repository = unlocked.repository();
-    let input = repository.store().open(name)?.ok_or_else(|| Error::target(format!("object {name:?} vanished")))?;
-    let mut tee = Tee { input, output: to.create(name, Access::Group)?, name };
+    // Of a service that does not answer no object would come, each after a long wait; a folder has them one by one.
+    let one_by_one = repository.store().at_once() == 1;
+    let opened = match repository.store().open(name) {
+        Err(e) if one_by_one => return Err(Failed::Source(e)),
+        opened => opened?,
+    };
+    let input = opened.ok_or_else(|| Error::target(format!("object {name:?} vanished")))?;
+    let mut tee = Tee { input, output: to.create(name, Access::Group)?, name, refused: false };
     let read = check_stored(&mut tee).map_err(|e| of_object(e, name));
     let checked = read.and_then(|stored| known.check(&stored, name, repository.id()).map(|()| stored));
     let ours = match checked {
         Ok(stored) => stored.stored_sha256,
-        Err(e) if e.kind == ErrorKind::Check => return Err(Failed::Source(e)),
+        Err(e) if e.kind == ErrorKind::Check || one_by_one && !tee.refused => return Err(Failed::Source(e)),
         Err(e) => return Err(Failed::Copy(e)),
     };
     // A copy of another size was left by something else; ours replaces it.

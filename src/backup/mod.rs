@@ -16,6 +16,7 @@ pub mod logical;
 pub mod part;
 pub mod repository;
 pub mod retention;
+pub mod rotation;
 pub mod spool;
 pub mod store;
 pub mod wal;

@@ -22,6 +22,7 @@ use super::container::{
     Expect, Identity, ObjectType, Ranged, Reader, Recipient, Spec, Summary, Writer, hex, seal, unhex,
 };
 use super::keys::{KdfCost, KeyFile, Opener};
+use super::rotation::{self, Earlier, WrittenFor};
 use super::store::{Access, Committed, Existing, Store, open_place};
 use crate::config::settings::{REPOSITORY_IDENTITY, REPOSITORY_KEY, Secrets};
 use crate::error::{Context, Error, Result};
@@ -44,6 +45,10 @@ struct Info {
     version: u32,
     id: String,
     recipient: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    signer: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    earlier: Vec<Earlier>,
     created_at: Time,
 }
 
@@ -87,7 +92,9 @@ impl InitOptions {
 pub struct Repository {
     store: Arc<dyn Store>,
     id: [u8; 16],
-    recipient: [u8; 32],
+    key: WrittenFor,
+    /// Keys before that one, oldest first.
+    earlier: Vec<Earlier>,
     created_at: Time,
 }
 
@@ -119,15 +126,13 @@ impl Repository {
         let (keys, identity) = KeyFile::create(id, passphrase, options.kdf, created_at)?;
         // The key file bears the repository's id, so that of two at the same time none can take the other's keys.
         store.put(&keys_name(&id), Access::Private, &keys.to_bytes()?, Existing::Keep)?;
-        let repository = Self { store: store.clone(), id, recipient: identity.public(), created_at };
+        let key = WrittenFor::of(&identity)?;
+        let repository = Self { store: store.clone(), id, key, earlier: Vec::new(), created_at };
         store.prepare(options.wal_owner)?;
         if let Some(system_identifier) = options.system_identifier {
             repository.bind_cluster(system_identifier, None)?;
         }
-        let info =
-            Info { format: FORMAT.into(), version: 1, id: hex(&id), recipient: hex(&identity.public()), created_at };
-        let mut bytes = serde_json::to_vec_pretty(&info).state(|| "writing repository.json".into())?;
-        bytes.push(b'\n');
+        let bytes = repository.info()?;
         // Written last: without it there is no repository.
         if store.put(INFO, Access::Public, &bytes, Existing::Keep)? == Committed::Kept {
             store.delete(&keys_name(&id))?;
@@ -180,9 +185,32 @@ impl Repository {
         Ok(Self {
             store,
             id: unhex(&info.id).ok_or_else(|| damaged().why("id"))?,
-            recipient: unhex(&info.recipient).ok_or_else(|| damaged().why("recipient"))?,
+            key: WrittenFor {
+                recipient: unhex(&info.recipient).ok_or_else(|| damaged().why("recipient"))?,
+                signer: match &info.signer {
+                    Some(signer) => Some(unhex(signer).ok_or_else(|| damaged().why("signer"))?),
+                    None => None,
+                },
+            },
+            earlier: info.earlier,
             created_at: info.created_at,
         })
+    }
+
+    /// The bytes of `repository.json`.
+    fn info(&self) -> Result<Vec<u8>> {
+        let info = Info {
+            format: FORMAT.into(),
+            version: 1,
+            id: hex(&self.id),
+            recipient: hex(&self.key.recipient),
+            signer: self.key.signer.map(|s| hex(&s)),
+            earlier: self.earlier.clone(),
+            created_at: self.created_at,
+        };
+        let mut bytes = serde_json::to_vec_pretty(&info).state(|| format!("writing {INFO}"))?;
+        bytes.push(b'\n');
+        Ok(bytes)
     }
 
     /// Unlocks the key file, so that objects can be read.
@@ -213,7 +241,10 @@ impl Repository {
         }
         let identities = self.key_file()?.unlock_by(opener)?;
         // An older one than the newest: a rotation was interrupted, and the next one finishes it.
-        if !identities.iter().any(|i| i.public() == self.recipient) {
+        let written_for =
+            identities.iter().find(|i| i.public() == self.key.recipient).map(WrittenFor::of).transpose()?;
+        let right = |key: WrittenFor| self.key.signer.is_none() || key == self.key;
+        if !written_for.is_some_and(right) {
             return Err(Error::check("the public key in repository.json is none of the key file's")
                 .why("somebody edited it: objects are being written that this key file cannot open")
                 .hint("Compare repository.json with a copy; objects written since then are not trustworthy."));
@@ -245,25 +276,49 @@ impl Repository {
             .hint("Look at `breakglass backup list`, then do it again."))
     }
 
-    /// Says that objects are written for this public key from now on. Its identity must be in the key file already.
-    pub fn store_recipient(&self, public: [u8; 32]) -> Result<Self> {
-        let changed = Self { recipient: public, ..self.clone() };
-        let info = Info {
-            format: FORMAT.into(),
-            version: 1,
-            id: hex(&self.id),
-            recipient: hex(&public),
-            created_at: self.created_at,
-        };
-        let mut bytes = serde_json::to_vec_pretty(&info).state(|| "writing repository.json".into())?;
-        bytes.push(b'\n');
-        self.store.put(INFO, Access::Public, &bytes, Existing::Replace)?;
+    /// Says that objects are written for this identity from now on. It must be in the key file already, as the one must be that
+    /// they are written for until now and that signs it.
+    ///
+    /// # Errors
+    /// Check when that one is not among them; the repository cannot be written.
+    pub fn write_for(&self, identities: &[Identity], to: &Identity) -> Result<Self> {
+        let now = identities.iter().find(|i| i.public() == self.key.recipient);
+        let now = now.ok_or_else(|| Error::check(format!("the public key in {INFO} is none of the key file's")))?;
+        let mut changed = Self { key: WrittenFor::of(to)?, ..self.clone() };
+        rotation::follow(&mut changed.earlier, &self.id, now, &changed.key)?;
+        self.store.put(INFO, Access::Public, &changed.info()?, Existing::Replace)?;
         Ok(changed)
+    }
+
+    /// What names the key that objects are written for: for those who write without a secret and must not write for a stranger.
+    pub fn key_id(&self) -> String {
+        self.key.id(&self.id)
+    }
+
+    /// Refuses when objects are written for another key than the one that was named, and no signature of its holder leads there.
+    ///
+    /// # Errors
+    /// Refused, naming both.
+    pub fn expect_key(&self, id: &str) -> Result<()> {
+        if rotation::leads_to(id, &self.earlier, &self.id, &self.key) {
+            return Ok(());
+        }
+        let now = self.key_id();
+        Err(Error::refused(format!("writing for key {now} into {:?}", self.store.url()))
+            .why(format!("key {id} was named, and nothing signed by its holder says that another one took its place"))
+            .hint(format!(
+                "Somebody may have put a key of their own into {INFO}, to read what is written from now on: compare it and the \
+                 folder keys with a copy. `breakglass doctor`, with BACKUP_ENCRYPTION_KEY, says whether it is the right one."
+            ))
+            .hint(format!(
+                "Nothing was stored; a server keeps its log meanwhile. If the repository was made anew on purpose: name \
+                 --key-id {now} where {id} is named, in archive_command or beside `wal receive`."
+            )))
     }
 
     /// The public key that objects are written for.
     pub fn public_key(&self) -> [u8; 32] {
-        self.recipient
+        self.key.recipient
     }
 
     /// The cluster this repository is for, once known.
@@ -348,7 +403,7 @@ impl Repository {
     }
     /// The public key that objects are written for; anybody may have it.
     pub fn recipient(&self) -> Recipient {
-        Recipient::Public(self.recipient)
+        Recipient::Public(self.key.recipient)
     }
 }
 

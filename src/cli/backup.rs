@@ -103,7 +103,7 @@ fn init(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
     let repository = Repository::init(&url, key(invocation)?, &options)?;
     let (id, at) = (crate::backup::container::hex(&repository.id()), repository.store().url());
     if invocation.json {
-        print(&format!("{:#}", serde_json::json!({"repository": id, "url": at})))?;
+        print(&format!("{:#}", serde_json::json!({"repository": id, "url": at, "key_id": repository.key_id()})))?;
     } else {
         print(&format!("repository {id} in {at}"))?;
         print(

@@ -1,12 +1,13 @@
 //! `breakglass backup verify --deep`: proof by restoring into a private server, with a report for the monthly restore test.
 
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 
 use clap::{Arg, ArgAction, ArgMatches};
 use tokio_util::sync::CancellationToken;
 
 use super::act::Foreground;
-use super::{Invocation, print};
+use super::{Invocation, print, stoppable};
 use crate::action::reach::Reporter;
 use crate::backup::catalog::{Backup, Catalog};
 use crate::backup::repository::Unlocked;
@@ -67,11 +68,11 @@ pub fn verify(invocation: &Invocation, m: &ArgMatches, unlocked: &Unlocked, want
         .enable_all()
         .build()
         .state(|| "The asynchronous runtime cannot be started".into())?;
-    let cancel = CancellationToken::new();
-    let interrupted = cancel.clone();
+    let (cancel, stopped) = (CancellationToken::new(), Arc::new(OnceLock::new()));
+    let (interrupted, by) = (cancel.clone(), stopped.clone());
     let mut signals = runtime.block_on(async { Signals::listen() })?;
     runtime.spawn(async move {
-        signals.next().await;
+        let _ = by.set(signals.next().await);
         interrupted.cancel();
     });
     let mut reports = Vec::new();
@@ -79,7 +80,10 @@ pub fn verify(invocation: &Invocation, m: &ArgMatches, unlocked: &Unlocked, want
         let out = Foreground::new(invocation);
         let report = runtime.block_on(deep(unlocked, &backup.manifest, &options, &Reporter::new(&out), &cancel));
         out.finish();
-        let report = report?;
+        let report = match report {
+            Ok(report) => report,
+            Err(e) => return stoppable::ended(e, stopped.get().copied(), invocation.json),
+        };
         if let Some(dir) = m.get_one::<String>("report") {
             write_report(&report, &invocation.env.cwd.join(dir))?;
         }

@@ -114,10 +114,12 @@ pub fn rotate(invocation: &Invocation, m: &ArgMatches, url: &str) -> Result<u8> 
         return Err(Error::refused("removing the recipient whose key opened the repository")
             .hint("Open it with the passphrase, or set a new one with BACKUP_NEW_ENCRYPTION_KEY."));
     }
-    keys.unlock_by(check)?;
+    let identities = keys.unlock_by(check)?;
     repository.store_key_file(&was, &keys)?;
-    if let Some(public) = made.or(unfinished) {
-        repository.store_recipient(public)?;
+    let next = made.or(unfinished).and_then(|public| identities.iter().find(|i| i.public() == public));
+    if let Some(next) = next {
+        let public = next.public();
+        repository.write_for(&identities, next)?;
         done.push(format!("objects are written for the new key {} from now on", hex(&public)));
     }
     // Read back from where it now is: the catalog opens, so every backup does.

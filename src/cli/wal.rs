@@ -39,6 +39,7 @@ pub fn command() -> Command {
                      next ones are stored at the same time, so that the calls for them return at once.",
                 )
                 .arg(repository().required(true))
+                .arg(key_id())
                 .arg(
                     Arg::new("path")
                         .value_name("PATH")
@@ -81,6 +82,14 @@ pub fn command() -> Command {
         )
 }
 
+/// The key that is archived for, by whoever holds no secret.
+pub(super) fn key_id() -> Arg {
+    Arg::new("key-id")
+        .long("key-id")
+        .value_name("ID")
+        .help("Store nothing when the repository is written for another key (`wal status` shows its id), unless rotate-key put it there")
+}
+
 /// Whether a command line is one whose every failure must stop a recovery.
 pub fn is_fetch(args: &[OsString]) -> bool {
     let mut words = args.iter().skip(1).filter(|a| !a.to_string_lossy().starts_with('-'));
@@ -92,7 +101,10 @@ pub fn run(matches: &ArgMatches, json: bool) -> Result<u8> {
     let text = |m: &ArgMatches, id: &str| m.get_one::<String>(id).cloned().unwrap_or_default();
     let path = |m: &ArgMatches, id: &str| m.get_one::<PathBuf>(id).cloned().unwrap_or_default();
     match matches.subcommand() {
-        Some(("archive", m)) => wal::archive_ahead(&text(m, "repository"), &path(m, "path")).map(|_| 0),
+        Some(("archive", m)) => {
+            let key = m.get_one::<String>("key-id").map(String::as_str);
+            wal::archive_ahead(&text(m, "repository"), &path(m, "path"), key).map(|_| 0)
+        }
         Some(("fetch", m)) => {
             let (name, dest, url) = (text(m, "name"), path(m, "dest"), text(m, "repository"));
             let socket = m.get_one::<PathBuf>("socket").cloned();
@@ -149,7 +161,8 @@ fn server(archive: &wal::WalStatus, config: &Config) -> Option<Result<ServerWal>
 }
 
 fn status(url: &str, config: &Config, json: bool) -> Result<u8> {
-    let status = wal::status(&Repository::open(url)?)?;
+    let repository = Repository::open(url)?;
+    let status = wal::status(&repository)?;
     let server = server(&status, config);
     let mut problems = match &server {
         Some(Ok(s)) => s.problems(),
@@ -164,8 +177,10 @@ fn status(url: &str, config: &Config, json: bool) -> Result<u8> {
             None => {}
         }
         value["problems"] = serde_json::json!(problems);
+        value["key_id"] = repository.key_id().into();
         print(&format!("{value:#}"))?;
     } else {
+        print(&format!("written for key {}", repository.key_id()))?;
         if status.timelines.is_empty() {
             print("no WAL archived")?;
         }

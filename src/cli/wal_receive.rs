@@ -26,6 +26,7 @@ pub fn command() -> Command {
              The role in DATABASE_URL needs REPLICATION. Whole segments are stored as archive_command stores them.",
         )
         .arg(Arg::new("repository").long("repository").value_name("URL").help("The repository; as configured by default"))
+        .arg(super::wal::key_id())
         .arg(Arg::new("slot").long("slot").value_name("NAME").default_value("breakglass").help("The replication slot"))
         .arg(
             Arg::new("spool")
@@ -64,6 +65,9 @@ pub fn run(matches: &ArgMatches) -> Result<u8> {
         .or(config.settings.repository.as_ref())
         .ok_or_else(|| Error::config("no repository is configured").hint("give --repository, or set BACKUP_DIR"))?;
     let repository = Repository::open(url)?;
+    if let Some(key) = matches.get_one::<String>("key-id") {
+        repository.expect_key(key)?;
+    }
     let connection = config.settings.database.as_ref().ok_or_else(|| {
         Error::config("no database is configured").hint("set DATABASE_URL, or target.url in breakglass.toml")
     })?;

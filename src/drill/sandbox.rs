@@ -405,7 +405,8 @@ fn passphrase() -> Result<Secret> {
 }
 
 fn server_settings(dir: &Path, variant: Option<&str>) -> Result<Vec<(String, String)>> {
-    let archive = archive_command(&scratch::executable(dir), &repository_url(dir))?;
+    let key = Repository::open(&repository_url(dir))?.key_id();
+    let archive = archive_command(&scratch::executable(dir), &repository_url(dir), Some(&key))?;
     Ok([
         ("archive_mode", "on".to_string()),
         ("archive_command", archive),

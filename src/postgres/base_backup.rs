@@ -3,9 +3,11 @@
 use std::io::{self, Read};
 use std::process::Command;
 
+use tokio_util::sync::CancellationToken;
+
 use super::connect::Database;
 use super::programs::Programs;
-use super::tool_stream::ToolStream;
+use super::tool_stream::{EndedBy, ToolStream};
 use crate::error::{ErrorKind, Result};
 use crate::process::UnixUser;
 
@@ -41,6 +43,11 @@ impl BaseBackup {
     /// the backup waiting for ever. Valid until [`BaseBackup::finish`] returns.
     pub fn canceller(&self) -> impl Fn() + Send + Sync + 'static {
         self.0.canceller()
+    }
+
+    /// As [`ToolStream::ended_by`].
+    pub fn ended_by(&self, cancel: &CancellationToken) -> EndedBy {
+        self.0.ended_by(cancel)
     }
 
     /// Waits for the program's end and says whether the backup is whole. Returns the bytes of the tar.

@@ -42,15 +42,23 @@ pub struct Properties {
     pub settings: Vec<Setting>,
 }
 
-/// A privilege on the database.
+/// A privilege on the database, or on a schema.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grant {
     /// The role; none for PUBLIC.
     pub grantee: Option<String>,
-    /// `CONNECT`, `CREATE` or `TEMPORARY`.
+    /// `CONNECT`, `CREATE` or `TEMPORARY`; `USAGE` or `CREATE` on a schema.
     pub privilege: String,
     /// With grant option.
     pub grantable: bool,
+}
+
+impl Grant {
+    /// The end of the statement that gives it: `TO "role" WITH GRANT OPTION`.
+    pub fn to(&self) -> String {
+        let to = self.grantee.as_deref().map_or_else(|| "PUBLIC".to_string(), quote_ident);
+        format!("TO {to}{}", if self.grantable { " WITH GRANT OPTION" } else { "" })
+    }
 }
 
 /// A setting of the database, or of a role in it.
@@ -80,6 +88,18 @@ pub struct Collation {
     pub name: String,
     /// Version, where the provider has versions.
     pub version: Option<String>,
+}
+
+/// A schema of a dump of some tables, which does not make its schemas itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Schema {
+    /// Name.
+    pub name: String,
+    /// Owner.
+    pub owner: String,
+    /// Privileges, when they differ from the default.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub acl: Vec<Grant>,
 }
 
 /// A table, partition, materialized view or foreign table.
@@ -151,6 +171,9 @@ pub struct Inventory {
     /// Tiers whose tables alone have rows in the dump; empty: all have.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub only_tiers: Vec<String>,
+    /// Schemas of the tables, when only some tables are in the dump.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub schemas: Vec<Schema>,
     /// Where the rows of each table lie in the dump, so that one can be read without the others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blocks: Option<Blocks>,
@@ -272,8 +295,23 @@ pub async fn inventory(c: &mut PgConnection) -> Result<Inventory> {
         tables,
         large_objects: u64::try_from(large).unwrap_or(0),
         only_tiers: Vec::new(),
+        schemas: Vec::new(),
         blocks: None,
     })
+}
+
+/// Those of these schemas that every new database lacks.
+///
+/// # Errors
+/// The query fails.
+pub async fn schemas(c: &mut PgConnection, names: &[String]) -> Result<Vec<Schema>> {
+    let sql = "SELECT coalesce(json_agg(json_build_object('name', n.nspname, 'owner', pg_get_userbyid(n.nspowner), \
+           'acl', (SELECT coalesce(json_agg(json_build_object('grantee', CASE WHEN a.grantee <> 0 THEN \
+             pg_get_userbyid(a.grantee) END, 'privilege', a.privilege_type, 'grantable', a.is_grantable)), '[]') \
+             FROM aclexplode(n.nspacl) a WHERE a.grantee <> n.nspowner)) ORDER BY n.nspname), '[]')::text \
+         FROM pg_namespace n WHERE n.nspname = ANY ($1) AND n.nspname NOT IN ('public', 'pg_catalog', 'information_schema')";
+    let text: String = sqlx::query_scalar(sql).bind(names).fetch_one(c).await.map_err(|e| query_error(sql, &e))?;
+    serde_json::from_str(&text).state(|| "the server's answer cannot be understood".into())
 }
 
 /// Settings under which a row's text form, and with it a fingerprint, is the same everywhere.

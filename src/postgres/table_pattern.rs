@@ -16,6 +16,10 @@ pub struct Chosen {
 }
 
 impl Chosen {
+    /// Its schema.
+    pub fn schema(&self) -> &str {
+        &self.schema
+    }
     /// `"schema"."name"`, which is also a pattern that means nothing else.
     pub fn sql(&self) -> String {
         format!("{}.{}", quote_ident(&self.schema), quote_ident(&self.name))
@@ -54,7 +58,7 @@ pub fn expressions(pattern: &str) -> (Option<String>, String) {
 /// schema are looked for where a session of this role would find them.
 ///
 /// # Errors
-/// Usage when none is meant by any; a query fails.
+/// Usage when one of them means none; a query fails.
 pub async fn resolve(c: &mut PgConnection, patterns: &[String]) -> Result<Vec<Chosen>> {
     let sql = "WITH named AS (SELECT k.oid FROM pg_catalog.pg_class k JOIN pg_catalog.pg_namespace n ON n.oid = k.relnamespace \
                WHERE k.relkind IN ('r', 'p', 'S', 'v', 'm', 'f') AND k.relpersistence <> 't' AND k.relname ~ $1 \
@@ -65,10 +69,14 @@ pub async fn resolve(c: &mut PgConnection, patterns: &[String]) -> Result<Vec<Ch
     run(c, "SELECT pg_catalog.set_config('search_path', reset_val, false) FROM pg_catalog.pg_settings WHERE name = 'search_path'")
         .await?;
     let mut found: Vec<Chosen> = Vec::new();
+    let mut nothing: Vec<String> = Vec::new();
     for pattern in patterns {
         let (schema, name) = expressions(pattern);
         let rows: Vec<(i64, String, String)> =
             sqlx::query_as(sql).bind(name).bind(schema).fetch_all(&mut *c).await.map_err(|e| query_error(sql, &e))?;
+        if rows.is_empty() {
+            nothing.push(format!("{pattern:?}"));
+        }
         for (oid, schema, name) in rows {
             found.push(Chosen { oid: u32::try_from(oid).unwrap_or(0), schema, name });
         }
@@ -76,9 +84,10 @@ pub async fn resolve(c: &mut PgConnection, patterns: &[String]) -> Result<Vec<Ch
     run(c, "SET search_path = pg_catalog").await?;
     found.sort_by_key(|k| k.oid);
     found.dedup();
-    if found.is_empty() {
-        return Err(Error::usage(format!("no table is called {}", patterns.join(" or ")))
-            .why("no matching tables were found in the database")
+    // Not even when others mean some: what was asked for would be missing from the backup, and nobody would know.
+    if !nothing.is_empty() {
+        return Err(Error::usage(format!("no table is called {}", nothing.join(" or ")))
+            .why("no matching tables were found in the database, and nothing was stored")
             .hint("A pattern is NAME or SCHEMA.NAME, where * is any text and ? any one character; every other sign means itself.")
             .hint("Capitals, dots, * and ? of a name itself go between double quotes: '\"Orders\"'."));
     }

@@ -5,6 +5,8 @@ use std::io::{self, Read};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread::JoinHandle;
 
+use tokio_util::sync::CancellationToken;
+
 use crate::error::{Context, Error, Result};
 use crate::model::CleanText;
 
@@ -74,6 +76,17 @@ impl ToolStream {
         }
     }
 
+    /// Ends the tool as soon as `cancel` says so, also while it prints nothing and this thread waits in a read: it may wait for a
+    /// lock, or for a log that nobody archives. Must be called inside a runtime, and kept until [`ToolStream::finish`] returned.
+    pub fn ended_by(&self, cancel: &CancellationToken) -> EndedBy {
+        let (stop, cancel) = (self.canceller(), cancel.clone());
+        let watch = async move {
+            cancel.cancelled().await;
+            stop();
+        };
+        EndedBy(tokio::runtime::Handle::try_current().ok().map(|runtime| runtime.spawn(watch)))
+    }
+
     /// Waits for the tool's end and says whether what was read is whole. Returns the bytes read.
     ///
     /// # Errors
@@ -92,6 +105,18 @@ impl ToolStream {
         }
         let words = CleanText::text(words.trim()).to_string().replace('\n', " | ");
         Err(Error::target(format!("{} failed", self.name)).why(words))
+    }
+}
+
+/// What ends a tool when it is told to. It does not any more once it is dropped.
+#[must_use]
+pub struct EndedBy(Option<tokio::task::JoinHandle<()>>);
+
+impl Drop for EndedBy {
+    fn drop(&mut self) {
+        if let Some(watch) = self.0.take() {
+            watch.abort();
+        }
     }
 }
 

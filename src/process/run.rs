@@ -327,12 +327,12 @@ pub fn capture_blocking(spec: &ChildSpec, timeout: Duration) -> Result<Captured>
     block(capture(spec, &options))
 }
 
-/// As [`capture_blocking`], for a tool that prints data: up to `limit` bytes of each stream.
+/// As [`capture_blocking`], for a tool that prints data: up to `limit` bytes of each stream. It is ended when `cancel` says so.
 ///
 /// # Errors
 /// As [`capture_blocking`]; it printed more.
-pub fn capture_data(spec: &ChildSpec, timeout: Duration, limit: usize) -> Result<Captured> {
-    let options = RunOptions { timeout: Some(timeout), ..RunOptions::default() };
+pub fn capture_data(spec: &ChildSpec, timeout: Duration, limit: usize, cancel: &CancellationToken) -> Result<Captured> {
+    let options = RunOptions { timeout: Some(timeout), cancel: cancel.clone(), ..RunOptions::default() };
     let captured = block(capture_limited(spec, &options, limit))?;
     match captured.dropped {
         0 => Ok(captured),

@@ -5,6 +5,7 @@ use crate::backup::repository::Unlocked;
 use crate::backup::wal::range::{Branch, inspect, path_by};
 use crate::backup::wal::{DEFAULT_SEGMENT_SIZE, Depth, Listing, Segment, WalName, Way, fetch, received};
 use crate::error::Result;
+use crate::recovery::wal_index::Index;
 
 /// Base backups and the log that leads on from them.
 pub trait Archive: Send + Sync {
@@ -44,6 +45,19 @@ pub trait Archive: Send + Sync {
     /// The archive cannot be read.
     fn backups(&self) -> Result<Vec<Manifest>>;
 
+    /// What was read of the log before and kept: nothing, where nobody keeps it.
+    ///
+    /// # Errors
+    /// The archive cannot be read.
+    fn index(&self) -> Result<Index> {
+        Ok(Index::default())
+    }
+
+    /// How many questions at once are worth while.
+    fn at_once(&self) -> usize {
+        1
+    }
+
     /// The timelines that lead to `timeline`, oldest first, by its history file.
     ///
     /// # Errors
@@ -79,5 +93,11 @@ impl Archive for Unlocked {
     }
     fn backups(&self) -> Result<Vec<Manifest>> {
         Ok(Catalog::load(self)?.backups.into_iter().map(|b| b.manifest).collect())
+    }
+    fn index(&self) -> Result<Index> {
+        Index::load(self)
+    }
+    fn at_once(&self) -> usize {
+        self.repository().store().at_once()
     }
 }

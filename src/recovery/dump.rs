@@ -346,6 +346,9 @@ async fn build(
     swap::create(made.c, &temporary, inventory).await?;
     made.database = Some(temporary.clone());
     let at = request.target.with_name(&temporary);
+    if manifest.part.is_some() && inventory.only_tiers.is_empty() {
+        swap::schemas(&mut at.connect().await?, inventory, request).await?;
+    }
     let loaded = load(tool, &at, list, &lacking.tablespaces, selected, manifest.kind, watch).await?;
     swap::properties(made.c, &temporary, inventory, request).await?;
     Ok((temporary, loaded))

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::locate::last_commit;
 use super::pages::{by_ranges, found_more, readable, unreadable};
-use super::tables::{Table, user_tables};
+use super::tables::{Table, made_again, user_tables};
 use super::verify::Boundary;
 use super::watch::{Phase, Watch, check_cancel};
 use crate::error::{Context, Result};
@@ -131,12 +131,17 @@ async fn measure_all(
             ..Phase::default()
         });
         let known = ours.iter().find(|t| t.oid == table.oid);
+        let again = made_again(table, &tables, &ours);
         // Around pages that cannot be read; what stood on them can only be older than the shadow where that has all the log.
         let mut damaged = unreadable(source, table).await?;
         let found = loop {
             let parts = readable(damaged.as_ref());
             by_ranges(source, damaged.is_some()).await?;
-            match of_table(source, shadow, (table, known), (&boundary, suspects), &parts).await {
+            let found = match again.filter(|a| a.key.is_empty() || a.key != table.key) {
+                Some(again) => of_keyless(source, shadow, (table, again), &parts).await,
+                None => of_table(source, shadow, (table, known.or(again)), (&boundary, suspects), &parts).await,
+            };
+            match found {
                 Err(e) if !found_more(source, table, &mut damaged).await? => return Err(e),
                 Err(_) => check_cancel(cancel, "the loss is not measured")?,
                 Ok(found) => break found,
@@ -176,6 +181,18 @@ struct OfTable {
     at_most: bool,
     changed: BTreeSet<String>,
     damaged: BTreeSet<String>,
+}
+
+/// What is lost of a table that was made again and whose rows have no keys to tell them apart: those it has more.
+async fn of_keyless(
+    source: &mut PgConnection,
+    shadow: &mut PgConnection,
+    (table, again): (&Table, &Table),
+    parts: &[String],
+) -> Result<OfTable> {
+    let here = count(source, table, "true", parts).await?;
+    let there = count(shadow, again, "true", &["true".to_string()]).await?;
+    Ok(OfTable { lost: here.saturating_sub(there), at_most: true, ..OfTable::default() })
 }
 
 async fn of_table(

@@ -92,7 +92,7 @@ impl Origin for Unlocked {
     }
 
     fn archive_command(&self, _: &Instance, helper: &Path) -> Result<String> {
-        crate::backup::wal::archive_command(helper, &self.place())
+        crate::backup::wal::archive_command(helper, &self.place(), Some(&self.repository().key_id()))
     }
 
     fn place(&self) -> String {

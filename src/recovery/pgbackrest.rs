@@ -31,7 +31,7 @@ use crate::config::{Backend, Settings};
 use crate::error::{Error, Result};
 use crate::model::CleanText;
 use crate::postgres::{WhenNeeded, user};
-use crate::process::{ChildSpec, UnixUser, capture_data};
+use crate::process::{ChildSpec, Ending, UnixUser, capture_data};
 
 pub use info::Stanza;
 pub use place::elsewhere;
@@ -53,6 +53,8 @@ struct Installation {
     user: Option<UnixUser>,
     bin_dir: Option<PathBuf>,
     scratch: PathBuf,
+    /// Ends what is asked of it.
+    cancel: CancellationToken,
 }
 
 /// What of its repository was read once: the stanza, the names of its log, and where each lies.
@@ -109,8 +111,16 @@ impl PgBackRest {
             user: user::for_server(settings.run_as.as_deref())?,
             bin_dir: settings.bin_dir.clone(),
             scratch,
+            cancel: CancellationToken::new(),
         };
         Ok(Self { it, contents: Arc::default() })
+    }
+
+    /// The same, whose questions end when this says so: its program may wait for a repository that does not answer.
+    fn until(&self, cancel: &CancellationToken) -> Self {
+        let mut it = self.clone();
+        it.it.cancel = cancel.clone();
+        it
     }
 
     fn contents(&self) -> Result<Arc<Contents>> {
@@ -166,11 +176,14 @@ impl Installation {
     }
 
     fn ask_within(&self, words: &[&str], patience: Duration) -> Result<Vec<u8>> {
-        let out = capture_data(&self.child("off").args(words), patience, MOST)?;
+        let out = capture_data(&self.child("off").args(words), patience, MOST, &self.cancel)?;
         if out.end.success() {
             return Ok(out.stdout);
         }
         let command = words.iter().find(|w| !w.starts_with('-')).unwrap_or(&"");
+        if out.end.ending == Ending::Cancelled {
+            return Err(Error::interrupted(format!("stopped on request: pgbackrest {command} had not answered yet")));
+        }
         Err(failure(command, &out.end.describe(), &[out.stderr, out.stdout].concat()))
     }
 }
@@ -243,7 +256,7 @@ impl Recovery for PgBackRest {
         watch: Arc<dyn Watch>,
         cancel: &'a CancellationToken,
     ) -> BoxFuture<'a, Result<Way>> {
-        let (work, goal, cancel) = (self.clone(), goal.clone(), cancel.clone());
+        let (work, goal, cancel) = (self.until(cancel), goal.clone(), cancel.clone());
         Box::pin(apart(move || {
             let ask = Ask {
                 target: &goal.target,

@@ -1,8 +1,10 @@
 //! What can be recovered to, from the repository alone; and the way to one target. A target that cannot be reached is
 //! refused here, before anything is touched.
 
+mod broken;
 pub mod reach;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use tokio_util::sync::CancellationToken;
@@ -11,11 +13,13 @@ use super::archive::Archive;
 use super::commits::{Commit, LogArchive, RestorePoint};
 use super::watch::{Phase, Watch, check_cancel};
 use crate::backup::catalog::{BackupKind, Manifest};
-use crate::backup::wal::{Continuity, Depth, Hole, Way};
-use crate::error::{Error, Result};
+use crate::backup::wal::{Continuity, Depth, Hole, Segment, WalName};
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::Time;
 use crate::model::target::RecoveryTarget;
+use crate::postgres::wal::{Reader, Tail};
 use crate::postgres::{FindPrograms, Lsn};
+use broken::Log;
 
 pub use reach::{Reach, range, ranges, ranges_of};
 
@@ -84,23 +88,27 @@ pub(super) fn stop_of(m: &Manifest) -> Option<Lsn> {
     m.stop_lsn.as_ref()?.parse().ok()
 }
 
-/// How far the log runs from a backup, and the number of the last segment of that run.
+/// How far the log runs from a backup, and the number of the last segment of that run. What is known to be damaged ends it.
 fn run_from(
-    store: &dyn Archive,
-    archive: &LogArchive<'_>,
-    way: &Way,
+    log: &Log<'_>,
+    damaged: &BTreeMap<u64, String>,
     m: &Manifest,
     upto: Option<u64>,
     depth: Depth,
     step: &mut dyn FnMut(u64) -> Result<()>,
 ) -> Result<(Continuity, Option<u64>)> {
+    let archive = log.archive;
     let Some(start) = start_of(m) else {
         return Err(Error::check(format!("backup {:?} does not say where its log begins", m.id)));
     };
     let upto = upto.map(|n| archive.name(n));
     let first = archive.name(archive.number(start));
-    let mut inspect = |segment, begun| store.inspect(segment, begun, depth);
-    let c = way.check_by(&first, upto.as_deref(), &mut inspect, step)?;
+    let size = u32::try_from(archive.segment_bytes()).unwrap_or(u32::MAX);
+    let mut inspect = |segment: Segment, begun| match damaged.get(&segment.number(size)) {
+        Some(why) => Ok(Some(why.clone())),
+        None => log.store.inspect(segment, begun, depth),
+    };
+    let c = log.way.check_by(&first, upto.as_deref(), &mut inspect, step)?;
     let last =
         c.last.as_ref().and_then(|name| Lsn::of_segment(name, archive.segment_bytes())).map(|(_, l)| archive.number(l));
     Ok((c, last))
@@ -121,6 +129,12 @@ pub fn route(
     watch: &dyn Watch,
     cancel: &CancellationToken,
 ) -> Result<Route> {
+    // Before anything is read.
+    match ask.target {
+        RecoveryTarget::Lsn(text) => drop(position(text)?),
+        RecoveryTarget::Xid(text) => drop(transaction(text)?),
+        _ => {}
+    }
     let timeline = match ask.timeline {
         Some(t) => t,
         None => newest_timeline(store)?,
@@ -133,18 +147,35 @@ pub fn route(
             .why(format!("the repository has no base backup that leads to timeline {timeline}"))
             .hint("restore a logical backup instead: breakglass backup list"));
     };
-    // From the oldest backup on, or from the first one behind a hole.
-    let mut quiet = |_: u64| Ok(());
-    let mut ends = Vec::new();
-    for m in &backups {
-        ends.push(run_from(store, &archive, &way, m, None, Depth::Names, &mut quiet)?);
-    }
-    let runs = runs(&archive, &backups, &ends);
-    let Some((_, last)) = runs.first().copied() else {
-        return Err(unreachable(ask.target, &archive, &ends, "not even the log of the base backups is archived"));
+    let log = Log { store, archive: &archive, way: &way, backups: &backups, scratch: ask.scratch };
+    // Segments that turn out to be damaged while the target is looked for: what does not need them still works.
+    let mut damaged = BTreeMap::new();
+    let (ends, log_end, found) = loop {
+        // From the oldest backup on, or from the first one behind a hole.
+        let mut ends = Vec::new();
+        for m in &backups {
+            ends.push(run_from(&log, &damaged, m, None, Depth::Names, &mut |_| Ok(()))?);
+        }
+        let runs = runs(&archive, &backups, &ends);
+        let Some((_, last)) = runs.first().copied() else {
+            return Err(unreachable(ask.target, &log, &ends, "the log that the base backups need is not there"));
+        };
+        let searched = way
+            .end_lsn(last, &mut |s| store.beginning(s))
+            .and_then(|end| Ok((Lsn(end), find(&log, ask, &runs, Lsn(end), &ends, watch, cancel)?)));
+        match searched {
+            Ok((log_end, found)) => break (ends, log_end, found),
+            // A key that does not open it is as bad as damage.
+            Err(e) if matches!(e.kind, ErrorKind::Check | ErrorKind::Usage) => {
+                let before = damaged.len();
+                damaged.extend(log.damaged(&runs, watch, cancel)?);
+                if damaged.len() == before {
+                    return Err(e);
+                }
+            }
+            Err(e) => return Err(e),
+        }
     };
-    let log_end = Lsn(way.end_lsn(last, &mut |s| store.beginning(s))?);
-    let found = find(&archive, ask, &runs, log_end, &ends, watch, cancel)?;
 
     // The newest backup that is consistent before the stop.
     let fits = |m: &Manifest| match &found.stop {
@@ -157,26 +188,42 @@ pub fn route(
             .why(format!("it is before the oldest base backup was complete, {}", oldest.finished_at))
             .hint(format!("the earliest point is time:{}", oldest.finished_at)));
     };
+    // A recovery stops at a record: the one it stops before has to be there, too.
     let goal = match &found.stop {
-        Stop::Lsn(lsn) => Some(archive.number(Lsn(lsn.0.saturating_sub(1)))),
-        Stop::After(lsn) => Some(archive.number(*lsn)),
+        Stop::Lsn(lsn) | Stop::After(lsn) => Some(archive.number(*lsn)),
         Stop::Time(_) | Stop::Including(_) => found.first_lost.as_ref().map(|c| archive.number(c.lsn)),
         Stop::End => None,
     };
+    let refused = |c: &Continuity, hole: &Hole| {
+        let (what, hints) = log.describe(hole, c);
+        let error = Error::refused(format!("cannot recover to {}", ask.target));
+        hints.into_iter().fold(error.why(format!("the log is broken at {what}")), Error::hint)
+    };
     if let (Stop::End, Some(hole)) = (&found.stop, &c.hole) {
-        return Err(hole_error(ask.target, hole, c));
+        return Err(refused(c, hole));
     }
     let mut step = |n: u64| {
         check_cancel(cancel, "nothing was touched")?;
         watch.phase(&Phase { name: "log check", done: n, unit: "segments", ..Phase::default() });
         Ok(())
     };
-    let (checked, reached) = run_from(store, &archive, &way, backup, goal, Depth::Stored, &mut step)?;
-    if let Some(hole) = &checked.hole {
-        return Err(hole_error(ask.target, hole, &checked));
-    }
-    if goal.is_some_and(|g| reached.is_none_or(|r| r < g)) {
-        return Err(unreachable(ask.target, &archive, &ends, "the log ends before it"));
+    let mut check = |goal| -> Result<()> {
+        let (checked, reached) = run_from(&log, &damaged, backup, goal, Depth::Stored, &mut step)?;
+        // What is missing behind the end is the end.
+        if let Some(hole) = checked.hole.as_ref().filter(|h| log.number(&h.first) <= way.end()) {
+            return Err(refused(&checked, hole));
+        }
+        if goal.is_some_and(|g| reached.is_none_or(|r| r < g)) {
+            return Err(unreachable(ask.target, &log, &ends, "the log ends before it"));
+        }
+        Ok(())
+    };
+    check(goal)?;
+    if let (RecoveryTarget::Lsn(_), Stop::Lsn(lsn) | Stop::After(lsn)) = (ask.target, &found.stop) {
+        let last = stops_in(&log, *lsn)?;
+        if goal.is_some_and(|g| last > g) {
+            check(Some(last))?;
+        }
     }
     Ok(Route {
         target: ask.target.clone(),
@@ -186,6 +233,14 @@ pub fn route(
         first_lost: found.first_lost,
         log_end,
     })
+}
+
+fn position(text: &str) -> Result<Lsn> {
+    text.parse().map_err(Error::usage)
+}
+
+fn transaction(text: &str) -> Result<u32> {
+    text.parse().map_err(|_| Error::usage(format!("{text:?} is not a transaction id")))
 }
 
 /// What is asked for.
@@ -224,9 +279,33 @@ fn runs(archive: &LogArchive<'_>, backups: &[Manifest], ends: &Ends) -> Vec<(u64
     out
 }
 
+/// The segment in which the first record ends that begins at or behind a position. A recovery stops nowhere else.
+fn stops_in(log: &Log<'_>, lsn: Lsn) -> Result<u64> {
+    let first = log.archive.number(lsn);
+    let (mut reader, mut number) = (Reader::new(), first);
+    while let Some((segment, _)) = log.way.segment(number) {
+        let bytes = match log.way.is_begun(number) {
+            true => log.store.beginning(segment)?,
+            false => log.store.read(&WalName::Segment(segment))?,
+        };
+        let Some(bytes) = bytes else { break };
+        let mut found = false;
+        let read = reader.segment(&segment.to_string(), &bytes, Tail::MayEnd, |r| {
+            found |= r.lsn >= lsn;
+            Ok(())
+        });
+        // A log of a version that is not read here is left to the server.
+        if found || read.is_err() {
+            return Ok(if found { number } else { first });
+        }
+        number += 1;
+    }
+    Ok(number)
+}
+
 /// Finds the target in the log, walking back from its end.
 fn find(
-    archive: &LogArchive<'_>,
+    log: &Log<'_>,
     ask: &Ask<'_>,
     runs: &[(u64, u64)],
     log_end: Lsn,
@@ -234,6 +313,7 @@ fn find(
     watch: &dyn Watch,
     cancel: &CancellationToken,
 ) -> Result<FoundStop> {
+    let archive = log.archive;
     let newest = runs.iter().map(|(_, last)| *last).max().unwrap_or(0);
     let look = |visit: &mut dyn FnMut(&[Commit], &[RestorePoint]) -> bool| -> Result<()> {
         for (first, last) in runs {
@@ -259,14 +339,17 @@ fn find(
     match ask.target {
         RecoveryTarget::Latest => Ok(FoundStop { stop: Stop::End, first_lost: None }),
         RecoveryTarget::Lsn(text) => {
-            let lsn: Lsn = text.parse().map_err(Error::usage)?;
-            if lsn > log_end {
-                return Err(unreachable(ask.target, archive, ends, "it is beyond the end of the archived log"));
+            let lsn = position(text)?;
+            // Behind a hole there may be more of it: then that is what keeps anybody from getting there.
+            let broken = log.backups.iter().zip(ends).rev().find(|(m, _)| stop_of(m).is_some_and(|s| s <= lsn));
+            let broken = broken.is_some_and(|(_, (c, _))| c.hole.is_some());
+            if lsn > log_end && !(broken && log.way.end().is_some_and(|end| archive.number(lsn) <= end)) {
+                return Err(unreachable(ask.target, log, ends, "it is beyond the end of the archived log"));
             }
             Ok(FoundStop { stop: at(lsn), first_lost: None })
         }
         RecoveryTarget::Xid(text) => {
-            let wanted: u32 = text.parse().map_err(|_| Error::usage(format!("{text:?} is not a transaction id")))?;
+            let wanted = transaction(text)?;
             let mut open: Vec<u32> = ask.suspects.to_vec();
             open.push(wanted);
             let mut earliest: Option<Commit> = None;
@@ -289,7 +372,7 @@ fn find(
             match (earliest, seen) {
                 (Some(c), true) if ask.after => Ok(FoundStop { stop: Stop::After(c.lsn), first_lost: next }),
                 (Some(c), true) => Ok(FoundStop { stop: Stop::Lsn(c.lsn), first_lost: Some(c) }),
-                _ => Err(unreachable(ask.target, archive, ends, "its commit is not in the archived log")
+                _ => Err(unreachable(ask.target, log, ends, "its commit is not in the archived log")
                     .hint("a transaction that was rolled back, or that is not archived yet, has no commit there")),
             }
         }
@@ -301,9 +384,7 @@ fn find(
             })?;
             match found {
                 Some(lsn) => Ok(FoundStop { stop: at(lsn), first_lost: None }),
-                None => {
-                    Err(unreachable(ask.target, archive, ends, "no restore point of this name is in the archived log"))
-                }
+                None => Err(unreachable(ask.target, log, ends, "no restore point of this name is in the archived log")),
             }
         }
         RecoveryTarget::Time(t) => {
@@ -326,8 +407,7 @@ fn find(
                     Ok(FoundStop { stop, first_lost: Some(c) })
                 }
                 None => {
-                    let mut e =
-                        unreachable(ask.target, archive, ends, "no commit at or after it is in the archived log");
+                    let mut e = unreachable(ask.target, log, ends, "no commit at or after it is in the archived log");
                     if let Some(c) = last_commit {
                         e = e.hint(format!("the last commit there is at {}", c.at));
                         e = e.hint("to recover all that is archived: --to latest");
@@ -339,27 +419,16 @@ fn find(
     }
 }
 
-fn hole_error(target: &RecoveryTarget, hole: &Hole, c: &Continuity) -> Error {
-    let segments =
-        if hole.first == hole.last { hole.first.clone() } else { format!("{} to {}", hole.first, hole.last) };
-    Error::refused(format!("cannot recover to {target}"))
-        .why(format!("the log is broken at segment {segments}: {}", hole.why))
-        .hint(match &c.last {
-            Some(last) => format!("the last good segment is {last}: choose a moment before its end"),
-            None => "not even the first segment after the base backup is there".to_string(),
-        })
-}
-
-fn unreachable(target: &RecoveryTarget, archive: &LogArchive<'_>, ends: &Ends, why: &str) -> Error {
+fn unreachable(target: &RecoveryTarget, log: &Log<'_>, ends: &Ends, why: &str) -> Error {
     let mut e = Error::refused(format!("cannot recover to {target}")).why(why);
     if let Some(number) = ends.iter().filter_map(|(_, last)| *last).max() {
-        e = e.hint(format!("the unbroken log ends with segment {}", archive.name(number)));
+        e = e.hint(format!("the unbroken log ends with segment {}", log.archive.name(number)));
     }
-    for (c, _) in ends {
-        if let Some(h) = &c.hole {
-            e = e.hint(format!("segments {} to {} cannot be used: {}", h.first, h.last, h.why));
-            break;
-        }
+    // The newest first: what is behind it was looked for in vain.
+    if let Some((c, hole)) = ends.iter().rev().find_map(|(c, _)| Some((c, c.hole.as_ref()?))) {
+        let (what, hints) = log.describe(hole, c);
+        e = e.hint(format!("the log is broken at {what}"));
+        e = hints.into_iter().fold(e, Error::hint);
     }
     e
 }

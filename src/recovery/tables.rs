@@ -43,6 +43,14 @@ pub struct Table {
     pub key: Vec<String>,
 }
 
+/// The table of that name on the other side, when this one was dropped there and made again: it is another one by number, and
+/// what is in it may be the same.
+pub fn made_again<'t>(table: &Table, ours: &[Table], theirs: &'t [Table]) -> Option<&'t Table> {
+    let there = |all: &[Table], oid: u32| all.iter().any(|t| t.oid == oid);
+    let other = theirs.iter().find(|t| t.name == table.name && !there(ours, t.oid))?;
+    (!there(theirs, table.oid)).then_some(other)
+}
+
 /// All permanent user tables, by name. Extensions' own tables are left out.
 ///
 /// # Errors

@@ -12,7 +12,7 @@ use sqlx::postgres::PgConnection;
 use tokio_util::sync::CancellationToken;
 
 use super::pages::{self, Damaged};
-use super::tables::{Table, user_tables};
+use super::tables::{Table, made_again, user_tables};
 use super::watch::{Phase, Watch, check_cancel};
 use crate::error::{Error, Result};
 use crate::incident::moment::DAMAGE_GONE;
@@ -260,10 +260,12 @@ async fn compare(
 ) -> Result<(Vec<Check>, Vec<Damaged>)> {
     let theirs = user_tables(source).await?;
     let (mut out, mut healed) = (Vec::new(), Vec::new());
-    let missing: Vec<&str> =
-        theirs.iter().filter(|t| !tables.iter().any(|s| s.oid == t.oid)).map(|t| t.name.as_str()).collect();
-    let gone: Vec<&str> =
-        tables.iter().filter(|t| !theirs.iter().any(|s| s.oid == t.oid)).map(|t| t.name.as_str()).collect();
+    let names = |all: &[Table], other: &[Table], again: bool| -> Vec<String> {
+        let gone = all.iter().filter(|t| !other.iter().any(|s| s.oid == t.oid));
+        gone.filter(|t| made_again(t, all, other).is_some() == again).map(|t| t.name.clone()).collect()
+    };
+    let (missing, gone) = (names(&theirs, tables, false), names(tables, &theirs, false));
+    let again = names(tables, &theirs, true);
     if !missing.is_empty() {
         out.push(check(
             "tables",
@@ -273,6 +275,13 @@ async fn compare(
     }
     if !gone.is_empty() {
         out.push(check("tables", Verdict::Passed, format!("back again, dropped in the source: {}", gone.join(", "))));
+    }
+    if !again.is_empty() {
+        out.push(check(
+            "tables",
+            Verdict::Passed,
+            format!("dropped in the source and made again there since: {}", again.join(", ")),
+        ));
     }
     let both = super::tables::commit_times(source).await? && super::tables::commit_times(shadow).await?;
     if !both {

@@ -71,7 +71,7 @@ fn a_recovery_to_a_moment_from_a_bucket_that_misbehaves() {
     let (bucket, room, own) = repository("bucketpitr", "team/db");
     let d = &room.path;
     // A server has none of our environment: its command holds the URL, the URL names the file, the file is the server's.
-    let archive = archive_command(Path::new(env!("CARGO_BIN_EXE_breakglass")), &own).unwrap();
+    let archive = archive_command(Path::new(env!("CARGO_BIN_EXE_breakglass")), &own, None).unwrap();
     let c = Cluster::start("bucketpitr", &[("archive_mode", "on"), ("archive_command", &archive)]);
     let at = c.database("postgres").url();
     let env = [("DATABASE_URL", at.as_str())];
@@ -136,6 +136,7 @@ fn a_recovery_to_a_moment_from_a_bucket_that_misbehaves() {
     ends(d, &[], &["wal", "fetch", "--repository", &gone, &last, &dest], 200);
     bucket.calm();
     let middle = made_of(&bucket).into_iter().rev().nth(1).unwrap();
+    let lost = bucket.get(&middle).unwrap();
     bucket.remove(&middle);
     ends(d, &[], &["wal", "status"], 1);
     let again = d.join("again").display().to_string();
@@ -143,6 +144,26 @@ fn a_recovery_to_a_moment_from_a_bucket_that_misbehaves() {
     let name = middle.rsplit('/').next().unwrap().trim_end_matches(".bgo");
     assert!(text(&out).contains(name), "{}", text(&out));
     assert!(!d.join("again").exists());
+    bucket.set(&middle, lost);
+
+    // Put into service: what it writes from now on goes to the same bucket, for the same key.
+    ends(d, &env, &["pitr", "promote", "--shadow", &shadow, "--confirm", "postgres"], 0);
+    assert!(!c.instance.is_running(), "the damaged one is down");
+    assert_eq!(there("select pg_is_in_recovery()"), "f");
+    assert!(there("show archive_command").contains(" --key-id "));
+    there("insert into marks values (7)");
+    let last = there("select pg_walfile_name(pg_switch_wal())");
+    assert!(last.starts_with("00000002"), "{last}");
+    let key = format!("team/db/wal/00000002/00000000/{last}.bgo");
+    while bucket.get(&key).is_none() {
+        let said = || there("select row_to_json(a) from pg_stat_archiver a");
+        assert!(Instant::now() < deadline, "{last} was not archived: {}", said());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let range = json(d, &env, &["pitr", "range"]);
+    assert_eq!(range["timelines"].as_array().unwrap().len(), 2, "{range}");
+    let record = breakglass::recovery::shadow::Shadow::load(&d.join("shadow")).unwrap();
+    record.instance().unwrap().stop(breakglass::postgres::Stop::Immediate, LIMIT).unwrap();
 }
 
 /// Keys of the archived segments, in their order.

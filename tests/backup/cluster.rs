@@ -34,7 +34,7 @@ pub fn archiving(name: &str) -> (Arc<Cluster>, Repository, Unlocked) {
     let repository = Repository::init(&url, &passphrase(), &options).unwrap();
     let unlocked = repository.unlock(&passphrase()).unwrap();
     // An empty environment, as a service manager gives it.
-    let command = wal::archive_command(&executable(c.root()), &url).unwrap();
+    let command = wal::archive_command(&executable(c.root()), &url, None).unwrap();
     let settings = [
         ("archive_mode", "on".to_string()),
         ("archive_command", format!("env -i {command}")),

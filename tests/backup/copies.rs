@@ -1,6 +1,7 @@
 //! A backup in several places: each copy read back, whole, and a repository of its own.
 
 use super::NOBODY;
+use super::faults::{command, strace};
 use super::logical::{json, program, text};
 
 #[test]
@@ -111,4 +112,35 @@ fn every_place_gets_it_and_says_when_it_does_not() {
         assert_eq!(said, wanted.map(|(name, there)| (name.to_string(), there)), "{done}");
     }
     assert!(done["copies"][1]["objects"].as_u64().unwrap() > 10, "the rest went on: {done}");
+}
+
+/// A sector that cannot be read: said of the object it is in, and all else is copied.
+#[test]
+fn an_object_that_cannot_be_read_is_named_and_the_rest_is_copied() {
+    if !strace() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    std::fs::create_dir(d.join("data")).unwrap();
+    std::fs::write(d.join("data/file"), "content".repeat(5000)).unwrap();
+    let ids: Vec<String> = (0..2)
+        .map(|_| json(d, NOBODY, 0, &["backup", "create", "--files", "data"])["id"].as_str().unwrap().to_string())
+        .collect();
+    let object = |place: &str, id: &str| d.join(place).join("backups").join(id).join("files.tar.bgo");
+    let bad = object("repo", &ids[0]).display().to_string();
+    let eio = ["-o", "/dev/null", "-P", &bad, "-e", "trace=read", "-e", "inject=read:error=EIO"];
+    let copy = ["--json", "backup", "copy", "--to", "second"];
+    let out = command(d, NOBODY, &[], &eio, &copy).output().unwrap();
+    assert_eq!(out.status.code(), Some(1), "{}", text(&out));
+    let done: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{e}: {}", text(&out)));
+    let not = done["copies"][0]["not_copied"].as_array().unwrap();
+    assert!(not.len() == 1 && not[0]["name"].as_str().unwrap().contains(&ids[0]), "{done}");
+    assert!(not[0]["why"].as_str().unwrap().contains("Input/output error"), "{done}");
+    assert!(text(&out).contains("NOT COPIED") && text(&out).contains("cannot be read there"), "{}", text(&out));
+    assert!(!object("second", &ids[0]).exists() && object("second", &ids[1]).exists(), "the rest went on");
+    // The disk answers again: the next copy brings what was missing.
+    json(d, NOBODY, 0, &["backup", "copy", "--to", "second"]);
+    let verified = program(d, NOBODY, &[("BACKUP_DIR", "second")], &["backup", "verify", "--all"]);
+    assert_eq!(verified.status.code(), Some(0), "{}", text(&verified));
 }

@@ -45,6 +45,26 @@ fn a_dump_is_proven_restorable() {
     let list = json(d, &url, 0, &["backup", "list"]);
     assert_eq!(list["backups"][0]["verified_how"], "restored");
 
+    // Told to stop, it says so as any other does, and takes its server along.
+    let begun = scratch.path.join("begun");
+    let smoke = format!("touch {}; exec sleep 600", begun.display());
+    let deep = ["backup", "verify", id, "--deep", "--smoke", &smoke, "--scratch", &at];
+    let child = super::stopped::begun(d, &url, &deep);
+    let deadline = std::time::Instant::now() + crate::support::cluster::LIMIT;
+    while !begun.exists() {
+        assert!(std::time::Instant::now() < deadline, "the smoke test never begins");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let out = super::stopped::stopped(child);
+    assert!(
+        out.status.code() == Some(143) && text(&out).contains("was not finished"),
+        "{:?} {}",
+        out.status,
+        text(&out)
+    );
+    std::fs::remove_file(&begun).unwrap();
+    assert!(names(&scratch.path).is_empty(), "{:?}", names(&scratch.path));
+
     let bad = json(
         d,
         &url,

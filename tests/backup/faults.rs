@@ -25,11 +25,18 @@ pub fn strace() -> bool {
 
 /// The program under strace with these options of it.
 pub fn traced(dir: &Path, url: &str, more: &[(&str, &str)], options: &[&str], args: &[&str]) -> ExitStatus {
+    let mut c = command(dir, url, more, options, args);
+    c.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap()
+}
+
+/// As [`traced`], not started.
+pub fn command(dir: &Path, url: &str, more: &[(&str, &str)], options: &[&str], args: &[&str]) -> Command {
     let mut c = Command::new("strace");
     c.args(["-f", "-qq"]).args(options).arg(env!("CARGO_BIN_EXE_breakglass")).args(args).env_clear();
     c.env("PATH", "/usr/bin:/bin").env("HOME", dir).env("BREAKGLASS_HOME", dir.join("state"));
     c.env("BACKUP_DIR", dir.join("repo")).env("BACKUP_ENCRYPTION_KEY", PASSPHRASE).env("DATABASE_URL", url);
-    c.envs(more.iter().copied()).current_dir(dir).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap()
+    c.envs(more.iter().copied()).current_dir(dir);
+    c
 }
 
 /// A repository with four backups of files of one year, of which the policy keeps one.

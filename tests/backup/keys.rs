@@ -117,3 +117,96 @@ fn secrets_do_not_show_in_debug_output() {
     assert!(!keys.contains(super::PASSPHRASE) && !shown.contains(super::PASSPHRASE));
     assert!(shown.len() < 2000 && shown.contains("Identity("), "{shown}");
 }
+
+/// `repository.json` with one of its members changed.
+fn edited(path: &std::path::Path, name: &str, value: serde_json::Value) {
+    let mut info: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    info[name] = value;
+    std::fs::write(path, info.to_string()).unwrap();
+}
+
+/// The archiver holds no secret, and all the same writes for no stranger.
+#[test]
+fn log_is_archived_for_the_key_that_was_named_and_for_those_that_rightly_followed_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let (repo, unlocked, url) = repository(d);
+    let path = d.join("repo/repository.json");
+    let first = repo.key_id();
+    let mut number = 5;
+    let mut archive = |key: &str, code: i32| {
+        number += 1;
+        let s = segment(1, number);
+        let file = write_segment(d, s, SYSTEM, number);
+        // As a server starts it: from somewhere else, with nothing in its environment.
+        let mut c = std::process::Command::new(env!("CARGO_BIN_EXE_breakglass"));
+        c.args(["wal", "archive", "--repository", &url, "--key-id", key]).arg(&file).env_clear().current_dir("/");
+        let (got, said) = crate::support::archived::said(&mut c);
+        assert_eq!(got, code, "{said}");
+        assert_eq!(super::wal::object_path(d, s).exists(), code == 0, "{said}");
+        (s, said)
+    };
+    archive(&first, 0);
+    let before = std::fs::read(&path).unwrap();
+
+    // Rotated twice, by those who hold the key: nothing needs to be changed on the server, and what it archives is read.
+    let rotate = || {
+        let out = super::logical::program(d, super::NOBODY, &[], &["backup", "rotate-key", "--new-key-pair"]);
+        assert_eq!(out.status.code(), Some(0), "{}", super::logical::text(&out));
+    };
+    rotate();
+    let second = Repository::open(&url).unwrap().key_id();
+    rotate();
+    let third = Repository::open(&url).unwrap().key_id();
+    assert!(first != second && second != third);
+    for key in [&first, &second, &third] {
+        let (s, _) = archive(key, 0);
+        let unlocked = Repository::open(&url).unwrap().unlock(&passphrase()).unwrap();
+        assert_eq!(fetch(&unlocked, &s.to_string(), &d.join("x")).unwrap(), Fetched::Restored);
+    }
+    let rotated = std::fs::read(&path).unwrap();
+
+    // Somebody who can write there and holds no key. What they put in is found, and nothing is stored for it.
+    let theirs = Identity::generate().unwrap();
+    let stranger = breakglass::backup::rotation::WrittenFor::of(&theirs).unwrap();
+    let public = breakglass::backup::container::hex(&theirs.public());
+    let refused = |(_, said): (_, String), key: &str| {
+        assert!(said.contains(key) && said.contains("a key of their own") && said.contains("--key-id"), "{said}");
+    };
+    edited(&path, "recipient", public.clone().into());
+    refused(archive(&third, 4), &third);
+    refused(archive(&first, 4), &first);
+    // With a signer and a signature of their own behind the right keys, or in the place of one of them.
+    edited(&path, "signer", breakglass::backup::container::hex(&stranger.signer.unwrap()).into());
+    refused(archive(&third, 4), &third);
+    let mut forged = Vec::new();
+    breakglass::backup::rotation::follow(&mut forged, &repo.id(), &theirs, &stranger).unwrap();
+    let mut earlier: Vec<serde_json::Value> =
+        serde_json::from_slice::<serde_json::Value>(&rotated).unwrap()["earlier"].as_array().unwrap().clone();
+    let signed = serde_json::to_value(&forged[0]).unwrap()["signed"].clone();
+    earlier[1]["signed"] = signed.clone();
+    edited(&path, "earlier", earlier.clone().into());
+    refused(archive(&first, 4), &first);
+    earlier.push(serde_json::to_value(&forged[0]).unwrap());
+    edited(&path, "earlier", earlier.into());
+    refused(archive(&second, 4), &second);
+    // Back before the rotation: the key is ours, but not the one that was named.
+    std::fs::write(&path, &before).unwrap();
+    refused(archive(&third, 4), &third);
+    archive(&first, 0);
+    // A signer of somebody else's beside our key shows to whoever holds it.
+    std::fs::write(&path, &rotated).unwrap();
+    edited(&path, "signer", breakglass::backup::container::hex(&stranger.signer.unwrap()).into());
+    let error = Repository::open(&url).unwrap().unlock(&passphrase()).unwrap_err();
+    assert!(error.what.contains("public key"), "{error}");
+    // Another repository in its place.
+    drop(unlocked);
+    std::fs::rename(d.join("repo"), d.join("gone")).unwrap();
+    repository(d);
+    let file = write_segment(d, segment(1, 5), SYSTEM, 5);
+    let mut c = std::process::Command::new(env!("CARGO_BIN_EXE_breakglass"));
+    c.args(["wal", "archive", "--repository", &url, "--key-id", &third]).arg(&file).env_clear().current_dir("/");
+    let (code, said) = crate::support::archived::said(&mut c);
+    assert!(code == 4 && said.contains(&third), "{said}");
+    assert!(!super::wal::object_path(d, segment(1, 5)).exists());
+}

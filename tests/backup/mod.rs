@@ -33,6 +33,7 @@ pub mod ranged;
 pub mod read_back;
 pub mod restore;
 pub mod service;
+pub mod stopped;
 pub mod tiers;
 pub mod vectors;
 pub mod wal;

@@ -464,6 +464,7 @@ fn a_signal_ends_what_waits_for_it() {
                 \"timestamp\":{\"start\":1,\"stop\":2},\"info\":{\"size\":1}}]}]'";
     for (name, info, words, says) in [
         ("silent", "hang", "list", ""),
+        ("mute", "hang", "verify", "stopped on request: pgbackrest info had not answered yet"),
         ("endless", info, "verify", "stopped on request: the backups were not verified"),
     ] {
         let (path, begun) = stand_in(name, info);

@@ -4,6 +4,7 @@ mod again;
 mod commits;
 mod compare;
 mod delta;
+mod every_segment;
 mod locate;
 mod partial;
 mod predict;

@@ -337,6 +337,26 @@ fn killed_at_any_point_it_happened_whole_or_not_at_all_and_the_record_tells() {
         assert_eq!(there(), gone, "round {i}: half done");
     }
     assert!(not > 0, "{done} done, {not} not: killed too late");
+
+    // Brought back, then dropped and made again: it is another table by number, and nothing of it is lost.
+    let run = |args: &[&str]| {
+        let (code, text) = a.run(args);
+        assert_eq!(code, 0, "{args:?}: {text}");
+        text
+    };
+    let words = args(&a.room.path.join("last").display().to_string());
+    assert!(command(&words.each_ref().map(String::as_str)).status().unwrap().success());
+    psql(&db, "drop table orders; drop table log").unwrap();
+    run(&["pitr", "partial", "--shadow", &dir, "--table", "orders", "--table", "log"]);
+    assert_eq!(there(), whole);
+    psql(&db, "insert into orders (customer_id, net) values (1, 1); insert into log values (now(), 'new', '{}')")
+        .unwrap();
+    let text = run(&["pitr", "verify", "--shadow", &dir]);
+    assert!(text.contains("does not have: public.log 1, public.orders 1\n"), "{text}");
+    assert!(text.contains("made again there since: public.log, public.orders"), "{text}");
+    assert!(!text.contains("only in the source") && !text.contains("back again"), "{text}");
+    let text = run(&["pitr", "check", "--shadow", &dir, "--table", "orders", "--table", "log"]);
+    assert!(text.contains("everything that was lost is back"), "{text}");
     let s = breakglass::recovery::shadow::Shadow::load(&root).unwrap();
     s.instance().unwrap().stop(Stop::Immediate, LIMIT).unwrap();
 }

@@ -48,7 +48,9 @@ impl Archived {
         };
         let repo = Repository::init(&url, &Secret::new(PASSPHRASE), &options).unwrap();
         let unlocked = repo.unlock(&Secret::new(PASSPHRASE)).unwrap();
-        let command = archive_command(std::path::Path::new(env!("CARGO_BIN_EXE_breakglass")), &url).unwrap();
+        let command =
+            archive_command(std::path::Path::new(env!("CARGO_BIN_EXE_breakglass")), &url, Some(&repo.key_id()));
+        let command = command.unwrap();
         let mut settings = vec![("archive_mode", "on".to_string()), ("archive_command", command)];
         settings.extend(more(&room.path));
         let settings: Vec<(&str, &str)> = settings.iter().map(|(n, v)| (*n, v.as_str())).collect();

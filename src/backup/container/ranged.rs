@@ -53,24 +53,14 @@ impl Ranged {
     pub fn open(store: &Arc<dyn Store>, identities: &[Identity], expect: &Expect<'_>) -> Result<Option<Self>> {
         let Some(size) = store.size(expect.name)? else { return Ok(None) };
         let mut fetched = 0;
-        let mut head = fetch(store, expect.name, 0..size.min(HEAD), &mut fetched)?;
-        let header = match Header::read(&mut Cursor::new(&head)) {
-            Err(_) if size > HEAD => {
-                head = fetch(store, expect.name, 0..size.min(LONGEST_HEAD), &mut fetched)?;
-                Header::read(&mut Cursor::new(&head))?
-            }
-            other => other?,
-        };
+        let header = head(store, expect.name, size, &mut fetched)?;
         header.is_as(expect)?;
         let (file_key, own) = find_key(&header, identities)?;
         let ObjectKeys { mac, stream } = ObjectKeys::derive(&file_key, &header.salt, &header.core_hash)?;
         if !seal::same(&seal::mac(mac.as_ref(), &[&header.signed])?, &header.mac) {
             return Err(Error::check("the header does not authenticate").why("it was edited"));
         }
-        let payload = size.checked_sub(header.len + FOOTER as u64).filter(|n| *n > TAG as u64);
-        let Some(payload) = payload else {
-            return Err(Error::check("the object ends before its last chunk").why("it was cut"));
-        };
+        let payload = payload_of(&header, size)?;
         let chunks = payload.div_ceil(u64::from(header.spec.chunk_size) + TAG as u64);
         let packed_len = payload.saturating_sub(chunks * TAG as u64);
         let mut object = Self {
@@ -96,7 +86,7 @@ impl Ranged {
     /// Footer, totals and index; the last chunk opens only if it is the last one.
     fn read_end(&mut self, payload: u64) -> Result<()> {
         let footer = fetch(&self.store, &self.name, self.size - FOOTER as u64..self.size, &mut self.fetched)?;
-        if footer.len() != FOOTER || footer[..8] != FOOTER_MAGIC || footer[8..16] != payload.to_be_bytes() {
+        if !closes(&footer, payload) {
             return Err(self.bad("its footer is not that of this object"));
         }
         self.stored_sha256.copy_from_slice(&footer[48..]);
@@ -280,6 +270,48 @@ impl Read for Part<'_> {
         self.ready_at += n;
         Ok(n)
     }
+}
+
+/// The header of an object of this size.
+fn head(store: &Arc<dyn Store>, name: &str, size: u64, fetched: &mut u64) -> Result<Header> {
+    let bytes = fetch(store, name, 0..size.min(HEAD), fetched)?;
+    match Header::read(&mut Cursor::new(&bytes)) {
+        Err(_) if size > HEAD => {
+            let bytes = fetch(store, name, 0..size.min(LONGEST_HEAD), fetched)?;
+            Header::read(&mut Cursor::new(&bytes))
+        }
+        other => other,
+    }
+}
+
+/// Bytes of the chunks of an object of this size.
+fn payload_of(header: &Header, size: u64) -> Result<u64> {
+    let payload = size.checked_sub(header.len + FOOTER as u64).filter(|n| *n > TAG as u64);
+    payload.ok_or_else(|| Error::check("the object ends before its last chunk").why("it was cut"))
+}
+
+/// Whether these are the last bytes of an object with so many bytes of chunks.
+fn closes(footer: &[u8], payload: u64) -> bool {
+    footer.len() == FOOTER && footer[..8] == FOOTER_MAGIC && footer[8..16] == payload.to_be_bytes()
+}
+
+/// Whether an object begins as the one that is expected and ends where its own footer says: one that was cut shows, and nothing
+/// of what lies between is read. Needs no key.
+///
+/// # Errors
+/// A check failure when it does not, or is not there; it cannot be read.
+pub fn check_ends(store: &Arc<dyn Store>, expect: &Expect<'_>) -> Result<()> {
+    let name = expect.name;
+    let size = store.size(name)?.ok_or_else(|| Error::check(format!("{name:?} vanished while it was checked")))?;
+    let mut fetched = 0;
+    let header = head(store, name, size, &mut fetched)?;
+    header.is_as(expect)?;
+    let payload = payload_of(&header, size)?;
+    let footer = fetch(store, name, size - FOOTER as u64..size, &mut fetched)?;
+    if closes(&footer, payload) {
+        return Ok(());
+    }
+    Err(Error::check(format!("{name:?} does not end as it should")).why(format!("it was cut: {size} bytes are left")))
 }
 
 fn fetch(store: &Arc<dyn Store>, name: &str, range: Range<u64>, fetched: &mut u64) -> Result<Vec<u8>> {

@@ -32,12 +32,15 @@ const BEGIN_WITHIN: Duration = Duration::from_secs(2);
 const FORGET: Duration = Duration::from_secs(24 * 3600);
 
 /// Archives `path` under its own name into the repository at `url`, an absolute one, and beside it the next ones that wait in
-/// `archive_status` of its folder. What became of those is told by the calls for them.
+/// `archive_status` of its folder. What became of those is told by the calls for them. `key` is the one it is archived for.
 ///
 /// # Errors
-/// As [`super::archive`], for `path` alone.
-pub fn archive_ahead(url: &str, path: &Path) -> Result<Archived> {
+/// As [`super::archive`], for `path` alone; refused when the repository is written for another key than that.
+pub fn archive_ahead(url: &str, path: &Path, key: Option<&str>) -> Result<Archived> {
     let repository = Repository::open_absolute(url)?;
+    if let Some(key) = key {
+        repository.expect_key(key)?;
+    }
     let name = WalName::parse(&path.file_name().unwrap_or_default().to_string_lossy())?;
     let notes = Notes::open();
     if let Some(notes) = &notes

@@ -216,10 +216,12 @@ impl SegmentHeader {
     }
 }
 
-/// The `archive_command` that runs `exe wal archive` into `url`, quoted for the shell and for PostgreSQL.
+/// The `archive_command` that runs `exe wal archive` into `url`, quoted for the shell and for PostgreSQL. With the key named that
+/// the repository is written for ([`Repository::key_id`]), nothing is archived for another one.
 ///
 /// # Errors
 /// A usage failure for a path or URL with a line end.
-pub fn archive_command(exe: &Path, url: &str) -> Result<String> {
-    Ok(format!("{} wal archive --repository {} %p", quoted_word(&exe.display().to_string())?, quoted_word(url)?))
+pub fn archive_command(exe: &Path, url: &str, key: Option<&str>) -> Result<String> {
+    let key = key.map_or_else(String::new, |id| format!(" --key-id {id}"));
+    Ok(format!("{} wal archive --repository {}{key} %p", quoted_word(&exe.display().to_string())?, quoted_word(url)?))
 }

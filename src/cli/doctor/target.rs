@@ -160,6 +160,16 @@ async fn database(invocation: &Invocation, at: &Database, checks: &mut Checks) -
                 "archive_command names a bucket and no credentials: a server has none of our environment",
                 "name a file of the server's user, mode 0600, in repository.credentials, or in the URL: ?credentials=/PATH",
             );
+        } else if command.contains("wal archive") && !command.contains("--key-id") && !on("standby") {
+            checks.warning(
+                "archiving",
+                "archive_command does not say for which key: who can write to the repository can have the log sealed for a key of \
+                 their own",
+                match archive_to(settings.repository.as_deref()) {
+                    Some(command) => format!("archive_command = {}", quote_literal(&command)),
+                    None => "add --key-id ID; breakglass wal status shows the id".into(),
+                },
+            );
         }
     }
     if text("checksums") == "off" {
@@ -215,7 +225,8 @@ fn archive_to(repository: Option<&str>) -> Option<String> {
         true => url.to_string(),
         false => std::path::absolute(url).ok()?.display().to_string(),
     };
-    wal::archive_command(&own_executable().ok()?, &place).ok()
+    let key = Repository::open(url).ok().map(|r| r.key_id());
+    wal::archive_command(&own_executable().ok()?, &place, key.as_deref()).ok()
 }
 
 /// Whoever else makes the backups: whether it answers, whose they are, and what could be recovered from them.

@@ -1,5 +1,6 @@
 //! Making a database like the one that was dumped, and giving it its name: in one transaction when another has that name.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use sqlx::postgres::PgConnection;
@@ -44,6 +45,33 @@ pub async fn create(c: &mut PgConnection, name: &str, inventory: &Inventory) -> 
     run(c, &sql).await
 }
 
+/// Makes the schemas of the tables of a dump that does not make them itself, as one of some tables does not.
+///
+/// # Errors
+/// The server refuses one of them.
+pub async fn schemas(c: &mut PgConnection, inventory: &Inventory, request: &Request) -> Result<()> {
+    let known = |name: &str| inventory.schemas.iter().any(|s| s.name == name);
+    // A dump from before they were written down names them with its tables alone.
+    let unnamed: BTreeSet<&str> =
+        inventory.tables.iter().map(|t| t.schema.as_str()).filter(|s| *s != "public" && !known(s)).collect();
+    let mut all: Vec<String> =
+        unnamed.iter().map(|name| format!("CREATE SCHEMA IF NOT EXISTS {}", quote_ident(name))).collect();
+    for s in &inventory.schemas {
+        let it = quote_ident(&s.name);
+        all.push(format!("CREATE SCHEMA IF NOT EXISTS {it}"));
+        if !request.no_owner {
+            all.push(format!("ALTER SCHEMA {it} OWNER TO {}", quote_ident(&s.owner)));
+        }
+        for grant in s.acl.iter().filter(|_| !request.no_privileges) {
+            all.push(format!("GRANT {} ON SCHEMA {it} {}", grant.privilege, grant.to()));
+        }
+    }
+    for sql in all {
+        run(c, &sql).await?;
+    }
+    Ok(())
+}
+
 /// Owner, privileges, settings, limit and comment of the database itself, which `pg_restore` leaves out.
 ///
 /// # Errors
@@ -59,9 +87,7 @@ pub async fn properties(c: &mut PgConnection, name: &str, inventory: &Inventory,
         all.push(format!("REVOKE ALL ON DATABASE {it} FROM PUBLIC"));
         all.push(format!("REVOKE ALL ON DATABASE {it} FROM {}", quote_ident(&d.owner)));
         for grant in &d.acl {
-            let to = grant.grantee.as_deref().map_or_else(|| "PUBLIC".to_string(), quote_ident);
-            let option = if grant.grantable { " WITH GRANT OPTION" } else { "" };
-            all.push(format!("GRANT {} ON DATABASE {it} TO {to}{option}", grant.privilege));
+            all.push(format!("GRANT {} ON DATABASE {it} {}", grant.privilege, grant.to()));
         }
     }
     for s in &d.settings {

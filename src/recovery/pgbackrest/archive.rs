@@ -54,7 +54,7 @@ impl Installation {
         let packed = self.ask(&["repo-get", &repo, path])?;
         let unpack = |program: &str| -> Result<Vec<u8>> {
             let child = ChildSpec::new(program).arg("-dc").stdin(packed.clone()).cwd("/");
-            let out = capture_data(&child, Duration::from_secs(120), super::MOST)?;
+            let out = capture_data(&child, Duration::from_secs(120), super::MOST, &self.cancel)?;
             match out.end.success() {
                 true => Ok(out.stdout),
                 false => Err(Error::check(format!("{path:?} cannot be unpacked")).why(out.complaint())),
@@ -121,7 +121,8 @@ impl Archive for PgBackRest {
         }
     }
     fn inspect(&self, segment: Segment, _: bool, depth: Depth) -> Result<Option<String>> {
-        if depth == Depth::Names {
+        // Its objects say nothing of their lengths.
+        if matches!(depth, Depth::Names | Depth::Ends) {
             return Ok(None);
         }
         match self.read(&WalName::Segment(segment)) {

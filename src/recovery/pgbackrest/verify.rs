@@ -156,7 +156,7 @@ pub(super) async fn verify(
     cancel: &CancellationToken,
     seen: Seen,
 ) -> Result<Vec<Verified>> {
-    let work = it.clone();
+    let work = it.until(cancel);
     // Names and backups first: of a stanza that is not there, verify says little.
     let contents = apart(move || work.contents()).await?;
     let all: Vec<&super::info::Backup> = contents.stanza.backups().collect();

@@ -1,17 +1,23 @@
 //! What can be recovered to, per timeline, from the catalog, the names of what is archived, and the index of the log.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use tokio_util::sync::CancellationToken;
+
+use super::broken::Log;
 use super::{start_of, stop_of, usable};
 use crate::backup::catalog::Manifest;
 use crate::backup::repository::Unlocked;
-use crate::backup::wal::{Depth, Hole, Listing, Way};
-use crate::error::Result;
+use crate::backup::wal::{Continuity, Depth, Hole, Listing, Segment, Way};
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::Time;
 use crate::postgres::{FindPrograms, Lsn};
 use crate::recovery::archive::Archive;
 use crate::recovery::commits::{Commit, LogArchive};
-use crate::recovery::wal_index::Index;
+use crate::recovery::wal_index::{self, Index};
+use crate::recovery::watch::Unwatched;
 
 /// What can be recovered to on one timeline.
 #[derive(Debug, Clone)]
@@ -117,29 +123,41 @@ fn reach(
         holes: Vec::new(),
         unread: 0,
     };
+    let backups = reach.backups.clone();
+    let log = Log { store, archive: &archive, way: &way, backups: &backups, scratch };
+    // Segments that turned out to be damaged.
+    let mut bad: BTreeMap<u64, String> = BTreeMap::new();
     // Backups share most of the log that follows them: each stretch is looked at once.
     let mut stretches: Vec<(u64, u64)> = Vec::new();
-    for m in &reach.backups {
+    let read = |n: &u64| way.is_begun(*n) || way.segment(*n).is_some_and(|(s, b)| known.index.get(s, b).is_some());
+    for m in &backups {
         let Some(start) = start_of(m) else { continue };
         let first = archive.number(start);
         if let Some((_, last)) = stretches.iter().find(|(f, l)| (*f..=*l).contains(&first)) {
             reach.last_segment = Some(archive.name(*last));
             continue;
         }
-        let mut c = way.check_by(
-            &archive.name(first),
-            None,
-            &mut |segment, begun| store.inspect(segment, begun, Depth::Names),
-            &mut |_| Ok(()),
-        )?;
-        let numbered = |name: &String| Lsn::of_segment(name, archive.segment_bytes()).map(|(_, l)| archive.number(l));
-        let mut last = c.last.as_ref().and_then(numbered);
-        // What the index knows to be damaged ends the log as surely as what is missing.
-        let bad = last.and_then(|last| (first..=last).find_map(|n| damaged(&way, &known.index, n)));
-        if let Some((number, hole)) = bad {
-            last = number.checked_sub(1).filter(|n| *n >= first);
-            (c.last, c.hole) = (last.map(|n| archive.name(n)), Some(hole));
-        }
+        let (c, last, newest) = loop {
+            let (c, last) = stretch(&log, &known.index, &mut bad, first)?;
+            let newest = match last {
+                Some(last) => newest_commit(&archive, &way, &known.index, first, last, scratch),
+                None => Ok(None),
+            };
+            match newest {
+                Ok(newest) => break (c, last, newest),
+                // Once one of those that nobody read is damaged, all of them are looked at.
+                Err(e) if matches!(e.kind, ErrorKind::Check | ErrorKind::Usage) => {
+                    let before = bad.len();
+                    let unread: Vec<(u64, u64)> =
+                        last.into_iter().flat_map(|l| first..=l).filter(|n| !read(n)).map(|n| (n, n)).collect();
+                    bad.extend(log.damaged(&unread, &Unwatched, &CancellationToken::new())?);
+                    if bad.len() == before {
+                        return Err(e);
+                    }
+                }
+                Err(e) => return Err(e),
+            }
+        };
         if let Some(h) = c.hole
             && !reach.holes.contains(&h)
         {
@@ -148,27 +166,76 @@ fn reach(
         let Some(last) = last else { continue };
         stretches.push((first, last));
         reach.last_segment = c.last;
-        let newest = newest_commit(&archive, &way, &known.index, first, last, scratch)?;
-        if newest.is_some() {
-            reach.latest = newest;
-        }
+        reach.latest = newest.or(reach.latest);
         reach.end_lsn = Some(Lsn(way.end_lsn(last, &mut |s| store.beginning(s))?));
-        let read = |n: &u64| way.is_begun(*n) || way.segment(*n).is_some_and(|(s, b)| known.index.get(s, b).is_some());
         reach.unread += (first..=last).filter(|n| !read(n)).count() as u64;
     }
     Ok(reach)
 }
 
-fn damaged(way: &Way, index: &Index, number: u64) -> Option<(u64, Hole)> {
-    let (segment, bytes) = way.segment(number)?;
-    let Some(crate::recovery::wal_index::Known::Damaged(why)) = index.get(segment, bytes) else { return None };
-    let name = segment.to_string();
-    let next = way.segment(number + 1).map(|(s, _)| s.to_string());
-    Some((number, Hole { first: name.clone(), last: name, next, why: why.clone() }))
+/// How far the log runs from a segment on: to what is missing, to what the index knows to be damaged, to what nobody read yet and
+/// was cut. Segments that were found so are kept in `bad`.
+fn stretch(
+    log: &Log<'_>,
+    index: &Index,
+    bad: &mut BTreeMap<u64, String>,
+    first: u64,
+) -> Result<(Continuity, Option<u64>)> {
+    let (archive, way) = (log.archive, log.way);
+    let mut names = |segment, begun| log.store.inspect(segment, begun, Depth::Names);
+    let mut c = way.check_by(&archive.name(first), None, &mut names, &mut |_| Ok(()))?;
+    let numbered = |name: &String| Lsn::of_segment(name, archive.segment_bytes()).map(|(_, l)| archive.number(l));
+    let mut last = c.last.as_ref().and_then(numbered);
+    let mut unread = Vec::new();
+    for number in last.into_iter().flat_map(|last| first..=last).filter(|n| !way.is_begun(*n)) {
+        let Some((segment, bytes)) = way.segment(number) else { continue };
+        match index.get(segment, bytes) {
+            Some(wal_index::Known::Damaged(why)) => drop(bad.insert(number, why.clone())),
+            Some(wal_index::Known::Read(_)) => {}
+            None => unread.push((number, segment)),
+        }
+    }
+    bad.extend(cut(log.store, &unread)?);
+    // What is damaged ends the log as surely as what is missing.
+    let found = last.and_then(|last| bad.range(first..=last).next());
+    if let Some((number, why)) = found {
+        let name = way.segment(*number).map_or_else(|| archive.name(*number), |(s, _)| s.to_string());
+        let next = way.segment(number + 1).map(|(s, _)| s.to_string());
+        last = number.checked_sub(1).filter(|n| *n >= first);
+        c.last = last.map(|n| archive.name(n));
+        c.hole = Some(Hole { first: name.clone(), last: name, next, why: why.clone() });
+    }
+    Ok((c, last))
+}
+
+/// Which of these segments were cut: their ends tell.
+fn cut(store: &dyn Archive, segments: &[(u64, Segment)]) -> Result<BTreeMap<u64, String>> {
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<BTreeMap<u64, String>> {
+        let mut out = BTreeMap::new();
+        while let Some((number, segment)) = segments.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if let Some(why) = store.inspect(*segment, false, Depth::Ends)? {
+                out.insert(*number, why);
+            }
+        }
+        Ok(out)
+    };
+    std::thread::scope(|scope| {
+        let others: Vec<_> = (1..store.at_once().min(segments.len())).map(|_| scope.spawn(work)).collect();
+        let mut out = work();
+        for other in others {
+            let more = other.join().map_err(|_| Error::state("a thread that looks at segments broke off"))?;
+            out = out.and_then(|mut all| {
+                all.extend(more?);
+                Ok(all)
+            });
+        }
+        out
+    })
 }
 
 /// The last commit of a stretch: from the index where it knows the segment, else from the log.
-fn newest_commit(
+pub(super) fn newest_commit(
     archive: &LogArchive<'_>,
     way: &Way,
     index: &Index,
