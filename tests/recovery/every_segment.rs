@@ -152,7 +152,13 @@ fn every_position_of_a_missing_cut_or_flipped_segment() {
     let before = kept();
     let (mut refused, mut reached) = (0, 0);
     let cases: Vec<(u64, Damage)> = s.segments.iter().flat_map(|n| ALL.map(|d| (*n, d))).collect();
+    let mut looked = 0;
     for (i, &(bad, damage)) in cases.iter().enumerate() {
+        // Every position and every kind of damage; all of them together in a soak.
+        if !soak && i % 10 > 0 && bad != last {
+            continue;
+        }
+        looked += 1;
         let mend = s.damage(bad, damage);
         let name = Stand::name(bad);
         let lost_tail = bad == last && damage == Damage::Missing;
@@ -217,7 +223,7 @@ fn every_position_of_a_missing_cut_or_flipped_segment() {
         mend();
     }
     assert_eq!(kept(), before, "nothing was made");
-    assert!(cases.len() >= 60 && refused > 120 && reached > 50, "{} {refused} {reached}", cases.len());
+    assert!(cases.len() >= 60 && refused > 2 * looked && reached > looked / 2, "{looked} {refused} {reached}");
 
     // Nobody indexed it: what is cut shows all the same, and what is flipped as soon as it is read.
     for entry in s.a.unlocked.repository().store().list("index/").unwrap() {
