@@ -491,6 +491,46 @@ fn the_forecast_sums_what_is_left_up_to_promotion() {
     assert_eq!(forecast(&d.state(), &d.scenario, &StepTimes::new(), None, &d.now).course, Course::Met);
 }
 
+/// A drill has an objective of minutes where its plan has hours: the author's estimates alone never say that it will be missed.
+#[test]
+fn a_drill_will_miss_its_objective_only_when_measured_times_say_so() {
+    let plans = ["application-failure", "data-deletion", "database-corruption", "regional-outage", "security-breach"];
+    let mut rows = 0;
+    for name in plans {
+        let text = std::fs::read(format!("{}/runbooks/{name}.md", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        let shipped = breakglass::plan::parse(&format!("{name}.md"), &text).unwrap().scenarios.remove(0);
+        for rto in [120, 300, 900] {
+            let mut d = Desk::new();
+            d.scenario = shipped.clone();
+            let Event::IncidentOpened { rto_ms, .. } = &mut d.records[0].events[0] else { panic!() };
+            *rto_ms = Some(rto * 1000);
+            let course =
+                |d: &Desk, history: &StepTimes| forecast(&d.state(), &d.scenario, history, None, &d.now).course;
+            let nothing = StepTimes::new();
+            for seconds in [1, rto / 2, rto / 2 - 2] {
+                d.pass(seconds);
+                let now = course(&d, &nothing);
+                assert!(matches!(now, Course::OnCourse | Course::AtRisk), "{name}, {rto} s: {now:?}");
+                rows += 1;
+            }
+            let first = restoring_steps(&d.scenario).next().unwrap().id.clone();
+            let slow = StepTimes::from([(first.clone(), vec![Duration::from_secs(rto)])]);
+            assert_eq!(course(&d, &slow), Course::WillMiss, "{name}, {rto} s: it was measured");
+            // What a running action says of itself counts like a measurement.
+            let eta = Some((&first, Duration::from_secs(rto)));
+            assert_eq!(forecast(&d.state(), &d.scenario, &nothing, eta, &d.now).course, Course::WillMiss);
+            d.pass(2);
+            assert_eq!(course(&d, &nothing), Course::Missed, "{name}, {rto} s");
+            // The real thing is taken at the author's word.
+            let Event::IncidentOpened { kind, .. } = &mut d.records[0].events[0] else { panic!() };
+            *kind = Kind::Real;
+            let real = Desk { now: Now { time: Time::from_micros(T0), up_ms: 1_000_000, boot: "b1".into() }, ..d };
+            assert_eq!(course(&real, &nothing), Course::WillMiss, "{name}: {rto} s are not enough for it");
+        }
+    }
+    assert_eq!(rows, 45);
+}
+
 #[test]
 fn a_step_without_any_basis_is_counted_not_guessed() {
     let mut s = scenario();

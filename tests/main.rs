@@ -38,6 +38,9 @@ mod plan;
 // The console without a terminal: keys, dialogs, what they ask of the world.
 mod console;
 
+// What guides a person through a step: keys that say what they do, runs that go on, options that are changed.
+mod guide;
+
 // The console in a real terminal: start, resize, suspend, signals, panic, colours.
 mod terminal;
 // Documents are true: README commands, links, help.

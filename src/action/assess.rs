@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use futures::future::BoxFuture;
 use serde_json::json;
+use sqlx::postgres::PgConnection;
 
 use super::reach::{self, Reporter};
 use super::{Action, Ctx, Done, Preview, Spec};
@@ -119,9 +120,25 @@ async fn assess(ctx: &Ctx, options: &LocateOptions) -> Result<Done> {
     {
         facts.push(e.fact());
     }
+    let gone = gone(&mut c, ctx, options).await?;
+    let mut there = options.clone();
+    there.tables.retain(|t| !gone.contains(t));
     let reporter = Reporter::new(&*ctx.out);
-    let found = locate(&at, options, &reporter, &ctx.cancel).await?;
+    let found = locate(&at, &there, &reporter, &ctx.cancel).await?;
     let (mut findings, mut rows) = describe(&found, &identity.database, options);
+    if !gone.is_empty() {
+        // Rows of other tables are not what is asked about, and nothing says that they are damaged.
+        rows.clear();
+        findings.insert(1, "in the tables that are there, which need be no damage:".into());
+        let missing = gone.iter().map(|table| {
+            format!(
+                "{table} is gone: there is no table of that name in {}; its rows bear no mark that could be read here, the \
+                 log knows the transaction (breakglass pitr locate --deleted)",
+                identity.database
+            )
+        });
+        findings.splice(0..0, missing);
+    }
     let counted = pages::counted(&mut c).await.ok().flatten();
     drop(c);
     if let Some((failures @ 1.., last)) = counted {
@@ -146,6 +163,9 @@ async fn assess(ctx: &Ctx, options: &LocateOptions) -> Result<Done> {
         let tables: Vec<&str> = found.damaged.iter().map(|d| d.table.as_str()).collect();
         let word = if pages == 1 { "page fails its" } else { "pages fail their" };
         format!("{pages} {word} checksum, in {}: about {unreadable} rows cannot be read", tables.join(", "))
+    } else if !gone.is_empty() {
+        let word = if gone.len() == 1 { "is" } else { "are" };
+        format!("{} {word} gone; the log knows who dropped it: breakglass pitr locate --deleted", gone.join(", "))
     } else if found.groups.is_empty() {
         "no transaction stands out; widen --since, or name the table with --table".to_string()
     } else {
@@ -155,6 +175,36 @@ async fn assess(ctx: &Ctx, options: &LocateOptions) -> Result<Done> {
     let document = json!({"identity": identity, "findings": findings, "rows": rows});
     facts.push(Event::DamageAssessed { findings, rows });
     Ok(Done { facts, ..Done::ok(summary).json(document) })
+}
+
+/// Tables that are asked about and not there: named with `--table`, or missed by what the incident has on record.
+///
+/// # Errors
+/// The query fails.
+async fn gone(c: &mut PgConnection, ctx: &Ctx, options: &LocateOptions) -> Result<Vec<String>> {
+    let mut asked = options.tables.clone();
+    if let Some(state) = &ctx.incident {
+        let said = state.impact.iter().map(|i| i.source.as_str());
+        let looked = state.runs.values().filter(|r| r.action == "health").map(|r| r.summary.as_str());
+        asked.extend(said.chain(looked).flat_map(missed));
+    }
+    let mut out: Vec<String> = Vec::new();
+    for table in asked {
+        let sql = "SELECT to_regclass($1) IS NULL AND to_regclass('public.' || $1) IS NULL";
+        // A name that cannot be one, such as a pattern, is for the search itself to refuse.
+        let absent: bool = sqlx::query_scalar(sql).bind(&table).fetch_one(&mut *c).await.unwrap_or(false);
+        if absent && !out.contains(&table) {
+            out.push(table);
+        }
+    }
+    Ok(out)
+}
+
+/// The relations of which a text says, in PostgreSQL's words, that they do not exist.
+fn missed(text: &str) -> Vec<String> {
+    let mut parts = text.split("relation \"").skip(1);
+    let name = |part: &str| part.split_once("\" does not exist").map(|(name, _)| name.to_string());
+    parts.by_ref().filter_map(name).collect()
 }
 
 /// Findings, one line each, and rows per table. Of several groups the first is the likeliest; only its rows count.

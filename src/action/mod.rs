@@ -19,6 +19,7 @@ pub mod breach_clean;
 pub mod carried;
 pub mod compare;
 pub mod contain;
+pub mod edited;
 pub mod evidence;
 pub mod failover;
 pub mod failover_promote;
@@ -280,6 +281,12 @@ pub trait Action: Send + Sync {
 #[derive(Default, Clone)]
 pub struct Registry {
     actions: Vec<Arc<dyn Action>>,
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.actions.iter().map(|a| a.spec().name)).finish()
+    }
 }
 
 impl Registry {

@@ -59,7 +59,7 @@ pub fn why_not(block: &Block) -> Option<String> {
 }
 
 /// The action a block is, and the words after its name. Blocks that are not our own are `shell` or `sql`.
-fn action<'b>(block: &'b Block, actions: &BTreeMap<String, Risk>) -> (String, &'b [Word]) {
+pub(super) fn action<'b>(block: &'b Block, actions: &BTreeMap<String, Risk>) -> (String, &'b [Word]) {
     if let Some(words) = &block.own {
         let literal: Vec<&str> = words
             .iter()
@@ -99,7 +99,7 @@ pub fn risk(block: &Block, actions: &BTreeMap<String, Risk>) -> Risk {
 }
 
 /// What an option makes of an action, where that is more than its name says.
-fn raised(name: &str, args: &[String]) -> Option<Risk> {
+pub(super) fn raised(name: &str, args: &[String]) -> Option<Risk> {
     // A name that stands in a plan was typed by nobody.
     let given_up = args.iter().any(|a| a == "--give-up" || a.starts_with("--give-up="));
     (given_up || name == "pitr restore" && super::pitr_restore::overwrites(args)).then_some(Risk::Destroy)
@@ -147,14 +147,7 @@ pub fn request(step: &Step, block: &Block, known: &Known<'_>) -> Result<RunReque
     if !missing.variables.is_empty() || !missing.placeholders.is_empty() {
         return Err(missing);
     }
-    let shown = if own {
-        let mut all = vec!["breakglass".to_string()];
-        all.extend(name.split(' ').map(String::from));
-        all.extend(args.iter().map(|a| quoted(a)));
-        all.join(" ")
-    } else {
-        code
-    };
+    let shown = if own { shown(&name, &args) } else { code };
     let risk = risk(block, known.actions).max(raised(&name, &args).unwrap_or(Risk::Read));
     Ok(RunRequest {
         step: Some(step.id.clone()),
@@ -165,6 +158,14 @@ pub fn request(step: &Step, block: &Block, known: &Known<'_>) -> Result<RunReque
         risk,
         confirmed: None,
     })
+}
+
+/// A command of ours as it would have to be typed.
+pub(super) fn shown(name: &str, args: &[String]) -> String {
+    let mut all = vec!["breakglass".to_string()];
+    all.extend(name.split(' ').map(String::from));
+    all.extend(args.iter().map(|a| quoted(a)));
+    all.join(" ")
 }
 
 /// One argument of our own command.
@@ -235,7 +236,7 @@ fn attributes(block: &Block, action: &str, risk: Risk) -> Vec<String> {
 }
 
 /// Whether bash would pass this value on as one word although the variable stands there without quotes.
-fn is_plain(value: &str) -> bool {
+pub(super) fn is_plain(value: &str) -> bool {
     !value.is_empty() && !value.contains([' ', '\t', '\n', '*', '?', '[', '\\'])
 }
 

@@ -9,6 +9,7 @@ use super::data::{Recording, Worker};
 use super::update::JUDGING;
 use super::{App, HomeRow, Screen};
 use crate::action::runnable;
+use crate::model::plan::Step;
 
 /// The reason why `cmd` is not possible, or `None` when it is.
 pub fn why_not(cmd: Cmd, app: &App) -> Option<String> {
@@ -65,6 +66,12 @@ fn home(cmd: Cmd, app: &App) -> Option<String> {
     }
 }
 
+/// Whether the selected command of a step is one of ours.
+fn ours(step: &Step, selected: usize) -> bool {
+    let block = runnable::blocks(step).nth(selected).or_else(|| runnable::blocks(step).next());
+    block.is_some_and(|b| b.own.is_some())
+}
+
 fn incident(cmd: Cmd, app: &App) -> Option<String> {
     let ui = app.incident.as_ref()?;
     let state = &ui.data.state;
@@ -73,14 +80,17 @@ fn incident(cmd: Cmd, app: &App) -> Option<String> {
     let over = matches!(status, Some(StepStatus::Done | StepStatus::Skipped));
     let running = step.is_some_and(|s| state.open_runs().any(|r| r.step.as_ref() == Some(&s.id)));
     match cmd {
-        Cmd::Run if state.people.tabletop.is_some() => {
+        Cmd::Run | Cmd::Edit if state.people.tabletop.is_some() => {
             Some("an exercise at a table: say what it would do; d marks the step as done".into())
         }
         Cmd::Close if app.busy.as_deref() == Some(JUDGING) => Some(format!("still busy: {JUDGING}")),
-        Cmd::Run if app.busy.is_some() => app.busy.as_ref().map(|what| format!("still busy: {what}")),
-        Cmd::Run | Cmd::Done | Cmd::Skip if running => Some("a run of this step is still open".into()),
+        Cmd::Run | Cmd::Edit if app.busy.is_some() => app.busy.as_ref().map(|what| format!("still busy: {what}")),
+        Cmd::Run | Cmd::Edit | Cmd::Done | Cmd::Skip if running => Some("a run of this step is still open".into()),
         Cmd::Run if step.is_none_or(|s| runnable::blocks(s).next().is_none()) => {
             Some("this step has nothing to run".into())
+        }
+        Cmd::Edit if !step.is_some_and(|s| ours(s, ui.steps.block)) => {
+            Some("only the options of our own commands can be changed here; y copies this one".into())
         }
         Cmd::NextBlock | Cmd::PrevBlock if step.is_none_or(|s| runnable::blocks(s).count() < 2) => {
             Some("this step has no other command".into())

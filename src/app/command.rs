@@ -146,6 +146,7 @@ macro_rules! commands {
 commands! {
     Open "open" "open" "Open what is selected; never runs anything by itself" [Home Plan Incident Timeline Moment Reference] Looks ["enter"] essential;
     Run "run" "run" "Run the step's command; asks before a change" [Incident] Acts ["r"] essential;
+    Edit "edit-command" "edit" "Run the step's command once with other options; asks like every run" [Incident] Acts ["e"];
     Done "done" "done" "Mark the step as done" [Incident] Records ["d"] essential;
     Skip "skip" "skip" "Leave the step out, with a reason" [Incident] Records ["s"] essential;
     Note "note" "note" "Write a note, now or back-dated" [Incident Timeline] Records ["n"] essential;
@@ -171,7 +172,7 @@ commands! {
     Deadlines "deadlines" "deadlines" "Show every deadline: respond, escalate, answers, updates" [Incident] Looks ["p"];
     Ack "acknowledge" "ack" "Say that somebody is on it, that a level answered, or that nobody has to be called" [Incident] Records ["i"];
     Snooze "snooze" "snooze" "Put a deadline off, with a reason" [Incident] Records ["z"];
-    Escalate "escalate" "escalate" "Call the next level; its time to answer runs from then" [Incident] Records ["e"];
+    Escalate "escalate" "escalate" "Call (page) the next level; its time to answer runs from then" [Incident] Records ["P"];
     Assign "assign" "roles" "Give a role to somebody, or hand it over" [Incident] Records ["a"];
     Afterwards "afterwards" "afterwards" "Tick what is to be done once it is over" [Incident] Records ["X"];
     Rotated "secret-rotated" "rotated" "Write down that a secret was changed" [Home Incident] Records ["I"];
@@ -192,8 +193,8 @@ commands! {
     Down "down" "down" "Move down" [Motion Palette] Looks ["down" "j"];
     Left "left" "left" "Move the output sideways, or to the choice before" [Motion Choice Confirm] Looks ["left" "h"];
     Right "right" "right" "Move the output sideways, or to the next choice" [Motion Choice Confirm] Looks ["right" "l"];
-    PageUp "page-up" "page up" "Move up one page" [Motion Palette Confirm Choice] Looks ["pageup" "ctrl-b"];
-    PageDown "page-down" "page down" "Move down one page" [Motion Palette Confirm Choice] Looks ["pagedown" "ctrl-f"];
+    PageUp "page-up" "page up" "Move up one page" [Motion Palette Form Confirm Choice] Looks ["pageup" "ctrl-b"];
+    PageDown "page-down" "page down" "Move down one page" [Motion Palette Form Confirm Choice] Looks ["pagedown" "ctrl-f"];
     HalfUp "half-page-up" "half up" "Move up half a page" [Motion] Looks ["ctrl-u"];
     HalfDown "half-page-down" "half down" "Move down half a page" [Motion] Looks ["ctrl-d"];
     First "first" "first" "Go to the first line" [Motion] Looks ["g g" "home"];

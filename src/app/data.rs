@@ -5,12 +5,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::action::Progress;
+use crate::action::{Progress, Registry};
 use crate::incident::forecast::StepTimes;
 use crate::incident::{Policy, State};
 use crate::model::event::Kind;
 use crate::model::plan::Risk;
-use crate::model::{Actor, CleanText, IncidentId, Plan, RunId, Scenario, Seq, Time};
+use crate::model::{Actor, CleanText, IncidentId, Plan, Redactor, RunId, Scenario, Seq, Time};
 
 /// Everything on the first screen.
 #[derive(Debug, Clone, Default)]
@@ -352,6 +352,10 @@ pub struct Env {
     pub notify: bool,
     /// The actions of the program by name, and what each can do at worst.
     pub actions: BTreeMap<String, Risk>,
+    /// The same actions, for their arguments and what these can do.
+    pub registry: Registry,
+    /// Secrets known so far, so that none gets into a command.
+    pub secrets: Redactor,
 }
 
 impl Default for Env {
@@ -363,6 +367,8 @@ impl Default for Env {
             version: env!("CARGO_PKG_VERSION"),
             notify: false,
             actions: BTreeMap::new(),
+            registry: Registry::default(),
+            secrets: Redactor::default(),
         }
     }
 }

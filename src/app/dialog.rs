@@ -48,6 +48,15 @@ pub enum Ask {
     Values(Vec<String>),
     /// Name and value of a variable.
     Variable,
+    /// The command of a step with other options, for one run.
+    Edit {
+        /// Step.
+        step: StepId,
+        /// Line of the command in the plan.
+        line: u32,
+        /// As the plan has it, filled in.
+        planned: String,
+    },
     /// Run something that changes the world; what it would do was looked at.
     Run(Box<RunRequest>, Preview),
     /// Run something that destroys; the name has to be typed.
@@ -220,6 +229,9 @@ pub const SEVERITIES: [(&str, &str); 4] = [
     ("P3", "low: no harm to users yet"),
 ];
 
+/// Where the beginning of the impact is known from when nobody says so.
+pub const SAID: &str = "said by the responder";
+
 const WHEN: &str = "now; or 14:03, -10m, 2026-11-20 14:03 (UTC)";
 
 impl Dialog {
@@ -236,6 +248,7 @@ impl Dialog {
                 Field::text("Known from", "first alert, first report, log line", ""),
             ],
             Ask::Values(names) => names.iter().map(|n| Field::asked(n)).collect(),
+            Ask::Edit { planned, .. } => vec![Field::text("", "", planned)],
             Ask::Variable => vec![Field::text("Name", "TARGET", ""), Field::text("Value", "never a secret", "")],
             Ask::Destroy(_, name, _) => vec![Field::text("Type the name", name, "")],
             Ask::Refused(Refusal { gate: Some(_), .. }) => {

@@ -17,7 +17,7 @@ pub mod when;
 pub mod words;
 
 pub use crate::action::runnable;
-pub use reader::{IncidentUi, ListUi, OutputUi, Pane, PlanUi, ReferenceUi, Screen, StepsUi, passes};
+pub use reader::{IncidentUi, ListUi, OutputUi, Pane, PlanUi, ReferenceUi, Screen, StepsUi, Wanted, passes};
 
 use std::time::Duration;
 

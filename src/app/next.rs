@@ -1,9 +1,9 @@
 //! The one obvious next thing to do, on every screen: a sentence and the command that does it.
 
-use crate::incident::{Run, RunStatus, StepStatus, moment};
+use crate::incident::{Run, RunStatus, State, StepStatus, moment};
 use crate::model::Scenario;
 use crate::model::event::Kind;
-use crate::model::plan::{Phase, Risk};
+use crate::model::plan::{Block, Phase, Risk, Step};
 
 use super::command::Cmd;
 use super::data::Recording;
@@ -143,16 +143,22 @@ pub fn incident(ui: &IncidentUi) -> Next {
         return next(Cmd::Done, format!("say what you would do, then mark step {} as done", number + 1));
     }
     // Several commands of a step are often one thing by hand and by our own action: the first one that worked will do. Our own
-    // among them are its work, one after the other.
+    // among them are its work, one after the other, with what stands between them.
     let last = state.last_word_of(&step.id);
     let items_left = (0..step.items.len()).filter(|i| !ticked(ui, step, *i)).count();
     let worked = |run: &Run| run.succeeded() || looked(&data.scenario, run);
-    if let Some((place, all)) = last.filter(|run| worked(run)).and_then(|run| own_behind(ui, step, run)) {
-        let blocks = runnable::blocks(step).collect::<Vec<_>>();
-        let what = blocks.get(place).map_or(String::new(), |b| short(b.code.trim()));
+    let tried = last.filter(|run| worked(run) && only_tried(state, run));
+    let place = match tried {
+        Some(run) => runnable::blocks(step).position(|b| Some(b.line) == run.block_line),
+        None => last.filter(|run| worked(run)).and_then(|run| behind(ui, step, run)),
+    };
+    if let Some(place) = place {
+        let blocks: Vec<&Block> = runnable::blocks(step).collect();
+        let (what, all) = (blocks.get(place).map_or(String::new(), |b| first_line(b)), blocks.len());
         return match ui.steps.block.min(all.saturating_sub(1)) {
             at if at < place => next(Cmd::NextBlock, format!("go on to command {} of {all}: {what}", place + 1)),
             at if at > place => next(Cmd::PrevBlock, format!("go to command {} of {all}: {what}", place + 1)),
+            _ if tried.is_some() => next(Cmd::Edit, format!("take out --dry-run; nothing was changed yet (r: {what})")),
             _ => next(Cmd::Run, format!("run {what} (command {} of {all})", place + 1)),
         };
     }
@@ -175,15 +181,12 @@ pub fn incident(ui: &IncidentUi) -> Next {
         Some(run) => next(Cmd::Run, format!("run it again (last time: {})", short(&run.summary))),
         None => match runnable::blocks(step).nth(ui.steps.block).or_else(|| runnable::blocks(step).next()) {
             Some(block) => {
-                // The command, not the caption above it.
-                let lines = || block.code.lines().map(str::trim).filter(|l| !l.is_empty());
-                let what = lines().find(|l| !l.starts_with('#')).or_else(|| lines().next()).unwrap_or("");
                 let ask = match block.attrs.get("risk").map(String::as_str) {
                     Some("read") => "reads only",
                     Some("destroy") => "destroys; asks for the name",
                     _ => "changes; asks first",
                 };
-                next(Cmd::Run, format!("run {} ({ask})", short(what)))
+                next(Cmd::Run, format!("run {} ({ask})", first_line(block)))
             }
             None if items_left > 0 && state.step(&step.id).status != StepStatus::Done => tick(),
             None if told => next(Cmd::Done, format!("step {} is done", number + 1)),
@@ -193,22 +196,52 @@ pub fn incident(ui: &IncidentUi) -> Next {
 }
 
 /// Whether telling people is the work of a step: a message stands in it, or its title says so.
-fn telling(step: &crate::model::Step) -> bool {
+fn telling(step: &Step) -> bool {
     message::of_step(step).is_some() || step.phase == Some(Phase::Communicate)
 }
 
-/// The first of our own commands of a step behind the one that ran last that did not run itself: its place among the commands
-/// of the step, and how many there are. None when what ran last is not one of ours: then somebody goes another way.
-fn own_behind(ui: &IncidentUi, step: &crate::model::Step, last: &Run) -> Option<(usize, usize)> {
-    let blocks: Vec<_> = runnable::blocks(step).collect();
-    let at = blocks.iter().position(|b| Some(b.line) == last.block_line && b.own.is_some())?;
+/// The next command of a step behind the one that ran last and worked: its place among the commands of the step. Our own commands
+/// are led through in turn, with whatever stands between them. Behind the last of them only what reads is named, and only to who began to look by hand: what changes something there is the same thing in another way, like
+/// all the rest to who has run none of ours.
+fn behind(ui: &IncidentUi, step: &Step, last: &Run) -> Option<usize> {
+    let blocks: Vec<&Block> = runnable::blocks(step).collect();
+    let at = blocks.iter().position(|b| Some(b.line) == last.block_line)?;
     let since = ui.data.state.step(&step.id).reopened.map_or(0, |s| s.0);
-    let ran = |line: u32| {
-        let mine = |r: &&Run| r.step.as_ref() == Some(&step.id) && r.id.0 > since && r.block_line == Some(line);
-        ui.data.state.runs.values().filter(mine).any(|r| r.succeeded() || looked(&ui.data.scenario, r))
+    let ran = |block: &Block| {
+        let mine = |r: &&Run| r.step.as_ref() == Some(&step.id) && r.id.0 > since && r.block_line == Some(block.line);
+        let mut runs = ui.data.state.runs.values().filter(mine);
+        runs.any(|r| (r.succeeded() && !only_tried(&ui.data.state, r)) || looked(&ui.data.scenario, r))
     };
-    let behind = blocks.iter().enumerate().skip(at + 1).find(|(_, b)| b.own.is_some() && !ran(b.line));
-    behind.map(|(place, _)| (place, blocks.len()))
+    let ours_before = blocks[..=at].iter().any(|b| b.own.is_some() && ran(b));
+    let ours_behind = blocks.iter().enumerate().skip(at + 1).rev().find(|(_, b)| b.own.is_some() && !ran(b));
+    let mut left = blocks.iter().enumerate().skip(at + 1).filter(|(_, b)| !ran(b));
+    let found = match ours_behind.filter(|_| ours_before) {
+        Some((end, _)) => left.find(|(place, _)| *place <= end),
+        None if blocks[at].own.is_none() => left.find(|(_, b)| b.own.is_none() && reads(b)),
+        None => None,
+    };
+    found.map(|(place, _)| place)
+}
+
+/// Whether the plan says that a block only reads.
+fn reads(block: &Block) -> bool {
+    block.risk.map_or_else(|| block.attrs.get("risk").is_some_and(|r| r == "read"), |r| r == Risk::Read)
+}
+
+/// Whether a run said what it would do and stopped, and nothing of its command was done since the step was begun.
+fn only_tried(state: &State, run: &Run) -> bool {
+    let same = |r: &&Run| r.step == run.step && r.block_line == run.block_line && r.is_mutating();
+    run.succeeded()
+        && !run.is_mutating()
+        && run.args.iter().any(|a| a == "--dry-run")
+        && !state.runs.values().filter(same).any(Run::succeeded)
+}
+
+/// The first line of a command that says something: not the caption above it.
+fn first_line(block: &Block) -> String {
+    let lines = || block.code.lines().map(str::trim).filter(|l| !l.is_empty());
+    let comment = |l: &&str| l.starts_with('#') || l.starts_with("--");
+    short(lines().find(|l| !comment(l)).or_else(|| lines().next()).unwrap_or(""))
 }
 
 /// Whether a run that did not succeed was a look all the same: bad health *is* the finding of a step that looks. The
@@ -220,7 +253,7 @@ pub fn looked(scenario: &Scenario, run: &Run) -> bool {
         && !step.is_some_and(|s| matches!(s.phase, Some(Phase::Verify | Phase::Close)))
 }
 
-fn ticked(ui: &IncidentUi, step: &crate::model::Step, item: usize) -> bool {
+fn ticked(ui: &IncidentUi, step: &Step, item: usize) -> bool {
     let item = u32::try_from(item).unwrap_or(u32::MAX);
     ui.data.state.steps.get(&step.id).is_some_and(|s| s.ticked.contains_key(&item))
 }

@@ -123,6 +123,19 @@ pub struct StepsUi {
     pub scroll: usize,
 }
 
+/// A run, or a change of its options, that waits for values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// Step.
+    pub step: StepId,
+    /// Line of its command.
+    pub line: u32,
+    /// Its options are to be changed first.
+    pub edit: bool,
+    /// What was asked for.
+    pub names: Vec<String>,
+}
+
 /// The open incident and where the reader is in it.
 #[derive(Debug, Clone)]
 pub struct IncidentUi {
@@ -148,6 +161,10 @@ pub struct IncidentUi {
     pub axis: Option<Axis>,
     /// Where the cursor was put on it; none where the selected moment is.
     pub axis_at: Option<Time>,
+    /// What was asked for and goes on once what it needs has a value.
+    pub wanted: Option<Wanted>,
+    /// Commands that ran with other options, by step and line: as the plan had them then, and as they were changed.
+    pub edited: BTreeMap<(StepId, u32), (String, String)>,
     /// The step with open items that was asked to be finished: asked again, it is.
     pub unticked: Option<StepId>,
 }

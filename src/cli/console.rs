@@ -13,6 +13,7 @@ use crate::drill::sandbox::{Options as SandboxOptions, Sandbox};
 use crate::error::{Context, Error, Result};
 use crate::incident::Now;
 use crate::journal::clock::Clock;
+use crate::model::Redactor;
 use crate::process::detach::own_executable;
 use crate::runtime::{Store, actor, policy};
 use crate::tui::keymap::Keymap;
@@ -136,6 +137,8 @@ pub fn run(invocation: &Invocation, matches: &ArgMatches, start: Start) -> Resul
         policy: policy(&invocation.config.settings),
         read_only: matches.get_flag("read-only"),
         actions,
+        registry: registry.clone(),
+        secrets: Redactor::new(invocation.config.secrets.values()),
         notify: !invocation.config.settings.notify.is_empty(),
         ..Env::default()
     };

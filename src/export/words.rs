@@ -404,7 +404,9 @@ fn fact(event: &Event) -> Said {
         Event::MomentChosen { target, at, loses } => {
             let at = at.map(|t| format!(", {} UTC", t.date_hms())).unwrap_or_default();
             let mut said = Said::new(Tone::Milestone, format!("Moment chosen: {}{at}", stop_words(target)));
-            said.details.extend(loses.as_ref().map(|l| format!("expected loss {}", loss_words(l))));
+            said.details.extend(
+                loses.as_ref().map(|l| format!("expected loss, should the whole database go back: {}", loss_words(l))),
+            );
             said
         }
         Event::LossMeasured { loss } => Said::new(Tone::Plain, format!("Loss measured: {}", loss_words(loss)))

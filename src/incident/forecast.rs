@@ -68,12 +68,13 @@ pub fn restoring_steps(scenario: &Scenario) -> impl Iterator<Item = &Step> {
         .map(|(_, s)| s)
 }
 
-/// By how much the author's estimates shrink: a drill's sandbox has minutes where the plan has hours, and is as much smaller.
+/// By how much the author's estimates shrink: a drill's sandbox has minutes where the plan has hours, and is as much smaller. A
+/// plan whose own steps add up to more than its objective shrinks to the drill's all the same.
 pub fn pace(state: &State, scenario: &Scenario) -> f64 {
-    match (state.kind, state.rto, scenario.rto_s) {
-        (Kind::Drill, Some(rto), Some(planned)) if planned > 0 => (rto.as_secs_f64() / planned as f64).min(1.0),
-        _ => 1.0,
-    }
+    let (Kind::Drill, Some(rto)) = (state.kind, state.rto) else { return 1.0 };
+    let steps: u64 = restoring_steps(scenario).filter_map(|s| s.estimate_s).sum();
+    let planned = scenario.rto_s.unwrap_or(0).max(steps);
+    if planned == 0 { 1.0 } else { (rto.as_secs_f64() / planned as f64).min(1.0) }
 }
 
 /// P50 and P90 of one step: measured, else from the author's estimate at this [`pace`] (P90 half as long again).
@@ -95,6 +96,9 @@ pub fn step_estimate(step: &Step, history: &StepTimes, pace: f64) -> Option<(Dur
 }
 
 /// The forecast. `running_eta` is the running action's own estimate of the time left, for its step.
+///
+/// In a drill what the author estimated for the real thing says little: there *will miss* needs times that were measured, or a
+/// running action's own word.
 pub fn forecast(
     state: &State,
     scenario: &Scenario,
@@ -113,15 +117,16 @@ pub fn forecast(
         return Forecast { course, p50: at, p90: at, unknown_steps: 0 };
     }
     let pace = pace(state, scenario);
-    let (mut p50, mut variance, mut unknown) = (0f64, 0f64, 0usize);
+    let (mut p50, mut variance, mut unknown, mut measured) = (0f64, 0f64, 0usize, 0f64);
     for step in restoring_steps(scenario) {
         let s = state.step(&step.id);
         if matches!(s.status, StepStatus::Done | StepStatus::Skipped) {
             continue;
         }
         let elapsed = s.started.as_ref().map_or(Duration::ZERO, |i| i.elapsed(now));
-        let left = match running_eta {
-            Some((id, eta)) if *id == step.id => Some((eta, eta.mul_f64(1.3))),
+        let own_word = running_eta.filter(|(id, _)| **id == step.id);
+        let left = match own_word {
+            Some((_, eta)) => Some((eta, eta.mul_f64(1.3))),
             _ => step_estimate(step, history, pace).map(|(a, b)| {
                 // An overdue step is not about to end: expect a quarter of the estimate more.
                 (a.saturating_sub(elapsed).max(a / 4), b.saturating_sub(elapsed).max(b / 4))
@@ -130,6 +135,9 @@ pub fn forecast(
         match left {
             Some((a, b)) => {
                 p50 += a.as_secs_f64();
+                if own_word.is_some() || history.get(&step.id).is_some_and(|times| !times.is_empty()) {
+                    measured += a.as_secs_f64();
+                }
                 variance += (b.as_secs_f64() - a.as_secs_f64()).max(0.0).powi(2);
             }
             None => unknown += 1,
@@ -142,7 +150,8 @@ pub fn forecast(
         Some(_) if clock.missed() => Course::Missed,
         Some(o) => {
             let done = |seconds: f64| clock.elapsed + Duration::from_secs_f64(seconds);
-            if done(p50) > o {
+            let sure = if state.kind == Kind::Drill { measured } else { p50 };
+            if done(sure) > o {
                 Course::WillMiss
             } else if done(p90) > o {
                 Course::AtRisk

@@ -1,9 +1,11 @@
 //! What a moment means beside the damage on record: whether restoring to it keeps transactions that are suspected.
 
-use crate::model::Time;
 use crate::model::event::{Check, Verdict};
+use crate::model::plan::{Piece, Word};
 use crate::model::target::{Candidate, RecoveryTarget};
+use crate::model::{Scenario, Time};
 
+use super::State;
 use super::state::Facts;
 
 /// Name of the check that says whether suspect transactions were replayed.
@@ -79,6 +81,28 @@ pub fn damage_unseen(facts: &Facts) -> Option<&Check> {
         return None;
     }
     checks.iter().find(|c| c.name == DAMAGE_GONE && c.verdict == Verdict::NotAvailable)
+}
+
+/// Whether what came after the moment stays where it is: the plan takes rows out of a copy beside (`pitr partial`), puts no copy
+/// into service (`pitr promote`) and restores nothing in place, and nobody did so all the same.
+pub fn keeps_newer(scenario: &Scenario, state: &State) -> bool {
+    let own = || scenario.steps.iter().flat_map(|s| &s.blocks).filter_map(|b| b.own.as_deref());
+    let says = |wanted: &[&str]| own().any(|words| begins(words, wanted));
+    let place = |word: &Word| matches!(word.0.as_slice(), [Piece::Text(t)] if t == "place" || t == "--into=place");
+    let in_place = own().any(|words| begins(words, &["pitr", "restore"]) && words.iter().any(place));
+    let done = |action: &str, with: &dyn Fn(&[String]) -> bool| {
+        let mut runs = state.runs.values().filter(|r| r.is_open() || r.succeeded());
+        runs.any(|r| r.action == action && with(&r.args))
+    };
+    let promoted = state.facts.promoted.is_some() || done("pitr promote", &|_| true);
+    let overwritten = done("pitr restore", &|args| args.iter().any(|a| a == "place" || a == "--into=place"));
+    says(&["pitr", "partial"]) && !says(&["pitr", "promote"]) && !in_place && !promoted && !overwritten
+}
+
+/// Whether a command of ours begins with these words.
+fn begins(words: &[Word], with: &[&str]) -> bool {
+    let literal = |(word, want): (&Word, &&str)| matches!(word.0.as_slice(), [Piece::Text(t)] if t == want);
+    words.len() >= with.len() && words.iter().zip(with).all(literal)
 }
 
 /// `0/5A2F118` as a number.

@@ -361,6 +361,9 @@ pub struct Block {
     /// The reading rule that decided its role.
     #[serde(default)]
     pub rule: String,
+    /// The paragraph right above it, as it stands in the step's text too: it says what the block is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caption: Option<String>,
 }
 
 impl Block {
@@ -388,6 +391,7 @@ impl Default for Block {
             interactive: false,
             line_end: 0,
             rule: String::new(),
+            caption: None,
         }
     }
 }

@@ -170,11 +170,18 @@ fn cut(text: &str) -> Option<&str> {
 
 /// Everything below a step: text, items and blocks.
 fn body(doc: &Doc, nodes: &[&Node], step: &mut Step) {
+    let mut above: Option<&Node> = None;
     for node in nodes {
+        let before = above.replace(*node);
         match &node.kind {
             Kind::Fence(i) => {
+                let known = step.blocks.len();
                 if let Some(block) = doc.blocks.get(*i) {
                     attach(step, block);
+                }
+                let paragraph = before.filter(|n| matches!(n.kind, Kind::Paragraph(_)));
+                if let (Some(paragraph), Some(block)) = (paragraph, step.blocks.get_mut(known)) {
+                    block.caption = Some(doc.slice(paragraph));
                 }
             }
             Kind::List(_, entries) => {

@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+use breakglass::action::assess::Assess;
+use breakglass::action::{Action, Ctx, Nowhere};
+use breakglass::config::settings::Connection;
+use breakglass::config::{Secrets, Settings};
+use breakglass::model::event::{Event, Kind};
 use breakglass::model::target::RecoveryTarget;
 use breakglass::postgres::Database;
 use breakglass::recovery::Located;
@@ -11,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::shop::{SCHEMA, damage, now, script, traffic};
 use crate::support::cluster::{Cluster, block_on};
+use crate::support::console::{Story, start};
 
 fn find(db: &Database, options: &LocateOptions) -> Located {
     block_on(locate(db, options, &Unwatched, &CancellationToken::new())).unwrap()
@@ -98,6 +104,45 @@ fn a_batch_inside_savepoints_is_named_by_its_top_transaction() {
     assert_eq!(found.candidates.len(), 1, "{:#?}", found.candidates);
     assert_eq!(found.candidates[0].target, RecoveryTarget::Xid(top));
     assert_eq!(found.candidates[0].rows, 500);
+
+    // A table that is gone is what is asked about then, by the alarm or by name; the marks on the other one are no damage.
+    let (summary, document) = assessed(&db, None, &[]);
+    assert!(summary.contains("500 rows") && document["rows"]["public.t"] == 500, "{summary} {document}");
+    script(&db, "create table payments (id int); insert into payments values (1); drop table payments");
+    let alarm = "alarm: relation \"payments\" does not exist";
+    for (alarm, args) in [(Some(alarm), &[][..]), (None, &["--table", "payments"]), (Some(alarm), &["--table", "t"])] {
+        let (summary, document) = assessed(&db, alarm, args);
+        assert!(summary.starts_with("payments is gone") && summary.contains("pitr locate --deleted"), "{summary}");
+        let findings: Vec<&str> = document["findings"].as_array().unwrap().iter().filter_map(|f| f.as_str()).collect();
+        assert!(findings[0].starts_with("payments is gone: there is no table of that name"), "{findings:#?}");
+        assert!(findings[1].contains("which need be no damage"), "{findings:#?}");
+        assert_eq!(document["rows"], serde_json::json!({}), "{document}");
+    }
+    // Made again it is not gone any more, whatever the alarm said.
+    script(&db, "create table payments (id int)");
+    let (summary, _) = assessed(&db, Some(alarm), &[]);
+    assert!(summary.contains("500 rows"), "{summary}");
+}
+
+/// What `assess` says in an incident that began with this alarm.
+fn assessed(db: &Database, alarm: Option<&str>, args: &[&str]) -> (String, serde_json::Value) {
+    let mut story = Story::open(Kind::Real);
+    if let Some(alarm) = alarm {
+        story.add(1, vec![Event::ImpactStarted { at: start(), source: alarm.into() }]);
+    }
+    let connection = Connection {
+        host: db.host().into(),
+        port: db.port(),
+        user: db.user().into(),
+        database: db.name().into(),
+        sslmode: None,
+    };
+    let settings = Settings { database: Some(connection), ..Settings::default() };
+    let state = std::sync::Arc::new(story.data().state);
+    let ctx = Ctx { incident: Some(state), ..Ctx::new(settings, Secrets::default(), std::sync::Arc::new(Nowhere)) };
+    let args: Vec<String> = args.iter().map(|a| a.to_string()).collect();
+    let done = block_on(async { Assess.run(&ctx, &args).await }).unwrap();
+    (done.summary, done.json)
 }
 
 #[test]

@@ -331,6 +331,18 @@ pub fn shots() -> Vec<Shot> {
             s.step(2, 21, 30);
             with_preview(with_incident(size, 40, s.data()), "contain")
         }),
+        shot("dialog-edit", |size| {
+            let mut s = Story::open(Kind::Real);
+            s.step(1, 5, 20);
+            s.step(2, 21, 30);
+            pressed(with_incident(size, 40, s.data()), "e \" --keep-writes\"")
+        }),
+        shot("dialog-edit-wrong", |size| {
+            let mut s = Story::open(Kind::Real);
+            s.step(1, 5, 20);
+            s.step(2, 21, 30);
+            pressed(with_incident(size, 40, s.data()), "e \" --kep-writes\" enter")
+        }),
         shot("dialog-destroy", |size| {
             with_preview(with_incident(size, 383, verified(Kind::Real).data()), "pitr promote")
         }),
@@ -360,7 +372,7 @@ pub fn shots() -> Vec<Shot> {
         shot("dialog-afterwards", |size| pressed(real(size), "C")),
         shot("dialog-deadlines", |size| pressed(real(size), "p")),
         shot("dialog-snooze", |size| pressed(real(size), "z")),
-        shot("dialog-escalate", |size| pressed(real(size), "e")),
+        shot("dialog-escalate", |size| pressed(real(size), "P")),
         shot("dialog-no-call", |size| pressed(real(size), "i")),
         shot("dialog-answered", |size| pressed(with_incident(size, 403, called().data()), "i")),
         shot("dialog-assign", |size| pressed(with_incident(size, 403, called().data()), "a")),
@@ -482,6 +494,7 @@ fn shot_of_dialog(ask: &Ask) -> &'static str {
         Ask::Drill { .. } => "dialog-drill",
         Ask::Values(_) => "dialog-values",
         Ask::Variable => "dialog-variable",
+        Ask::Edit { .. } => "dialog-edit",
         Ask::Run(..) => "dialog-run",
         Ask::Destroy(..) => "dialog-destroy",
         Ask::Refused(_) => "dialog-refused",
@@ -555,7 +568,7 @@ fn a_shot_shows_what_its_name_says() {
         }
     }
     assert_eq!(screens.len(), 8, "screens with a shot: {screens:?}");
-    assert_eq!(dialogs.len(), 39, "dialogs with a shot: {dialogs:?}");
+    assert_eq!(dialogs.len(), 40, "dialogs with a shot: {dialogs:?}");
 }
 
 #[test]

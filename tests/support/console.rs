@@ -708,7 +708,12 @@ pub fn actions() -> BTreeMap<String, Risk> {
 
 /// An app at a size, `seconds` after the start, home read.
 pub fn app(size: (u16, u16), seconds: u64) -> App {
-    let env = Env { actor: Actor::new("ben@bastion"), actions: actions(), ..Env::default() };
+    let env = Env {
+        actor: Actor::new("ben@bastion"),
+        actions: actions(),
+        registry: breakglass::cli::registry(),
+        ..Env::default()
+    };
     let mut app = App::new(env, Settings::default(), size, now(seconds));
     update(&mut app, Msg::Home(Box::new(home())), now(seconds));
     app

@@ -5,7 +5,7 @@ use crate::model::event::{Kind, Outcome};
 use crate::model::target::RecoveryTarget;
 use crate::model::{Secret, may_hold_secret};
 
-use super::super::dialog::{Ask, Dialog, Field};
+use super::super::dialog::{Ask, Dialog, Field, SAID};
 use super::super::when::parse_when;
 use super::super::{App, Effect, IncidentUi, Screen, Tone};
 use super::{incident, people};
@@ -103,13 +103,15 @@ fn act(app: &mut App, dialog: &Dialog, out: &mut Vec<Effect>) -> Result<(), Stri
                 let variable = named.map_or_else(|| runnable::variable_of(name), |n| n.variable);
                 values.push((variable, if value == "\"\"" { String::new() } else { value }));
             }
-            out.extend(values.into_iter().map(|(name, value)| {
+            for (name, value) in values {
                 if may_hold_secret(&name) {
-                    Effect::Hold(name, Secret::new(value))
+                    let secret = Secret::new(value);
+                    app.env.secrets.add(&secret);
+                    out.push(Effect::Hold(name, secret));
                 } else {
-                    submit(Command::SetVariable { name, value })
+                    out.push(submit(Command::SetVariable { name, value }));
                 }
-            }));
+            }
         }
         Ask::Variable => {
             let (typed, value) = (say(0, "a name")?, say(1, "a value")?);
@@ -128,6 +130,10 @@ fn act(app: &mut App, dialog: &Dialog, out: &mut Vec<Effect>) -> Result<(), Stri
                     app.say(Tone::Bad, text);
                 }
             }
+        }
+        Ask::Edit { step, line, planned } => {
+            let (step, line, planned) = (step.clone(), *line, planned.clone());
+            return super::edit::accept(app, (step, line, planned), dialog.value(0), out);
         }
         Ask::Run(request, _) => {
             app.dialogs.pop();
@@ -274,5 +280,5 @@ fn why_waived(reason: String) -> Result<String, String> {
 
 fn impact_source(dialog: &Dialog) -> String {
     let said = dialog.value(2);
-    if said.is_empty() { "said by the responder".into() } else { said.into() }
+    if said.is_empty() { SAID.into() } else { said.into() }
 }

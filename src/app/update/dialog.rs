@@ -50,6 +50,9 @@ fn choose(dialog: &mut Dialog, forward: bool) {
 fn dismiss(app: &mut App) {
     let Some(dialog) = app.dialogs.pop() else { return };
     super::tell::put_aside(app, &dialog);
+    if let (Ask::Values(_), Some(ui)) = (&dialog.ask, &mut app.incident) {
+        ui.wanted = None;
+    }
     if dialog.ask == Ask::Note && !dialog.value(0).is_empty() {
         app.draft = dialog.value(0).to_string();
         app.say(Tone::Info, "the note is kept as a draft; n goes on with it".into());

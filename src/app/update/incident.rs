@@ -7,8 +7,8 @@ use crate::model::{RunId, StepId, Time};
 
 use super::super::command::Cmd;
 use super::super::dialog::{Ask, Dialog, Field};
-use super::super::{App, Effect, IncidentUi, Pane, Preview, Screen, StepsUi, Tone};
-use super::{motion, people, reference};
+use super::super::{App, Effect, IncidentUi, Pane, Preview, Screen, StepsUi, Tone, Wanted};
+use super::{edit, motion, people, reference};
 use crate::action::runnable;
 use crate::incident::rules::asks_codename;
 
@@ -39,6 +39,7 @@ fn steps(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
             }
         }
         Cmd::Run => run(app, out),
+        Cmd::Edit => edit::open(app, out),
         Cmd::Done => out.extend(step_id.and_then(|step| finish(app, step)).map(submit)),
         Cmd::Start => out.extend(step_id.map(|step| submit(Command::StartStep { step }))),
         Cmd::Skip => app.dialogs.extend(step_id.map(|s| Dialog::new(Ask::Skip(s)))),
@@ -271,19 +272,35 @@ pub(super) fn run(app: &mut App, out: &mut Vec<Effect>) {
     let Some(block) = runnable::blocks(step).nth(ui.steps.block).or_else(|| runnable::blocks(step).next()) else {
         return;
     };
-    let state = &ui.data.state;
-    let mut request = match runnable::request(step, block, &app.known(ui)) {
-        Ok(request) => request,
-        Err(missing) => {
-            let target = "TARGET".to_string();
-            if missing.variables.contains(&target) {
-                app.say(Tone::Info, "TARGET has no value yet: choose the moment to restore to".into());
-                return open_moments(app, out);
-            }
-            let dialog = values(state, missing.names());
-            return app.dialogs.push(dialog);
-        }
+    match runnable::request(step, block, &app.known(ui)) {
+        Ok(request) => ask(app, request, out),
+        Err(missing) => need(app, missing, false, out),
+    }
+}
+
+/// Asks for what a command needs; then it goes on by itself.
+pub(super) fn need(app: &mut App, missing: runnable::Missing, edit: bool, out: &mut Vec<Effect>) {
+    let Some(ui) = &mut app.incident else { return };
+    let Some(step) = ui.data.scenario.steps.get(ui.steps.step) else { return };
+    let Some(block) = runnable::blocks(step).nth(ui.steps.block).or_else(|| runnable::blocks(step).next()) else {
+        return;
     };
+    let target = "TARGET".to_string();
+    let moment = missing.variables.contains(&target);
+    let names = if moment { vec![target] } else { missing.names() };
+    ui.wanted = Some(Wanted { step: step.id.clone(), line: block.line, edit, names: names.clone() });
+    if moment {
+        app.say(Tone::Info, "TARGET has no value yet: choose the moment to restore to; then it goes on".into());
+        return open_moments(app, out);
+    }
+    let dialog = values(&ui.data.state, names);
+    app.dialogs.push(dialog);
+}
+
+/// The way of every run: what the rules forbid is said, what only reads runs at once, everything else is looked at and asked.
+pub(super) fn ask(app: &mut App, mut request: RunRequest, out: &mut Vec<Effect>) {
+    let Some(ui) = &app.incident else { return };
+    let state = &ui.data.state;
     // Whether the rules allow it is asked as if the name had been typed: that comes last.
     let wish = Command::RequestRun(RunRequest { confirmed: name_of(ui), ..request.clone() });
     let context =

@@ -2,6 +2,7 @@
 
 mod accept;
 pub mod dialog;
+mod edit;
 mod home;
 mod incident;
 mod motion;
@@ -96,6 +97,7 @@ pub fn update(app: &mut App, msg: Msg, now: Now) -> Vec<Effect> {
                 app.dirty = true;
                 incident::go_along(app);
                 people::refresh(app);
+                edit::go_on(app, &mut out);
             }
         }
         Msg::Exposure(id, live) => {
@@ -127,6 +129,7 @@ pub fn update(app: &mut App, msg: Msg, now: Now) -> Vec<Effect> {
             {
                 // What was refused will not come.
                 ui.ticking.clear();
+                ui.wanted = None;
             }
             app.say(tone, text);
         }
@@ -215,6 +218,12 @@ pub(super) fn command(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
         let why =
             if looking { "the question comes when the target was looked at" } else { "the screen has just come up" };
         return app.say(Tone::Info, format!("that key was not taken: {why}"));
+    }
+    // Who does something else does not wait for it any more; on the screen of moments it is being given.
+    if app.screen() != Screen::Moment || cmd == Cmd::Back {
+        if let Some(ui) = &mut app.incident {
+            ui.wanted = None;
+        }
     }
     if cmd != Cmd::Done && app.incident.as_mut().is_some_and(|ui| ui.unticked.take().is_some()) {
         app.message_over = app.messages.len();
@@ -497,6 +506,8 @@ impl IncidentUi {
             ticking: Default::default(),
             came_up: None,
             unticked: None,
+            wanted: None,
+            edited: Default::default(),
         };
         ui.output.follow = true;
         ui.timeline.selected = rows.saturating_sub(1);

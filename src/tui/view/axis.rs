@@ -3,6 +3,7 @@
 use ratatui::layout::Rect;
 
 use crate::app::{App, IncidentUi, words};
+use crate::incident::moment;
 use crate::model::{Time, format_clock};
 use crate::recovery::axis::Axis;
 use crate::tui::theme::Role;
@@ -84,13 +85,17 @@ fn marks(ui: &IncidentUi, axis: &Axis, columns: usize, cursor: Option<usize>) ->
 fn costs(ui: &IncidentUi, axis: &Axis, at: Time, room: usize) -> Vec<Vec<Piece>> {
     let cost = axis.cost(at);
     let rpo = ui.data.state.rpo;
-    let role = match rpo {
+    let newer_stays = moment::keeps_newer(&ui.data.scenario, &ui.data.state);
+    let role = match rpo.filter(|_| !newer_stays) {
         Some(o) if cost.window > o => Role::Danger,
         Some(_) => Role::Good,
         None => Role::Text,
     };
-    let lost =
-        format!("loses {}, about {}", format_clock(cost.window), words::plural(cost.transactions, "transaction"));
+    let (window, after) = (format_clock(cost.window), words::plural(cost.transactions, "transaction"));
+    let lost = match newer_stays {
+        true => format!("{window} after it stay, about {after}"),
+        false => format!("loses {window}, about {after}"),
+    };
     let mut parts = Vec::new();
     match &cost.takes {
         Some(t) => {
@@ -111,7 +116,7 @@ fn costs(ui: &IncidentUi, axis: &Axis, at: Time, room: usize) -> Vec<Vec<Piece>>
     let line = fit(parts, "  ", room);
     let others = ui.data.state.facts.source.as_ref().map(|(id, _)| id.other_databases.clone()).unwrap_or_default();
     let mut second = Vec::new();
-    if others.is_empty() {
+    if others.is_empty() || newer_stays {
         second.push((8, vec![p(Role::Muted, "left and right move along the axis")]));
     } else {
         second.push((8, vec![p(Role::Warning, format!("goes back as well: {}", others.join(", ")))]));

@@ -6,8 +6,9 @@ use crate::action::ProgressPhase;
 use crate::action::{blanks, message, runnable};
 use crate::app::command::Cmd;
 use crate::app::data::Incident;
+use crate::app::dialog::SAID;
 use crate::app::{App, IncidentUi, Pane, Shown, next, words};
-use crate::incident::{Run, RunStatus};
+use crate::incident::{Run, RunStatus, StepStatus};
 use crate::model::event::Outcome;
 use crate::model::format_clock;
 use crate::model::plan::{Block, BlockRole, Risk, Step};
@@ -16,8 +17,11 @@ use crate::tui::theme::Role;
 use super::canvas::{Canvas, Piece, bar, fold, p, prose, width, wrap};
 use super::header;
 
-/// Most rows a command takes before it is cut; the dialog that runs it shows all of it.
+/// Most rows a command takes before it is cut; the step's text shows all of it once it has the focus.
 const COMMAND_ROWS: usize = 4;
+
+/// Most rows of how a run went: a finding is to be read whole.
+const STATUS_ROWS: usize = 4;
 
 /// Rows the text and the command would like to have.
 pub(super) fn measure(canvas: &Canvas<'_>, area: Rect, app: &App, ui: Option<&IncidentUi>) -> (u16, u16) {
@@ -124,6 +128,10 @@ fn text(
 ) -> (Vec<Vec<Piece>>, Vec<usize>) {
     let g = canvas.glyphs();
     let mut lines: Vec<Vec<Piece>> = Vec::new();
+    if let Some(noticed) = ui.and_then(noticed) {
+        lines.extend(wrap(&noticed, columns, 2).into_iter().map(|l| vec![p(Role::Warning, l)]));
+        lines.push(vec![]);
+    }
     if let Some(condition) = &step.condition {
         lines.extend(wrap(&format!("Only {condition}"), columns, 2).into_iter().map(|l| vec![p(Role::Warning, l)]));
     }
@@ -134,7 +142,16 @@ fn text(
             lines.extend(wrap(&text, columns, 2).into_iter().map(|l| vec![p(Role::Warning, l)]));
         }
     }
-    lines.extend(prose(&step.text, columns).into_iter().map(|l| vec![p(Role::Text, l)]));
+    // What says what a block is for stands with the block.
+    let mut rest = step.text.clone();
+    for block in &step.blocks {
+        let apart = runnable::why_not(block).is_some()
+            || caption(app, ui, step, columns).is_some_and(|c| Some(c) == block.caption.as_deref());
+        if let Some(caption) = block.caption.as_deref().filter(|_| apart) {
+            rest = rest.replacen(caption, "", 1);
+        }
+    }
+    lines.extend(prose(&rest, columns).into_iter().map(|l| vec![p(Role::Text, l)]));
     let mut item_rows = Vec::new();
     if !step.items.is_empty() {
         if !lines.is_empty() {
@@ -164,6 +181,8 @@ fn text(
     for block in &step.blocks {
         let Some(why) = runnable::why_not(block) else { continue };
         lines.push(vec![]);
+        let caption = block.caption.as_deref().unwrap_or_default();
+        lines.extend(prose(caption, columns).into_iter().map(|l| vec![p(Role::Text, l)]));
         if matches!(block.role, BlockRole::Run | BlockRole::Query) {
             lines.extend(
                 wrap(&format!("Not run from here: {why}"), columns, 2).into_iter().map(|l| vec![p(Role::Warning, l)]),
@@ -190,22 +209,63 @@ fn text(
             p(Role::Muted, format!("  {}", link.target)),
         ]);
     }
-    let _ = app;
+    lines.extend(whole_command(app, ui, step, columns));
     (lines, item_rows)
 }
 
-/// The selected command, as it will run, and how its last run went.
-fn command(canvas: &Canvas<'_>, app: &App, ui: Option<&IncidentUi>, step: &Step, columns: usize) -> Vec<Vec<Piece>> {
-    let Some(place) = app.steps_ui() else { return vec![] };
-    let Some(block) = runnable::blocks(step).nth(place.block).or_else(|| runnable::blocks(step).next()) else {
+/// What began it all, until the first step is behind: the message that said so is gone with the next key.
+fn noticed(ui: &IncidentUi) -> Option<String> {
+    let state = &ui.data.state;
+    let over = |s: &Step| matches!(state.step(&s.id).status, StepStatus::Done | StepStatus::Skipped);
+    let impact = state.impact.as_ref().filter(|i| i.source != SAID && !i.source.is_empty())?;
+    let begun = state.closed.is_none() && !ui.data.scenario.steps.iter().any(over);
+    let (word, said) = match impact.source.strip_prefix("alarm: ") {
+        Some(said) => ("Alarm", said),
+        None => ("Noticed", impact.source.as_str()),
+    };
+    begun.then(|| format!("{word} at {} UTC: {said}", impact.at.hms()))
+}
+
+/// The paragraph that says what the selected one of several commands is for, where there is room for it above the command: not
+/// beside the result of a run on a small screen, and not when it is long.
+fn caption<'s>(app: &App, ui: Option<&IncidentUi>, step: &'s Step, columns: usize) -> Option<&'s str> {
+    const ROWS: usize = 4;
+    const TALL: u16 = 40;
+    let (block, ..) = selected_command(app, ui, step)?;
+    let several = runnable::blocks(step).nth(1).is_some();
+    let room = app.size.1 >= TALL || ui.is_none_or(|u| u.run_of(step).is_none());
+    block.caption.as_deref().filter(|c| several && room && prose(c, columns).len() <= ROWS)
+}
+
+/// A command that is cut below, whole, for who went into the text to read it.
+fn whole_command(app: &App, ui: Option<&IncidentUi>, step: &Step, columns: usize) -> Vec<Vec<Piece>> {
+    let Some((block, code, _)) = selected_command(app, ui, step) else { return vec![] };
+    let rows = command_rows(block, &code, columns);
+    if rows.len() <= COMMAND_ROWS || app.steps_ui().is_none_or(|s| s.pane != Pane::Text) {
         return vec![];
-    };
-    let ready = ui.map(|u| runnable::request(step, block, &app.known(u)));
-    let (code, missing) = match &ready {
-        Some(Ok(request)) => (request.shown.clone(), None),
-        Some(Err(missing)) => (block.code.clone(), Some(missing)),
-        None => (block.code.clone(), None),
-    };
+    }
+    let mut lines = vec![vec![], vec![p(Role::Muted, "The whole command:")]];
+    lines.extend(rows.into_iter().map(|row| vec![p(Role::Code, row)]));
+    lines
+}
+
+/// The selected command: its block, its text as it will run, and what it still needs.
+fn selected_command<'s>(
+    app: &App,
+    ui: Option<&IncidentUi>,
+    step: &'s Step,
+) -> Option<(&'s Block, String, Option<runnable::Missing>)> {
+    let place = app.steps_ui()?;
+    let block = runnable::blocks(step).nth(place.block).or_else(|| runnable::blocks(step).next())?;
+    Some(match ui.map(|u| runnable::request(step, block, &app.known(u))) {
+        Some(Ok(request)) => (block, request.shown, None),
+        Some(Err(missing)) => (block, block.code.clone(), Some(missing)),
+        None => (block, block.code.clone(), None),
+    })
+}
+
+/// The rows of a command.
+fn command_rows(block: &Block, code: &str, columns: usize) -> Vec<String> {
     let prompt = if block.role == BlockRole::Query { "  " } else { "$ " };
     let mut rows: Vec<String> = Vec::new();
     for line in code.lines() {
@@ -214,15 +274,35 @@ fn command(canvas: &Canvas<'_>, app: &App, ui: Option<&IncidentUi>, step: &Step,
             rows.push(format!("{lead}{row}"));
         }
     }
+    rows
+}
+
+/// The selected command, as it will run, and how its last run went.
+fn command(canvas: &Canvas<'_>, app: &App, ui: Option<&IncidentUi>, step: &Step, columns: usize) -> Vec<Vec<Piece>> {
+    let Some((block, code, missing)) = selected_command(app, ui, step) else { return vec![] };
+    let rows = command_rows(block, &code, columns);
     let cut = rows.len().saturating_sub(COMMAND_ROWS);
-    let mut lines: Vec<Vec<Piece>> = rows.into_iter().take(COMMAND_ROWS).map(|r| vec![p(Role::Code, r)]).collect();
+    let said = caption(app, ui, step, columns).map(|c| prose(c, columns)).unwrap_or_default();
+    let mut lines: Vec<Vec<Piece>> = said.into_iter().map(|l| vec![p(Role::Text, l)]).collect();
+    lines.extend(rows.into_iter().take(COMMAND_ROWS).map(|r| vec![p(Role::Code, r)]));
     if cut > 0 {
         lines.pop();
-        lines
-            .push(vec![p(Role::Muted, format!("  {} {} more rows; r shows all of it", canvas.glyphs().more, cut + 1))]);
+        let text = format!("  {} {} more rows", canvas.glyphs().more, cut + 1);
+        let key = |cmd| canvas.look.keymap.shown(cmd, canvas.look.ascii);
+        // A key that shows never runs; what the other one does here is said beside it.
+        let shows = match app.steps_ui().map(|s| s.pane) {
+            Some(Pane::Text) => "above, below the text".to_string(),
+            _ => format!("{} shows all", key(Cmd::Open)),
+        };
+        let runs = match (ui, runnable::risk(block, &app.env.actions)) {
+            (None, _) => String::new(),
+            (Some(_), Risk::Read) => format!(", {} runs it", key(Cmd::Run)),
+            (Some(_), _) => format!(", {} asks first", key(Cmd::Run)),
+        };
+        lines.push(vec![p(Role::Muted, format!("{text}: {shows}{runs}"))]);
     }
     if let Some(missing) = missing {
-        let text = format!("r asks for {}", missing.names().join(", "));
+        let text = format!("r asks for {}, then goes on", missing.names().join(", "));
         lines.extend(wrap(&text, columns, 2).into_iter().take(2).map(|l| vec![p(Role::Warning, l)]));
     }
     if let Some(run) = ui.and_then(|u| u.run_of(step)) {
@@ -238,9 +318,9 @@ fn status(canvas: &Canvas<'_>, app: &App, data: Option<&Incident>, run: &Run, co
     let progress = data.and_then(|d| d.progress.get(&run.id));
     let one = |role: Role, text: String| -> Vec<Vec<Piece>> {
         let mut rows = wrap(&text, columns, 2);
-        if rows.len() > 2 {
+        if rows.len() > STATUS_ROWS {
             // Too wide for its row, so that it ends in the mark for more.
-            let rest = rows.split_off(2);
+            let rest = rows.split_off(STATUS_ROWS);
             if let (Some(last), Some(more)) = (rows.last_mut(), rest.first()) {
                 *last = format!("{last} {}", more.trim_start());
             }

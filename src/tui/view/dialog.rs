@@ -3,15 +3,16 @@
 use ratatui::layout::Rect;
 
 use crate::app::command::Cmd;
-use crate::app::dialog::{Ask, Dialog, Field};
+use crate::app::dialog::{Ask, Dialog};
 use crate::app::{App, Preview, Shown, words};
+use crate::incident::moment;
 use crate::model::plan::Risk;
 use crate::model::target::RecoveryTarget;
 use crate::model::{RunId, may_hold_secret};
 use crate::tui::theme::Role;
 
 use super::canvas::{Canvas, Piece, chop, fold, p, width, wrap};
-use super::dialog_people;
+use super::{dialog_fields, dialog_people};
 
 /// Processes of a dead worker that are listed one by one.
 const LEFT_BEHIND: usize = 4;
@@ -27,7 +28,7 @@ pub(super) fn yes_word(ask: &Ask) -> &'static str {
         Ask::Begin { .. } => "declare it",
         Ask::Drill { .. } => "start the drill",
         Ask::Values(_) | Ask::Variable => "set",
-        Ask::Run(..) => "run it",
+        Ask::Edit { .. } | Ask::Run(..) => "run it",
         Ask::Destroy(..) => "run it",
         Ask::Refused(_) | Ask::Waive => "waive",
         Ask::Choose { .. } => "choose it",
@@ -172,6 +173,15 @@ fn content(app: &App, ask: &Ask, columns: usize) -> (&'static str, Role, Vec<Vec
             say(&mut lines, Role::Muted, "Values are recorded and shown: never enter a secret here.");
             ("variable", Role::Accent, lines)
         }
+        Ask::Edit { step, line, planned } => {
+            let text = "For one run: the plan stays as it is. What only reads runs with enter; what changes something is \
+                        looked at and asked about first, like every run.";
+            say(&mut lines, Role::Text, text);
+            lines.push(vec![p(Role::Muted, "the plan has:")]);
+            code(&mut lines, planned);
+            dialog_fields::options(&mut lines, app, (step, *line), columns);
+            ("change the options of a command", Role::Warning, lines)
+        }
         Ask::Run(request, preview) => {
             say(&mut lines, Role::Text, "This will run, exactly as it stands here:");
             code(&mut lines, &request.shown);
@@ -228,7 +238,13 @@ fn content(app: &App, ask: &Ask, columns: usize) -> (&'static str, Role, Vec<Vec
                 lines.push(vec![]);
             }
             let loss = loses.as_ref().map_or("not known".to_string(), words::loss);
-            lines.push(vec![p(Role::Muted, "loses   "), p(Role::Warning, loss)]);
+            match ui.is_some_and(|ui| moment::keeps_newer(&ui.data.scenario, &ui.data.state)) {
+                true => {
+                    lines.push(vec![p(Role::Muted, "after   "), p(Role::Text, loss)]);
+                    say(&mut lines, Role::Good, "That stays: only rows are brought back, out of a copy beside.");
+                }
+                false => lines.push(vec![p(Role::Muted, "loses   "), p(Role::Warning, loss)]),
+            }
             say(
                 &mut lines,
                 Role::Muted,
@@ -400,7 +416,7 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, dialog: &Dial
     let columns = area.width.saturating_sub(4).min(76);
     let inside = columns.saturating_sub(4) as usize;
     let (title, role, text) = content(app, &dialog.ask, inside);
-    let fields = fields(canvas, dialog, inside);
+    let fields = dialog_fields::fields(canvas, dialog, inside);
     let problem: Vec<String> = dialog.problem.iter().flat_map(|t| wrap(t, inside.saturating_sub(2), 0)).collect();
     let buttons = buttons(canvas, dialog);
     let below = fields.len() + problem.len() + usize::from(!buttons.is_empty());
@@ -442,81 +458,6 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, dialog: &Dial
         let last = inner.height.saturating_sub(1);
         canvas.right(inner, last, &buttons);
     }
-}
-
-/// The fields as lines, and whether each has the focus.
-fn fields(canvas: &Canvas<'_>, dialog: &Dialog, columns: usize) -> Vec<(Vec<Piece>, bool)> {
-    let g = canvas.glyphs();
-    let widest = dialog.fields.iter().map(|f| match f {
-        Field::Text { label, .. } | Field::Choice { label, .. } => width(label),
-    });
-    let label_width = widest.max().unwrap_or(0);
-    let mut out = Vec::new();
-    for (i, field) in dialog.fields.iter().enumerate() {
-        let focused = dialog.focus == i;
-        let role = if focused { Role::Accent } else { Role::Muted };
-        let name = |label: &str| {
-            if label_width == 0 {
-                String::new()
-            } else {
-                format!("{label}{}  ", " ".repeat(label_width - width(label)))
-            }
-        };
-        match field {
-            Field::Text { label, hint, line, hidden } => {
-                let room = columns.saturating_sub(label_width + 3);
-                let dots = hidden.then(|| if canvas.look.ascii { "*" } else { "•" }.repeat(graphemes(line.text())));
-                // Without the cursor in it, a text is read from its beginning.
-                let cursor = if focused { line.cursor() } else { 0 };
-                let (before, after) = around(dots.as_deref().unwrap_or(line.text()), cursor, room);
-                let mut pieces = vec![p(role, name(label)), p(Role::Code, before)];
-                if focused {
-                    pieces.push(p(Role::Accent, g.caret));
-                }
-                pieces.push(p(Role::Code, after));
-                if line.text().is_empty() {
-                    pieces.push(p(Role::Muted, hint.clone()));
-                }
-                out.push((pieces, focused));
-            }
-            // One line for each choice: words, not colours, say which is taken.
-            Field::Choice { label, options, at } => {
-                for (n, (word, about)) in options.iter().enumerate() {
-                    let lead = if n == 0 { name(label) } else { " ".repeat(width(&name(label))) };
-                    let mark = if n == *at { "(•) " } else { "( ) " };
-                    let mark = if canvas.look.ascii { mark.replace('•', "*") } else { mark.to_string() };
-                    let (w, a) = if n == *at { (Role::Accent, Role::Text) } else { (Role::Muted, Role::Muted) };
-                    let pieces = vec![p(role, lead), p(w, format!("{mark}{word}")), p(a, format!("  {about}"))];
-                    out.push((pieces, focused && n == *at));
-                }
-            }
-        }
-    }
-    out
-}
-
-fn graphemes(text: &str) -> usize {
-    use unicode_segmentation::UnicodeSegmentation;
-    text.graphemes(true).count()
-}
-
-/// The text around the cursor, so much of it as fits.
-fn around(text: &str, cursor: usize, room: usize) -> (String, String) {
-    use unicode_segmentation::UnicodeSegmentation;
-    let all: Vec<&str> = text.graphemes(true).collect();
-    let cursor = cursor.min(all.len());
-    let mut from = cursor;
-    let mut used = 0;
-    while from > 0 && used + width(all[from - 1]) <= room.max(1) {
-        used += width(all[from - 1]);
-        from -= 1;
-    }
-    let mut to = cursor;
-    while to < all.len() && used + width(all[to]) <= room {
-        used += width(all[to]);
-        to += 1;
-    }
-    (all[from..cursor].concat(), all[cursor..to].concat())
 }
 
 /// The answers of a question without fields; the one with the focus is marked.

@@ -234,6 +234,11 @@ fn rpo(canvas: &Canvas<'_>, app: &App, data: &Incident, room: usize) -> Vec<Piec
             parts.push((8, vec![p(role, word)]));
         }
         parts.push((6, vec![p(Role::Muted, "measured")]));
+    } else if let Some((target, at, _)) = chosen.filter(|_| moment::keeps_newer(&data.scenario, state)) {
+        // Nothing goes back as a whole: only what the copy has and the live database has not.
+        let back = at.map_or_else(|| target.to_string(), |t| t.hms());
+        parts.push((9, vec![p(Role::Muted, "RPO  "), p(Role::Good, "newer rows stay"), p(Role::Text, objective)]));
+        parts.push((7, vec![p(Role::Text, format!("rows come back from before {back}"))]));
     } else if let Some((target, _, loss)) = chosen {
         let text = loss.as_ref().map_or_else(
             || match target {

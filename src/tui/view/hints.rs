@@ -10,6 +10,7 @@ use crate::app::update::back_word;
 use crate::app::words::plural;
 use crate::app::{App, Screen, Tone, next};
 use crate::model::event::Kind;
+use crate::tui::keymap::Keymap;
 use crate::tui::theme::Role;
 
 use super::canvas::{Canvas, Piece, p, pieces_width};
@@ -112,8 +113,10 @@ fn worth(app: &App) -> &'static [Cmd] {
                 &[Cmd::Accept, Cmd::FillIn, Cmd::Dismiss, Cmd::NextField]
             }
             (Context::Confirm, _) => &[Cmd::Yes, Cmd::No, Cmd::Press, Cmd::NextField],
+            (Context::Choice, _) if dialog.fields.len() > 1 => &[Cmd::Accept, Cmd::Dismiss, Cmd::Right, Cmd::NextField],
             (_, _) if dialog.fields.len() > 1 => &[Cmd::Accept, Cmd::Dismiss, Cmd::NextField],
-            (Context::Choice, _) => &[Cmd::Accept, Cmd::Dismiss, Cmd::NextField],
+            (Context::Choice, _) => &[Cmd::Accept, Cmd::Dismiss, Cmd::Right],
+            (_, Ask::Edit { .. }) => &[Cmd::Accept, Cmd::Dismiss, Cmd::PageDown],
             _ => &[Cmd::Accept, Cmd::Dismiss],
         };
     }
@@ -123,6 +126,7 @@ fn worth(app: &App) -> &'static [Cmd] {
         Screen::Incident => &[
             Cmd::Open,
             Cmd::Run,
+            Cmd::Edit,
             Cmd::Cancel,
             Cmd::Resolve,
             Cmd::Done,
@@ -167,14 +171,7 @@ fn keys(canvas: &mut Canvas<'_>, area: Rect, app: &App) {
         canvas.line(area, 2, &pieces);
         return;
     }
-    let hint = |cmd: Cmd, short: &str| -> Vec<Piece> {
-        let key = keymap.shown(cmd, ascii);
-        if key.is_empty() {
-            vec![]
-        } else {
-            vec![p(Role::Code, format!(" {key}")), p(Role::Muted, format!(" {short} "))]
-        }
-    };
+    let hint = |cmd: Cmd, short: &str| hint_of(keymap, &[cmd], short, ascii);
     let in_dialog = !app.dialogs.is_empty();
     let mut tail: Vec<Piece> = Vec::new();
     if app.typing.is_some() {
@@ -196,7 +193,9 @@ fn keys(canvas: &mut Canvas<'_>, area: Rect, app: &App) {
                 continue;
             }
             let short = dialog_word(app, cmd).unwrap_or(cmd.info().short);
-            let more = hint(cmd, short);
+            // A choice goes both ways.
+            let both = in_dialog && cmd == Cmd::Right;
+            let more = if both { hint_of(keymap, &[Cmd::Left, Cmd::Right], short, ascii) } else { hint(cmd, short) };
             if pieces_width(&pieces) + pieces_width(&more) + pieces_width(&tail) > room {
                 // What does not fit is in the help, whose key is always shown.
                 break;
@@ -206,6 +205,17 @@ fn keys(canvas: &mut Canvas<'_>, area: Rect, app: &App) {
     }
     canvas.line(area, 2, &pieces);
     canvas.right(area, 2, &tail);
+}
+
+/// A hint: the keys of these commands, and one word for all of them; nothing when none has a key.
+fn hint_of(keymap: &Keymap, cmds: &[Cmd], short: &str, ascii: bool) -> Vec<Piece> {
+    let keys: Vec<String> = cmds.iter().map(|c| keymap.shown(*c, ascii)).filter(|k| !k.is_empty()).collect();
+    // Arrows stand together, words do not.
+    let gap = if keys.iter().all(|k| k.chars().count() == 1) { "" } else { "/" };
+    match keys.is_empty() {
+        true => vec![],
+        false => vec![p(Role::Code, format!(" {}", keys.join(gap))), p(Role::Muted, format!(" {short} "))],
+    }
 }
 
 /// What yes, no and Enter mean in the dialog that is open.
@@ -219,6 +229,8 @@ fn dialog_word(app: &App, cmd: Cmd) -> Option<&'static str> {
         (Cmd::Press, Ask::BlanksLeft { .. }) => "back",
         (Cmd::Press, _) => "cancel",
         (Cmd::NextField, _) if dialog.fields.len() <= 1 => "the other",
+        (Cmd::Right, _) => "choose",
+        (Cmd::PageDown, Ask::Edit { .. }) => "options",
         (Cmd::Dismiss, Ask::Help | Ask::Palette) => "close",
         (Cmd::Dismiss, Ask::Send { .. } | Ask::Blanks(_)) => "back",
         (Cmd::Dismiss, _) => "cancel",

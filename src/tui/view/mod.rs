@@ -13,6 +13,7 @@ pub mod axis;
 pub mod canvas;
 mod detail;
 mod dialog;
+mod dialog_fields;
 mod dialog_people;
 mod header;
 mod hints;

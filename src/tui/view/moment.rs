@@ -3,6 +3,7 @@
 use ratatui::layout::Rect;
 
 use crate::app::{App, Hit, Shown, words};
+use crate::incident::moment;
 use crate::model::target::{Candidate, RecoveryTarget};
 use crate::tui::theme::Role;
 
@@ -17,7 +18,8 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, shown: &mut S
     let facts = &ui.data.state.facts;
     let inner = Rect { x: body.x + 1, width: body.width.saturating_sub(2), ..body };
     canvas.line(inner, 0, &[p(Role::Accent, "RESTORE TO JUST BEFORE")]);
-    let columns = "what is lost by it";
+    let newer_stays = moment::keeps_newer(&ui.data.scenario, &ui.data.state);
+    let columns = if newer_stays { "what came after it, and stays" } else { "what is lost by it" };
     canvas.right(inner, 0, &[p(Role::Muted, columns)]);
 
     // The axis takes its rows from the text below; where neither fits, the list stays.
@@ -107,8 +109,9 @@ fn tables(names: &[String]) -> String {
 }
 
 fn loss_role(app: &App, c: &Candidate) -> Role {
-    let rpo = app.incident.as_ref().and_then(|i| i.data.state.rpo);
-    match rpo {
+    // What stays is not held against the objective.
+    let given_up = app.incident.as_ref().filter(|i| !moment::keeps_newer(&i.data.scenario, &i.data.state));
+    match given_up.and_then(|i| i.data.state.rpo) {
         Some(o) if u128::from(c.loses.window_ms) > o.as_millis() => Role::Danger,
         Some(_) => Role::Good,
         None => Role::Text,
@@ -117,6 +120,7 @@ fn loss_role(app: &App, c: &Candidate) -> Role {
 
 fn about(app: &App, c: &Candidate, columns: usize) -> Vec<Vec<Piece>> {
     let end = c.target == RecoveryTarget::Latest;
+    let newer_stays = app.incident.as_ref().is_some_and(|i| moment::keeps_newer(&i.data.scenario, &i.data.state));
     let mut out: Vec<Vec<Piece>> = wrap(&c.what, columns, 0).into_iter().map(|l| vec![p(Role::Text, l)]).collect();
     out.push(vec![
         p(Role::Muted, if end { "last commit " } else { "committed " }),
@@ -126,10 +130,10 @@ fn about(app: &App, c: &Candidate, columns: usize) -> Vec<Vec<Piece>> {
     out.push(vec![
         p(
             Role::Muted,
-            if end {
-                "restoring all of it loses what is not archived: "
-            } else {
-                "restoring to just before it loses everything committed after: "
+            match (end, newer_stays) {
+                (_, true) => "only rows come back from it: what was committed after stays: ",
+                (true, _) => "restoring all of it loses what is not archived: ",
+                (false, _) => "restoring to just before it loses everything committed after: ",
             },
         ),
         p(loss_role(app, c), words::loss(&c.loses)),

@@ -6,9 +6,10 @@ use ratatui::layout::Rect;
 use crate::app::command::Cmd;
 use crate::app::{App, IncidentUi, Pane, Shown, passes, words};
 use crate::incident::Run;
+use crate::model::CleanText;
 use crate::tui::theme::Role;
 
-use super::canvas::{Canvas, Piece, p};
+use super::canvas::{Canvas, Piece, p, width};
 
 pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, ui: &IncidentUi, run: &Run, shown: &mut Shown) {
     let ascii = canvas.look.ascii;
@@ -33,9 +34,19 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, ui: &Incident
     let (first, total) = (lines.first(), lines.total());
     let last_top = total.saturating_sub(rows as u64).max(first);
     let top = if place.follow { last_top } else { place.top.clamp(first, last_top) };
-    let right: Vec<Piece> = if place.follow {
+    let body = Rect { x: area.x + 1, y: area.y + 1, width: area.width.saturating_sub(1), height: rows as u16 };
+    let earlier = top == first && first > 0 && rows > 1;
+    // With that remark on top one row less is left: at the end the last line must still be in sight.
+    let from = if earlier && place.follow { top + 1 } else { top };
+    let row = u16::from(earlier);
+    let seen = lines.read(from, rows - row as usize);
+    let mut right: Vec<Piece> = sideways(canvas, place.column, &seen, body.width as usize);
+    if !right.is_empty() {
+        right.push(p(Role::Muted, "  "));
+    }
+    if place.follow {
         let word = if run.is_open() { "following".to_string() } else { words::plural(total, "line") };
-        vec![p(Role::Muted, word)]
+        right.push(p(Role::Muted, word));
     } else {
         let new = total.saturating_sub(place.left_at);
         let key = canvas
@@ -46,24 +57,19 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, ui: &Incident
             .map(|k| k.iter().map(|k| k.shown(ascii)).collect::<Vec<_>>().join(" "));
         let key = key.unwrap_or_default();
         let what = if new > 0 { words::plural(new, "new line") } else { format!("line {}", words::count(top + 1)) };
-        vec![
+        right.extend([
             p(if new > 0 { Role::Warning } else { Role::Muted }, what),
             p(Role::Muted, " · ".replace('·', canvas.glyphs().dot)),
             p(Role::Code, key),
-        ]
-    };
+        ]);
+    }
     canvas.rule(area, 0, Role::Border, false, &title, &right);
-    let body = Rect { x: area.x + 1, y: area.y + 1, width: area.width.saturating_sub(1), height: rows as u16 };
-    let mut row = 0u16;
-    if top == first && first > 0 && rows > 1 {
+    if earlier {
         let text =
             format!("{} earlier {} in {}", words::count(first), if first == 1 { "line" } else { "lines" }, output.file);
         canvas.line(body, 0, &[p(Role::Warning, text)]);
-        row = 1;
     }
-    // With that remark on top one row less is left: at the end the last line must still be in sight.
-    let from = if row == 1 && place.follow { top + 1 } else { top };
-    for (i, line) in lines.read(from, rows - row as usize).iter().enumerate() {
+    for (i, line) in seen.iter().enumerate() {
         let number = from + i as u64;
         let text: String = if place.column > 0 {
             line.as_str().chars().skip(place.column).collect()
@@ -81,4 +87,18 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, ui: &Incident
         }
     }
     let _ = app;
+}
+
+/// How to see what a row on the screen has no room for; nothing when all of it is there.
+fn sideways(canvas: &Canvas<'_>, column: usize, seen: &[CleanText], room: usize) -> Vec<Piece> {
+    let key = |cmd| canvas.look.keymap.shown(cmd, canvas.look.ascii);
+    let mut out = Vec::new();
+    if column > 0 {
+        out.extend([p(Role::Code, key(Cmd::Left)), p(Role::Muted, " back ")]);
+    }
+    let rest = |line: &CleanText| width(line.as_str().chars().skip(column).collect::<String>().as_str()) > room;
+    if seen.iter().any(rest) {
+        out.extend([p(Role::Code, key(Cmd::Right)), p(Role::Muted, " more of the line")]);
+    }
+    out
 }
