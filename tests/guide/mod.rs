@@ -349,3 +349,16 @@ fn a_caption_stands_with_its_command() {
         }
     }
 }
+
+/// What an item asks for and the incident has on record stands below it; ticking stays with the person.
+#[test]
+fn what_is_on_record_stands_below_the_item_that_asks_for_it() {
+    let (mut story, _) = recovering(Kind::Drill);
+    story.add(300, vec![Event::NoteAdded { text: "go back to the assessment".into() }]);
+    let mut app = with_incident((100, 40), 343, story.data());
+    press(&mut app, "up up");
+    let seen = shown(&mut app);
+    let row = |text: &str| seen.lines().position(|l| l.contains(text)).unwrap_or_else(|| panic!("{text}: {seen}"));
+    assert_eq!(row("Number of damaged rows known") + 1, row("on record: 48 312 rows"), "{seen}");
+    assert_eq!(row("Tables and columns known") + 1, row("on record: customers, orders"), "{seen}");
+}

@@ -8,7 +8,7 @@ use crate::app::command::Cmd;
 use crate::app::data::Incident;
 use crate::app::dialog::SAID;
 use crate::app::{App, IncidentUi, Pane, Shown, next, words};
-use crate::incident::{Run, RunStatus, StepStatus};
+use crate::incident::{Run, RunStatus, State, StepStatus};
 use crate::model::event::Outcome;
 use crate::model::format_clock;
 use crate::model::plan::{Block, BlockRole, Risk, Step};
@@ -172,6 +172,12 @@ fn text(
                 let lead = if n == 0 { format!(" {mark} ") } else { "     ".into() };
                 lines.push(vec![p(role, lead), p(if done { Role::Muted } else { Role::Text }, row)]);
             }
+            let known = ui.and_then(|u| known(&item.title, &u.data.state, app)).unwrap_or_default();
+            lines.extend(
+                wrap(&known, columns.saturating_sub(5), 0)
+                    .into_iter()
+                    .map(|l| vec![p(Role::Info, format!("     {l}"))]),
+            );
         }
     }
     if let Some(expected) = &step.expected {
@@ -235,6 +241,25 @@ fn caption<'s>(app: &App, ui: Option<&IncidentUi>, step: &'s Step, columns: usiz
     let several = runnable::blocks(step).nth(1).is_some();
     let room = app.size.1 >= TALL || ui.is_none_or(|u| u.run_of(step).is_none());
     block.caption.as_deref().filter(|c| several && room && prose(c, columns).len() <= ROWS)
+}
+
+/// What is on record of the very thing an item asks for; whether that is all of it stays with the person.
+fn known(item: &str, state: &State, app: &App) -> Option<String> {
+    let item = item.to_lowercase();
+    let damage = state.facts.damage.as_ref().map(|(_, rows)| rows).filter(|rows| !rows.is_empty());
+    if item.contains("rows known") {
+        return Some(format!("on record: {}", words::plural(damage?.values().sum(), "row")));
+    }
+    if item.starts_with("tables") && item.contains("known") {
+        let tables: Vec<&str> = damage?.keys().map(|t| t.strip_prefix("public.").unwrap_or(t)).collect();
+        return Some(format!("on record: {}", tables.join(", ")));
+    }
+    if item.starts_with("measured rto") {
+        let clock = state.rto_clock(&app.now);
+        let lost = state.facts.loss.as_ref().map(|l| format!(", lost {}", words::loss(l))).unwrap_or_default();
+        return clock.stopped.then(|| format!("on record: service back after {}{lost}", format_clock(clock.elapsed)));
+    }
+    None
 }
 
 /// A command that is cut below, whole, for who went into the text to read it.
