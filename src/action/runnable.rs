@@ -79,6 +79,11 @@ pub(super) fn action<'b>(block: &'b Block, actions: &BTreeMap<String, Risk>) -> 
     (name.into(), &[])
 }
 
+/// Whether a block is one of the program's own actions: only then its words are arguments, and no shell's.
+pub fn is_ours(block: &Block, actions: &BTreeMap<String, Risk>) -> bool {
+    !matches!(action(block, actions).0.as_str(), "shell" | "sql")
+}
+
 /// What a block can do: the highest of what the action and the plan say. A shell block is `change` unless the plan
 /// says that it only reads.
 pub fn risk(block: &Block, actions: &BTreeMap<String, Risk>) -> Risk {

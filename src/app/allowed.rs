@@ -67,9 +67,9 @@ fn home(cmd: Cmd, app: &App) -> Option<String> {
 }
 
 /// Whether the selected command of a step is one of ours.
-fn ours(step: &Step, selected: usize) -> bool {
+fn ours(app: &App, step: &Step, selected: usize) -> bool {
     let block = runnable::blocks(step).nth(selected).or_else(|| runnable::blocks(step).next());
-    block.is_some_and(|b| b.own.is_some())
+    block.is_some_and(|b| runnable::is_ours(b, &app.env.actions))
 }
 
 fn incident(cmd: Cmd, app: &App) -> Option<String> {
@@ -86,10 +86,10 @@ fn incident(cmd: Cmd, app: &App) -> Option<String> {
         Cmd::Close if app.busy.as_deref() == Some(JUDGING) => Some(format!("still busy: {JUDGING}")),
         Cmd::Run | Cmd::Edit if app.busy.is_some() => app.busy.as_ref().map(|what| format!("still busy: {what}")),
         Cmd::Run | Cmd::Edit | Cmd::Done | Cmd::Skip if running => Some("a run of this step is still open".into()),
-        Cmd::Run if step.is_none_or(|s| runnable::blocks(s).next().is_none()) => {
+        Cmd::Run | Cmd::Edit if step.is_none_or(|s| runnable::blocks(s).next().is_none()) => {
             Some("this step has nothing to run".into())
         }
-        Cmd::Edit if !step.is_some_and(|s| ours(s, ui.steps.block)) => {
+        Cmd::Edit if !step.is_some_and(|s| ours(app, s, ui.steps.block)) => {
             Some("only the options of our own commands can be changed here; y copies this one".into())
         }
         Cmd::NextBlock | Cmd::PrevBlock if step.is_none_or(|s| runnable::blocks(s).count() < 2) => {

@@ -10,7 +10,7 @@ use breakglass::model::event::{Event, Kind, Outcome};
 use breakglass::model::plan::Risk;
 use breakglass::model::{RunId, Secret};
 
-use super::{ROWS, SIZE, journal, of, parsed, shown};
+use super::{ROWS, SIZE, journal, of, opened, parsed, shown};
 use crate::bad_input::Desk;
 use crate::support::console::*;
 
@@ -18,7 +18,7 @@ use crate::support::console::*;
 fn at_partial() -> App {
     let mut story = Story::open(Kind::Real);
     story.add(5, vec![Event::VariableSet { name: "TABLE".into(), value: "public.orders".into() }]);
-    let mut app = with_incident(SIZE, 20, of(&story, &parsed(ROWS)));
+    let mut app = opened(20, of(&story, &parsed(ROWS)));
     press(&mut app, "down");
     app
 }
@@ -117,7 +117,7 @@ fn the_risk_is_that_of_what_is_written() {
         ("breakglass pitr restore --to lsn:0/5A2F118 --into place", Risk::Destroy),
         ("breakglass pitr restore --to $TARGET --into=place", Risk::Destroy),
     ] {
-        let mut app = with_incident(SIZE, 20, of(&story, &plan));
+        let mut app = opened(20, of(&story, &plan));
         let effects = changed(&mut app, text);
         let (asked, at_once) = request(&effects).unwrap_or_else(|| panic!("{text}: {:?}", app.dialogs));
         assert_eq!((asked.risk, at_once), (risk, false), "{text}");
@@ -127,7 +127,7 @@ fn the_risk_is_that_of_what_is_written() {
     let careful = ROWS.replace("{ risk=change }\nbreakglass pitr partial", "{ risk=destroy }\nbreakglass pitr partial");
     let mut story = Story::open(Kind::Real);
     story.add(5, vec![Event::VariableSet { name: "TABLE".into(), value: "public.orders".into() }]);
-    let mut app = with_incident(SIZE, 20, of(&story, &parsed(&careful)));
+    let mut app = opened(20, of(&story, &parsed(&careful)));
     press(&mut app, "down");
     let effects = changed(&mut app, "breakglass pitr partial --table a --dry-run");
     assert_eq!(request(&effects).unwrap().0.risk, Risk::Destroy);
@@ -180,7 +180,7 @@ fn only_a_command_of_ours_that_may_run_can_be_changed() {
     );
     let story = Story::open(Kind::Real);
     for (keys, why) in [("e", "only the options of our own commands"), ("down e", "nothing to run")] {
-        let mut app = with_incident(SIZE, 20, of(&story, &plan));
+        let mut app = opened(20, of(&story, &plan));
         assert_eq!(press(&mut app, keys), vec![]);
         assert!(app.dialogs.is_empty());
         let said = app.messages.last().map(|m| m.text.clone()).unwrap_or_default();
@@ -189,7 +189,7 @@ fn only_a_command_of_ours_that_may_run_can_be_changed() {
     }
     // What it needs is asked for first; then its words are there to be changed.
     let mut story = Story::open(Kind::Real);
-    let mut app = with_incident(SIZE, 20, of(&story, &plan));
+    let mut app = opened(20, of(&story, &plan));
     press(&mut app, "down down e");
     assert!(matches!(app.dialogs.last().map(|d| &d.ask), Some(Ask::Values(_))));
     let effects = press(&mut app, "\"orders\" enter");
@@ -228,7 +228,9 @@ fn what_was_changed_is_what_runs_and_what_is_told() {
     assert_eq!(run.shown, "breakglass assess --since 3h --table orders");
     assert_eq!((run.action.as_str(), run.risk), ("assess", Risk::Read));
     pty.keys("t");
-    pty.wait("the timeline tells what ran", |s| s.contains("assess --since 3h --table orders"));
+    pty.wait("the timeline", |s| s.contains("Asked to run: breakglass assess"));
+    pty.keys("up up");
+    pty.wait("the timeline tells all of what ran", |s| s.contains("assess --since 3h --table orders"));
     pty.keys("esc");
     pty.wait("the plan's own words", |s| {
         s.contains("$ breakglass assess") && !s.contains("$ breakglass assess --since")

@@ -466,7 +466,16 @@ impl Session {
                     (RowTone::Plain, event) if event.starts_with("step") => RowKind::Step,
                     (RowTone::Plain, _) => RowKind::Fact,
                 },
-                text: CleanText::text(&row.what),
+                text: CleanText::text(&match row
+                    .command
+                    .as_deref()
+                    .map(|c| (c.lines().next().unwrap_or(""), c.lines().count()))
+                {
+                    // What exactly it was is what one looks for here.
+                    Some((first, 0 | 1)) => format!("Asked to run: {first}"),
+                    Some((first, _)) => format!("Asked to run: {first} …"),
+                    None => row.what,
+                }),
             })
             .collect()
     }

@@ -317,7 +317,7 @@ fn command(canvas: &Canvas<'_>, app: &App, ui: Option<&IncidentUi>, step: &Step,
         // A key that shows never runs; what the other one does here is said beside it.
         let shows = match app.steps_ui().map(|s| s.pane) {
             Some(Pane::Text) => "above, below the text".to_string(),
-            _ => format!("{} shows all", key(Cmd::Open)),
+            _ => format!("{} shows", key(Cmd::Open)),
         };
         let runs = match (ui, runnable::risk(block, &app.env.actions)) {
             (None, _) => String::new(),

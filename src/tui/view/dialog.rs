@@ -11,7 +11,7 @@ use crate::model::target::RecoveryTarget;
 use crate::model::{RunId, may_hold_secret};
 use crate::tui::theme::Role;
 
-use super::canvas::{Canvas, Piece, chop, fold, p, width, wrap};
+use super::canvas::{Canvas, Piece, chop, fold, p, wrap};
 use super::{dialog_fields, dialog_people};
 
 /// Processes of a dead worker that are listed one by one.

@@ -98,7 +98,7 @@ fn sideways(canvas: &Canvas<'_>, column: usize, seen: &[CleanText], room: usize)
     }
     let rest = |line: &CleanText| width(line.as_str().chars().skip(column).collect::<String>().as_str()) > room;
     if seen.iter().any(rest) {
-        out.extend([p(Role::Code, key(Cmd::Right)), p(Role::Muted, " more of the line")]);
+        out.extend([p(Role::Code, key(Cmd::Right)), p(Role::Muted, " more")]);
     }
     out
 }
