@@ -200,9 +200,10 @@ fn telling(step: &Step) -> bool {
     message::of_step(step).is_some() || step.phase == Some(Phase::Communicate)
 }
 
-/// The next command of a step behind the one that ran last and worked: its place among the commands of the step. Our own commands
-/// are led through in turn, with whatever stands between them. Behind the last of them only what reads is named, and only to who began to look by hand: what changes something there is the same thing in another way, like
-/// all the rest to who has run none of ours.
+/// The next command of a step behind the one that ran last and worked: its place among the commands of the step. Our own are
+/// led through in turn, with whatever stands between them. Behind the last of them only what reads is named, and only to who
+/// began to look by hand: what changes something there is the same thing in another way, like all the rest to who has run none
+/// of ours.
 fn behind(ui: &IncidentUi, step: &Step, last: &Run) -> Option<usize> {
     let blocks: Vec<&Block> = runnable::blocks(step).collect();
     let at = blocks.iter().position(|b| Some(b.line) == last.block_line)?;

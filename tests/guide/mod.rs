@@ -211,7 +211,7 @@ fn a_key_that_shows_never_runs() {
 fn what_was_noticed_stays_until_the_first_step_is_done() {
     let alarm = "relation \"public.payments\" does not exist (42P01): orders cannot be paid at the moment";
     let mut story = Story::open(Kind::Drill);
-    story.add(1, vec![Event::ImpactStarted { at: start(), source: format!("alarm: {alarm}") }]);
+    story.add(1, vec![Event::ImpactStarted { at: start(), source: format!("alarm: {alarm}"), moved_from: None }]);
     let mut app = with_incident(SIZE, 20, story.data());
     let words = |text: &str| text.split_whitespace().map(String::from).collect::<Vec<_>>().join(" ");
     let pane = |app: &mut App| {
@@ -275,7 +275,7 @@ fn a_choice_says_how_it_is_made() {
 fn where_the_impact_is_known_from_is_not_cut() {
     let source = "alarm: relation \"public.payments\" does not exist, said by the health check of the shop since 13:58";
     let mut story = Story::open(Kind::Drill);
-    story.add(1, vec![Event::ImpactStarted { at: start(), source: source.into() }]);
+    story.add(1, vec![Event::ImpactStarted { at: start(), source: source.into(), moved_from: None }]);
     let mut app = with_incident(SIZE, 20, story.data());
     press(&mut app, "D");
     for _ in 0..3 {

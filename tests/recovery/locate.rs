@@ -128,7 +128,7 @@ fn a_batch_inside_savepoints_is_named_by_its_top_transaction() {
 fn assessed(db: &Database, alarm: Option<&str>, args: &[&str]) -> (String, serde_json::Value) {
     let mut story = Story::open(Kind::Real);
     if let Some(alarm) = alarm {
-        story.add(1, vec![Event::ImpactStarted { at: start(), source: alarm.into() }]);
+        story.add(1, vec![Event::ImpactStarted { at: start(), source: alarm.into(), moved_from: None }]);
     }
     let connection = Connection {
         host: db.host().into(),

@@ -110,7 +110,7 @@ fn worth(app: &App) -> &'static [Cmd] {
             (Context::Confirm, Ask::Refused(_)) => &[Cmd::Dismiss],
             (Context::Confirm, Ask::BlanksLeft { .. }) => &[Cmd::Yes, Cmd::FillIn, Cmd::No, Cmd::Press],
             (_, Ask::Send { message, .. }) if fillable(app, message) => {
-                &[Cmd::Accept, Cmd::FillIn, Cmd::Dismiss, Cmd::NextField]
+                &[Cmd::Accept, Cmd::FillIn, Cmd::Dismiss, Cmd::Right]
             }
             (Context::Confirm, _) => &[Cmd::Yes, Cmd::No, Cmd::Press, Cmd::NextField],
             (Context::Choice, _) if dialog.fields.len() > 1 => &[Cmd::Accept, Cmd::Dismiss, Cmd::Right, Cmd::NextField],
