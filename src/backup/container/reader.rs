@@ -527,7 +527,10 @@ pub fn check_stored<R: Read>(mut input: R) -> Result<Stored> {
     let mut payload = 0u64;
     let mut buffer: Vec<u8> = Vec::new();
     loop {
-        read_up_to(&mut input, &mut buffer, (1 << 18) + FOOTER)?;
+        let missing = ((1 << 18) + FOOTER).saturating_sub(buffer.len());
+        buffer.reserve(missing);
+        let read = Read::take(&mut input, missing as u64).read_to_end(&mut buffer);
+        read.map_err(|e| from_io(e, || "reading an object".into()))?;
         if buffer.len() < FOOTER {
             return Err(Error::check("the object ends before its footer").why("it was cut"));
         }
