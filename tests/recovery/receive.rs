@@ -87,15 +87,24 @@ fn covered(a: &Archived) -> Received {
 
 /// Nothing is said to be received before it and its folders are durable.
 fn told_after_it_is_durable(a: &Archived, trace: &Path) {
-    let text = std::fs::read_to_string(trace).unwrap();
-    let lines: Vec<&str> = text.lines().collect();
     // Up to the last time that all folders up to the repository's own were made durable: it goes on meanwhile.
     let root = format!("<{}>", a.repository.display());
-    let last = lines.iter().rposition(|l| l.contains(" fsync(") && l.contains(&root));
-    let lines = &lines[..=last.expect("the repository's folder was made durable")];
-    let stored = stored_durably(&lines.join("\n"), &a.repository);
-    assert!(stored.iter().any(|n| n.ends_with(".partial.bgo")), "{stored:?}");
-    assert!(stored.iter().any(|n| n.ends_with("state.json")), "{stored:?}");
+    let deadline = Instant::now() + LIMIT;
+    // What it told is seen before its folder is made durable: that comes a moment later.
+    let text = loop {
+        let text = std::fs::read_to_string(trace).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        if let Some(last) = lines.iter().rposition(|l| l.contains(" fsync(") && l.contains(&root)) {
+            let durable = lines[..=last].join("\n");
+            let stored = stored_durably(&durable, &a.repository);
+            if [".partial.bgo", "state.json"].iter().all(|name| stored.iter().any(|n| n.ends_with(name))) {
+                break durable;
+            }
+        }
+        assert!(Instant::now() < deadline, "not both are made durable: {text}");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    let lines: Vec<&str> = text.lines().collect();
     let names = |l: &str| l.contains("rename") && l.contains(".tmp-") && !l.contains(" resumed>");
     for (told, _) in lines.iter().enumerate().filter(|(_, l)| names(l) && l.contains("/state.json\"")) {
         let Some(object) = lines[..told].iter().rposition(|l| names(l) && l.contains(".bgo\"")) else { continue };

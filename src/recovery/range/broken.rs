@@ -46,11 +46,10 @@ impl Log<'_> {
         cancel: &CancellationToken,
     ) -> Result<BTreeMap<u64, String>> {
         let mut out = BTreeMap::new();
-        let mut done = 0;
-        for number in stretches.iter().flat_map(|(first, last)| *first..=*last) {
+        let all = stretches.iter().flat_map(|(first, last)| *first..=*last);
+        for (done, number) in (0..).zip(all) {
             check_cancel(cancel, "nothing was touched")?;
             watch.phase(&Phase { name: "log check", done, unit: "segments", ..Phase::default() });
-            done += 1;
             let Some((segment, _)) = self.way.segment(number).filter(|_| !out.contains_key(&number)) else { continue };
             if let Some(why) = self.store.inspect(segment, self.way.is_begun(number), Depth::Full)? {
                 out.insert(number, why);
