@@ -237,7 +237,7 @@ fn rpo(canvas: &Canvas<'_>, app: &App, data: &Incident, room: usize) -> Vec<Piec
     } else if let Some((target, at, _)) = chosen.filter(|_| moment::keeps_newer(&data.scenario, state)) {
         // Nothing goes back as a whole: only what the copy has and the live database has not.
         let back = at.map_or_else(|| target.to_string(), |t| t.hms());
-        parts.push((9, vec![p(Role::Muted, "RPO  "), p(Role::Good, "newer rows stay"), p(Role::Text, objective)]));
+        parts.push((9, vec![p(Role::Muted, "RPO  "), p(Role::Good, "newer rows stay")]));
         parts.push((7, vec![p(Role::Text, format!("rows come back from before {back}"))]));
     } else if let Some((target, _, loss)) = chosen {
         let text = loss.as_ref().map_or_else(
