@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use breakglass::cli;
+use breakglass::incident::forecast::restoring_steps;
 use breakglass::lint::{Options, lint, render};
 use breakglass::model::plan::{BlockRole, Piece};
 use breakglass::plan::library::{EMBEDDED, Library};
@@ -29,6 +30,8 @@ fn every_plan_says_what_a_responder_needs() {
             s.rpo_s.unwrap()
         )
         .unwrap();
+        let takes: u64 = restoring_steps(s).filter_map(|step| step.estimate_s).sum();
+        assert!(takes <= s.rto_s.unwrap(), "{name}: its own steps take {takes} s, longer than its objective");
         for step in &s.steps {
             let phase = step.phase.map_or("-".to_string(), |p| format!("{p:?}"));
             writeln!(
