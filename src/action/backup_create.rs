@@ -174,6 +174,20 @@ async fn one_tablespace(c: &mut sqlx::PgConnection) -> Result<()> {
         .hint("a dump of each database carries them: breakglass backup create --help"))
 }
 
+/// A base backup ends when its log is archived: where archiving is on and nothing archives, it would wait for ever.
+async fn can_archive(c: &mut sqlx::PgConnection) -> Result<()> {
+    let sql = "SELECT current_setting('archive_mode') <> 'off' AND coalesce(current_setting('archive_command', true), '') = '' \
+               AND coalesce(current_setting('archive_library', true), '') = ''";
+    let nothing: bool =
+        sqlx::query_scalar(sql).fetch_one(c).await.map_err(|e| crate::postgres::connect::query_error(sql, &e))?;
+    if !nothing {
+        return Ok(());
+    }
+    Err(Error::refused("cannot take a base backup of this cluster")
+        .why("archive_mode is on and archive_command is empty: the server would wait for ever for the end of its log")
+        .hint("breakglass doctor prints the archive_command; a dump needs none: breakglass backup create --logical"))
+}
+
 async fn create(ctx: &Ctx, label: Option<String>) -> Result<Done> {
     let at = reach::database(ctx)?;
     let mut c = at.connect_read_only(Duration::from_secs(2), Duration::from_secs(30)).await?;
@@ -181,6 +195,7 @@ async fn create(ctx: &Ctx, label: Option<String>) -> Result<Done> {
     super::target::expected(ctx, &identity, true)?;
     let expected = cluster_bytes(&mut c).await?;
     one_tablespace(&mut c).await?;
+    can_archive(&mut c).await?;
     let configuration = match configuration(&mut c).await {
         Ok(files) => Some(files),
         Err(e) => {

@@ -67,11 +67,14 @@ impl Action for Contain {
                 "switches the log and waits until the last segment is archived".into(),
             ];
             if args.keep_writes {
-                lines.push("writes stay on, no session ends".into());
+                lines.push(match writes_off(&mut c).await? {
+                    false => "writes stay on, no session ends".into(),
+                    true => format!("turns writes of {:?} on again, which a containment turned off", identity.database),
+                });
             } else {
                 lines.insert(1, format!("makes every new transaction of {:?} read-only", identity.database));
                 lines.insert(2, format!("ends {sessions} sessions of the application"));
-                lines.push("undo: ALTER DATABASE … RESET default_transaction_read_only".into());
+                lines.push("undo: breakglass contain --keep-writes".into());
             }
             let facts = vec![Event::TargetSeen { role: "source".into(), identity: identity.clone() }];
             Ok(Preview { lines, target: Some(identity), facts })
@@ -100,17 +103,28 @@ async fn contain(ctx: &Ctx, args: Args) -> Result<Done> {
         say(format!("release stopped: {}", shown(stop)));
     }
     check_cancel(&ctx.cancel, "the release is stopped, writes are still on")?;
-    if args.keep_writes {
-        say("writes stay on".into());
+    let database = quote_ident(&identity.database);
+    let writes = if !args.keep_writes {
+        "writes are off"
+    } else if writes_off(&mut c).await? {
+        "writes are on again"
     } else {
-        let database = quote_ident(&identity.database);
+        "writes stay on"
+    };
+    if args.keep_writes {
+        if writes == "writes are on again" {
+            run(&mut c, "SET default_transaction_read_only = off").await?;
+            run(&mut c, &format!("ALTER DATABASE {database} RESET default_transaction_read_only")).await?;
+        }
+        say(writes.into());
+    } else {
         // A second containment finds itself read-only by the first.
         run(&mut c, "SET default_transaction_read_only = off").await?;
         run(&mut c, &format!("ALTER DATABASE {database} SET default_transaction_read_only = on")).await?;
         let ended = end_sessions(&mut c, &ctx.settings.service.roles).await?;
         say(format!("writes off: new transactions of {:?} are read-only, {ended} sessions ended", identity.database));
+        ctx.out.line("to turn them on again: breakglass contain --keep-writes");
     }
-    let writes = if args.keep_writes { "writes stay on" } else { "writes are off" };
     let lsn = switch(&mut c).await?;
     let archived = wait_archived(ctx, &mut c, &lsn).await;
     let mut facts = vec![Event::TargetSeen { role: "source".into(), identity }];
@@ -133,6 +147,13 @@ async fn contain(ctx: &Ctx, args: Args) -> Result<Done> {
     facts.push(Event::BleedingStopped { done: done.clone(), archived_lsn });
     let document = json!({"done": done, "lsn": lsn, "archived": archived.is_ok()});
     Ok(Done { facts, ..Done::ok(summary).json(document) })
+}
+
+/// Whether new transactions of the database are read-only, as a containment leaves them, whatever this session is.
+pub(super) async fn writes_off(c: &mut PgConnection) -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_db_role_setting s JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase \
+               WHERE d.datname = current_database() AND s.setrole = 0 AND 'default_transaction_read_only=on' = ANY (s.setconfig))";
+    sqlx::query_scalar(sql).fetch_one(c).await.map_err(|e| query_error(sql, &e))
 }
 
 const APPLICATION_SESSIONS: &str = "backend_type = 'client backend' AND datname = current_database() \

@@ -7,15 +7,16 @@ use std::time::Duration;
 use clap::{Args as _, Command};
 use futures::future::BoxFuture;
 
+use super::contain::writes_off;
 use super::moment::{Moment, moment};
 use super::pitr_partial::Partial;
 use super::target::{Follow, parse_args};
 use super::{Action, Ctx, Done, Preview, Spec, backend, reach};
 use crate::error::{ErrorKind, Result};
 use crate::model::event::{Check as Seen, Event, Verdict};
-use crate::model::parse_duration;
 use crate::model::plan::Risk;
 use crate::model::target::Loss;
+use crate::model::{format_clock, parse_duration};
 use crate::recovery::backend::{Goal, Patience, Way};
 use crate::recovery::tables::user_tables;
 use crate::recovery::verify::constraints::check_constraints;
@@ -151,8 +152,16 @@ async fn check(ctx: &Ctx, args: &Args) -> Result<Done> {
     let tables = user_tables(&mut c).await?;
     checks.push(check_constraints(&mut c, &tables, &ctx.cancel).await?);
     let mut facts = Vec::new();
+    // Whoever waits for the service to be well with writes off waits in vain.
+    let off = writes_off(&mut c).await?;
+    if off {
+        let why = "off since the containment; to turn them on again: breakglass contain --keep-writes";
+        checks.push(seen("writes", false, why.into()));
+    }
     if let Some(url) = &ctx.settings.service.health_url {
-        let health = health::wait_healthy(url, args.good_for, args.wait, &ctx.cancel).await?;
+        let wait = if off { Duration::ZERO } else { args.wait };
+        ctx.out.line(&format!("waiting until {url} has been well for {}", format_clock(args.good_for)));
+        let health = health::wait_healthy(url, args.good_for, wait, &ctx.cancel).await?;
         checks.push(seen("health", health.healthy, health.describe()));
         facts.push(Event::HealthSeen { healthy: health.healthy, components: health.components });
     }

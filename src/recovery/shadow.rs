@@ -336,6 +336,10 @@ pub(super) fn configure(instance: &Instance, request: &Request, restore_command:
         settings.push(("recovery_target_inclusive".into(), if inclusive { "on" } else { "off" }.into()));
         settings.push(("recovery_target_action".into(), "pause".into()));
     }
+    if instance.programs.major >= 15 {
+        // Looking ahead asks for segments behind the target: one that is damaged there would end a recovery that does not need it.
+        settings.push(("recovery_prefetch".into(), "off".into()));
+    }
     if cfg!(target_os = "linux") && instance.programs.major >= 14 {
         // The restored files are durable already; opening each of them once more would cost seconds.
         settings.push(("recovery_init_sync_method".into(), "syncfs".into()));

@@ -359,6 +359,25 @@ fn killed_at_any_point_it_happened_whole_or_not_at_all_and_the_record_tells() {
     assert!(!text.contains("only in the source") && !text.contains("back again"), "{text}");
     let text = run(&["pitr", "check", "--shadow", &dir, "--table", "orders", "--table", "log"]);
     assert!(text.contains("everything that was lost is back"), "{text}");
+
+    // A containment leaves writes off: it is not as it should be, and the way back is said and works.
+    let text = run(&["contain"]);
+    assert!(text.contains("writes are off") && text.contains("breakglass contain --keep-writes"), "{text}");
+    let (code, text) = a.run(&["pitr", "check", "--shadow", &dir, "--table", "orders", "--table", "log"]);
+    assert!(code == 1 && text.contains("not as it should be: writes"), "{code} {text}");
+    assert!(text.contains("breakglass contain --keep-writes"), "{text}");
+    assert!(psql(&db, "insert into log values (now(), 'no', '{}')").is_err());
+    let text = run(&["contain", "--keep-writes"]);
+    assert!(text.contains("writes are on again"), "{text}");
+    psql(&db, "insert into log values (now(), 'yes', '{}')").unwrap();
+    assert!(run(&["contain", "--keep-writes"]).contains("writes stay on"));
+
+    // Where nothing archives, a base backup would wait for ever.
+    psql(&db, "alter system set archive_command = ''").unwrap();
+    a.cluster.instance.stop(Stop::Fast, LIMIT).unwrap();
+    a.cluster.instance.start(LIMIT).unwrap();
+    let (code, text) = a.run(&["backup", "create", "--physical"]);
+    assert!(code == 4 && text.contains("archive_command is empty") && text.contains("--logical"), "{code} {text}");
     let s = breakglass::recovery::shadow::Shadow::load(&root).unwrap();
     s.instance().unwrap().stop(Stop::Immediate, LIMIT).unwrap();
 }

@@ -18,7 +18,6 @@ use crate::model::target::Identity;
 use crate::model::{Time, format_clock};
 use crate::postgres::connect::{query_error, quote_literal};
 use crate::postgres::{Database, Programs};
-use crate::process::detach::own_executable;
 use crate::recovery::backend::{newest_backup, open_as};
 use crate::recovery::{exposure, health};
 
@@ -226,7 +225,8 @@ fn archive_to(repository: Option<&str>) -> Option<String> {
         false => std::path::absolute(url).ok()?.display().to_string(),
     };
     let key = Repository::open(url).ok().map(|r| r.key_id());
-    wal::archive_command(&own_executable().ok()?, &place, key.as_deref()).ok()
+    // As another process finds it: `/proc/self/exe` would be that one's own.
+    wal::archive_command(&std::env::current_exe().ok()?, &place, key.as_deref()).ok()
 }
 
 /// Whoever else makes the backups: whether it answers, whose they are, and what could be recovered from them.

@@ -81,7 +81,8 @@ pub(super) fn prepare_root(request: &Request) -> Result<()> {
     if !empty {
         return Err(Error::refused(format!("cannot build a shadow in {:?}", root.display()))
             .why("the folder is not empty")
-            .hint("name another folder with --dir; nothing is ever overwritten"));
+            .hint("name another folder with --dir; nothing is ever overwritten")
+            .hint("what an interrupted restore left there goes with: breakglass pitr discard --shadow DIR"));
     }
     user::own_dir(root, request.user.as_ref())
 }
