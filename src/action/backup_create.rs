@@ -176,7 +176,9 @@ async fn one_tablespace(c: &mut sqlx::PgConnection) -> Result<()> {
 
 /// A base backup ends when its log is archived: where archiving is on and nothing archives, it would wait for ever.
 async fn can_archive(c: &mut sqlx::PgConnection) -> Result<()> {
-    let sql = "SELECT current_setting('archive_mode') <> 'off' AND coalesce(current_setting('archive_command', true), '') = '' \
+    // A standby archives, and waits for it, only with `always`.
+    let sql = "SELECT current_setting('archive_mode') = ANY (CASE WHEN pg_is_in_recovery() THEN '{always}' ELSE '{on,always}' END::text[]) \
+               AND coalesce(current_setting('archive_command', true), '') = '' \
                AND coalesce(current_setting('archive_library', true), '') = ''";
     let nothing: bool =
         sqlx::query_scalar(sql).fetch_one(c).await.map_err(|e| crate::postgres::connect::query_error(sql, &e))?;

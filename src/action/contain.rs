@@ -102,17 +102,16 @@ async fn contain(ctx: &Ctx, args: Args) -> Result<Done> {
         service_command(ctx, stop, STOP_PATIENCE).await?;
         say(format!("release stopped: {}", shown(stop)));
     }
-    check_cancel(&ctx.cancel, "the release is stopped, writes are still on")?;
+    check_cancel(&ctx.cancel, "the release is stopped, writes are as they were")?;
     let database = quote_ident(&identity.database);
-    let writes = if !args.keep_writes {
-        "writes are off"
-    } else if writes_off(&mut c).await? {
-        "writes are on again"
-    } else {
-        "writes stay on"
+    let was_off = writes_off(&mut c).await?;
+    let writes = match (args.keep_writes, was_off) {
+        (false, _) => "writes are off",
+        (true, true) => "writes are on again",
+        (true, false) => "writes stay on",
     };
     if args.keep_writes {
-        if writes == "writes are on again" {
+        if was_off {
             run(&mut c, "SET default_transaction_read_only = off").await?;
             run(&mut c, &format!("ALTER DATABASE {database} RESET default_transaction_read_only")).await?;
         }
@@ -205,7 +204,7 @@ async fn wait_archived(ctx: &Ctx, c: &mut PgConnection, lsn: &str) -> Result<Str
                CASE WHEN a.last_failed_time > coalesce(a.last_archived_time, '-infinity') THEN a.last_failed_wal END AS failed \
                FROM pg_stat_archiver a, (SELECT pg_walfile_name($1::text::pg_lsn) AS name) s";
     loop {
-        check_cancel(&ctx.cancel, "writes are off, the log may not be archived yet")?;
+        check_cancel(&ctx.cancel, "the log may not be archived yet; the rest is done")?;
         let row = sqlx::query(sql).bind(lsn).fetch_one(&mut *c).await.map_err(|e| query_error(sql, &e))?;
         let name: String = row.get("name");
         if row.get("there") {
