@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use breakglass::journal::{FileJournal, Journal, verify};
 use breakglass::model::Seq;
@@ -27,8 +28,18 @@ pub fn bind_read_only(at: &Path) -> bool {
     done
 }
 
+/// A process another test has just forked holds this one's files until it runs its program: so long the disk is busy.
 pub fn unmount(at: &Path) {
-    assert!(Command::new("umount").arg(at).status().unwrap().success());
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let said = Command::new("umount").arg(at).output().unwrap();
+        if said.status.success() {
+            return;
+        }
+        let why = String::from_utf8_lossy(&said.stderr);
+        assert!(why.contains("busy") && Instant::now() < deadline, "{why}");
+        std::thread::yield_now();
+    }
 }
 
 /// What the helper said about each attempt.

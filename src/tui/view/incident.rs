@@ -264,6 +264,14 @@ fn facts(canvas: &mut Canvas<'_>, area: Rect, app: &App, data: &Incident) {
             false => fact("health", Role::Danger, format!("{} {}, {ago} ago", g.failed, bad.join(", "))),
         }
     }
+    if let Some((done, ..)) = f.contained.as_ref().filter(|_| f.promoted.is_none() && data.state.restored.is_none()) {
+        let measures = words::plural(done.len() as u64, "measure");
+        // Above what else is known: it may be all that keeps the service down. What stops the bleeding may leave writes on.
+        match done.iter().any(|d| d.starts_with("writes off")) {
+            true => fact("writes", Role::Good, format!("{} off ({measures})", g.done)),
+            false => fact("bleeding", Role::Good, format!("{} stopped ({measures})", g.done)),
+        }
+    }
     if let Some((target, at, _)) = &f.chosen {
         let keeps = moment::keeps_damage(f, target, *at);
         let hms = at.map(|t| t.hms());
@@ -298,14 +306,6 @@ fn facts(canvas: &mut Canvas<'_>, area: Rect, app: &App, data: &Incident) {
             fact("beside", Role::Info, format!("recovered to {reached}"));
         }
         (None, None) => {}
-    }
-    if let Some((done, ..)) = f.contained.as_ref().filter(|_| f.promoted.is_none() && data.state.restored.is_none()) {
-        let measures = words::plural(done.len() as u64, "measure");
-        // What stops the bleeding may leave writes on.
-        match done.iter().any(|d| d.starts_with("writes off")) {
-            true => fact("writes", Role::Good, format!("{} off ({measures})", g.done)),
-            false => fact("bleeding", Role::Good, format!("{} stopped ({measures})", g.done)),
-        }
     }
     let waived: Vec<&str> = data.state.live_waivers().map(|w| w.gate.as_str()).collect();
     if !waived.is_empty() {
