@@ -19,13 +19,13 @@ use crate::recovery::locate::{LocateOptions, Located, locate};
 use crate::recovery::{exposure, pages};
 
 /// How far back is looked when nobody says.
-pub(super) const SINCE: &str = "24h";
+const SINCE: &str = "24h";
 
 /// The action.
 pub struct Assess;
 
-/// The arguments `assess` and `pitr locate` share.
-pub(super) fn search_arguments(command: Command) -> Command {
+/// Where it looks.
+fn search_arguments(command: Command) -> Command {
     command
         .arg(
             Arg::new("since")
@@ -49,14 +49,16 @@ pub(super) fn search_arguments(command: Command) -> Command {
                 .value_parser(clap::value_parser!(u64).range(1..))
                 .help("A transaction with at least so many rows is a suspect (default: ten times what is usual)"),
         )
+        .arg(Arg::new("deleted").long("deleted").action(ArgAction::SetTrue).help(
+            "What is gone: rows deleted, tables emptied or dropped, by the archived log; rows that are there cannot tell",
+        ))
 }
 
 /// Reads the arguments of [`search_arguments`].
 ///
 /// # Errors
 /// Usage, quoting what is not a time.
-pub(super) fn search_options(ctx: &Ctx, command: Command, args: &[String]) -> Result<LocateOptions> {
-    let m: ArgMatches = super::parse_matches(command, args)?;
+fn search_options(ctx: &Ctx, m: &ArgMatches) -> Result<LocateOptions> {
     let text = m.get_one::<String>("since").map(String::as_str).unwrap_or(SINCE);
     let mut since = match parse_duration(text) {
         Ok(age) => Time::from_system(std::time::SystemTime::now()).minus(age),
@@ -105,8 +107,12 @@ impl Action for Assess {
     }
     fn run<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Done>> {
         Box::pin(async move {
-            let options = search_options(ctx, self.arguments(), args)?;
-            assess(ctx, &options).await
+            let m = super::parse_matches(self.arguments(), args)?;
+            let options = search_options(ctx, &m)?;
+            match m.get_flag("deleted") {
+                true => super::assess_deleted::assess(ctx, &options).await,
+                false => assess(ctx, &options).await,
+            }
         })
     }
 }
@@ -153,6 +159,12 @@ async fn assess(ctx: &Ctx, options: &LocateOptions) -> Result<Done> {
             "the log and the backups do not hold this damage: nothing need be lost by a recovery to their end".into(),
         );
         findings.push("indexes, and pages that are held in memory, were not looked at".into());
+    }
+    if found.damaged.is_empty() && gone.is_empty() {
+        findings.push(
+            "counted are rows that are still there; what was deleted, emptied or dropped bears no mark: breakglass assess --deleted"
+                .into(),
+        );
     }
     for line in &findings {
         ctx.out.line(line);

@@ -8,7 +8,7 @@ use serde_json::json;
 use sqlx::PgConnection;
 
 use super::breach::maintenance;
-use super::target::{blocking, database_name, parse_args, seen, shadow};
+use super::target::{Follow, blocking, database_name, parse_args, seen, shadow};
 use super::{Action, Ctx, Done, Preview, Spec, reach};
 use crate::error::{Error, Result};
 use crate::model::event::{Check, Event, Verdict};
@@ -184,7 +184,7 @@ async fn check(ctx: &Ctx) -> Result<Done> {
     };
     let json = json!({"passed": passed, "checks": checks});
     // Nothing went back in time; rows of the intruder were put back one by one.
-    let loss = Loss { window_ms: 0, transactions: None, rows: Default::default(), at_most: false };
+    let loss = Loss { window_ms: 0, transactions: Some(0), rows: Default::default(), at_most: false };
     Ok(done
         .fact(Event::TargetSeen { role: "source".into(), identity: id })
         .fact(Event::ServiceVerified { passed, checks })
@@ -227,7 +227,7 @@ impl Action for Reopen {
             let url = ctx.settings.service.health_url.as_ref().ok_or_else(|| {
                 Error::config("no health URL is configured").hint("look yourself, and mark the service as restored")
             })?;
-            let seen = wait_healthy(url, args.good_for, args.wait, &ctx.cancel).await?;
+            let seen = wait_healthy(url, args.good_for, args.wait, &*Follow::new(ctx), &ctx.cancel).await?;
             ctx.out.line(&seen.describe());
             let fact = Event::HealthSeen { healthy: seen.healthy, components: seen.components.clone() };
             let done = match seen.healthy {

@@ -11,15 +11,16 @@ use serde_json::json;
 use sqlx::Row;
 use sqlx::postgres::PgConnection;
 
-use super::target::parse_args;
+use super::target::{Follow, parse_args};
 use super::{Action, Ctx, Done, Preview, Spec, reach};
 use crate::error::{Error, Result};
 use crate::model::event::Event;
+use crate::model::format_clock;
 use crate::model::plan::Risk;
 use crate::postgres::connect::{query_error, quote_ident, run};
 use crate::process::{ChildSpec, RunOptions, capture};
 use crate::recovery::exposure;
-use crate::recovery::watch::check_cancel;
+use crate::recovery::watch::{Phase, Watch as _, check_cancel};
 
 /// How long the last segment may take to arrive in the archive.
 const ARCHIVE_PATIENCE: Duration = Duration::from_secs(120);
@@ -198,6 +199,7 @@ async fn switch(c: &mut PgConnection) -> Result<String> {
 /// Waits until the segment holding `lsn` is archived; returns its name.
 async fn wait_archived(ctx: &Ctx, c: &mut PgConnection, lsn: &str) -> Result<String> {
     let begun = Instant::now();
+    let follow = Follow::new(ctx);
     // An archived name may be a history or backup label file; those sort in between and are not segments.
     let sql = "SELECT s.name, coalesce(left(a.last_archived_wal, 24) >= s.name AND a.last_archived_wal ~ '^[0-9A-F]{24}$', false) AS there, \
                current_setting('archive_mode') = 'off' AS off, \
@@ -221,6 +223,9 @@ async fn wait_archived(ctx: &Ctx, c: &mut PgConnection, lsn: &str) -> Result<Str
                 None => format!("not archived after {} s", ARCHIVE_PATIENCE.as_secs()),
             }));
         }
+        let left = format_clock(ARCHIVE_PATIENCE.saturating_sub(begun.elapsed()));
+        let text = format!("waiting until segment {name} is archived, at most {left} more");
+        follow.phase(&Phase { name: "archive", text, ..Phase::default() });
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::contain::{service_command, shown};
 use super::failover::{look, primary, standby};
-use super::target::{expected, parse_args};
+use super::target::{Follow, expected, parse_args};
 use super::{Action, Ctx, Done, Preview, Spec, reach};
 use crate::error::{Error, Result};
 use crate::model::event::{Check, Event, Verdict};
@@ -263,7 +263,7 @@ async fn verify(ctx: &Ctx, args: &VerifyArgs) -> Result<Done> {
     }
     let mut facts = Vec::new();
     if let Some(url) = &ctx.settings.service.health_url {
-        let seen = wait_healthy(url, args.good_for, args.wait, &ctx.cancel).await?;
+        let seen = wait_healthy(url, args.good_for, args.wait, &*Follow::new(ctx), &ctx.cancel).await?;
         check("service", word(seen.healthy), seen.describe());
         facts.push(Event::HealthSeen { healthy: seen.healthy, components: seen.components });
     }

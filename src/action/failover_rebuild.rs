@@ -10,7 +10,7 @@ use serde_json::json;
 use super::contain::service_command;
 use super::failover::primary;
 use super::failover_promote::send_to;
-use super::target::{blocking, database_name, expected, instances_dir, now, parse_args, seen};
+use super::target::{Follow, blocking, database_name, expected, instances_dir, now, parse_args, seen};
 use super::{Action, Ctx, Done, Preview, Spec, reach};
 use crate::error::{Error, Result};
 use crate::model::event::Event;
@@ -333,7 +333,7 @@ async fn back(ctx: &Ctx, args: &BackArgs) -> Result<Done> {
     ];
     let mut healthy = true;
     if let Some(url) = &ctx.settings.service.health_url {
-        let seen = wait_healthy(url, args.good_for, args.wait, &ctx.cancel).await?;
+        let seen = wait_healthy(url, args.good_for, args.wait, &*Follow::new(ctx), &ctx.cancel).await?;
         ctx.out.line(&seen.describe());
         healthy = seen.healthy;
         facts.push(Event::HealthSeen { healthy, components: seen.components });

@@ -40,7 +40,7 @@ pub async fn look(
             let known: HashSet<u32> = known.iter().copied().collect();
             let mut suspects: Vec<&Suspect> = report.suspects.iter().filter(|s| !known.contains(&s.xid)).collect();
             suspects.retain(|s| !args.deleted || s.acts.iter().any(took_away));
-            suspects.sort_by_key(|s| std::cmp::Reverse((weight(s), s.end)));
+            suspects.sort_by_key(|s| std::cmp::Reverse((weight(s, args.deleted), s.end)));
             notes.extend(report.open.iter().map(|s| format!("not over yet: transaction {}, {}", s.xid, s.what())));
             FromLog { candidates: suspects.into_iter().map(Suspect::candidate).collect(), notes }
         }
@@ -49,6 +49,24 @@ pub async fn look(
             ..FromLog::default()
         },
     }
+}
+
+/// What took something away since `since`, by the archived log, the worst first; and what is to be said beside it.
+///
+/// # Errors
+/// The log cannot be read.
+pub async fn taken_away(
+    ctx: &Ctx,
+    args: &Search,
+    since: Time,
+    reach: &Reach,
+    timeline: u32,
+) -> Result<(Vec<Suspect>, Vec<String>)> {
+    let (mut report, mut notes) = read(ctx, args, since, reach, timeline).await?;
+    report.suspects.retain(|s| s.acts.iter().any(took_away));
+    report.suspects.sort_by_key(|s| std::cmp::Reverse((weight(s, true), s.end)));
+    notes.extend(report.open.iter().map(|s| format!("not over yet: transaction {}, {}", s.xid, s.what())));
+    Ok((report.suspects, notes))
 }
 
 /// Rows per table that these transactions took away, by the archived log. Why it could not look is a note.
@@ -80,15 +98,16 @@ fn took_away(act: &wal_locate::Act) -> bool {
     act.deed != Deed::Rows || act.deleted > 0
 }
 
-/// What takes most comes first; among equals what touched most rows.
-fn weight(s: &Suspect) -> (u8, u64) {
+/// What takes most comes first; among equals what touched most rows, or `deleted` most.
+fn weight(s: &Suspect, deleted: bool) -> (u8, u64) {
     let worst = s.acts.iter().map(|a| match a.deed {
         Deed::DropDatabase => 3,
         Deed::DropTable => 2,
         Deed::Truncate | Deed::Replaced => 1,
         Deed::Rows => 0,
     });
-    (worst.max().unwrap_or(0), s.rows())
+    let rows = if deleted { s.acts.iter().map(|a| a.deleted).sum() } else { s.rows() };
+    (worst.max().unwrap_or(0), rows)
 }
 
 async fn read(ctx: &Ctx, args: &Search, since: Time, reach: &Reach, timeline: u32) -> Result<(Report, Vec<String>)> {

@@ -5,6 +5,7 @@
 //! checks again first. What it learned comes back as facts, which the journal keeps.
 
 pub mod assess;
+mod assess_deleted;
 pub mod backend;
 pub mod backup_cleanup;
 pub mod backup_copy;

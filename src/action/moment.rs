@@ -34,7 +34,7 @@ pub fn moment(given: &Moment) -> Result<(RecoveryTarget, bool)> {
     {
         return Err(Error::refused(format!("cannot recover to {target}"))
             .why(format!("it is in the future: here it is {now}"))
-            .hint("to recover all that is archived: --to latest"));
+            .hint("whether all that is archived can be recovered: breakglass pitr check --to latest"));
     }
     Ok((target, after))
 }

@@ -6,7 +6,7 @@ use clap::{Args as _, Command};
 use futures::future::BoxFuture;
 
 use super::moment::{Moment, moment};
-use super::pitr_restore::{built, find_way, look_at_it, of_cluster};
+use super::pitr_restore::{built, look_at_it, of_cluster};
 use super::target::{Follow, blocking, database_name, expected, parse_args, server_user, shadow};
 use super::{Action, Ctx, Done, Preview, Spec, backend};
 use crate::error::Result;
@@ -15,6 +15,8 @@ use crate::model::plan::Risk;
 use crate::model::target::RecoveryTarget;
 use crate::postgres::{Programs, identity};
 use crate::recovery::advance::{advance, discard, discard_unfinished};
+use crate::recovery::backend::Goal;
+use crate::recovery::range::{Base, Look};
 use crate::recovery::shadow::RECORD;
 
 /// The action `pitr advance`.
@@ -71,7 +73,15 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
         RecoveryTarget::Xid(x) if !after => x.parse().into_iter().collect(),
         _ => Vec::new(),
     });
-    let way = find_way(ctx, &*recovery, Some(s.timeline), (&to, after), suspects.clone()).await?;
+    let goal = Goal {
+        after,
+        timeline: Some(s.timeline),
+        suspects: suspects.clone(),
+        // Its files are there already.
+        base: Base { look: Look::Nothing, ..Base::ANY },
+        ..Goal::to(to)
+    };
+    let way = backend::way(ctx, &*recovery, &goal).await?;
     let follow = Follow::new(ctx);
     let moved = advance(&s, way, suspects, backend::origin(&*recovery)?, &*follow, &ctx.cancel).await?;
     let instance = moved.instance()?;

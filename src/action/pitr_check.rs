@@ -9,15 +9,19 @@ use futures::future::BoxFuture;
 
 use super::contain::writes_off;
 use super::moment::{Moment, moment};
+use super::pitr_locate::remembered;
 use super::pitr_partial::Partial;
+use super::pitr_restore::{Along, of_cluster, passed_over, source};
 use super::target::{Follow, parse_args};
 use super::{Action, Ctx, Done, Preview, Spec, backend, reach};
-use crate::error::{ErrorKind, Result};
+use crate::config::Backend;
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::event::{Check as Seen, Event, Verdict};
 use crate::model::plan::Risk;
-use crate::model::target::Loss;
+use crate::model::target::{Loss, RecoveryTarget};
 use crate::model::{format_clock, parse_duration};
-use crate::recovery::backend::{Goal, Patience, Way};
+use crate::recovery::backend::Way;
+use crate::recovery::range::{Look, PassedOver, Route};
 use crate::recovery::tables::user_tables;
 use crate::recovery::verify::constraints::check_constraints;
 use crate::recovery::{health, verify};
@@ -33,6 +37,11 @@ struct Args {
     /// Whether it can be recovered to just after this
     #[arg(long, value_name = "MOMENT", conflicts_with = "tables")]
     to_after: Option<String>,
+    #[command(flatten)]
+    along: Along,
+    /// Also read every byte of the base backup and of the log; takes as long as reading them does
+    #[arg(long, conflicts_with = "tables")]
+    deep: bool,
     /// Table that was brought back, schema.table or table; as often as needed
     #[arg(long = "table", value_name = "TABLE", required_unless_present_any = ["to", "to_after"])]
     tables: Vec<String>,
@@ -68,7 +77,9 @@ impl Action for Check {
             if let Some(given) = args.moment() {
                 let (to, after) = moment(&given)?;
                 let side = if after { "after" } else { "before" };
-                let line = format!("asks {} whether it can recover to just {side} {to}", ctx.settings.backend.word());
+                let read = if args.deep { ", and reads every byte that it needs" } else { "" };
+                let line =
+                    format!("asks {} whether it can recover to just {side} {to}{read}", ctx.settings.backend.word());
                 return Ok(Preview { lines: vec![line], ..Preview::default() });
             }
             let lines =
@@ -80,7 +91,10 @@ impl Action for Check {
         Box::pin(async move {
             let args: Args = parse_args(self.arguments(), args)?;
             match args.moment() {
-                Some(given) => reachable(ctx, &given).await,
+                Some(given) => reachable(ctx, &given, &args).await,
+                None if args.along.given() => {
+                    Err(Error::usage("--timeline and --backup belong to --to").hint("leave them out"))
+                }
                 None => check(ctx, &args).await,
             }
         })
@@ -95,13 +109,11 @@ impl Args {
 }
 
 /// Whether a moment can be recovered to; nothing is touched.
-async fn reachable(ctx: &Ctx, given: &Moment) -> Result<Done> {
+async fn reachable(ctx: &Ctx, given: &Moment, args: &Args) -> Result<Done> {
     let (target, after) = moment(given)?;
-    let recovery = backend::recovery(ctx).await?;
     let said = target.to_string();
-    let goal = Goal { target, after, timeline: None, suspects: Vec::new(), patience: Patience::Refuse, again: None };
-    let way = match recovery.preflight(&goal, Follow::new(ctx), &ctx.cancel).await {
-        Ok(way) => way,
+    let (backend, way) = match way(ctx, args, (&target, after)).await {
+        Ok(found) => found,
         Err(e) if matches!(e.kind, ErrorKind::Refused | ErrorKind::Check) => {
             ctx.out.line(&format!("✗ {e}"));
             let json = serde_json::json!({"reachable": false, "target": said, "error": e.to_json()["error"]});
@@ -109,21 +121,75 @@ async fn reachable(ctx: &Ctx, given: &Moment) -> Result<Done> {
         }
         Err(e) => return Err(e),
     };
-    let line = match &way {
-        Way::Beside(r) => format!(
-            "✓ from backup {} of {}, along the log to {}",
-            r.backup.id,
-            r.backup.finished_at,
-            r.first_lost.as_ref().map_or(r.log_end, |c| c.lsn)
-        ),
-        Way::InPlace(w) => match &w.resumes {
+    let mut json = serde_json::json!({"reachable": true, "target": said, "backend": backend.word()});
+    let lines = match &way {
+        Way::Beside(r) => {
+            json["backup"] = r.backup.id.clone().into();
+            json["timeline"] = r.timeline.into();
+            json["every_byte_read"] = (r.looked == Look::Everything).into();
+            json["backup_last_read"] = serde_json::to_value(r.verified_at).unwrap_or_default();
+            let passed = |p: &PassedOver| serde_json::json!({"backup": p.backup, "why": p.why});
+            json["passed_over"] = r.passed_over.iter().map(passed).collect();
+            let mut lines = passed_over(r);
+            lines.push(format!(
+                "✓ from backup {} of {}, along the log of timeline {} to {}",
+                r.backup.id,
+                r.backup.finished_at,
+                r.timeline,
+                r.first_lost.as_ref().map_or(r.log_end, |c| c.lsn)
+            ));
+            lines.push(how_sure(r));
+            lines
+        }
+        Way::InPlace(w) => vec![match &w.resumes {
             Some(r) => format!("✓ it was asked for at {} already, and is followed", r.requested_at),
             None => format!("✓ project {} can be asked for it; IN PLACE, over what is there", w.project_ref),
-        },
+        }],
     };
-    ctx.out.line(&line);
-    let json = serde_json::json!({"reachable": true, "target": said, "backend": recovery.backend().word()});
+    for line in lines {
+        ctx.out.line(&line);
+    }
     Ok(Done::ok(format!("{said} can be recovered to")).json(json))
+}
+
+/// As a restore finds it, with the same checks.
+async fn way(ctx: &Ctx, args: &Args, to: (&RecoveryTarget, bool)) -> Result<(Backend, Way)> {
+    let recovery = backend::recovery(ctx).await?;
+    let kind = recovery.backend();
+    let beside = recovery.abilities().beside;
+    if !beside && (args.along.given() || args.deep) {
+        return Err(
+            Error::usage(format!("{} takes no --timeline, --backup or --deep", kind.word())).hint("leave them out")
+        );
+    }
+    let source = if beside { source(ctx).await } else { None };
+    if let Some(id) = &source {
+        of_cluster(&recovery, id).await?;
+    }
+    let mut goal = args.along.goal(ctx, source.as_ref(), to, remembered(ctx, to.0).unwrap_or_default());
+    if args.deep {
+        goal.base.look = Look::Everything;
+    }
+    Ok((kind, recovery.preflight(&goal, Follow::new(ctx), &ctx.cancel).await?))
+}
+
+/// What of the way was read, and what is taken on trust.
+fn how_sure(way: &Route) -> String {
+    let id = &way.backup.id;
+    let verify = format!("breakglass backup verify {id}");
+    let mb = way.backup.plain_bytes() / 1_000_000;
+    let last = way.verified_at.map_or_else(
+        || "it was never read since it was made".to_string(),
+        |t| format!("read last, and right, on {}", t.date_hms()),
+    );
+    match way.looked {
+        Look::Everything => format!("  every byte of the backup ({mb} MB) and of the log was read"),
+        Look::Ends => format!(
+            "  the log was read; of the backup its objects are there and end as they should, its {mb} MB were not read \
+             now: {last}; to read it: the same with --deep, or {verify}"
+        ),
+        Look::Nothing => format!("  the log was read; the files of the backup were not looked at: {verify}"),
+    }
 }
 
 async fn check(ctx: &Ctx, args: &Args) -> Result<Done> {
@@ -161,7 +227,7 @@ async fn check(ctx: &Ctx, args: &Args) -> Result<Done> {
     if let Some(url) = &ctx.settings.service.health_url {
         let wait = if off { Duration::ZERO } else { args.wait };
         ctx.out.line(&format!("waiting until {url} has been well for {}", format_clock(args.good_for)));
-        let health = health::wait_healthy(url, args.good_for, wait, &ctx.cancel).await?;
+        let health = health::wait_healthy(url, args.good_for, wait, &*Follow::new(ctx), &ctx.cancel).await?;
         checks.push(seen("health", health.healthy, health.describe()));
         facts.push(Event::HealthSeen { healthy: health.healthy, components: health.components });
     }
@@ -175,10 +241,10 @@ async fn check(ctx: &Ctx, args: &Args) -> Result<Done> {
         true => Done::ok("everything that was lost is back, and the service is well"),
         false => Done::check_failed(format!("not as it should be: {}", bad.join(", "))),
     };
-    // Nothing went back in time: what is lost is what could not be brought back.
+    // Nothing went back in time, so no transaction is given up: what is lost is what could not be brought back.
     let rows = (missing + left_out > 0).then(|| (args.tables.join(", "), missing + left_out)).into_iter().collect();
     let json = serde_json::json!({"passed": passed, "checks": checks, "missing": missing, "left_out": left_out});
     facts.insert(0, Event::ServiceVerified { passed, checks });
-    facts.push(Event::LossMeasured { loss: Loss { window_ms: 0, transactions: None, rows, at_most: false } });
+    facts.push(Event::LossMeasured { loss: Loss { window_ms: 0, transactions: Some(0), rows, at_most: false } });
     Ok(Done { facts, ..done.json(json) })
 }

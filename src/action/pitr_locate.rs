@@ -114,7 +114,7 @@ impl Action for Locate {
             for note in &from_log.notes {
                 ctx.out.line(note);
             }
-            let mut done = report(ctx, &found);
+            let mut done = report(ctx, &found, args.deleted);
             done.facts.insert(0, Event::TargetSeen { role: "source".into(), identity: id });
             Ok(done)
         })
@@ -196,8 +196,7 @@ async fn check_reach(ctx: &Ctx, found: &mut Found, timeline: u32) -> Result<()> 
         let (follow, unlocked) = (Follow::new(ctx), unlocked.clone());
         let way = blocking(move || {
             let scratch = scratch(&work);
-            let ask =
-                Ask { target: &target, suspects: &suspects, timeline: Some(timeline), scratch: &scratch, after: false };
+            let ask = Ask { suspects: &suspects, timeline: Some(timeline), ..Ask::to(&target, &scratch) };
             route(&unlocked, &reach::programs(&work, None)?, &ask, &*follow, &work.cancel)
         })
         .await;
@@ -297,7 +296,7 @@ pub fn first_remembered(ctx: &Ctx) -> Vec<u32> {
     read().and_then(first).map(|(_, xids)| xids).unwrap_or_default()
 }
 
-fn report(ctx: &Ctx, found: &Found) -> Done {
+fn report(ctx: &Ctx, found: &Found, deleted: bool) -> Done {
     let located = &found.located;
     for (i, c) in located.candidates.iter().enumerate() {
         match c.target {
@@ -305,7 +304,9 @@ fn report(ctx: &Ctx, found: &Found) -> Done {
             _ => ctx.out.line(&format!("{}. before {} at {}", i + 1, c.target, c.at)),
         }
         ctx.out.line(&format!("   {}", c.what));
-        ctx.out.line(&format!("   loses {}", loss_line(c)));
+        // Of what was taken away the rows alone are brought back, and what came after stays.
+        let word = if deleted { "not in a copy of then, and stays in the live database:" } else { "loses" };
+        ctx.out.line(&format!("   {word} {}", loss_line(c)));
     }
     if !located.other_databases.is_empty() && !located.candidates.is_empty() {
         ctx.out.line(&format!("rewound as well: {}", located.other_databases.join(", ")));

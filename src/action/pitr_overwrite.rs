@@ -29,14 +29,7 @@ pub struct Wanted {
 
 impl Wanted {
     fn goal(&self, patience: Patience) -> Goal {
-        Goal {
-            target: self.to.clone(),
-            after: self.after,
-            timeline: None,
-            suspects: Vec::new(),
-            patience,
-            again: self.again.clone(),
-        }
+        Goal { after: self.after, patience, again: self.again.clone(), ..Goal::to(self.to.clone()) }
     }
 }
 

@@ -25,7 +25,6 @@ use crate::recovery::promote::{
 use crate::recovery::sequences::{self, Marks};
 use crate::recovery::shadow::Shadow;
 use crate::recovery::takeover::{self, Front};
-use crate::recovery::{Phase, Watch as _};
 
 /// How long a command that switches the service may take.
 const COMMAND_LIMIT: Duration = Duration::from_secs(300);
@@ -228,13 +227,16 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
         }
     }
     // Whether the archive takes the new timeline is found out meanwhile: users do not wait for that.
+    let follow = Follow::new(ctx);
     let health = async {
         match &ctx.settings.service.health_url {
-            Some(page) => wait_healthy(page, args.good_for, args.health_timeout, &ctx.cancel).await.map(Some),
+            Some(page) => {
+                wait_healthy(page, args.good_for, args.health_timeout, &*follow, &ctx.cancel).await.map(Some)
+            }
             None => Ok(None),
         }
     };
-    let (seen, archive) = tokio::join!(health, archived(ctx, &new.database));
+    let (seen, archive) = tokio::join!(health, archived(ctx, &new.database, &follow));
     let seen = seen?;
     if let Some(seen) = &seen {
         ctx.out.line(&seen.describe());
@@ -409,17 +411,10 @@ pub(super) fn filled(argv: &[String], at: &Database) -> Vec<String> {
 }
 
 /// Whether the new timeline reaches the repository: its first segment is switched and waited for.
-async fn archived(ctx: &Ctx, at: &Database) -> Result<()> {
+async fn archived(ctx: &Ctx, at: &Database, follow: &Follow) -> Result<()> {
     let began = Instant::now();
     let mut c = at.connect().await?;
-    let follow = Follow::new(ctx);
-    let done = archive_now(&mut c, Duration::from_secs(10), &*follow, &ctx.cancel).await;
-    // What is waited for from here on is the service.
-    if ctx.settings.service.health_url.is_some() {
-        let text = "waiting until the service says it is well".into();
-        follow.phase(&Phase { name: "health", text, ..Phase::default() });
-    }
-    let a = done?;
+    let a = archive_now(&mut c, Duration::from_secs(10), follow, &ctx.cancel).await?;
     ctx.out.line(&format!("new timeline archived up to {} after {} ms", a.segment, began.elapsed().as_millis()));
     Ok(())
 }

@@ -12,18 +12,19 @@ use super::moment::{Moment, moment};
 use super::pitr_locate::{Search, first_remembered, remembered, search};
 use super::target::{Follow, blocking, database_name, instances_dir, now, parse_args, seen, server_user, superuser};
 use super::{Action, Ctx, Done, Preview, Spec, backend, pitr_overwrite, pitr_tail, reach, target};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::incident::moment as on_record;
 use crate::model::event::Event;
 use crate::model::plan::Risk;
 use crate::model::target::{Identity, RecoveryTarget};
 use crate::model::{format_clock, parse_duration};
 use crate::postgres::{Database, Lsn, identity};
-use crate::recovery::backend::{Goal, Order, Patience, Recovery, Verdict, same_cluster};
+use crate::process::spawn::quoted;
+use crate::recovery::backend::{Goal, Order, Recovery, Verdict, same_cluster};
 use crate::recovery::locate::group_of;
 use crate::recovery::predict::{self, Throughput};
 use crate::recovery::promote::{local_instance, source_settings as settings_of};
-use crate::recovery::range::{Route, Stop};
+use crate::recovery::range::{Base, PassedOver, Route, Stop};
 use crate::recovery::shadow::{Delta, Request, Shadow};
 use crate::recovery::verify::committed_here;
 use crate::recovery::{sequences, tables, takeover};
@@ -55,9 +56,8 @@ struct Args {
     /// Folder to build in; must not exist. Default: a new one in postgres.instances_dir, or beside the source
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// Timeline to follow; the source's, else the newest, by default
-    #[arg(long, value_name = "N")]
-    timeline: Option<u32>,
+    #[command(flatten)]
+    along: Along,
     /// Build although the disk may be too small
     #[arg(long)]
     ignore_space: bool,
@@ -74,6 +74,17 @@ struct Args {
     /// With --into place: how long to follow it before it counts as stuck
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     deadline: Option<Duration>,
+}
+
+/// Along which timeline, and from which base backup; `pitr check` has the same.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct Along {
+    /// Timeline to follow; the source's, else the newest, by default
+    #[arg(long, value_name = "N")]
+    timeline: Option<u32>,
+    /// Base backup to begin with; the newest that fits and is not damaged, by default
+    #[arg(long, value_name = "ID")]
+    backup: Option<String>,
 }
 
 impl Action for Restore {
@@ -107,18 +118,19 @@ impl Action for Restore {
             if let Some(id) = &source {
                 of_cluster(&recovery, id).await?;
             }
-            let timeline = timeline(ctx, &args, source.as_ref());
-            let way = find_way(ctx, &*recovery, timeline, (&to, after), Vec::new()).await?;
+            let goal = args.along.goal(ctx, source.as_ref(), (&to, after), Vec::new());
+            let way = backend::way(ctx, &*recovery, &goal).await?;
             let bytes = way.backup.plain_bytes();
             let untouched = if args.gives_up().is_some() { "" } else { "; the damaged database is not touched" };
-            let mut lines = vec![
+            let mut lines = passed_over(&way);
+            lines.extend([
                 format!(
                     "base backup {} of {}, {bytes} bytes, timeline {}",
                     way.backup.id, way.backup.finished_at, way.timeline
                 ),
                 into_line(&args, &root(ctx, &args, source.as_ref())?),
                 format!("replays the log {}{untouched}", to.until(after)),
-            ];
+            ]);
             lines.push(predicted(&way, &root(ctx, &args, source.as_ref())?));
             if to == RecoveryTarget::Latest {
                 lines.push(pitr_tail::behind(ctx, &*recovery, way.log_end).await.line);
@@ -241,6 +253,9 @@ fn placed(ctx: &Ctx, args: &Args) -> Result<Into> {
                 .hint("recover beside it (--into beside), verify there, then breakglass pitr promote"));
         }
     }
+    if args.into == Into::Place && args.along.given() {
+        return Err(Error::usage("--timeline and --backup belong to --into beside").hint("leave them out"));
+    }
     if args.into == Into::Beside && (args.again.is_some() || args.deadline.is_some()) {
         return Err(Error::usage("--again and --deadline belong to --into place").hint("leave them out"));
     }
@@ -264,9 +279,36 @@ fn belongs_to(to: &RecoveryTarget, way: &Route) -> Option<String> {
     Some(format!("{wanted} is a sub-transaction of {}, which is what recovery stops before", c.xid))
 }
 
-/// A source that was itself recovered is on a later timeline than its backups' first one.
-fn timeline(ctx: &Ctx, args: &Args, source: Option<&Identity>) -> Option<u32> {
-    args.timeline.or(first_damaged(ctx).map(|s| s.timeline)).or(source.filter(|s| !s.in_recovery).map(|s| s.timeline))
+impl Along {
+    /// Whether anything of it was said.
+    pub(super) fn given(&self) -> bool {
+        self.timeline.is_some() || self.backup.is_some()
+    }
+
+    /// A source that was itself recovered is on a later timeline than its backups' first one.
+    fn timeline(&self, ctx: &Ctx, source: Option<&Identity>) -> Option<u32> {
+        let live = source.filter(|s| !s.in_recovery).map(|s| s.timeline);
+        self.timeline.or(first_damaged(ctx).map(|s| s.timeline)).or(live)
+    }
+
+    /// What is asked of whoever recovers.
+    pub(super) fn goal(
+        &self,
+        ctx: &Ctx,
+        source: Option<&Identity>,
+        (to, after): (&RecoveryTarget, bool),
+        suspects: Vec<u32>,
+    ) -> Goal {
+        let base = Base { only: self.backup.clone(), ..Base::ANY };
+        Goal { after, timeline: self.timeline(ctx, source), suspects, base, ..Goal::to(to.clone()) }
+    }
+}
+
+/// That newer base backups were left out, and why: nobody shall believe that the newest one is good.
+pub(super) fn passed_over(way: &Route) -> Vec<String> {
+    let line =
+        |p: &PassedOver| format!("WARNING: {}; going from {} instead, which takes longer", p.describe(), way.backup.id);
+    way.passed_over.iter().map(line).collect()
 }
 
 /// The cluster that was damaged first, when another was promoted in its place since: on its timeline lie all moments there are
@@ -277,7 +319,7 @@ fn first_damaged(ctx: &Ctx) -> Option<&Identity> {
 }
 
 /// The source as it is seen live; none when it is gone, which does not keep anybody from recovering.
-async fn source(ctx: &Ctx) -> Option<Identity> {
+pub(super) async fn source(ctx: &Ctx) -> Option<Identity> {
     let at = reach::database(ctx).ok()?;
     seen(ctx, &at).await.ok().map(|(_, id)| id)
 }
@@ -302,19 +344,28 @@ fn root(ctx: &Ctx, args: &Args, source: Option<&Identity>) -> Result<PathBuf> {
     }
 }
 
-/// The way to a target of one who builds beside.
-///
-/// # Errors
-/// Refused when it cannot be reached.
-pub async fn find_way(
-    ctx: &Ctx,
-    recovery: &dyn Recovery,
-    timeline: Option<u32>,
-    (to, after): (&RecoveryTarget, bool),
-    suspects: Vec<u32>,
-) -> Result<Route> {
-    let goal = Goal { target: to.clone(), after, timeline, suspects, patience: Patience::Refuse, again: None };
-    backend::way(ctx, recovery, &goal).await
+/// The files of a base backup turned out to be damaged when they were read: what else there is to begin with.
+async fn other_base(ctx: &Ctx, recovery: &dyn Recovery, args: &Args, goal: &Goal, damaged: &str, e: Error) -> Error {
+    let e = Error { what: format!("base backup {damaged} cannot be restored: {}", e.what), ..e };
+    ctx.out.line(&format!("base backup {damaged} is damaged; looking for another one that leads there"));
+    let base = Base { only: None, not: Some(damaged.into()), ..goal.base.clone() };
+    match backend::way(ctx, recovery, &Goal { base, ..goal.clone() }).await {
+        Ok(way) => {
+            let mut words = vec![if goal.after { "--to-after" } else { "--to" }.to_string(), goal.target.to_string()];
+            words.extend(args.along.timeline.iter().flat_map(|t| ["--timeline".to_string(), t.to_string()]));
+            words.extend(args.dir.iter().flat_map(|d| ["--dir".to_string(), d.display().to_string()]));
+            words.extend(["--backup".to_string(), way.backup.id.clone()]);
+            let words: Vec<String> = words.iter().map(|w| quoted(std::ffi::OsStr::new(w))).collect();
+            e.hint(format!(
+                "base backup {} of {} leads there, too: breakglass pitr restore {}",
+                way.backup.id,
+                way.backup.finished_at,
+                words.join(" ")
+            ))
+        }
+        Err(no) => e.hint(format!("no other base backup leads there: {}", no.why)),
+    }
+    .hint(format!("what of it is damaged: breakglass backup verify {damaged}"))
 }
 
 /// All transactions of the act that the target belongs to, while the source can still tell.
@@ -393,7 +444,7 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
         Ok(at) => match seen(ctx, &at).await {
             Ok(found) => Some(found),
             // Another database than expected is a reason to stop; one that is gone is the reason to recover.
-            Err(e) if e.kind == crate::error::ErrorKind::Refused => return Err(e),
+            Err(e) if e.kind == ErrorKind::Refused => return Err(e),
             Err(e) => {
                 ctx.out.line(&format!("the source does not answer: {}", e.why));
                 None
@@ -421,7 +472,11 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
         of_cluster(&recovery, id).await?;
     }
     let mut suspects = if after { Vec::new() } else { suspects(ctx, &to, id.as_ref()).await };
-    let way = find_way(ctx, &*recovery, timeline(ctx, args, id.as_ref()), (&to, after), suspects.clone()).await?;
+    let goal = args.along.goal(ctx, id.as_ref(), (&to, after), suspects.clone());
+    let way = backend::way(ctx, &*recovery, &goal).await?;
+    for line in passed_over(&way) {
+        ctx.out.line(&line);
+    }
     if let Some(line) = belongs_to(&to, &way) {
         ctx.out.line(&line);
     }
@@ -454,8 +509,9 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     };
     let root = root(ctx, args, id.as_ref())?;
     ctx.out.line(&predicted(&way, &root));
+    let base = way.backup.id.clone();
     let request = Request {
-        root,
+        root: root.clone(),
         route: way,
         bin_dir: ctx.settings.bin_dir.clone(),
         user: server_user(ctx)?,
@@ -467,7 +523,12 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
         source_settings,
         source_front: front,
     };
-    let started = recovery.start(&Order::Beside(Box::new(request)), follow.clone(), &ctx.cancel).await?;
+    let started = match recovery.start(&Order::Beside(Box::new(request)), follow.clone(), &ctx.cancel).await {
+        Err(e) if e.kind == ErrorKind::Check && !root.join("data").exists() => {
+            return Err(other_base(ctx, &*recovery, args, &goal, &base, e).await);
+        }
+        started => started?,
+    };
     let Verdict::Stands(shadow) = recovery.follow(started, follow, &ctx.cancel).await? else {
         return Err(Error::state("it was built beside and is said to be in place"));
     };

@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use super::contain::{service_command, shown};
-use super::target::parse_args;
+use super::target::{Follow, parse_args};
 use super::{Action, Ctx, Done, Preview, Spec};
 use crate::error::{Error, Result};
 use crate::model::event::{Check, Event, Verdict};
@@ -259,7 +259,7 @@ impl Action for Maintenance {
                 return Ok(Done::ok(summary).fact(Event::BleedingStopped { done, archived_lsn: None }));
             }
             let Some(url) = &ctx.settings.service.health_url else { return Ok(Done::ok(summary)) };
-            let seen = health::wait_healthy(url, args.good_for, args.wait, &ctx.cancel).await?;
+            let seen = health::wait_healthy(url, args.good_for, args.wait, &*Follow::new(ctx), &ctx.cancel).await?;
             ctx.out.line(&seen.describe());
             let fact = Event::HealthSeen { healthy: seen.healthy, components: seen.components.clone() };
             Ok(match seen.healthy {

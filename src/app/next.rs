@@ -102,7 +102,11 @@ pub fn incident(ui: &IncidentUi) -> Next {
         if let Some(host) = data.elsewhere(run.id) {
             return next(Cmd::Resolve, format!("only if {host} is gone; else watch: run {} {verb} there", run.id));
         }
-        return wait(format!("nothing to do but watch: run {} {verb}{}", run.id, left.unwrap_or_default()));
+        // What it waits for, where that is what it does: a share of the work says nothing then.
+        let phase = data.progress.get(&run.id).and_then(|p| p.phases.last());
+        let what = phase.filter(|p| p.total.is_none() && !p.text.is_empty() && !run.cancel_requested);
+        let what = what.map(|p| format!(", {}", p.text)).or(left).unwrap_or_default();
+        return wait(format!("nothing to do but watch: run {} {verb}{what}", run.id));
     }
     let stays = state.facts.promoted.is_some() && !state.facts.going_back;
     // Healthy is not yet right: a verification that failed has the first word.

@@ -86,24 +86,30 @@ pub fn plural(n: u64, word: &str) -> String {
     if n == 1 { format!("1 {word}") } else { format!("{} {word}s", count(n)) }
 }
 
-/// What a restore loses: `5:33, 4 120 transactions`, with `at most` when the figures are bounds.
+/// What a restore loses: `5:33, 4 120 transactions`, with `at most` when the figures are bounds. Transactions that nobody counted
+/// are left out.
 pub fn loss(loss: &Loss) -> String {
+    loss_about(loss, None)
+}
+
+/// As [`loss`]; where nobody counted the transactions, `about` so many.
+pub fn loss_about(loss: &Loss, about: Option<u64>) -> String {
     let mut out = String::new();
     if loss.at_most {
         out.push_str("at most ");
     }
     out.push_str(&crate::model::format_clock(Duration::from_millis(loss.window_ms)));
-    out.push_str(", ");
-    out.push_str(&transactions(loss));
+    let about = || about.map(|n| format!("about {}", plural(n, "transaction")));
+    if let Some(text) = transactions(loss).or_else(about) {
+        out.push_str(", ");
+        out.push_str(&text);
+    }
     out
 }
 
-/// The second half of a loss: `4 120 transactions`.
-pub fn transactions(loss: &Loss) -> String {
-    match loss.transactions {
-        Some(n) => plural(n, "transaction"),
-        None => "transactions not known".into(),
-    }
+/// The second half of a loss: `4 120 transactions`; none when nobody counted them.
+pub fn transactions(loss: &Loss) -> Option<String> {
+    loss.transactions.map(|n| plural(n, "transaction"))
 }
 
 /// What a declaration or a corrected start changed: `declared as P1; impact moved from 14:03:10 to 14:01:07 UTC (pager)`. None

@@ -25,7 +25,7 @@ pub(crate) mod seal;
 
 pub use header::{Compression, Expect, Header, ObjectType, Spec};
 pub use ranged::{Ranged, check_ends};
-pub use reader::{Reader, Stored, check_stored, verify};
+pub use reader::{OTHER_KEY, Reader, SEALED_FOR, Stored, check_stored, check_stored_for, verify};
 pub use recipient::{Identity, Recipient};
 pub use writer::Writer;
 

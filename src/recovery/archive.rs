@@ -1,10 +1,12 @@
 //! An archive of base backups and log, wherever it is: what finding the way to a target needs of it.
 
+use crate::backup::base::read_backup;
 use crate::backup::catalog::{Catalog, Manifest};
+use crate::backup::part;
 use crate::backup::repository::Unlocked;
-use crate::backup::wal::range::{Branch, inspect, path_by};
+use crate::backup::wal::range::{Branch, inspect, path_by, reason};
 use crate::backup::wal::{DEFAULT_SEGMENT_SIZE, Depth, Listing, Segment, WalName, Way, fetch, received};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::recovery::wal_index::Index;
 
 /// Base backups and the log that leads on from them.
@@ -44,6 +46,25 @@ pub trait Archive: Send + Sync {
     /// # Errors
     /// The archive cannot be read.
     fn backups(&self) -> Result<Vec<Manifest>>;
+
+    /// What is wrong with the files of a base backup, if anything: as far as their beginnings and ends tell, or, `whole`, in any
+    /// byte; `progress` is told the plain bytes read then, and may stop it. As given here they are not looked at.
+    ///
+    /// # Errors
+    /// The archive cannot be read, or stopped.
+    fn inspect_backup(
+        &self,
+        _backup: &Manifest,
+        _whole: bool,
+        _progress: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<Option<String>> {
+        Ok(None)
+    }
+
+    /// Whether [`Archive::inspect_backup`] looks at anything.
+    fn looks_into_backups(&self) -> bool {
+        false
+    }
 
     /// What was read of the log before and kept: nothing, where nobody keeps it.
     ///
@@ -93,6 +114,24 @@ impl Archive for Unlocked {
     }
     fn backups(&self) -> Result<Vec<Manifest>> {
         Ok(Catalog::load(self)?.backups.into_iter().map(|b| b.manifest).collect())
+    }
+    fn inspect_backup(
+        &self,
+        backup: &Manifest,
+        whole: bool,
+        progress: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<Option<String>> {
+        let looked = match whole {
+            true => read_backup(self, &backup.id, progress).map(|_| ()),
+            false => part::check_ends(self, backup),
+        };
+        match looked {
+            Err(e) if matches!(e.kind, ErrorKind::Check | ErrorKind::Usage) => Ok(Some(reason(&e))),
+            looked => looked.map(|()| None),
+        }
+    }
+    fn looks_into_backups(&self) -> bool {
+        true
     }
     fn index(&self) -> Result<Index> {
         Index::load(self)

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::watch::{Phase, Watch, check_cancel};
 use crate::error::{Error, Result};
+use crate::model::format_clock;
 use crate::postgres::Lsn;
 use crate::postgres::connect::query_error;
 
@@ -53,7 +54,11 @@ pub async fn archive_now(
         }
         watch.phase(&Phase {
             name: "archive",
-            text: format!("waiting for {segment}, last is {last}"),
+            text: format!(
+                "waiting until {segment} is archived, at most {} more; the last archived is {}",
+                format_clock(limit.saturating_sub(began.elapsed())),
+                if last.is_empty() { "none" } else { &last }
+            ),
             ..Phase::default()
         });
         if began.elapsed() > limit {

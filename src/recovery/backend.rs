@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::origin::Origin;
 use super::pgbackrest::PgBackRest;
-use super::range::{Reach, Route};
+use super::range::{Base, Reach, Route};
 use super::shadow::{self, Shadow};
 use super::supabase::{InPlace, Outcome, Request, Supabase};
 use super::watch::Watch;
@@ -184,6 +184,23 @@ pub struct Goal {
     pub patience: Patience,
     /// Why to ask once more although an earlier request is not known to have ended.
     pub again: Option<String>,
+    /// Which base backup to begin with.
+    pub base: Base,
+}
+
+impl Goal {
+    /// To just before this, along the newest timeline, from any base backup, refused when it cannot be reached.
+    pub fn to(target: RecoveryTarget) -> Self {
+        Self {
+            target,
+            after: false,
+            timeline: None,
+            suspects: Vec::new(),
+            patience: Patience::Refuse,
+            again: None,
+            base: Base::default(),
+        }
+    }
 }
 
 /// What to do about a moment that is not reachable yet, and will be soon.

@@ -7,10 +7,10 @@ use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Result};
-use crate::model::CleanText;
+use crate::model::{CleanText, format_clock};
 use crate::provider::{http, innermost};
 
-use super::watch::check_cancel;
+use super::watch::{Phase, Watch, check_cancel};
 
 /// How long the service may take to answer.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
@@ -29,6 +29,13 @@ pub struct Health {
 }
 
 impl Health {
+    /// The components that are not well, as [`Health::describe`] words them.
+    fn unwell(&self) -> String {
+        let mut bad = self.clone();
+        bad.components.retain(|_, status| !is_good(status));
+        if bad.components.is_empty() { "a good answer".into() } else { bad.describe() }
+    }
+
     /// One line: `billing degraded: …; database operational`.
     pub fn describe(&self) -> String {
         let parts: Vec<String> = self
@@ -135,26 +142,38 @@ pub async fn fetch(url: &str, key: &str) -> Result<std::result::Result<(u16, Str
     Ok(Ok((status, String::from_utf8_lossy(&body).into_owned())))
 }
 
-/// Asks until the service has been well for `hold` without a break, or `limit` is over. Returns the last answer.
+/// Asks until the service has been well for `hold` without a break, or `limit` is over. Returns the last answer. `watch` is told
+/// what is waited for, and for how long at most.
 ///
 /// # Errors
 /// Config when the URL cannot be used, interrupted on request.
-pub async fn wait_healthy(url: &str, hold: Duration, limit: Duration, cancel: &CancellationToken) -> Result<Health> {
+pub async fn wait_healthy(
+    url: &str,
+    hold: Duration,
+    limit: Duration,
+    watch: &dyn Watch,
+    cancel: &CancellationToken,
+) -> Result<Health> {
     let begun = Instant::now();
     let mut well_since: Option<Instant> = None;
     loop {
         check_cancel(cancel, "the service was not seen healthy")?;
         let health = ask(url).await?;
-        if health.healthy {
-            if well_since.get_or_insert_with(Instant::now).elapsed() >= hold {
+        let text = if health.healthy {
+            let well = well_since.get_or_insert_with(Instant::now).elapsed();
+            if well >= hold {
                 return Ok(health);
             }
+            format!("well for {} of {}", format_clock(well), format_clock(hold))
         } else {
             well_since = None;
             if begun.elapsed() >= limit {
                 return Ok(health);
             }
-        }
+            let left = format_clock(limit.saturating_sub(begun.elapsed()));
+            format!("waiting for the service, at most {left} more: {}", health.unwell())
+        };
+        watch.phase(&Phase { name: "health", text, ..Phase::default() });
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
 }

@@ -23,7 +23,7 @@ use super::backend::{
     Abilities, Backups, Cannot, Goal, NEVER_IN_PLACE, Reachable, Recovery, Seen, Verified, Way, Which, apart,
 };
 use super::origin::Origin;
-use super::range::{Ask, ranges_of, route};
+use super::range::{Ask, Look, ranges_of, route};
 use super::watch::Watch;
 use crate::backup::catalog::Manifest;
 use crate::backup::wal::{Listing, WalName};
@@ -258,12 +258,18 @@ impl Recovery for PgBackRest {
     ) -> BoxFuture<'a, Result<Way>> {
         let (work, goal, cancel) = (self.until(cancel), goal.clone(), cancel.clone());
         Box::pin(apart(move || {
+            if goal.base.look == Look::Everything {
+                return Err(Error::usage("--deep reads base backups of our own repository only")
+                    .why("those of pgBackRest are read by its own program")
+                    .hint("let it verify them first: breakglass backup verify"));
+            }
             let ask = Ask {
                 target: &goal.target,
                 suspects: &goal.suspects,
                 timeline: goal.timeline,
                 scratch: &work.it.scratch,
                 after: goal.after,
+                base: &goal.base,
             };
             Ok(Way::Beside(Box::new(route(&work, &work.programs(), &ask, &*watch, &cancel)?)))
         }))

@@ -1,6 +1,7 @@
 //! What can be recovered to, from the repository alone; and the way to one target. A target that cannot be reached is
 //! refused here, before anything is touched.
 
+mod base;
 mod broken;
 pub mod reach;
 
@@ -19,8 +20,10 @@ use crate::model::Time;
 use crate::model::target::RecoveryTarget;
 use crate::postgres::wal::{Reader, Tail};
 use crate::postgres::{FindPrograms, Lsn};
+use base::{first_whole, none_whole, with_passed};
 use broken::Log;
 
+pub use base::{Base, Look, PassedOver};
 pub use reach::{Reach, range, ranges, ranges_of};
 
 /// Where recovery is told to stop: before it, unless a person asked for the rare other.
@@ -53,6 +56,12 @@ pub struct Route {
     pub first_lost: Option<Commit>,
     /// End of the unbroken log.
     pub log_end: Lsn,
+    /// Newer base backups that are damaged.
+    pub passed_over: Vec<PassedOver>,
+    /// How closely the files of the base backup were looked at.
+    pub looked: Look,
+    /// When every byte of the base backup was last read and right, where that is on record.
+    pub verified_at: Option<Time>,
 }
 
 impl Route {
@@ -183,10 +192,16 @@ pub fn route(
         Stop::Time(t) | Stop::Including(t) => m.finished_at <= *t,
         Stop::End => true,
     };
-    let Some((backup, (c, _))) = backups.iter().zip(&ends).rev().find(|(m, _)| fits(m)) else {
-        return Err(Error::refused(format!("cannot recover to {}", ask.target))
+    let cannot = || Error::refused(format!("cannot recover to {}", ask.target));
+    if !backups.iter().any(fits) {
+        return Err(cannot()
             .why(format!("it is before the oldest base backup was complete, {}", oldest.finished_at))
             .hint(format!("the earliest point is time:{}", oldest.finished_at)));
+    }
+    let fitting = backups.iter().zip(&ends).rev().filter(|(m, _)| fits(m) && ask.base.allows(m));
+    let (chosen, passed_over) = first_whole(store, fitting, ask.base.look, watch, cancel)?;
+    let Some((backup, (c, _))) = chosen else {
+        return Err(none_whole(cannot(), ask.base, &backups, &passed_over));
     };
     // A recovery stops at a record: the one it stops before has to be there, too.
     let goal = match &found.stop {
@@ -196,8 +211,8 @@ pub fn route(
     };
     let refused = |c: &Continuity, hole: &Hole| {
         let (what, hints) = log.describe(hole, c);
-        let error = Error::refused(format!("cannot recover to {}", ask.target));
-        hints.into_iter().fold(error.why(format!("the log is broken at {what}")), Error::hint)
+        let error = hints.into_iter().fold(cannot().why(format!("the log is broken at {what}")), Error::hint);
+        with_passed(error, &passed_over)
     };
     if let (Stop::End, Some(hole)) = (&found.stop, &c.hole) {
         return Err(refused(c, hole));
@@ -208,7 +223,8 @@ pub fn route(
         Ok(())
     };
     let mut check = |goal| -> Result<()> {
-        let (checked, reached) = run_from(&log, &damaged, backup, goal, Depth::Stored, &mut step)?;
+        let depth = if ask.base.look == Look::Everything { Depth::Full } else { Depth::Stored };
+        let (checked, reached) = run_from(&log, &damaged, backup, goal, depth, &mut step)?;
         // What is missing behind the end is the end.
         if let Some(hole) = checked.hole.as_ref().filter(|h| log.number(&h.first) <= way.end()) {
             return Err(refused(&checked, hole));
@@ -232,6 +248,9 @@ pub fn route(
         stop: found.stop,
         first_lost: found.first_lost,
         log_end,
+        looked: if store.looks_into_backups() { ask.base.look } else { Look::Nothing },
+        passed_over,
+        verified_at: None,
     })
 }
 
@@ -256,6 +275,17 @@ pub struct Ask<'a> {
     pub scratch: &'a Path,
     /// Stop after the target instead of before it.
     pub after: bool,
+    /// Which base backups may be begun with.
+    pub base: &'a Base,
+}
+
+static ANY: Base = Base::ANY;
+
+impl<'a> Ask<'a> {
+    /// To just before this, along the newest timeline, from any base backup.
+    pub fn to(target: &'a RecoveryTarget, scratch: &'a Path) -> Self {
+        Self { target, suspects: &[], timeline: None, scratch, after: false, base: &ANY }
+    }
 }
 
 struct FoundStop {
@@ -285,10 +315,16 @@ fn stops_in(log: &Log<'_>, lsn: Lsn) -> Result<u64> {
     let (mut reader, mut number) = (Reader::new(), first);
     while let Some((segment, _)) = log.way.segment(number) {
         let bytes = match log.way.is_begun(number) {
-            true => log.store.beginning(segment)?,
-            false => log.store.read(&WalName::Segment(segment))?,
+            true => log.store.beginning(segment),
+            false => log.store.read(&WalName::Segment(segment)),
         };
-        let Some(bytes) = bytes else { break };
+        let bytes = match bytes {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => break,
+            // It is needed: whoever checks it says what is wrong with it.
+            Err(e) if matches!(e.kind, ErrorKind::Check | ErrorKind::Usage) => return Ok(number),
+            Err(e) => return Err(e),
+        };
         let mut found = false;
         let read = reader.segment(&segment.to_string(), &bytes, Tail::MayEnd, |r| {
             found |= r.lsn >= lsn;
@@ -410,13 +446,45 @@ fn find(
                     let mut e = unreachable(ask.target, log, ends, "no commit at or after it is in the archived log");
                     if let Some(c) = last_commit {
                         e = e.hint(format!("the last commit there is at {}", c.at));
-                        e = e.hint("to recover all that is archived: --to latest");
+                        e = with_end(e, log, ask, ends, watch, cancel)?;
                     }
                     Err(e)
                 }
             }
         }
     }
+}
+
+/// Offers the end of the log where that can be recovered to: nothing is offered that would be refused in its turn. Else says what
+/// breaks the log before its end, if that was not said yet.
+fn with_end(
+    e: Error,
+    log: &Log<'_>,
+    ask: &Ask<'_>,
+    ends: &Ends,
+    watch: &dyn Watch,
+    cancel: &CancellationToken,
+) -> Result<Error> {
+    let allowed = log.backups.iter().zip(ends).rev().filter(|(m, _)| ask.base.allows(m));
+    let (chosen, passed) = first_whole(log.store, allowed, ask.base.look, watch, cancel)?;
+    let e = with_passed(e, &passed);
+    let Some((m, (c, _))) = chosen else { return Ok(e) };
+    if c.hole.is_some() {
+        return Ok(e);
+    }
+    let mut step = |n: u64| {
+        check_cancel(cancel, "nothing was touched")?;
+        watch.phase(&Phase { name: "log check", done: n, unit: "segments", ..Phase::default() });
+        Ok(())
+    };
+    let (c, _) = run_from(log, &BTreeMap::new(), m, None, Depth::Stored, &mut step)?;
+    Ok(match &c.hole {
+        None => e.hint("to recover all that is archived: --to latest"),
+        Some(hole) => {
+            let (what, hints) = log.describe(hole, &c);
+            hints.into_iter().fold(e.hint(format!("before that the log is broken at {what}")), Error::hint)
+        }
+    })
 }
 
 fn unreachable(target: &RecoveryTarget, log: &Log<'_>, ends: &Ends, why: &str) -> Error {

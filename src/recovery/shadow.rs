@@ -177,11 +177,26 @@ impl Shadow {
 /// # Errors
 /// Not enough space, damage in the repository, the server does not come up, the target was not reached, or stopped on
 /// request: then the half-built shadow is stopped and left in its folder for inspection, except when the files were not whole.
+/// The error says what is left, and the ways on.
 pub async fn build(
     request: &Request,
     origin: &dyn Origin,
     watch: &dyn Watch,
     cancel: &CancellationToken,
+) -> Result<Shadow> {
+    let mut begun = false;
+    build_in(request, origin, watch, cancel, &mut begun).await.map_err(|e| match begun {
+        true => place::ways_on(request, e),
+        false => e,
+    })
+}
+
+async fn build_in(
+    request: &Request,
+    origin: &dyn Origin,
+    watch: &dyn Watch,
+    cancel: &CancellationToken,
+    begun: &mut bool,
 ) -> Result<Shadow> {
     let manifest = &request.route.backup;
     let bytes = manifest.plain_bytes();
@@ -195,6 +210,7 @@ pub async fn build(
     check_space(&request.root, bytes, request.ignore_space || request.delta.is_some())?;
     let mut instance = Instance::new(programs, &request.root, request.user.clone())?;
     instance.superuser.clone_from(&request.superuser);
+    *begun = true;
     instance.make_dirs()?;
     if request.delta.is_some() {
         tablespaces(&instance, true)?;

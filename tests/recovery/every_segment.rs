@@ -1,16 +1,20 @@
-//! A segment that is missing, cut or flipped, at every position of an archive of twenty: what needs it is refused before anything
-//! is touched, with segment, position, times and the last point before it; what does not still works.
+//! A segment that is missing, cut, flipped, or sealed for a key that nobody here has, at every position of an archive of twenty:
+//! what needs it is refused before anything is touched, with segment, position, times and the last point before it; what does not
+//! still works.
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use breakglass::backup::catalog::Catalog;
-use breakglass::backup::wal::{Segment, WalName};
+use breakglass::backup::container::{Identity, ObjectType, Recipient, Spec, Writer, hex};
+use breakglass::backup::wal::{Segment, WalName, fetch};
 use breakglass::error::{Error, ErrorKind};
+use breakglass::model::Time;
 use breakglass::model::target::RecoveryTarget;
 use breakglass::postgres::Lsn;
-use breakglass::recovery::backend::{Goal, Native, Patience, Recovery, Way};
+use breakglass::recovery::backend::{Goal, Native, Recovery, Way};
 use breakglass::recovery::commits::{Commit, LogArchive};
 use breakglass::recovery::range::{Route, range};
 use breakglass::recovery::wal_index::{self, Index};
@@ -28,9 +32,11 @@ enum Damage {
     Missing,
     Cut,
     Flipped,
+    /// As it should be, only for a stranger.
+    Sealed,
 }
 
-const ALL: [Damage; 3] = [Damage::Missing, Damage::Cut, Damage::Flipped];
+const ALL: [Damage; 4] = [Damage::Missing, Damage::Cut, Damage::Flipped, Damage::Sealed];
 
 /// An archive of twenty segments, a transaction and a restore point in each, and a second base backup half-way.
 struct Stand {
@@ -101,15 +107,28 @@ impl Stand {
                 bad[good.len() / 2] ^= 4;
                 std::fs::write(&path, bad).unwrap();
             }
+            Damage::Sealed => std::fs::write(&path, self.sealed(number)).unwrap(),
         }
         move || std::fs::write(path, good).unwrap()
+    }
+
+    /// A segment as an archiver stores it that writes for a stranger's key: the same one for all.
+    fn sealed(&self, number: u64) -> Vec<u8> {
+        let name = WalName::Segment(Segment::from_number(1, number, SIZE));
+        let plain = fetch::read(&self.a.unlocked, &name).unwrap().unwrap();
+        let repository = self.a.unlocked.repository();
+        let mut spec = Spec::new(ObjectType::WalSegment, repository.id(), name.object(), Time::from_micros(1));
+        spec.timeline = 1;
+        spec.system_identifier = repository.cluster().unwrap().unwrap().system_identifier;
+        let mut writer = Writer::new(Vec::new(), &spec, &[Recipient::Public(stranger().public())]).unwrap();
+        writer.write_all(&plain).unwrap();
+        writer.finish().unwrap().0
     }
 
     /// What a restore asks before it does anything.
     fn ask(&self, target: &str, after: bool) -> Result<Route, Error> {
         let target: RecoveryTarget = target.parse().unwrap();
-        let goal =
-            Goal { target, after, timeline: None, suspects: Vec::new(), patience: Patience::Refuse, again: None };
+        let goal = Goal { after, ..Goal::to(target) };
         let cancel = CancellationToken::new();
         match block_on(self.native.preflight(&goal, Arc::new(Unwatched), &cancel))? {
             Way::Beside(route) => Ok(*route),
@@ -133,6 +152,10 @@ impl Stand {
 fn place(m: &breakglass::backup::catalog::Manifest) -> (u64, Lsn) {
     let lsn = |text: &Option<String>| text.as_ref().unwrap().parse::<Lsn>().unwrap();
     (number(lsn(&m.start_lsn)), lsn(&m.stop_lsn))
+}
+
+fn stranger() -> Identity {
+    Identity::from_secret(&[7; 32])
 }
 
 fn number(lsn: Lsn) -> u64 {
@@ -172,6 +195,11 @@ fn every_position_of_a_missing_cut_or_flipped_segment() {
                 return;
             }
             assert!(text.contains(&name), "{damage:?} {target}: {text}");
+            if damage == Damage::Sealed {
+                let key =
+                    format!("sealed for key {}…, which is not among those given", &hex(&stranger().public())[..16]);
+                assert!(text.contains(&key) && !text.contains("BACKUP_ENCRYPTION_KEY"), "{target}: {text}");
+            }
             assert!(text.contains(&Lsn(bad * u64::from(SIZE)).to_string()), "{damage:?} {target}: {text}");
             let after = s.commits.iter().find(|(c, _)| number(c.lsn) > bad);
             assert!(after.is_none_or(|(c, _)| text.contains(&c.at.to_string())), "{damage:?} {target}: {text}");
@@ -216,7 +244,8 @@ fn every_position_of_a_missing_cut_or_flipped_segment() {
         // The range tells what is missing or cut without reading anything.
         let reach = range(&s.a.unlocked, &programs, None, &s.a.room.path).unwrap();
         match damage {
-            Damage::Flipped => {}
+            // Of the size it had when it was read: only a look into it tells.
+            Damage::Flipped | Damage::Sealed => {}
             _ if lost_tail => assert_eq!(reach.last_segment, Some(Stand::name(last - 1))),
             _ => assert!(reach.holes.iter().any(|h| h.first == name), "{damage:?} {name}: {:?}", reach.holes),
         }
@@ -229,7 +258,9 @@ fn every_position_of_a_missing_cut_or_flipped_segment() {
     for entry in s.a.unlocked.repository().store().list("index/").unwrap() {
         s.a.unlocked.repository().store().delete(&entry.name).unwrap();
     }
-    for (bad, damage) in [(s.segments[5], Damage::Cut), (last, Damage::Cut), (last, Damage::Flipped)] {
+    let damages = [(5, Damage::Cut), (5, Damage::Sealed), (0, Damage::Cut), (0, Damage::Flipped), (0, Damage::Sealed)];
+    for (at, damage) in damages {
+        let bad = if at > 0 { s.segments[at] } else { last };
         let mend = s.damage(bad, damage);
         let reach = range(&s.a.unlocked, &programs, None, &s.a.room.path).unwrap();
         assert_eq!(reach.holes.iter().map(|h| h.first.clone()).collect::<Vec<_>>(), [Stand::name(bad)], "{damage:?}");
@@ -245,6 +276,27 @@ fn every_position_of_a_missing_cut_or_flipped_segment() {
         }
         mend();
     }
+    // A stretch of them is one hole, wherever it lies, and every hole is named; nothing is offered that needs one.
+    let stretch: Vec<u64> = [11, 12, 13, 16].iter().map(|i| s.segments[*i]).collect();
+    let mend: Vec<_> = stretch.iter().map(|n| s.damage(*n, Damage::Sealed)).collect();
+    let holes = range(&s.a.unlocked, &programs, None, &s.a.room.path).unwrap().holes;
+    let ends: Vec<(String, String)> = holes.iter().map(|h| (h.first.clone(), h.last.clone())).collect();
+    let named = |from: usize, to: usize| (Stand::name(s.segments[from]), Stand::name(s.segments[to]));
+    assert_eq!(ends, [named(11, 13), named(16, 16)], "{holes:#?}");
+    for target in ["latest", "time:2098-01-01T00:00:00Z"] {
+        let e = s.ask(target, false).unwrap_err();
+        let said = format!("{e}");
+        let (first, last) = named(11, 13);
+        assert!(e.kind == ErrorKind::Refused && said.contains(&format!("segments {first} to {last} (")), "{said}");
+        assert!(said.contains("copies of the folder keys"), "{said}");
+        assert!(!said.contains("--to latest"), "{target}: {said}");
+    }
+    let (code, said) = s.a.run(&["pitr", "check", "--to", "latest"]);
+    assert!(code == 1 && said.contains("sealed for key") && said.contains("--to-after lsn:"), "{said}");
+    mend.into_iter().for_each(|mend| mend());
+    let late = s.ask("time:2098-01-01T00:00:00Z", false).unwrap_err();
+    assert!(late.to_string().contains("all that is archived: --to latest"), "{late}");
+
     // A position that the log does not reach, in its last segment or at its end: no record shows where to stop.
     for lsn in [Lsn((last + 1) * u64::from(SIZE)), Lsn((last + 1) * u64::from(SIZE) - 8)] {
         let e = s.ask(&format!("lsn:{lsn}"), false).unwrap_err();

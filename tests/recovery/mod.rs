@@ -1,6 +1,7 @@
 //! Recovery: finding the moment, the reachable range, the shadow, verification, promotion, salvage.
 
 mod again;
+mod base_damage;
 mod commits;
 mod compare;
 mod delta;

@@ -48,7 +48,7 @@ fn the_old_primary_is_down_before_the_new_one_is_up_and_nothing_good_is_forgotte
     let cancel = CancellationToken::new();
     let suspects: Vec<u32> = [&first, &second].iter().map(|x| x.parse().unwrap()).collect();
     let target = format!("xid:{first}").parse().unwrap();
-    let ask = Ask { target: &target, suspects: &suspects, timeline: None, scratch: &a.room.path, after: false };
+    let ask = Ask { suspects: &suspects, ..Ask::to(&target, &a.room.path) };
     let way = route(&a.unlocked, &programs(), &ask, &Unwatched, &cancel).unwrap();
     let request = a.request("shadow", way, suspects.clone());
     let shadow = block_on(build(&request, &a.unlocked, &Unwatched, &cancel)).unwrap();

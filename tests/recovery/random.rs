@@ -80,7 +80,7 @@ fn archive_now(db: &Database) {
 
 fn restore(a: &Archived, name: &str, target: &RecoveryTarget, after: bool) -> Shadow {
     let cancel = CancellationToken::new();
-    let ask = Ask { target, suspects: &[], timeline: None, scratch: &a.room.path, after };
+    let ask = Ask { after, ..Ask::to(target, &a.room.path) };
     let route = route(&a.unlocked, &programs(), &ask, &Unwatched, &cancel).unwrap_or_else(|e| panic!("{target}: {e}"));
     let request = a.request(name, route, vec![]);
     block_on(build(&request, &a.unlocked, &Unwatched, &cancel)).unwrap_or_else(|e| panic!("{target}: {e}"))

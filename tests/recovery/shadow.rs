@@ -31,7 +31,7 @@ impl Watch for Seen {
 }
 
 fn find_route(a: &Archived, target: &RecoveryTarget, suspects: &[u32]) -> breakglass::error::Result<Route> {
-    let ask = Ask { target, suspects, timeline: None, scratch: &a.room.path, after: false };
+    let ask = Ask { suspects, ..Ask::to(target, &a.room.path) };
     route(&a.unlocked, &programs(), &ask, &Unwatched, &CancellationToken::new())
 }
 

@@ -1,4 +1,4 @@
-//! `pitr locate` as people run it: what the rows no longer show comes from the archived log.
+//! `pitr locate` and `assess --deleted` as people run them: what the rows no longer show comes from the archived log.
 
 use std::process::Command;
 
@@ -22,7 +22,8 @@ fn pitr_locate_offers_what_only_the_log_remembers() {
         "postgres",
         "begin;\nselect pg_current_xact_id()::xid;\ndelete from orders where id <= 250;\ncommit;\n\
          insert into orders values (1000, 'new');\n\
-         begin;\nselect pg_current_xact_id()::xid;\ndrop table gone;\ncommit;\ninsert into orders values (1001, 'new');\n",
+         begin;\nselect pg_current_xact_id()::xid;\ndrop table gone;\ncommit;\ninsert into orders values (1001, 'new');\n\
+         update orders set state = 'sent' where id between 251 and 400;\n",
     );
     let xids: Vec<&str> = out.lines().collect();
     let last = c.sql("postgres", "select pg_walfile_name(pg_switch_wal())");
@@ -38,8 +39,9 @@ fn pitr_locate_offers_what_only_the_log_remembers() {
     }
     let command = |more: &[&str]| {
         Command::new(env!("CARGO_BIN_EXE_breakglass"))
-            .args(["pitr", "locate", "--json", "--since", "2h"])
+            .args(if more.first() == Some(&"assess") { &[][..] } else { &["pitr", "locate"] })
             .args(more)
+            .args(["--json", "--since", "2h"])
             .env("DATABASE_URL", c.database("postgres").url())
             .env("BACKUP_DIR", &url)
             .env("BACKUP_ENCRYPTION_KEY", PASSPHRASE)
@@ -73,4 +75,29 @@ fn pitr_locate_offers_what_only_the_log_remembers() {
     assert_eq!(gone.iter().map(|c| c["xid"].as_str().unwrap()).collect::<Vec<_>>(), [xids[1]]);
     let out = command(&["--table", "no_such"]);
     assert_eq!(out.status.code(), Some(2), "{}", String::from_utf8_lossy(&out.stderr));
+
+    // What was taken away is assessed by the transaction that took it: not by rows that an innocent job has changed since.
+    let assess = |more: &[&str]| -> serde_json::Value {
+        let out = command(&[&["assess", "--deleted"], more].concat());
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(out.status.code(), Some(0), "{said}");
+        serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{e}: {said}"))
+    };
+    let first = |found: &serde_json::Value| found["findings"][0].as_str().unwrap().to_string();
+    let orders = assess(&["--table", "public.orders"]);
+    assert_eq!(orders["rows"], serde_json::json!({"public.orders": 250}), "{orders:#}");
+    assert!(first(&orders).starts_with(&format!("taken away by transaction {} ", xids[0])), "{orders:#}");
+    assert!(!orders["findings"].to_string().contains("UPDATE"), "{orders:#}");
+    let all = assess(&[]);
+    assert!(first(&all).contains("DROP TABLE public.gone"), "{all:#}");
+    assert_eq!(all["rows"].get("public.orders"), None, "another act's rows are not its damage: {all:#}");
+    let findings = all["findings"].to_string();
+    assert!(
+        findings.contains("public.gone: dropped") && findings.contains("also, not counted: transaction"),
+        "{findings}"
+    );
+    // Rows that are there are said to be no measure of what is gone.
+    let marks = command(&["assess"]);
+    let marks: serde_json::Value = serde_json::from_slice(&marks.stdout).unwrap();
+    assert!(marks["findings"].to_string().contains("breakglass assess --deleted"), "{marks:#}");
 }

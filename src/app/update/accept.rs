@@ -180,7 +180,7 @@ fn act(app: &mut App, dialog: &Dialog, out: &mut Vec<Effect>) -> Result<(), Stri
                 _ => None,
             };
             app.dialogs.pop();
-            let what = "entered by hand; what it loses was not looked at".to_string();
+            let what = "entered by hand".to_string();
             let warning = incident::warning(app, &target, at);
             app.dialogs.push(Dialog::new(Ask::Choose { target, at, loses: None, what, warning }));
             return Ok(());

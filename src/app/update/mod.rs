@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use crate::incident::{Now, RunStatus};
 use crate::model::Time;
+use crate::model::target::{Candidate, RecoveryTarget};
 
 use super::allowed::why_not;
 use super::command::{Cmd, Danger};
@@ -489,6 +490,11 @@ impl IncidentUi {
         let selected = self.data.state.facts.candidates.get(self.moment.selected).map(|c| c.at);
         let end = self.axis.as_ref().and_then(|a| a.span).map(|(_, last)| last);
         self.axis_at.or(selected).or(end)
+    }
+    /// About how many transactions follow a suspect, by the index of the log. Of the log's end it knows nothing.
+    pub fn about(&self, c: &Candidate) -> Option<u64> {
+        let axis = self.axis.as_ref().filter(|_| c.target != RecoveryTarget::Latest)?;
+        Some(axis.cost(c.at).transactions)
     }
     /// The first look at an incident.
     pub fn new(data: super::data::Incident) -> Self {

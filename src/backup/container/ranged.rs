@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use super::super::store::Store;
 use super::header::{Expect, Header};
-use super::reader::find_key;
+use super::reader::unseal;
 use super::recipient::Identity;
-use super::seal::{self, ObjectKeys, Stream};
+use super::seal::Stream;
 use super::writer::{FOOTER_MAGIC, RECORD_HEAD, RECORD_INDEX, RECORD_STORED, RECORD_ZSTD, TOTALS};
 use super::{FOOTER, TAG, to_io};
 use crate::error::{Error, Result};
@@ -55,11 +55,7 @@ impl Ranged {
         let mut fetched = 0;
         let header = head(store, expect.name, size, &mut fetched)?;
         header.is_as(expect)?;
-        let (file_key, own) = find_key(&header, identities)?;
-        let ObjectKeys { mac, stream } = ObjectKeys::derive(&file_key, &header.salt, &header.core_hash)?;
-        if !seal::same(&seal::mac(mac.as_ref(), &[&header.signed])?, &header.mac) {
-            return Err(Error::check("the header does not authenticate").why("it was edited"));
-        }
+        let (stream, own) = unseal(&header, identities)?;
         let payload = payload_of(&header, size)?;
         let chunks = payload.div_ceil(u64::from(header.spec.chunk_size) + TAG as u64);
         let packed_len = payload.saturating_sub(chunks * TAG as u64);
@@ -295,17 +291,18 @@ fn closes(footer: &[u8], payload: u64) -> bool {
     footer.len() == FOOTER && footer[..8] == FOOTER_MAGIC && footer[8..16] == payload.to_be_bytes()
 }
 
-/// Whether an object begins as the one that is expected and ends where its own footer says: one that was cut shows, and nothing
-/// of what lies between is read. Needs no key.
+/// Whether an object begins as the one that is expected, is sealed for one of the identities, and ends where its own footer says:
+/// one that was cut shows, and nothing of what lies between is read.
 ///
 /// # Errors
-/// A check failure when it does not, or is not there; it cannot be read.
-pub fn check_ends(store: &Arc<dyn Store>, expect: &Expect<'_>) -> Result<()> {
+/// A check failure when it does not, or is not there; usage when none of the keys opens it; it cannot be read.
+pub fn check_ends(store: &Arc<dyn Store>, identities: &[Identity], expect: &Expect<'_>) -> Result<()> {
     let name = expect.name;
     let size = store.size(name)?.ok_or_else(|| Error::check(format!("{name:?} vanished while it was checked")))?;
     let mut fetched = 0;
     let header = head(store, name, size, &mut fetched)?;
     header.is_as(expect)?;
+    unseal(&header, identities)?;
     let payload = payload_of(&header, size)?;
     let footer = fetch(store, name, size - FOOTER as u64..size, &mut fetched)?;
     if closes(&footer, payload) {

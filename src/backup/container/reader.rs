@@ -93,11 +93,7 @@ impl<R: Read> Reader<R> {
     pub fn open(mut input: R, identities: &[Identity], expect: &Expect<'_>) -> Result<Self> {
         let header = Header::read(&mut input)?;
         header.is_as(expect)?;
-        let (file_key, own) = find_key(&header, identities)?;
-        let ObjectKeys { mac, stream } = ObjectKeys::derive(&file_key, &header.salt, &header.core_hash)?;
-        if !seal::same(&seal::mac(mac.as_ref(), &[&header.signed])?, &header.mac) {
-            return Err(Error::check("the header does not authenticate").why("it was edited"));
-        }
+        let (stream, own) = unseal(&header, identities)?;
         let mut stored_hash = Sha256::new();
         stored_hash.update(&header.core);
         Ok(Self {
@@ -450,7 +446,17 @@ impl<R: Read> BufRead for Reader<R> {
     }
 }
 
-pub(super) fn find_key(header: &Header, identities: &[Identity]) -> Result<(Zeroizing<[u8; 32]>, bool)> {
+/// What opens the chunks of an object, its header authenticated; and whether a holder of the repository's secret wrote it.
+pub(super) fn unseal(header: &Header, identities: &[Identity]) -> Result<(Stream, bool)> {
+    let (file_key, own) = find_key(header, identities)?;
+    let ObjectKeys { mac, stream } = ObjectKeys::derive(&file_key, &header.salt, &header.core_hash)?;
+    if !seal::same(&seal::mac(mac.as_ref(), &[&header.signed])?, &header.mac) {
+        return Err(Error::check("the header does not authenticate").why("it was edited"));
+    }
+    Ok((stream, own))
+}
+
+fn find_key(header: &Header, identities: &[Identity]) -> Result<(Zeroizing<[u8; 32]>, bool)> {
     let mut broken = None;
     // A stanza that only a holder of the secret can have made is preferred: it says more about the object.
     let (own, public): (Vec<_>, Vec<_>) = header.stanzas.iter().partition(|(kind, _)| *kind == STANZA_OWN);
@@ -466,11 +472,25 @@ pub(super) fn find_key(header: &Header, identities: &[Identity]) -> Result<(Zero
     if let Some(error) = broken {
         return Err(error);
     }
-    let wanted: Vec<String> =
-        header.stanzas.iter().filter_map(|(_, body)| body.get(..8)).map(|id| format!("{}…", hex(id))).collect();
     Err(Error::new(ErrorKind::Usage, format!("no key for {:?}", header.spec.name))
-        .why(format!("it was encrypted to {}", wanted.join(", ")))
-        .hint("Unlock the repository with the passphrase it was created with (BACKUP_ENCRYPTION_KEY)."))
+        .why(sealed_for_another(header, identities))
+        .hint(OTHER_KEY))
+}
+
+/// What to do about an object that is [`SEALED_FOR`] somebody else.
+pub const OTHER_KEY: &str = "What was given opened the repository; it is the key file that lacks this key: look for the key under \
+                             \"public\" in older or newer copies of the folder keys, and ask who changed repository.json.";
+
+/// How the reason begins why an object cannot be opened that is as it should be, only for somebody else.
+pub const SEALED_FOR: &str = "sealed for key ";
+
+/// For whom it is, and who is here: by the beginning of each public key, as key files have it. The same for all objects of one
+/// writer.
+fn sealed_for_another(header: &Header, identities: &[Identity]) -> String {
+    let short = |id: &[u8]| format!("{}…", hex(&id[..id.len().min(8)]));
+    let wanted: Vec<String> = header.stanzas.iter().map(|(_, body)| short(body)).collect();
+    let here: Vec<String> = identities.iter().map(|i| short(&i.public())).collect();
+    format!("{SEALED_FOR}{}, which is not among those given ({})", wanted.join(" and "), here.join(", "))
 }
 
 /// Reads until `buffer` has `n` bytes or the input ends.
@@ -522,6 +542,21 @@ pub struct Stored {
 /// Reads a whole object without a key: finds rot, cuts and swaps by accident, not by intent.
 pub fn check_stored<R: Read>(mut input: R) -> Result<Stored> {
     let header = Header::read(&mut input)?;
+    check_rest(input, header)
+}
+
+/// As [`check_stored`], of an object that one of the identities must open; what none opens is not read to its end.
+///
+/// # Errors
+/// As [`Reader::open`] and [`check_stored`].
+pub fn check_stored_for<R: Read>(mut input: R, identities: &[Identity], expect: &Expect<'_>) -> Result<()> {
+    let header = Header::read(&mut input)?;
+    header.is_as(expect)?;
+    unseal(&header, identities)?;
+    check_rest(input, header).map(|_| ())
+}
+
+fn check_rest<R: Read>(mut input: R, header: Header) -> Result<Stored> {
     let mut hash = Sha256::new();
     hash.update(&header.core);
     let mut payload = 0u64;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::super::container::{Expect, Header, ObjectType, check_ends, check_stored, verify};
+use super::super::container::{Expect, Header, ObjectType, SEALED_FOR, check_ends, check_stored_for, verify};
 use super::super::repository::{Repository, Unlocked, of_object};
 use super::fetch::read;
 use super::name::{DEFAULT_SEGMENT_SIZE, Segment, WalName, parse_lsn};
@@ -356,6 +356,12 @@ impl Way {
         Some((Segment::from_number(branch.timeline, number, self.segment_size), bytes))
     }
 
+    /// The segment after this one, when it is there and of the same timeline, by its place in the path.
+    fn after(&self, number: u64, timeline: usize) -> Option<Segment> {
+        let same = self.owner(number + 1) == Some(timeline);
+        self.segment(number + 1).filter(|_| same).map(|(segment, _)| segment)
+    }
+
     /// As [`check_continuity`].
     ///
     /// # Errors
@@ -392,7 +398,8 @@ impl Way {
         };
         let mut last = None;
         for (looked, number) in (first..=goal).enumerate() {
-            let Some((branch, numbers)) = self.owner(number).and_then(|i| self.there.get(i)) else { break };
+            let Some(i) = self.owner(number) else { break };
+            let Some((branch, numbers)) = self.there.get(i) else { break };
             let segment = Segment::from_number(branch.timeline, number, size);
             if !numbers.contains_key(&number) {
                 let next = numbers.range(number..).next().map(|(n, _)| *n);
@@ -403,11 +410,18 @@ impl Way {
             }
             let begun = self.begun.contains(&(branch.timeline, number));
             if let Some(error) = inspect(segment, begun)? {
-                let next = numbers.range(number + 1..).next();
+                // Those that follow and are bad for the same reason belong to it, also behind what was asked about.
+                let mut end = number;
+                while let Some(more) = self.after(end, i)
+                    && inspect(more, self.begun.contains(&(branch.timeline, end + 1)))?.as_ref() == Some(&error)
+                {
+                    end += 1;
+                }
+                let next = numbers.range(end + 1..).next();
                 let next = next.map(|(n, _)| Segment::from_number(branch.timeline, *n, size));
                 answer.hole = Some(Hole {
                     first: segment.to_string(),
-                    last: segment.to_string(),
+                    last: Segment::from_number(branch.timeline, end, size).to_string(),
                     next: next.map(|s| s.to_string()),
                     why: error,
                 });
@@ -433,10 +447,20 @@ pub fn inspect(unlocked: &Unlocked, segment: Segment, begun: bool, depth: Depth)
             // One in which no record has ended yet is whole all the same.
             Ok(None) if received::is_there(unlocked.repository(), segment)? => Ok(None),
             Ok(None) => Ok(Some("vanished while it was checked".to_string())),
-            Err(e) if matches!(e.kind, ErrorKind::Check | ErrorKind::Usage) => Ok(Some(e.to_string())),
+            Err(e) if matches!(e.kind, ErrorKind::Check | ErrorKind::Usage) => Ok(Some(reason(&e))),
             Err(e) => Err(e),
         },
         false => look(unlocked, segment, depth),
+    }
+}
+
+/// Why a segment cannot be used, for people. A key that does not open it is as bad as damage: recovery could not read it either;
+/// said of all that are sealed for the same one alike, whatever their names.
+pub fn reason(e: &Error) -> String {
+    match e.why.as_str() {
+        "" => e.what.clone(),
+        why if why.starts_with(SEALED_FOR) => why.to_string(),
+        why => format!("{}: {why}", e.what),
     }
 }
 
@@ -449,20 +473,19 @@ fn look(unlocked: &Unlocked, segment: Segment, depth: Depth) -> Result<Option<St
     const GONE: &str = "vanished while it was checked";
     let result = match depth {
         Depth::Names => Ok(()),
-        Depth::Ends => check_ends(repository.store(), &expect),
+        Depth::Ends => check_ends(repository.store(), unlocked.identities(), &expect),
         Depth::Full => match open()? {
             Some(input) => verify(input, unlocked.identities(), &expect).map(|_| ()),
             None => return Ok(Some(GONE.into())),
         },
         Depth::Stored => match open()? {
-            Some(input) => check_stored(input).and_then(|stored| stored.header.is_as(&expect)),
+            Some(input) => check_stored_for(input, unlocked.identities(), &expect),
             None => return Ok(Some(GONE.into())),
         },
     };
     match result {
         Ok(()) => Ok(None),
-        // A key that does not open it is as bad as damage: recovery could not read it either.
-        Err(e) if matches!(e.kind, ErrorKind::Check | ErrorKind::Usage) => Ok(Some(e.to_string())),
+        Err(e) if matches!(e.kind, ErrorKind::Check | ErrorKind::Usage) => Ok(Some(reason(&e))),
         Err(e) => Err(of_object(e, &name)),
     }
 }

@@ -35,10 +35,13 @@ pub(in crate::export) fn tally(checks: &[Check]) -> String {
 /// A moment that is offered, in words.
 pub(super) fn candidate_words(c: &Candidate) -> String {
     let (target, at, what) = (target_words(&c.target), c.at.date_hms(), clean(&c.what));
+    // What was dropped or emptied has no rows to count.
+    let rows = if c.rows > 0 { format!("; {} rows", grouped(c.rows)) } else { String::new() };
+    let loses = format!("going back to it as a whole loses {}", loss_words(&c.loses));
     if c.target == RecoveryTarget::Latest {
-        return format!("{target}, {at} UTC: {what}; {} rows, loses {}", grouped(c.rows), loss_words(&c.loses));
+        return format!("{target}, {at} UTC: {what}{rows}; {loses}");
     }
-    format!("{at} UTC, before {target}: {what}; {} rows, loses {}", grouped(c.rows), loss_words(&c.loses))
+    format!("{at} UTC, before {target}: {what}{rows}; {loses}")
 }
 
 /// Where a recovery stops, in words.

@@ -229,13 +229,15 @@ impl Recovery for Native {
                 timeline: goal.timeline,
                 scratch: &work.scratch,
                 after: goal.after,
+                base: &goal.base,
             };
             let catalog = Catalog::load(&work.unlocked)?;
             let damage = catalog.damage().map(|e| e.to_string());
             for line in damage.into_iter().chain(catalog.lost_lines()) {
                 watch.line(&format!("WARNING: {line}"));
             }
-            let way: Route = route(&work.unlocked, &work.programs(), &ask, &*watch, &cancel)?;
+            let mut way: Route = route(&work.unlocked, &work.programs(), &ask, &*watch, &cancel)?;
+            way.verified_at = catalog.find(&way.backup.id).ok().and_then(|b| b.verified_at);
             Ok(Way::Beside(Box::new(way)))
         }))
     }

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::reach::newest_commit;
 use super::stop_of;
 use crate::backup::catalog::Manifest;
+use crate::backup::container::{OTHER_KEY, SEALED_FOR};
 use crate::backup::wal::{Continuity, Depth, Hole, Segment, Way};
 use crate::error::Result;
 use crate::model::Time;
@@ -93,6 +94,9 @@ impl Log<'_> {
             None => {
                 hints.push("no transaction between the base backup and it can be told: breakglass pitr range".into())
             }
+        }
+        if hole.why.starts_with(SEALED_FOR) {
+            hints.push(OTHER_KEY.into());
         }
         if let Some(later) = self.backups.iter().find(|m| self.begins(m) > last) {
             hints.push(format!("base backup {} leads to moments after {}", later.id, later.finished_at));

@@ -158,10 +158,14 @@ fn reach(
                 Err(e) => return Err(e),
             }
         };
-        if let Some(h) = c.hole
-            && !reach.holes.contains(&h)
-        {
-            reach.holes.push(h);
+        // What comes behind it counts for the backups there; what is bad there is told all the same, once.
+        let seen = !reach.holes.is_empty();
+        let mut from = c.hole.as_ref().filter(|_| !seen).and_then(|h| log.number(&h.last));
+        note(&mut reach.holes, c.hole, &log);
+        while let Some(next) = from.map(|h| h + 1).filter(|n| way.end().is_some_and(|end| *n <= end)) {
+            let (c, _) = stretch(&log, &known.index, &mut bad, next)?;
+            from = c.hole.as_ref().and_then(|h| log.number(&h.last));
+            note(&mut reach.holes, c.hole, &log);
         }
         let Some(last) = last else { continue };
         stretches.push((first, last));
@@ -171,6 +175,19 @@ fn reach(
         reach.unread += (first..=last).filter(|n| !read(n)).count() as u64;
     }
     Ok(reach)
+}
+
+/// Keeps a hole, once.
+fn note(holes: &mut Vec<Hole>, hole: Option<Hole>, log: &Log<'_>) {
+    let ends = |h: &Hole| log.number(&h.first).zip(log.number(&h.last));
+    let Some(hole) = hole else { return };
+    let inside = |h: &Hole| {
+        ends(h).zip(ends(&hole)).is_some_and(|((first, last), (a, b))| first <= a && b <= last) || *h == hole
+    };
+    if !holes.iter().any(inside) {
+        holes.push(hole);
+        holes.sort_by_key(|h| log.number(&h.first));
+    }
 }
 
 /// How far the log runs from a segment on: to what is missing, to what the index knows to be damaged, to what nobody read yet and
@@ -199,11 +216,15 @@ fn stretch(
     // What is damaged ends the log as surely as what is missing.
     let found = last.and_then(|last| bad.range(first..=last).next());
     if let Some((number, why)) = found {
-        let name = way.segment(*number).map_or_else(|| archive.name(*number), |(s, _)| s.to_string());
-        let next = way.segment(number + 1).map(|(s, _)| s.to_string());
+        let name = |n: u64| way.segment(n).map_or_else(|| archive.name(n), |(s, _)| s.to_string());
+        let mut end = *number;
+        while bad.get(&(end + 1)) == Some(why) {
+            end += 1;
+        }
+        let next = way.segment(end + 1).map(|(s, _)| s.to_string());
         last = number.checked_sub(1).filter(|n| *n >= first);
         c.last = last.map(|n| archive.name(n));
-        c.hole = Some(Hole { first: name.clone(), last: name, next, why: why.clone() });
+        c.hole = Some(Hole { first: name(*number), last: name(end), next, why: why.clone() });
     }
     Ok((c, last))
 }

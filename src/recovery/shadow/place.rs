@@ -129,6 +129,27 @@ fn move_in(old: &Path, data: &Path, request: &Request) -> Result<()> {
     keep_log(data, root)
 }
 
+/// The port an instance of ours has until it takes another's place.
+const PORT: u16 = 5432;
+
+/// What an unfinished recovery left in its folder, and how to go on. What is no use to anybody is removed.
+pub(super) fn ways_on(request: &Request, e: Error) -> Error {
+    let root = request.root.display();
+    // The files appear whole or not at all: without them there is nothing to look at or to go on from.
+    if request.delta.is_none() && !request.root.join("data").exists() {
+        let sockets = Layout::under(&request.root, PORT).sockets;
+        if !sockets.starts_with(&request.root) {
+            let _ = std::fs::remove_dir_all(&sockets);
+        }
+        return match std::fs::remove_dir_all(&request.root) {
+            Ok(()) => e.hint(format!("nothing was left in {root}: the same command again starts over")),
+            Err(_) => e.hint(format!("to remove what was left in {root}: breakglass pitr discard --shadow {root}")),
+        };
+    }
+    e.hint(format!("what is there so far is in {root}: the same command with --delta --dir {root} goes on with its files"))
+        .hint(format!("or breakglass pitr discard --shadow {root} removes it, and the same command again starts over"))
+}
+
 /// Bytes free for us where `dir` is.
 ///
 /// # Errors

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::{CHUNK, FOLDER, Index, Known, keep_names};
 use crate::backup::repository::Unlocked;
 use crate::backup::wal::fetch::{read, sized_segments};
+use crate::backup::wal::range::reason;
 use crate::backup::wal::{DEFAULT_SEGMENT_SIZE, Segment, WalName, status};
 use crate::error::{ErrorKind, Result};
 use crate::postgres::wal::{Reader, Tail};
@@ -189,7 +190,7 @@ impl Work<'_> {
                         Err(damage) => Known::Damaged(damage.why),
                     },
                     Ok(None) => Known::Damaged("vanished while it was read".into()),
-                    Err(e) if matches!(e.kind, ErrorKind::Check | ErrorKind::Usage) => Known::Damaged(e.to_string()),
+                    Err(e) if matches!(e.kind, ErrorKind::Check | ErrorKind::Usage) => Known::Damaged(reason(&e)),
                     Err(e) => return Err(e),
                 };
                 let bad = matches!(known, Known::Damaged(_));

@@ -91,10 +91,15 @@ fn costs(ui: &IncidentUi, axis: &Axis, at: Time, room: usize) -> Vec<Vec<Piece>>
         Some(_) => Role::Good,
         None => Role::Text,
     };
-    let (window, after) = (format_clock(cost.window), words::plural(cost.transactions, "transaction"));
+    // Of the moment of a suspect more is known than the log's index tells.
+    let suspect = ui.data.state.facts.candidates.get(ui.moment.selected).filter(|c| c.at == at);
+    let after = match suspect {
+        Some(c) => words::loss_about(&c.loses, ui.about(c)),
+        None => format!("{}, about {}", format_clock(cost.window), words::plural(cost.transactions, "transaction")),
+    };
     let lost = match newer_stays {
-        true => format!("{window} after it stay, about {after}"),
-        false => format!("loses {window}, about {after}"),
+        true => format!("after it stay {after}"),
+        false => format!("loses {after}"),
     };
     let mut parts = Vec::new();
     match &cost.takes {

@@ -237,7 +237,13 @@ fn content(app: &App, ask: &Ask, columns: usize) -> (&'static str, Role, Vec<Vec
                 say(&mut lines, Role::Danger, &format!("{}.", warning.trim_end_matches('.')));
                 lines.push(vec![]);
             }
-            let loss = loses.as_ref().map_or("not known".to_string(), words::loss);
+            // Of a time entered by hand the index of the log knows about how much follows it.
+            let axis = ui.and_then(|ui| ui.axis.as_ref()).zip(*at).map(|(axis, at)| axis.cost(at));
+            let about = axis.filter(|c| c.unreachable.is_none()).map_or("not known".to_string(), |c| {
+                let after = words::plural(c.transactions, "transaction");
+                format!("{}, about {after}", crate::model::format_clock(c.window))
+            });
+            let loss = loses.as_ref().map_or(about, words::loss);
             match ui.is_some_and(|ui| moment::keeps_newer(&ui.data.scenario, &ui.data.state)) {
                 true => {
                     lines.push(vec![p(Role::Muted, "after   "), p(Role::Text, loss)]);

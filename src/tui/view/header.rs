@@ -229,7 +229,7 @@ fn rpo(canvas: &Canvas<'_>, app: &App, data: &Incident, room: usize) -> Vec<Piec
         let (window, most) = (Duration::from_millis(loss.window_ms), if loss.at_most { g.at_most } else { "" });
         let lost = format!("lost {most}{}", format_clock(window));
         parts.push((9, vec![p(Role::Muted, "RPO  "), p(role, lost), p(Role::Text, objective)]));
-        parts.push((7, vec![p(Role::Text, words::transactions(loss))]));
+        parts.extend(words::transactions(loss).map(|t| (7, vec![p(Role::Text, t)])));
         if state.rpo.is_some() || damaged {
             parts.push((8, vec![p(role, word)]));
         }
@@ -255,7 +255,7 @@ fn rpo(canvas: &Canvas<'_>, app: &App, data: &Incident, room: usize) -> Vec<Piec
         );
         let role = loss.as_ref().map_or(Role::Text, |l| within(l.window_ms));
         parts.push((9, vec![p(Role::Muted, "RPO  "), p(role, text), p(Role::Text, objective)]));
-        parts.extend(loss.as_ref().map(|l| (7, vec![p(Role::Text, words::transactions(l))])));
+        parts.extend(loss.as_ref().and_then(words::transactions).map(|t| (7, vec![p(Role::Text, t)])));
     } else if let Some(e) = exposure {
         let role = within(u64::try_from(e.exposure.as_millis()).unwrap_or(u64::MAX));
         let most = if e.at_most { g.at_most } else { "" };

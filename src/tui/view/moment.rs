@@ -38,14 +38,14 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, shown: &mut S
         let row = Rect { x: line.x + 2, width: line.width.saturating_sub(3), ..line };
         match facts.candidates.get(i) {
             Some(c) => {
-                let loses = vec![p(loss_role(app, c), words::loss(&c.loses))];
+                let loses = vec![p(loss_role(app, c), words::loss_about(&c.loses, ui.about(c)))];
                 let used = canvas.right(row, 0, &loses);
                 let room = row.width.saturating_sub(used + 2);
                 let mark = if Some(&c.target) == chosen { format!("{} ", g.done) } else { "  ".into() };
                 let parts = vec![
                     (9, vec![p(Role::Good, mark), p(Role::Text, c.at.hms())]),
                     (5, mark_of(c)),
-                    (8, vec![p(Role::Warning, words::plural(c.rows, "row"))]),
+                    (8, vec![p(Role::Warning, taken(c))]),
                     (7, vec![p(Role::Text, tables(&c.tables))]),
                 ];
                 canvas.line(Rect { width: room, ..row }, 0, &fit(parts, "  ", room as usize));
@@ -103,6 +103,15 @@ fn mark_of(c: &Candidate) -> Vec<Piece> {
     }
 }
 
+/// How much it took: rows, or all there was of what is no more.
+fn taken(c: &Candidate) -> String {
+    match c.rows {
+        0 if c.what.starts_with("DROP") => "dropped".into(),
+        0 if c.what.starts_with("TRUNCATE") => "emptied".into(),
+        rows => words::plural(rows, "row"),
+    }
+}
+
 /// Tables as people call them: the schema everybody uses is left out.
 fn tables(names: &[String]) -> String {
     names.iter().map(|t| t.strip_prefix("public.").unwrap_or(t)).collect::<Vec<_>>().join(", ")
@@ -136,7 +145,7 @@ fn about(app: &App, c: &Candidate, columns: usize) -> Vec<Vec<Piece>> {
                 (false, _) => "restoring to just before it loses everything committed after: ",
             },
         ),
-        p(loss_role(app, c), words::loss(&c.loses)),
+        p(loss_role(app, c), words::loss_about(&c.loses, app.incident.as_ref().and_then(|ui| ui.about(c)))),
     ]);
     if !c.loses.rows.is_empty() {
         let rows: Vec<String> = c.loses.rows.iter().map(|(t, n)| format!("{t} {}", words::count(*n))).collect();

@@ -1,0 +1,115 @@
+//! Which base backup a recovery begins with: the newest that fits and whose files are as they should be, as far as they were
+//! looked at.
+
+use std::time::Instant;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::backup::catalog::Manifest;
+use crate::error::{Error, Result};
+use crate::recovery::archive::Archive;
+use crate::recovery::watch::{Phase, Watch, check_cancel};
+
+/// How closely the files of a base backup are looked at before anything is built from it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Look {
+    /// Not at all: they are not needed.
+    Nothing,
+    /// That they are there, are the backup's own, and begin and end as they should: a few small requests.
+    #[default]
+    Ends,
+    /// Every byte.
+    Everything,
+}
+
+/// Which base backups may be begun with.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Base {
+    /// This one only.
+    pub only: Option<String>,
+    /// Any but this one.
+    pub not: Option<String>,
+    /// How closely it is looked at.
+    pub look: Look,
+}
+
+impl Base {
+    /// Any one, and its ends are looked at.
+    pub const ANY: Self = Self { only: None, not: None, look: Look::Ends };
+
+    pub(super) fn allows(&self, m: &Manifest) -> bool {
+        self.only.as_ref().is_none_or(|id| *id == m.id) && self.not.as_ref() != Some(&m.id)
+    }
+}
+
+/// A base backup that would have been begun with, if it were whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PassedOver {
+    /// Its id.
+    pub backup: String,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+impl PassedOver {
+    /// One clause.
+    pub fn describe(&self) -> String {
+        format!("base backup {} is damaged ({})", self.backup, self.why)
+    }
+}
+
+/// The first of these, the best first, whose files are as they should be; and those before it.
+///
+/// # Errors
+/// The archive cannot be read, or stopped on request.
+pub(super) fn first_whole<'m, T>(
+    store: &dyn Archive,
+    candidates: impl Iterator<Item = (&'m Manifest, T)>,
+    look: Look,
+    watch: &dyn Watch,
+    cancel: &CancellationToken,
+) -> Result<(Option<(&'m Manifest, T)>, Vec<PassedOver>)> {
+    let mut passed = Vec::new();
+    for (m, with) in candidates {
+        let began = Instant::now();
+        let wrong = match look {
+            Look::Nothing => None,
+            look => store.inspect_backup(m, look == Look::Everything, &mut |done| {
+                check_cancel(cancel, "nothing was touched")?;
+                watch.phase(&Phase::bytes("base backup", done, Some(m.plain_bytes()), began));
+                Ok(())
+            })?,
+        };
+        match wrong {
+            None => return Ok((Some((m, with)), passed)),
+            Some(why) => passed.push(PassedOver { backup: m.id.clone(), why }),
+        }
+    }
+    Ok((None, passed))
+}
+
+/// Says with an error which base backups were passed over.
+pub(super) fn with_passed(e: Error, passed: &[PassedOver]) -> Error {
+    passed.iter().fold(e, |e, p| e.hint(format!("{}; it was passed over", p.describe())))
+}
+
+/// No base backup that fits can be begun with: because of what was asked for, or because all are damaged.
+pub(super) fn none_whole(e: Error, base: &Base, backups: &[Manifest], passed: &[PassedOver]) -> Error {
+    let ids = || backups.iter().map(|m| format!("{} of {}", m.id, m.finished_at)).collect::<Vec<_>>().join(", ");
+    let e = match (passed, &base.only) {
+        ([], Some(id)) if backups.iter().any(|m| m.id == *id) => {
+            e.why(format!("base backup {id} was not complete yet by then")).hint(format!("there are: {}", ids()))
+        }
+        ([], Some(id)) => {
+            e.why(format!("no base backup {id:?} leads to this timeline")).hint(format!("there are: {}", ids()))
+        }
+        ([], None) => e.why("no other base backup was complete by then"),
+        (passed, _) => e
+            .why(passed.iter().map(PassedOver::describe).collect::<Vec<_>>().join("; "))
+            .hint("put the object back from a copy of the repository, and try again"),
+    };
+    match base.only {
+        Some(_) => e.hint("without --backup the newest that fits is taken"),
+        None => e.hint("a dump holds the rows of one moment: breakglass backup list"),
+    }
+}

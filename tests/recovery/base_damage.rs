@@ -1,0 +1,135 @@
+//! A base backup that is damaged is never begun with where its ends tell, and what a restore meets in its middle ends in the
+//! command that works. What a recovery that was broken off leaves is named, with the ways on.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use breakglass::postgres::running::running_in;
+use breakglass::recovery::shadow::Shadow;
+
+use super::shop::{rows, script};
+use crate::support::archived::Archived;
+
+/// The object of a base backup that holds its files.
+fn files_of(a: &Archived, backup: &str) -> PathBuf {
+    a.repository.join("backups").join(backup).join("base.tar.bgo")
+}
+
+/// Writes these bytes in the place of an object; what puts it back.
+fn instead(path: &Path, bytes: Option<&[u8]>) -> impl FnOnce() + use<> {
+    let (path, good) = (path.to_path_buf(), std::fs::read(path).unwrap());
+    match bytes {
+        Some(bytes) => std::fs::write(&path, bytes).unwrap(),
+        None => std::fs::remove_file(&path).unwrap(),
+    }
+    move || std::fs::write(path, good).unwrap()
+}
+
+/// The command that a message offers, as words.
+fn offered(text: &str, begins: &str) -> Vec<String> {
+    let line = text.lines().find_map(|l| l.split_once(begins)).unwrap_or_else(|| panic!("{begins:?} is not in {text}"));
+    format!("{begins}{}", line.1).split_whitespace().skip(1).map(String::from).collect()
+}
+
+#[test]
+fn an_older_base_backup_takes_the_place_of_a_damaged_one() {
+    let a = Archived::start("basedamage");
+    let db = a.cluster.database("postgres");
+    script(&db, "create table t (n int)");
+    let old = a.base_backup();
+    script(&db, "insert into t values (1)");
+    let new = a.base_backup();
+    script(&db, "insert into t values (2); select pg_create_restore_point('here'); insert into t values (3)");
+    a.archive_now();
+    let check = |more: &[&str]| -> (i32, String) { a.run(&[&["pitr", "check", "--to", "name:here"], more].concat()) };
+    let root = a.room.path.join("shadow");
+    let dir = root.display().to_string();
+
+    // Whole: the newest is begun with, and what was not read is said.
+    let (code, text) = check(&[]);
+    assert_eq!(code, 0, "{text}");
+    let unread = "were not read now: it was never read since it was made";
+    assert!(text.contains(&format!("✓ from backup {new} ")) && text.contains(unread), "{text}");
+    assert!(text.contains(&format!("breakglass backup verify {new}")), "{text}");
+    let (code, text) = check(&["--deep", "--timeline", "1"]);
+    assert!(code == 0 && text.contains("every byte of the backup"), "{text}");
+    // The same words as a restore has.
+    let (code, text) = check(&["--timeline", "7"]);
+    assert!(code != 0 && text.contains("00000007.history"), "{text}");
+    let (code, text) = check(&["--backup", "nowhere"]);
+    assert!(code == 1 && text.contains("no base backup \"nowhere\"") && text.contains(&old), "{text}");
+    let (code, text) = check(&["--backup", &old]);
+    assert!(code == 0 && text.contains(&format!("✓ from backup {old} ")), "{text}");
+
+    // Missing, cut, another one's: seen before anything is touched, and the older one leads there as well.
+    let (object, good) = (files_of(&a, &new), std::fs::read(files_of(&a, &new)).unwrap());
+    let other = std::fs::read(files_of(&a, &old)).unwrap();
+    for (what, bytes) in [("missing", None), ("cut", Some(&good[..good.len() / 2])), ("another", Some(&other[..]))] {
+        let mend = instead(&object, bytes);
+        let (code, text) = check(&[]);
+        assert_eq!(code, 0, "{what}: {text}");
+        assert!(text.contains(&format!("✓ from backup {old} ")), "{what}: {text}");
+        assert!(text.contains(&format!("WARNING: base backup {new} is damaged (")), "{what}: {text}");
+        let (code, text) = check(&["--backup", &new]);
+        assert!(code == 1 && text.contains(&format!("base backup {new} is damaged (")), "{what}: {text}");
+        if what == "missing" {
+            let (code, text) = a.run(&["pitr", "restore", "--to", "latest", "--backup", &new, "--dir", &dir]);
+            assert!(code == 4 && text.contains("base.tar.bgo") && !root.exists(), "{text}");
+            let all = instead(&files_of(&a, &old), None);
+            let (code, text) = check(&[]);
+            assert!(code == 1 && text.contains(&new) && text.contains(&old), "{text}");
+            all();
+        }
+        mend();
+    }
+
+    // In its middle: nobody sees it who does not read it all.
+    let mut bad = good.clone();
+    bad[good.len() / 2] ^= 1;
+    let mend = instead(&object, Some(&bad));
+    let (code, text) = check(&[]);
+    assert!(code == 0 && text.contains("not read now"), "{text}");
+    let (code, text) = check(&["--deep"]);
+    assert!(code == 0 && text.contains(&format!("✓ from backup {old} ")) && text.contains("WARNING"), "{text}");
+    let (code, text) = a.run(&["pitr", "restore", "--to", "name:here", "--dir", &dir]);
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains(&format!("base backup {new} cannot be restored")) && text.contains("base.tar.bgo"), "{text}");
+    assert!(text.contains(&format!("nothing was left in {dir}")) && !root.exists(), "{text}");
+    let words = offered(&text, "breakglass pitr restore --to");
+    assert!(words.contains(&old), "{text}");
+    let (code, text) = a.run(&words.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(code, 0, "{text}");
+    assert_eq!((Shadow::load(&root).unwrap().backup, rows(&root)), (old.clone(), "1,2".to_string()));
+    assert_eq!(a.run(&["pitr", "discard", "--shadow", &dir]).0, 0);
+    // No other one leads there: that is said.
+    let gone = instead(&files_of(&a, &old), None);
+    let (code, text) = a.run(&["pitr", "restore", "--to", "name:here", "--dir", &dir]);
+    assert!(code == 1 && text.contains("no other base backup leads there") && !root.exists(), "{text}");
+    gone();
+    mend();
+
+    // Stopped while it waits at the end of the log: its folder and both ways on are named, and work.
+    let mut child = a
+        .command(&["pitr", "restore", "--to", "latest", "--dir", &dir])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let pid = rustix::process::Pid::from_child(&child);
+    let mut said = String::new();
+    for line in BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap) {
+        if line.contains("replaying the log") {
+            rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        }
+        said.push_str(&format!("{line}\n"));
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{said}");
+    assert!(root.join("data").exists() && running_in(&root).is_none(), "{said}");
+    assert!(said.contains(&format!("the same command with --delta --dir {dir} goes on")), "{said}");
+    let discard = offered(&said, "breakglass pitr discard --shadow");
+    let (code, text) = a.run(&["pitr", "restore", "--to", "name:here", "--delta", "--dir", &dir]);
+    assert_eq!((code, rows(&root)), (0, "1,2".to_string()), "{text}");
+    let (code, text) = a.run(&discard[..4].iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(code == 0 && !root.exists(), "{text}");
+}
