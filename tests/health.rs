@@ -6,11 +6,15 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use breakglass::app::Msg;
 use breakglass::app::data::HealthRow;
 use breakglass::app::update::update;
+use breakglass::recovery::health::wait_healthy;
+use breakglass::recovery::{Phase, Watch};
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use crate::backup::logical::{cluster, text, url};
 use crate::backup::wal::{SYSTEM, segment, write_segment};
@@ -319,4 +323,32 @@ fn the_console_looks_by_itself() {
     let shown = pty.wait_text("shop degraded: cart degraded");
     assert!(shown.contains("HEALTH"), "{shown}");
     pty.keys("q");
+}
+
+/// Whoever waits for the service sees what it is that is not well, and for how long at most it is waited for.
+#[test]
+fn what_a_wait_for_health_waits_for_is_said() {
+    struct Seen(Mutex<Vec<String>>);
+    impl Watch for Seen {
+        fn line(&self, _: &str) {}
+        fn phase(&self, phase: &Phase) {
+            assert!(phase.name == "health" && phase.total.is_none(), "{phase:?}");
+            self.0.lock().unwrap().push(phase.text.clone());
+        }
+    }
+    let service = Service::start();
+    let body =
+        r#"{"components": {"billing": "degraded", "database": "ok"}, "details": {"billing": "3 of 9 invoices wrong"}}"#;
+    service.answers.lock().unwrap().push(("/health", 200, body.into()));
+    let (seen, url) = (Seen(Mutex::default()), format!("{}/health", service.at));
+    let limit = Duration::from_millis(400);
+    let cancel = CancellationToken::new();
+    let waited = wait_healthy(&url, Duration::ZERO, limit, &seen, &cancel);
+    let health = crate::support::cluster::block_on(waited).unwrap();
+    assert!(!health.healthy);
+    let said = seen.0.into_inner().unwrap();
+    assert_eq!(
+        said[0], "waiting for the service, at most 0:00 more: billing degraded (3 of 9 invoices wrong)",
+        "{said:?}"
+    );
 }

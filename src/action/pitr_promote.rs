@@ -230,9 +230,7 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     let follow = Follow::new(ctx);
     let health = async {
         match &ctx.settings.service.health_url {
-            Some(page) => {
-                wait_healthy(page, args.good_for, args.health_timeout, &*follow, &ctx.cancel).await.map(Some)
-            }
+            Some(page) => wait_healthy(page, args.good_for, args.health_timeout, &*follow, &ctx.cancel).await.map(Some),
             None => Ok(None),
         }
     };

@@ -101,7 +101,11 @@ pub fn run(invocation: &Invocation, name: &str, matches: &ArgMatches) -> Result<
     });
     out.finish();
     if let Some(stop) = stopped.get() {
-        let error = Error::interrupted(format!("{full:?} was interrupted"));
+        let mut error = Error::interrupted(format!("{full:?} was interrupted"));
+        // What was left where, and the way on.
+        if let Err(e) = done {
+            error = e.hints.into_iter().fold(error.why(e.what), Error::hint);
+        }
         if *stop == Stop::Interrupt {
             return Err(error);
         }

@@ -375,3 +375,19 @@ fn what_is_on_record_stands_below_the_item_that_asks_for_it() {
     assert_eq!(row("Number of damaged rows known") + 1, row("on record: 48 312 rows"), "{seen}");
     assert_eq!(row("Tables and columns known") + 1, row("on record: customers, orders"), "{seen}");
 }
+
+/// A run that waits says for what and for how long at most, not how far the work before it was.
+#[test]
+fn next_says_what_a_run_waits_for() {
+    let mut data = recovering_data(Kind::Real);
+    let progress = data.progress.values_mut().next().unwrap();
+    let text = "waiting until 00000001000000000000005A is archived, at most 0:41 more";
+    let phase = breakglass::action::ProgressPhase { name: "archive".into(), text: text.into(), ..Default::default() };
+    progress.phases.push(phase);
+    let app = opened(343, data);
+    let next = obvious(&app).text;
+    assert!(
+        next.starts_with("nothing to do but watch: run") && next.ends_with(&format!("is going on, {text}")),
+        "{next}"
+    );
+}

@@ -124,7 +124,7 @@ fn an_older_base_backup_takes_the_place_of_a_damaged_one() {
         }
         said.push_str(&format!("{line}\n"));
     }
-    assert_eq!(child.wait().unwrap().code(), Some(130), "{said}");
+    assert_eq!(child.wait().unwrap().code(), Some(143), "{said}");
     assert!(root.join("data").exists() && running_in(&root).is_none(), "{said}");
     assert!(said.contains(&format!("the same command with --delta --dir {dir} goes on")), "{said}");
     let discard = offered(&said, "breakglass pitr discard --shadow");

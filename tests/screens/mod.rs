@@ -53,6 +53,19 @@ fn the_cost_of_a_moment_is_whole_on_the_smallest_screen() {
     assert!(text(&render(&mut app)).contains(&at.to_string()));
 }
 
+/// A moment's transactions are counted by one source: as the log was read where that was done, else by its index on the axis;
+/// where nobody counted them nothing is said of them.
+#[test]
+fn transactions_are_counted_once() {
+    let shown = |keys: &str| text(&render(&mut on_axis((80, 24), keys)));
+    let first = shown("");
+    assert!(first.contains("loses 5:33, 4 120 transactions  takes"), "the axis says what the row says: {first}");
+    assert!(!first.contains("not known") && first.contains("at most 18:00, about "), "{first}");
+    let without = text(&render(&mut pressed(real((80, 24)), "m")));
+    assert!(without.contains("at most 18:00 ") || without.contains("at most 18:00\n"), "{without}");
+    assert!(!without.contains("not known"), "{without}");
+}
+
 /// The choice of the moment with the log over time, keys pressed once it is on the screen.
 fn on_axis(size: (u16, u16), keys: &str) -> App {
     let mut data = recovering_data(Kind::Real);

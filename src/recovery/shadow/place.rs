@@ -146,8 +146,10 @@ pub(super) fn ways_on(request: &Request, e: Error) -> Error {
             Err(_) => e.hint(format!("to remove what was left in {root}: breakglass pitr discard --shadow {root}")),
         };
     }
-    e.hint(format!("what is there so far is in {root}: the same command with --delta --dir {root} goes on with its files"))
-        .hint(format!("or breakglass pitr discard --shadow {root} removes it, and the same command again starts over"))
+    e.hint(format!(
+        "what is there so far is in {root}: the same command with --delta --dir {root} goes on with its files"
+    ))
+    .hint(format!("or breakglass pitr discard --shadow {root} removes it, and the same command again starts over"))
 }
 
 /// Bytes free for us where `dir` is.
