@@ -88,6 +88,70 @@ fn a_cluster_that_can_be_recovered_is_ready_and_what_is_not_is_a_problem() {
     assert!(!alone(&ask(PASSPHRASE).1), "there is one now");
     assert!(!text.contains(PASSPHRASE), "the key is shown");
 
+    // Somebody puts a key of their own into repository.json: whoever asks, with the key or without it, hears of it, and it is
+    // recommended to nobody.
+    let info = a.repository.join("repository.json");
+    let ours = std::fs::read(&info).unwrap();
+    let strangers = desk.path("cwd").join("strangers").display().to_string();
+    let made = breakglass::backup::repository::Repository::init(
+        &strangers,
+        &breakglass::model::Secret::new("the passphrase of somebody else altogether"),
+        &breakglass::backup::repository::InitOptions::default(),
+    );
+    made.unwrap();
+    let mut edited: Value = serde_json::from_slice(&ours).unwrap();
+    let theirs: Value = serde_json::from_slice(&std::fs::read(format!("{strangers}/repository.json")).unwrap()).unwrap();
+    for member in ["recipient", "signer"] {
+        edited[member] = theirs[member].clone();
+    }
+    std::fs::write(&info, serde_json::to_vec(&edited).unwrap()).unwrap();
+    let stranger = breakglass::backup::repository::Repository::open(&repository).unwrap().key_id();
+    let without = [("DATABASE_URL", url.as_str()), ("BACKUP_DIR", repository.as_str())];
+    let (code, report, text) = doctor(&desk, &without);
+    let problems = of(&report, "problem").join("\n");
+    assert_eq!(code, Some(1), "{report:#}");
+    assert!(problems.contains("names another key than the one known here") && problems.contains(&stranger), "{report:#}");
+    assert!(problems.contains("archive_command is for key"), "{report:#}");
+    assert!(!text.contains(&format!("--key-id {stranger}")), "a stranger's key is recommended: {report:#}");
+    let (_, report, text) = ask(PASSPHRASE);
+    assert!(of(&report, "problem").join("\n").contains("none of the key file's"), "{report:#}");
+    assert!(!text.contains(&format!("--key-id {stranger}")), "{report:#}");
+    let status = desk.command(&["wal", "status"]).envs(without).output().unwrap();
+    let said = String::from_utf8_lossy(&status.stdout);
+    assert!(status.status.code() == Some(1) && said.contains("PROBLEM") && said.contains("another key"), "{said}");
+    std::fs::write(&info, ours).unwrap();
+    let status = desk.command(&["wal", "status"]).envs(without).output().unwrap();
+    let said = String::from_utf8_lossy(&status.stdout);
+    assert!(status.status.code() == Some(0) && said.contains("as it was seen here on"), "{said}");
+    // Who has never seen it is told how to check it before it is named anywhere.
+    let stranger_to_it = Desk::new();
+    let (_, report, _) = doctor(&stranger_to_it, &without);
+    let unknown = of(&report, "warning").join("\n");
+    assert!(unknown.contains("nothing here says that key") && report.to_string().contains("before you name it"), "{report:#}");
+
+    // Nothing archives: that is said, with what to set, and no exposure of zero.
+    a.cluster.sql("postgres", "alter system set archive_command = ''");
+    a.cluster.sql("postgres", "select pg_reload_conf()");
+    let deadline = std::time::Instant::now() + crate::support::cluster::LIMIT;
+    while !a.cluster.sql("postgres", "show archive_command").is_empty() {
+        assert!(std::time::Instant::now() < deadline, "the setting is not taken");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let (code, report, text) = ask(PASSPHRASE);
+    let problems = of(&report, "problem").join("\n");
+    assert!(code == Some(1) && problems.contains("nothing archives the log"), "{report:#}");
+    assert!(!text.contains("exposure 0:00") && !text.contains("another tool"), "{report:#}");
+    assert!(report.to_string().contains("archive_command = 'exec") || report.to_string().contains("wal archive --repository"), "{report:#}");
+    let status = desk.command(&["wal", "status"]).envs(without).output().unwrap();
+    let said = String::from_utf8_lossy(&status.stdout);
+    assert!(status.status.code() == Some(1) && said.contains("archive_command is empty"), "{said}");
+    a.cluster.sql("postgres", "alter system reset archive_command");
+    a.cluster.sql("postgres", "select pg_reload_conf()");
+    while a.cluster.sql("postgres", "show archive_command").is_empty() {
+        assert!(std::time::Instant::now() < deadline, "the setting is not taken");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+
     // The key of another repository.
     let (code, report, _) = ask("another key that is long enough 0123456789");
     assert_eq!(code, Some(1));

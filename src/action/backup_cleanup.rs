@@ -8,7 +8,7 @@ use super::reach::{self, Reporter};
 use super::target::{blocking, now};
 use super::{Action, Ctx, Done, Preview, Spec};
 use crate::backup::catalog::Catalog;
-use crate::backup::cleanup::{Plan, execute, plan_giving_up};
+use crate::backup::cleanup::{Plan, execute, plan_by};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::plan::Risk;
 use crate::recovery::watch::check_cancel;
@@ -69,9 +69,16 @@ impl Action for BackupCleanup {
                 let reporter = Reporter::new(&*ctx.out);
                 let unlocked = reach::unlocked(&ctx)?;
                 execute(&unlocked, &plan, &mut |done, all| {
-                    let (done, total) = (done as u64, Some(all as u64));
-                    reporter.phase(&Phase { name: "remove", done, total, unit: "objects", ..Phase::default() });
-                    check_cancel(&ctx.cancel, "the rest goes with the next cleanup")
+                    let total = Some(all as u64);
+                    reporter.phase(&Phase { name: "remove", done: done as u64, total, unit: "objects", ..Phase::default() });
+                    let left = all - done;
+                    check_cancel(
+                        &ctx.cancel,
+                        &format!(
+                            "{done} objects were removed, {left} are left; the catalog is right, and the same command, or the next \
+                             cleanup, removes the rest"
+                        ),
+                    )
                 })?;
                 // Remembers the head that the removals left.
                 let _ = reach::rolled_back(&ctx, &unlocked, &Catalog::load(&unlocked)?);
@@ -87,12 +94,13 @@ async fn planned(ctx: &Ctx, give_up: Option<String>) -> Result<Plan> {
     let ctx = ctx.clone();
     blocking(move || {
         let unlocked = reach::unlocked(&ctx)?;
-        if let Some(e) = reach::rolled_back(&ctx, &unlocked, &Catalog::load(&unlocked)?) {
+        let catalog = reach::catalog(&ctx, &unlocked)?;
+        if let Some(e) = reach::rolled_back(&ctx, &unlocked, &catalog) {
             // What is not in it may be what must stay.
             return Err(Error { kind: ErrorKind::Refused, ..e });
         }
         let (give_up, copies) = (give_up.as_slice(), &ctx.settings.repository_copies);
-        plan_giving_up(&unlocked, ctx.settings.retention, now(), give_up, copies)
+        plan_by(&unlocked, catalog, ctx.settings.retention, now(), give_up, copies)
     })
     .await
 }

@@ -205,7 +205,7 @@ async fn create(ctx: &Ctx, label: Option<String>) -> Result<Done> {
             None
         }
     };
-    let unlocked = reach::unlocked_or_new(ctx).await?;
+    let (unlocked, new) = reach::unlocked_or_new(ctx, Some(&identity.system_identifier)).await?;
     let (kept, server) = (unlocked.clone(), at.clone());
     let programs = reach::programs(ctx, Some(identity.version_num / 10_000))?;
     // Over a socket with peer authentication only the server's own user may connect.
@@ -268,7 +268,10 @@ async fn create(ctx: &Ctx, label: Option<String>) -> Result<Done> {
         identity.timeline,
         bytes / 1_000_000
     );
-    let document = json!({"catalog_head": head, "id": manifest.id, "bytes": bytes, "timeline": identity.timeline, "verified": true});
+    let document = json!({
+        "catalog_head": head, "id": manifest.id, "bytes": bytes, "timeline": identity.timeline, "verified": true,
+        "new_repository": new,
+    });
     let timeline = manifest.timeline.ok_or_else(|| Error::state("the backup names no timeline"))?;
     Ok(Done::ok(summary)
         .json(document)

@@ -20,7 +20,9 @@ use crate::model::event::Event;
 use crate::postgres::connect::query_error;
 use crate::postgres::dump_archive::Scanning;
 use crate::postgres::inventory::{Inventory, TableRecord, begin_snapshot, count_rows, inventory, schemas};
-use crate::postgres::{Client, Database, ToolStream, table_pattern, tiers, user};
+use crate::postgres::table_needs::Need;
+use crate::postgres::table_pattern::Chosen;
+use crate::postgres::{Client, Database, ToolStream, table_needs, table_pattern, tiers, user};
 use crate::process::UnixUser;
 use crate::recovery::watch::check_cancel;
 use crate::recovery::{Phase, Watch};
@@ -87,13 +89,13 @@ pub async fn create(ctx: &Ctx, wanted: Wanted) -> Result<Done> {
     // Named one by one, partitions along: what is counted is what is dumped. Before anything is made.
     let chosen = match wanted.tables.is_empty() {
         true => None,
-        false => Some(table_pattern::resolve(&mut c, &wanted.tables).await?),
+        false => Some(with_needs(&mut c, table_pattern::resolve(&mut c, &wanted.tables).await?).await?),
     };
     // Deriving the key takes a core's tenth of a second: the server is asked meanwhile.
     let asked =
         async { Ok::<_, Error>((inventory(&mut c).await?, is_superuser(&mut c).await?, size_of(&mut c).await?)) };
-    let (unlocked, asked) = tokio::join!(reach::unlocked_or_new(ctx), asked);
-    let (unlocked, (mut contents, superuser, expected)) = (unlocked?, asked?);
+    let (unlocked, asked) = tokio::join!(reach::unlocked_or_new(ctx, Some(&identity.system_identifier)), asked);
+    let ((unlocked, new), (mut contents, superuser, expected)) = (unlocked?, asked?);
     let source = Source {
         kind: wanted.kind,
         label: wanted.label.clone(),
@@ -118,11 +120,32 @@ pub async fn create(ctx: &Ctx, wanted: Wanted) -> Result<Done> {
     if source.kind == BackupKind::SchemaOnly {
         args.push("--schema-only".into());
     }
-    if let Some(chosen) = chosen {
+    let mut definitions = None;
+    let mut lacking = Vec::new();
+    if let Some((chosen, needs)) = chosen {
+        let (relations, needs): (Vec<Need>, Vec<Need>) = needs.into_iter().partition(Need::is_relation);
+        lacking = relations.into_iter().map(|n| n.what).collect();
+        if !lacking.is_empty() {
+            ctx.out.line(&format!(
+                "WARNING: this dump does not come back by itself: what was chosen is made from {}; choose that, too (--table), or dump the \
+                 whole database",
+                lacking.join(", ")
+            ));
+        }
+        if !needs.is_empty() {
+            let names: Vec<&str> = needs.iter().map(|n| n.what.as_str()).collect();
+            ctx.out.line(&format!("with what these tables need: {}", names.join(", ")));
+            // No table among them: other tables need not even be readable.
+            let mut only = args.clone();
+            only.extend(["--schema-only", "--exclude-table=*.*"].map(String::from));
+            definitions = Some(only);
+        }
+        let names = needs.iter().filter_map(|n| n.schema.clone());
+        let schemas_of: Vec<String> = chosen.iter().map(|k| k.schema().to_string()).chain(names).collect();
+        contents.needs = needs;
         contents.tables.retain(|t| chosen.iter().any(|k| k.oid == t.oid));
         // pg_dump leaves the schemas of chosen tables out.
-        let names: Vec<String> = chosen.iter().map(|k| k.schema().to_string()).collect();
-        contents.schemas = schemas(&mut c, &names).await?;
+        contents.schemas = schemas(&mut c, &schemas_of).await?;
         args.extend(chosen.iter().map(|k| format!("--table={}", k.sql())));
     }
     args.extend(by_tier(ctx, &wanted, &mut contents)?);
@@ -132,7 +155,7 @@ pub async fn create(ctx: &Ctx, wanted: Wanted) -> Result<Done> {
     let (send, counted) = tokio::sync::oneshot::channel::<Result<Inventory>>();
     let work = tokio::task::spawn_blocking(move || -> Result<(Manifest, u64)> {
         let reporter = Reporter::new(&*out);
-        take(&tools, &args, superuser, &unlocked, &source, total, &reporter, &cancel, counted)
+        take(&tools, &args, definitions.as_deref(), superuser, &unlocked, &source, total, &reporter, &cancel, counted)
     });
     // Rows are counted in the snapshot's own transaction, which pg_dump needs open to its end anyway.
     let count = async {
@@ -167,7 +190,7 @@ pub async fn create(ctx: &Ctx, wanted: Wanted) -> Result<Done> {
     );
     let document = json!({
         "catalog_head": head, "id": manifest.id, "kind": manifest.kind, "database": identity.database, "bytes": bytes, "plain_bytes": plain,
-        "verified": true,
+        "verified": true, "new_repository": new, "lacks": lacking,
     });
     let timeline = identity.timeline;
     let done = Done::ok(summary).json(document).fact(Event::TargetSeen { role: "source".into(), identity });
@@ -176,6 +199,17 @@ pub async fn create(ctx: &Ctx, wanted: Wanted) -> Result<Done> {
         return Ok(done);
     }
     Ok(done.fact(Event::BackupTaken { id: manifest.id.clone(), bytes, timeline, verified: true, taken_at: None }))
+}
+
+/// The chosen tables with the sequences that they use and that belong to no chosen table, and what else they need.
+async fn with_needs(c: &mut sqlx::PgConnection, mut chosen: Vec<Chosen>) -> Result<(Vec<Chosen>, Vec<Need>)> {
+    let oids: Vec<u32> = chosen.iter().map(|k| k.oid).collect();
+    let (sequences, needs): (Vec<Need>, Vec<Need>) =
+        table_needs::needs(c, &oids).await?.into_iter().partition(Need::is_sequence);
+    for sequence in sequences {
+        chosen.push(Chosen::of(c, sequence.oid).await?);
+    }
+    Ok((chosen, needs))
 }
 
 /// Writes down which tables come first, and, when rows of some tiers alone are wanted, leaves out those of the others. Their
@@ -225,6 +259,7 @@ fn by_tier(ctx: &Ctx, wanted: &Wanted, contents: &mut Inventory) -> Result<Vec<S
 fn take(
     tools: &Tools,
     args: &[String],
+    definitions: Option<&[String]>,
     superuser: bool,
     unlocked: &Unlocked,
     source: &Source,
@@ -252,6 +287,20 @@ fn take(
     drop(ended);
     check_cancel(cancel, NOT_TAKEN)?;
     finished?;
+    let definitions = match definitions {
+        None => None,
+        Some(args) => {
+            let mut stream = tools.stream("pg_dump", args)?;
+            let ended = stream.ended_by(cancel);
+            let mut bytes = Vec::new();
+            stream.read_to_end(&mut bytes).target(|| "reading the definitions that the tables need".into())?;
+            let finished = stream.finish();
+            drop(ended);
+            check_cancel(cancel, NOT_TAKEN)?;
+            finished.map_err(explained)?;
+            Some(bytes)
+        }
+    };
 
     let ended = dump.ended_by(cancel);
     let mut scanned = Scanning::new(&mut dump);
@@ -288,7 +337,7 @@ fn take(
     let mut contents = counted.blocking_recv().state(|| "nobody counted the rows".into())??;
     check_cancel(cancel, NOT_TAKEN)?;
     contents.blocks = blocks;
-    let manifest = pending.commit(&globals, &contents)?;
+    let manifest = pending.commit(&globals, definitions.as_deref(), &contents)?;
     let plain = manifest.plain_bytes();
     reporter.line(&format!("stored {} in {:.1} s, reading it back", manifest.id, begun.elapsed().as_secs_f64()));
     let begun = Instant::now();

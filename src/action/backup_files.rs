@@ -11,7 +11,8 @@ use super::target::blocking;
 use super::{Ctx, Done};
 use crate::backup::anchor::head_to_text;
 use crate::backup::base::verify_backup;
-use crate::backup::catalog::Manifest;
+use crate::backup::catalog::{Manifest, READ};
+use crate::backup::damage;
 use crate::backup::files::{restore_files, store_files};
 use crate::backup::part::restore_some;
 use crate::backup::repository::Unlocked;
@@ -27,7 +28,7 @@ const SHOWN: [&str; 10] = ["PATH", "LANG", "LC_ALL", "TZ", "SHELL", "USER", "HOM
 /// # Errors
 /// A folder cannot be read, or the repository not be written.
 pub async fn create(ctx: &Ctx, folders: Vec<PathBuf>, label: Option<String>) -> Result<Done> {
-    let unlocked = reach::unlocked_or_new(ctx).await?;
+    let (unlocked, new) = reach::unlocked_or_new(ctx, None).await?;
     let (kept, here) = (unlocked.clone(), ctx.clone());
     let ctx = ctx.clone();
     let (manifest, listing) = blocking(move || {
@@ -45,6 +46,11 @@ pub async fn create(ctx: &Ctx, folders: Vec<PathBuf>, label: Option<String>) -> 
         verify_backup(&unlocked, &stored.0.id, &mut |n| {
             reporter.phase(&Phase::bytes("verify", n, None, begun));
             check_cancel(&ctx.cancel, "the backup is stored but was not read back")
+        })
+        .inspect_err(|e| {
+            if damage::is_damage(e) {
+                damage::found(&unlocked, ctx.settings.catalog_heads.as_ref(), &stored.0.id, READ, e);
+            }
         })?;
         Ok(stored)
     })
@@ -61,6 +67,7 @@ pub async fn create(ctx: &Ctx, folders: Vec<PathBuf>, label: Option<String>) -> 
     Ok(Done::ok(summary).json(json!({
         "catalog_head": head, "id": manifest.id, "kind": manifest.kind, "bytes": bytes, "plain_bytes": manifest.plain_bytes(),
         "entries": listing.entries.len(), "skipped": listing.skipped, "verified": true,
+        "new_repository": new,
     })))
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::target::{blocking, now};
 use super::{Ctx, Preview, reach};
-use crate::backup::catalog::{Backup, Catalog};
+use crate::backup::catalog::Backup;
 use crate::error::Result;
 use crate::model::event::Event;
 use crate::model::plan::Risk;
@@ -56,7 +56,7 @@ fn known(ctx: &Ctx) -> bool {
 /// The newest verified backup of this cluster, as a fact with the time it was finished.
 async fn backup(ctx: &Ctx, target: Option<&Identity>) -> Result<Option<Event>> {
     let work = ctx.clone();
-    let catalog = blocking(move || Catalog::load(&reach::unlocked(&work)?)).await?;
+    let catalog = blocking(move || reach::catalog(&work, &reach::unlocked(&work)?)).await?;
     let ours = |b: &&Backup| match (&b.manifest.system_identifier, target) {
         (Some(theirs), Some(t)) => *theirs == t.system_identifier,
         _ => true,

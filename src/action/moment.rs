@@ -50,10 +50,19 @@ fn parse_target(text: &str) -> Result<RecoveryTarget> {
         let local = bare.parse::<jiff::civil::DateTime>().ok();
         match local {
             Some(at) => without_zone(bare, at),
-            None => Error::usage("--to cannot be used").why(e),
+            None => FORMS.iter().fold(Error::usage("--to cannot be used").why(e), |all, form| all.hint(*form)),
         }
     })
 }
+
+/// Every form of a moment, with an example each.
+const FORMS: [&str; 5] = [
+    "a time, with its zone: --to 2026-11-20T14:01:07Z, or +01:00 in place of Z",
+    "a position of the log: --to lsn:0/5A2F118",
+    "a transaction, by its id: --to xid:73114",
+    "a restore point, by its name: --to name:before_release",
+    "all that is archived: --to latest",
+];
 
 /// Hours lie between what two people mean by such a time: nothing is guessed.
 fn without_zone(text: &str, at: jiff::civil::DateTime) -> Error {

@@ -238,6 +238,10 @@ async fn check(ctx: &Ctx, args: &Args) -> Result<Done> {
     let bad: Vec<&str> = checks.iter().filter(|c| c.verdict == Verdict::Failed).map(|c| c.name.as_str()).collect();
     let passed = bad.is_empty();
     let done = match passed {
+        true if ctx.settings.service.health_url.is_none() => Done::ok(format!(
+            "everything that was lost is back; whether the service is well is not known: {}",
+            health::NO_CHECK
+        )),
         true => Done::ok("everything that was lost is back, and the service is well"),
         false => Done::check_failed(format!("not as it should be: {}", bad.join(", "))),
     };

@@ -2,9 +2,13 @@
 
 use crate::backup::anchor;
 use crate::backup::catalog::Catalog;
+use crate::backup::cloud::url::service_of;
+use crate::backup::container::hex;
+use crate::backup::store::open_place;
+use crate::backup::{damage, seen};
 use crate::backup::repository::{InitOptions, Repository, Unlocked};
 use crate::config::settings::{DATABASE_PASSWORD, REPOSITORY_KEY};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::postgres::{Database, Programs, WhenNeeded};
 
 use super::{Ctx, Output};
@@ -53,12 +57,13 @@ pub fn unlocked(ctx: &Ctx) -> Result<Unlocked> {
     repository(ctx)?.unlock_with(&ctx.secrets)
 }
 
-/// As [`unlocked`], and makes the repository when there is none: the first backup needs no other command before it.
+/// As [`unlocked`], and makes the repository when there is none: the first backup needs no other command before it. The second
+/// value says so in a JSON document. `system` is the cluster that is backed up, when it is one.
 ///
 /// # Errors
-/// As [`unlocked`]; when it cannot be made.
-pub async fn unlocked_or_new(ctx: &Ctx) -> Result<Unlocked> {
-    let ctx = ctx.clone();
+/// As [`unlocked`]; refused where a new one is evidently a mistake; when it cannot be made.
+pub async fn unlocked_or_new(ctx: &Ctx, system: Option<&str>) -> Result<(Unlocked, serde_json::Value)> {
+    let (ctx, system) = (ctx.clone(), system.map(str::to_string));
     // Deriving the key and, elsewhere, the network take their time: off the loop.
     super::target::blocking(move || {
         let url = repository_url(&ctx)?;
@@ -67,22 +72,60 @@ pub async fn unlocked_or_new(ctx: &Ctx) -> Result<Unlocked> {
             if unlocked.repository().stop_being_a_copy()? {
                 ctx.out.line("this was a copy of the repository in another place; from now on it goes its own way");
             }
-            return Ok(unlocked);
+            return Ok((unlocked, serde_json::Value::Null));
         }
         let key = key(&ctx)?;
+        meant(&ctx, &url, system.as_deref())?;
         let options = InitOptions::archived_by(ctx.settings.run_as.as_deref());
         let repository = match Repository::init(&url, key, &options) {
             // Another first backup was quicker.
-            Err(e) if e.kind == ErrorKind::Refused && Repository::exists(&url)? => return unlocked(&ctx),
+            Err(e) if e.kind == ErrorKind::Refused && Repository::exists(&url)? => {
+                return Ok((unlocked(&ctx)?, serde_json::Value::Null));
+            }
             made => made?,
         };
-        ctx.out.line(&format!("made a new repository in {}", repository.store().url()));
+        let (id, at, key_id) = (hex(&repository.id()), repository.store().url(), repository.key_id());
+        ctx.out.line(&format!("NEW REPOSITORY: there was none in {at}, so one was made there ({id}, key {key_id})"));
+        ctx.out.line("  if you expected your backups there, BACKUP_DIR or repository.url is wrong, or a disk is not mounted");
         ctx.out.line(
-            "keep BACKUP_ENCRYPTION_KEY and a copy of its folder `keys` elsewhere: without both nothing can be read",
+            "  keep BACKUP_ENCRYPTION_KEY and a copy of its folder `keys` elsewhere: without both nothing can be read",
         );
-        repository.unlock(key)
+        let made = serde_json::json!({"repository": id, "url": at, "key_id": key_id});
+        Ok((repository.unlock(key)?, made))
     })
     .await
+}
+
+/// Whether a new repository can be meant. A first backup by a scheduler must work; one that begins anew because a disk is not mounted
+/// or a name is misspelt would look like a success for weeks.
+fn meant(ctx: &Ctx, url: &str, system: Option<&str>) -> Result<()> {
+    let store = open_place(url, false)?;
+    let at = store.url();
+    let refused = |why: String| Error::refused(format!("making a new repository in {at:?}")).why(why);
+    const ANEW: &str = "If a new one is meant: breakglass backup init, then this command again.";
+    if let Some(heads) = &ctx.settings.catalog_heads {
+        if let Some(seen) = seen::at(heads, &at)? {
+            let why = format!("repository {} was there when it was last looked at, and nothing is there now", seen.repository);
+            return Err(refused(why).hint("Is the disk mounted, is the folder the right one?").hint(ANEW));
+        }
+        let same = |s: &seen::Seen| system.is_some() && s.system_identifier.as_deref() == system;
+        if let Some(other) = seen::all(heads)?.into_iter().find(same) {
+            let why = format!("this cluster has its repository in {:?}, as seen from here since {}", other.place, other.at.date_hms());
+            return Err(refused(why).hint(format!("Set BACKUP_DIR={}.", other.place)).hint(ANEW));
+        }
+    }
+    if service_of(url).is_some() {
+        return Ok(());
+    }
+    let folder = std::path::absolute(&at).usage(|| format!("{at:?} is not a folder"))?;
+    match folder.parent() {
+        Some(parent) if !folder.exists() && !parent.is_dir() => {
+            Err(refused(format!("there is no folder {:?} either", parent.display()))
+                .hint("Is BACKUP_DIR right, is the disk mounted? Make the folder if it is.")
+                .hint(ANEW))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn key(ctx: &Ctx) -> Result<&crate::model::Secret> {
@@ -113,6 +156,14 @@ pub fn repository_url(ctx: &Ctx) -> Result<String> {
 /// Config when none is set; target when it cannot be read.
 pub fn repository(ctx: &Ctx) -> Result<Repository> {
     Repository::open(&repository_url(ctx)?)
+}
+
+/// The catalog, with what verifications found from this machine ([`damage::load`]).
+///
+/// # Errors
+/// The repository cannot be read.
+pub fn catalog(ctx: &Ctx, unlocked: &Unlocked) -> Result<Catalog> {
+    damage::load(unlocked, ctx.settings.catalog_heads.as_ref(), &mut |line| ctx.out.line(line))
 }
 
 /// Holds a catalog against its head as it was last seen from here ([`anchor::check`]).

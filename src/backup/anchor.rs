@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use super::catalog::{Catalog, Head};
 use super::container::hex;
 use super::repository::{Unlocked, now};
+use super::seen;
 use super::store::{Access, DirStore, Existing, Store};
 use crate::error::{Context, Error, Result};
 use crate::model::Time;
@@ -56,8 +57,7 @@ impl Anchors {
 
     /// One for each place a repository is in: a copy may well be behind.
     fn name(unlocked: &Unlocked) -> String {
-        let place = Sha256::digest(place(unlocked).as_bytes());
-        format!("{}-{}.json", hex(&unlocked.repository().id()), hex(&place[..4]))
+        file_name(unlocked, ".json")
     }
 
     /// What is remembered of a repository.
@@ -123,10 +123,20 @@ impl Anchors {
     }
 }
 
+/// Name of a file that says something of a repository in a place.
+pub(super) fn file_name(unlocked: &Unlocked, ending: &str) -> String {
+    let place = Sha256::digest(place(unlocked).as_bytes());
+    format!("{}-{}{ending}", hex(&unlocked.repository().id()), hex(&place[..4]))
+}
+
 /// Where a repository is, without options: those do not make it another place.
 fn place(unlocked: &Unlocked) -> String {
-    let url = unlocked.repository().store().url();
-    url.split_once('?').map_or(url.as_str(), |(place, _)| place).to_string()
+    place_of(&unlocked.repository().store().url())
+}
+
+/// A repository's URL without options.
+pub(super) fn place_of(url: &str) -> String {
+    url.split_once('?').map_or(url, |(place, _)| place).to_string()
 }
 
 /// Holds a catalog against its head as it was last seen by whoever remembers in `folder`; gives what to say when it was rolled back
@@ -138,6 +148,8 @@ pub fn check(
     catalog: &Catalog,
     say: &mut dyn FnMut(&str),
 ) -> Option<Error> {
+    // It was opened with its secret: this is its key. That it cannot be remembered hinders nothing.
+    let _ = folder.map(|f| seen::remember(f, unlocked.repository()));
     // Told first: where entries are missing, what was remembered cannot be held against them.
     if let Some(e) = catalog.damage() {
         return Some(e);

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::container::{ObjectType, hex};
+use super::damage;
 use super::repository::{SUFFIX, Unlocked, now};
 use super::store::Committed;
 use crate::error::{Context, Error, ErrorKind, Result};
@@ -36,6 +37,15 @@ pub enum Change {
         backup: String,
         /// How: `read` when every byte was read, `restored` when it was started as a server.
         how: String,
+    },
+    /// A backup was found to be damaged. A later [`Change::Verified`] says otherwise, unless it looked at less.
+    Damaged {
+        /// Its id.
+        backup: String,
+        /// How it was looked at, as in [`Change::Verified`].
+        how: String,
+        /// What is wrong.
+        why: String,
     },
     /// A backup is given up; its objects may go.
     Removed {
@@ -75,15 +85,46 @@ pub struct Head {
 pub struct Backup {
     /// What it is.
     pub manifest: Manifest,
-    /// When every byte was last read and found right.
+    /// When every byte was last read and found right; none when it was found damaged since.
     #[serde(default)]
     pub verified_at: Option<Time>,
     /// How it was verified then.
     #[serde(default)]
     pub verified_how: Option<String>,
-    /// When it was last restored and found right: proof that it can be.
+    /// When it was last restored and found right: proof that it can be; none when it was found damaged since.
     #[serde(default)]
     pub proven_at: Option<Time>,
+    /// That it was found damaged, and not right since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub damaged: Option<Damage>,
+}
+
+/// That a backup was found damaged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Damage {
+    /// When.
+    pub at: Time,
+    /// How it was looked at: `read` or `restored`.
+    pub how: String,
+    /// What is wrong.
+    pub why: String,
+}
+
+impl Damage {
+    /// Whether having looked in this way and found all right shows that it is gone: what reading cannot see, reading does not
+    /// clear.
+    pub(super) fn cleared_by(&self, how: &str) -> bool {
+        self.how != RESTORED || how == RESTORED
+    }
+}
+
+impl Backup {
+    /// That it was found damaged, in a phrase.
+    pub fn damage(&self) -> Option<String> {
+        let d = self.damaged.as_ref()?;
+        let word = if d.how == RESTORED { "NOT RESTORABLE" } else { "DAMAGED" };
+        Some(format!("{word}, found {}: {}", d.at.date_hms(), d.why))
+    }
 }
 
 /// The catalog as read: every entry that counts authenticated, the chain checked.
@@ -102,6 +143,8 @@ pub struct Catalog {
     chain: BTreeMap<u64, String>,
     /// Digests of manifests by the ids of their backups, as entered.
     manifests: BTreeMap<String, String>,
+    /// Number of the entry that last said of a backup whether it is right, by its id.
+    judged: BTreeMap<String, u64>,
 }
 
 /// A backup that the catalog names and whose manifest cannot be used.
@@ -124,11 +167,13 @@ pub struct Broken {
     pub why: String,
     /// Whether somebody who holds the key wrote down that he knows of it ([`Change::Accepted`]).
     pub accepted: bool,
+    /// Whether it is the medium that does not give it: it may be whole, and nothing says that somebody changed it.
+    pub unreadable: bool,
 }
 
 impl Broken {
     fn new(first: u64, last: u64, why: String) -> Self {
-        Self { first, last, why, accepted: false }
+        Self { first, last, why, accepted: false, unreadable: false }
     }
     /// One phrase.
     pub fn describe(&self) -> String {
@@ -139,10 +184,35 @@ impl Broken {
     }
 }
 
-/// A backup while the chain is read: its entry's number, its manifest's digest, when and how it was last verified, and when it
-/// was last restored.
-type Live = (u64, String, Option<(Time, String)>, Option<Time>);
+/// A backup while the chain is read: its entry's number, its manifest's digest, when and how it was last verified, when it was
+/// last restored, or that it was found damaged, and the number of the entry that said so.
+#[derive(Clone, Default)]
+struct Live {
+    seq: u64,
+    digest: String,
+    verified: Option<(Time, String)>,
+    proven: Option<Time>,
+    damaged: Option<Damage>,
+    judged: u64,
+}
 
+impl Live {
+    fn right(&mut self, seq: u64, at: Time, how: String) {
+        if self.damaged.as_ref().is_some_and(|d| !d.cleared_by(&how)) {
+            return;
+        }
+        if how == RESTORED {
+            self.proven = Some(at);
+        }
+        (self.damaged, self.verified, self.judged) = (None, Some((at, how)), seq);
+    }
+    fn damaged(&mut self, seq: u64, damage: Damage) {
+        (self.damaged, self.verified, self.proven, self.judged) = (Some(damage), None, None, seq);
+    }
+}
+
+/// How a backup was verified when every byte was read ([`Change::Verified`]).
+pub const READ: &str = "read";
 /// How a backup was verified when it was restored and looked at ([`Change::Verified`]).
 pub const RESTORED: &str = "restored";
 
@@ -188,6 +258,7 @@ impl Catalog {
         let mut chain: BTreeMap<u64, String> = BTreeMap::new();
         let mut live: BTreeMap<String, Live> = BTreeMap::new();
         let (mut removed, mut accepted) = (BTreeSet::new(), Vec::new());
+        let mut copy: Option<bool> = None;
         for ((seq, _), read) in present.iter().zip(read) {
             let seq = *seq;
             let understood = read.and_then(|(bytes, summary)| {
@@ -201,7 +272,8 @@ impl Catalog {
             let (entry, summary) = match understood {
                 Ok(read) => read,
                 Err(e) => {
-                    broken.push(Broken::new(seq, seq, e.to_string()));
+                    let unreadable = damage::is_unreadable(&e);
+                    broken.push(Broken { unreadable, ..Broken::new(seq, seq, e.to_string()) });
                     continue;
                 }
             };
@@ -213,14 +285,24 @@ impl Catalog {
             }
             match entry.change {
                 Change::Added { backup, manifest_sha256 } => {
-                    live.insert(backup, (seq, manifest_sha256, None, None));
+                    live.insert(backup, Live { seq, digest: manifest_sha256, ..Live::default() });
                 }
                 Change::Verified { backup, how } => {
                     if let Some(b) = live.get_mut(&backup) {
-                        if how == RESTORED {
-                            b.3 = Some(entry.at);
-                        }
-                        b.2 = Some((entry.at, how));
+                        b.right(seq, entry.at, how);
+                    }
+                }
+                Change::Damaged { backup, how, mut why } => {
+                    let of_copy = match copy {
+                        Some(known) => known,
+                        None => unlocked.repository().is_copy()?,
+                    };
+                    copy = Some(of_copy);
+                    if of_copy {
+                        why = format!("in the place that this is a copy of: {why}");
+                    }
+                    if let Some(b) = live.get_mut(&backup) {
+                        b.damaged(seq, Damage { at: entry.at, how, why });
                     }
                 }
                 Change::Removed { backup, .. } => {
@@ -237,13 +319,16 @@ impl Catalog {
         }
         let live: Vec<(String, Live)> = live.into_iter().collect();
         let manifests =
-            read_all(unlocked, &live, |(id, (_, digest, ..))| or_damage(manifest::read(unlocked, id, Some(digest))))?;
+            read_all(unlocked, &live, |(id, live)| or_damage(manifest::read(unlocked, id, Some(&live.digest))))?;
         let (mut backups, mut lost) = (Vec::with_capacity(live.len()), Vec::new());
-        for ((id, (seq, _, verified, proven_at)), manifest) in live.iter().cloned().zip(manifests) {
-            let (verified_at, verified_how) = verified.unzip();
+        for ((id, l), manifest) in live.iter().cloned().zip(manifests) {
+            let (verified_at, verified_how) = l.verified.unzip();
+            let (proven_at, damaged) = (l.proven, l.damaged);
             match manifest {
-                Ok(manifest) => backups.push((seq, Backup { manifest, verified_at, verified_how, proven_at })),
-                Err(e) => lost.push((seq, Lost { backup: id, why: e.to_string() })),
+                Ok(manifest) => {
+                    backups.push((l.seq, Backup { manifest, verified_at, verified_how, proven_at, damaged }));
+                }
+                Err(e) => lost.push((l.seq, Lost { backup: id, why: e.to_string() })),
             }
         }
         if let Some(first) = broken.iter().map(|b| b.first).min() {
@@ -255,7 +340,7 @@ impl Catalog {
                     continue;
                 }
                 if let Ok(manifest) = manifest::read(unlocked, id, None) {
-                    let found = Backup { manifest, verified_at: None, verified_how: None, proven_at: None };
+                    let found = Backup { manifest, verified_at: None, verified_how: None, proven_at: None, damaged: None };
                     backups.push((first, found));
                 }
             }
@@ -271,8 +356,20 @@ impl Catalog {
             lost: lost.into_iter().map(|(_, l)| l).collect(),
             broken,
             chain,
-            manifests: live.into_iter().map(|(id, (_, digest, ..))| (id, digest)).collect(),
+            judged: live.iter().map(|(id, l)| (id.clone(), l.judged)).collect(),
+            manifests: live.into_iter().map(|(id, l)| (id, l.digest)).collect(),
         })
+    }
+
+    /// Number of the entry that last said of a backup whether it is right; 0 when none did.
+    pub(super) fn judged(&self, id: &str) -> u64 {
+        self.judged.get(id).copied().unwrap_or(0)
+    }
+
+    /// One sentence for each backup that was found damaged, and for each whose manifest is.
+    pub fn damaged_lines(&self) -> Vec<String> {
+        let found = self.backups.iter().filter_map(|b| Some(format!("{}  {}", b.manifest.id, b.damage()?)));
+        found.chain(self.lost_lines()).collect()
     }
 
     /// Name and digest, as stored, of each entry that could be read, and of each manifest that they name.
@@ -301,6 +398,13 @@ impl Catalog {
             Some(e) => Err(Error { kind: ErrorKind::Refused, ..e }),
             None => Ok(()),
         }
+    }
+
+    /// Names and reasons of the entries that the medium does not give and nobody accepted, when nothing else is wrong with the chain.
+    pub(super) fn unreadable(&self) -> Option<Vec<(String, String)>> {
+        let open: Vec<&Broken> = self.broken.iter().filter(|b| !b.accepted).collect();
+        let all = !open.is_empty() && open.iter().all(|b| b.unreadable);
+        all.then(|| open.iter().map(|b| (entry_name(b.first), b.why.clone())).collect())
     }
 
     /// One sentence for each backup whose manifest is missing or damaged.
@@ -393,8 +497,7 @@ fn read_all<I: Sync, T: Send>(
 /// Damage as a value: it concerns one document, every other failure concerns the repository.
 fn or_damage<T>(read: Result<T>) -> Result<std::result::Result<T, Error>> {
     match read {
-        // A key stanza that was tampered with reads as if no key were there.
-        Err(e) if matches!(e.kind, ErrorKind::Check | ErrorKind::Usage) => Ok(Err(e)),
+        Err(e) if damage::is_damage(&e) => Ok(Err(e)),
         Err(e) => Err(e),
         Ok(value) => Ok(Ok(value)),
     }
@@ -405,6 +508,7 @@ fn or_damage<T>(read: Result<T>) -> Result<std::result::Result<T, Error>> {
 /// # Errors
 /// Refused when the chain is broken; the repository cannot be read.
 pub fn check_writable(unlocked: &Unlocked) -> Result<()> {
+    unlocked.repository().store().sweep();
     Catalog::load(unlocked)?.unbroken()
 }
 
@@ -441,13 +545,19 @@ pub fn append(unlocked: &Unlocked, change: &Change) -> Result<Head> {
             catalog.unbroken()?;
         }
         // What follows another place has no word of its own.
-        if matches!(change, Change::Verified { .. }) && unlocked.repository().is_copy()? {
+        if matches!(change, Change::Verified { .. } | Change::Damaged { .. }) && unlocked.repository().is_copy()? {
             return Ok(catalog.head);
         }
         match change {
             // What is damaged can be given up all the same.
             Change::Removed { backup, .. } if catalog.lost.iter().any(|l| l.backup == *backup) => {}
-            Change::Verified { backup, .. } | Change::Removed { backup, .. } => catalog.find(backup).map(|_| ())?,
+            // Said already: once is enough, however often it is looked at again.
+            Change::Damaged { backup, how, why }
+                if catalog.find(backup)?.damaged.as_ref().is_some_and(|d| d.how == *how && d.why == *why) =>
+            {
+                return Ok(catalog.head);
+            }
+            Change::Verified { backup, .. } | Change::Damaged { backup, .. } | Change::Removed { backup, .. } => catalog.find(backup).map(|_| ())?,
             Change::Added { .. } | Change::Accepted { .. } => {}
         }
         let seq = catalog.head.seq + 1;

@@ -70,12 +70,29 @@ pub fn plan_giving_up(
     give_up: &[String],
     copies: &[String],
 ) -> Result<Plan> {
-    let mut catalog = Catalog::load(unlocked)?;
+    plan_by(unlocked, Catalog::load(unlocked)?, policy, now, give_up, copies)
+}
+
+/// As [`plan_giving_up`], by a catalog that was read already, with what was found from this machine ([`super::damage::load`]).
+///
+/// # Errors
+/// As [`plan_giving_up`].
+pub fn plan_by(
+    unlocked: &Unlocked,
+    mut catalog: Catalog,
+    policy: Policy,
+    now: Time,
+    give_up: &[String],
+    copies: &[String],
+) -> Result<Plan> {
     let store = unlocked.repository().store();
     catalog.unbroken()?;
     let mut given_up = Vec::with_capacity(give_up.len());
     for id in give_up {
-        given_up.push(giving_up(unlocked, &catalog, id, copies)?);
+        // By a cleanup that was interrupted: the catalog says so, and what is left of it goes below.
+        if !catalog.removed.contains(id) {
+            given_up.push(giving_up(unlocked, &catalog, id, copies)?);
+        }
     }
     // The others are judged as if it were gone: it stands for nothing any more.
     catalog.backups.retain(|b| !give_up.contains(&b.manifest.id));
@@ -147,8 +164,12 @@ fn giving_up(unlocked: &Unlocked, catalog: &Catalog, id: &str, copies: &[String]
     let (objects, why) = match catalog.lost.iter().find(|l| l.backup == id) {
         Some(lost) => (vec![manifest_name(id)], lost.why.clone()),
         None => {
-            let manifest = &catalog.find(id)?.manifest;
-            let damaged = copies::damaged(unlocked, catalog, manifest)?;
+            let backup = catalog.find(id)?;
+            let damaged = copies::damaged(unlocked, catalog, &backup.manifest)?;
+            // What it takes the key to see, or a restore, or what is missing of its log.
+            if let (true, Some(found)) = (damaged.is_empty(), backup.damage()) {
+                return Ok(Verdict { backup: id.to_string(), keep: false, why: format!("given up by hand, {found}") });
+            }
             let why = damaged.iter().map(|(_, why)| why.clone()).collect::<Vec<_>>().join("; ");
             (damaged.into_iter().map(|(name, _)| name).collect(), why)
         }
@@ -181,7 +202,7 @@ fn giving_up(unlocked: &Unlocked, catalog: &Catalog, id: &str, copies: &[String]
 pub fn execute(unlocked: &Unlocked, plan: &Plan, progress: &mut dyn FnMut(usize, usize) -> Result<()>) -> Result<()> {
     let store = unlocked.repository().store();
     let (leftovers, objects): (Vec<&Removal>, Vec<&Removal>) =
-        plan.objects.iter().partition(|o| o.name.rsplit('/').next().is_some_and(|n| n.starts_with('.')));
+        plan.objects.iter().partition(|o| o.name.rsplit('/').next().is_some_and(|n| n.is_empty() || n.starts_with('.')));
     let (mut done, all) = (0, plan.objects.len());
     // They belong to nobody, and make room.
     for object in leftovers {

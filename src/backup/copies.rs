@@ -128,8 +128,11 @@ pub fn copy_to(unlocked: &Unlocked, to: &str, progress: &mut dyn FnMut(u64, u64)
     let entries = source.store().list("catalog/")?;
     let all = source.store().list("")?;
     let catalog = Catalog::load(unlocked)?;
-    // Damage must not reach the copy that is needed to repair it.
-    catalog.unbroken()?;
+    // Damage must not reach the copy that is needed to repair it. What cannot be read reaches nothing, and is named.
+    let unreadable = catalog.unreadable().unwrap_or_default();
+    if unreadable.is_empty() {
+        catalog.unbroken()?;
+    }
     let entries: Vec<_> = entries.iter().filter(|e| e.name.ends_with(SUFFIX)).collect();
     let objects: Vec<_> = all
         .iter()
@@ -164,6 +167,10 @@ pub fn copy_to(unlocked: &Unlocked, to: &str, progress: &mut dyn FnMut(u64, u64)
     for (i, entry) in objects.into_iter().chain(entries).enumerate() {
         progress(i as u64, total)?;
         if let Some(why) = known.unusable.get(&entry.name) {
+            damaged.push((entry.name.clone(), why.clone()));
+            continue;
+        }
+        if let Some(why) = unreadable.iter().find_map(|(name, why)| (*name == entry.name).then_some(why)) {
             damaged.push((entry.name.clone(), why.clone()));
             continue;
         }

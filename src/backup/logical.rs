@@ -3,6 +3,7 @@
 //! ```text
 //! backups/<backup>/database.dump.bgo    pg_dump's custom format, not compressed by it
 //! backups/<backup>/globals.sql.bgo      roles, memberships, role settings, tablespaces
+//! backups/<backup>/definitions.dump.bgo of a dump of some tables: an archive with what they need, no tables and no rows
 //! backups/<backup>/inventory.json.bgo   what the database holds and needs (`postgres::inventory`)
 //! ```
 
@@ -33,6 +34,11 @@ pub fn globals_name(id: &str) -> String {
 /// Name of the inventory's object.
 pub fn inventory_name(id: &str) -> String {
     format!("backups/{id}/inventory.json{SUFFIX}")
+}
+
+/// Name of the object with the definitions that the tables of a part need.
+pub fn definitions_name(id: &str) -> String {
+    format!("backups/{id}/definitions.dump{SUFFIX}")
 }
 
 /// What a dump is of.
@@ -129,16 +135,17 @@ impl PendingDump<'_> {
     ///
     /// # Errors
     /// Storing fails; the backup then does not exist.
-    pub fn commit(self, globals: &[u8], inventory: &Inventory) -> Result<Manifest> {
+    pub fn commit(self, globals: &[u8], definitions: Option<&[u8]>, inventory: &Inventory) -> Result<Manifest> {
         let Self { unlocked, mut manifest, dump } = self;
         let taken = |name: &str| Error::refused(format!("storing {name:?}")).why("an object of this name exists");
         if dump.commit(Existing::Keep)? == Committed::Kept {
             return Err(taken(&dump_name(&manifest.id)));
         }
         let inventory = serde_json::to_vec(inventory).map_err(|e| Error::state("writing the inventory").why(e))?;
-        for (name, bytes) in
-            [(globals_name(&manifest.id), globals), (inventory_name(&manifest.id), inventory.as_slice())]
-        {
+        let mut beside = vec![(globals_name(&manifest.id), globals)];
+        beside.extend(definitions.map(|bytes| (definitions_name(&manifest.id), bytes)));
+        beside.push((inventory_name(&manifest.id), inventory.as_slice()));
+        for (name, bytes) in beside {
             let (committed, summary) = unlocked.write_own(manifest.kind.object_type(), &name, bytes)?;
             if committed == Committed::Kept {
                 return Err(taken(&name));

@@ -21,11 +21,12 @@ use serde::{Deserialize, Serialize};
 use super::container::{
     Expect, Identity, ObjectType, Ranged, Reader, Recipient, Spec, Summary, Writer, hex, seal, unhex,
 };
+use super::damage::is_damage;
 use super::keys::{KdfCost, KeyFile, Opener};
 use super::rotation::{self, Earlier, WrittenFor};
 use super::store::{Access, Committed, Existing, Store, open_place};
 use crate::config::settings::{REPOSITORY_IDENTITY, REPOSITORY_KEY, Secrets};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::model::{Secret, Time};
 
 /// Ending of every sealed object's name.
@@ -163,7 +164,15 @@ impl Repository {
 
     fn open_at(store: Arc<dyn Store>) -> Result<Self> {
         let shown = store.url();
-        let bytes = store.get(INFO, MAX_INFO)?.ok_or_else(|| {
+        let advised = |e: Error| {
+            e.hint(format!(
+                "Put {INFO} back from a copy of the repository (repository.copies) or from a backup of this machine: it holds no \
+                 secret, and no command but `backup rotate-key --new-key-pair` changes it."
+            ))
+            .hint("Backups, log and keys are as they were: remove nothing, and make no new repository here..")
+        };
+        let read = store.get(INFO, MAX_INFO);
+        let bytes = read.map_err(|e| if is_damage(&e) { advised(e) } else { e })?.ok_or_else(|| {
             let error = Error::target(format!("no repository in {shown:?}")).why(format!("there is no {INFO}"));
             let rest = |folder| store.list(folder).is_ok_and(|l| !l.is_empty());
             match rest("keys/") || rest("catalog/") || rest("backups/") {
@@ -175,7 +184,7 @@ impl Repository {
                 false => error.hint("Make one with `breakglass backup init`."),
             }
         })?;
-        let damaged = || Error::check(format!("{INFO} in {shown:?} is damaged"));
+        let damaged = || advised(Error::check(format!("{INFO} in {shown:?} is damaged")));
         let info: Info = serde_json::from_slice(&bytes).map_err(|e| damaged().why(e))?;
         if info.format != FORMAT || info.version != 1 {
             return Err(Error::check(format!("repository of format {:?}, version {}", info.format, info.version))
@@ -259,7 +268,12 @@ impl Repository {
             Error::target(format!("no key file {name:?} in the repository"))
                 .hint("Restore it from a copy: without it no object can be read.")
         })?;
-        KeyFile::parse(&bytes, &self.id)
+        KeyFile::parse(&bytes, &self.id).map_err(|e| match e.kind {
+            ErrorKind::Check => e.hint(format!(
+                "Put {name} back from a copy of the repository (repository.copies) or of its folder keys: without it no object can be read."
+            )),
+            _ => e,
+        })
     }
 
     /// Replaces the key file in one step, if it still is the one that was read.
@@ -300,7 +314,7 @@ impl Repository {
     /// # Errors
     /// Refused, naming both.
     pub fn expect_key(&self, id: &str) -> Result<()> {
-        if rotation::leads_to(id, &self.earlier, &self.id, &self.key) {
+        if self.follows(id) {
             return Ok(());
         }
         let now = self.key_id();
@@ -314,6 +328,11 @@ impl Repository {
                 "Nothing was stored; a server keeps its log meanwhile. If the repository was made anew on purpose: name \
                  --key-id {now} where {id} is named, in archive_command or beside `wal receive`."
             )))
+    }
+
+    /// Whether objects are written for the key of this id, or for one that follows it by the signatures of its holders.
+    pub fn follows(&self, id: &str) -> bool {
+        rotation::leads_to(id, &self.earlier, &self.id, &self.key)
     }
 
     /// The public key that objects are written for.

@@ -1,6 +1,6 @@
 //! Which backups to keep: pure, so that what a cleanup would do can be shown and tested.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
@@ -23,7 +23,8 @@ pub struct Verdict {
 const DAY_MICROS: i64 = 86_400_000_000;
 
 /// Judges every backup, in their order. The newest verified one of each kind and database always stays; where none is
-/// verified, the newest does. A dump of a part is a kind of its own: it never stands for the whole.
+/// verified, the newest does. A dump of a part is a kind of its own: it never stands for the whole. One that was found damaged
+/// stands for another only where there is no other.
 pub fn judge(backups: &[Backup], policy: Policy, now: Time) -> Vec<Verdict> {
     type Group<'b> = (&'b str, Option<&'b str>, Option<&'b str>);
     let mut groups: BTreeMap<Group<'_>, Vec<usize>> = BTreeMap::new();
@@ -37,7 +38,8 @@ pub fn judge(backups: &[Backup], policy: Policy, now: Time) -> Vec<Verdict> {
         // Newest first.
         group.sort_by_key(|i| std::cmp::Reverse(backups[*i].manifest.finished_at));
         let last_good = group.iter().copied().find(|i| backups[*i].verified_at.is_some());
-        let never = last_good.or(group.first().copied());
+        let usable = || group.iter().copied().find(|i| backups[*i].damaged.is_none());
+        let never = last_good.or_else(usable).or(group.first().copied());
         let mut reasons: BTreeMap<usize, Vec<String>> = BTreeMap::new();
         match policy {
             Policy::Days(days) => {
@@ -55,18 +57,29 @@ pub fn judge(backups: &[Backup], policy: Policy, now: Time) -> Vec<Verdict> {
                     ("monthly", monthly, month),
                     ("yearly", yearly, year),
                 ] {
-                    let mut seen: BTreeSet<String> = BTreeSet::new();
+                    // Newest first, and of each period the newest that is not damaged.
+                    let mut chosen: Vec<(String, usize)> = Vec::new();
                     for &i in &group {
                         let p = period(backups[i].manifest.finished_at);
-                        if seen.len() < count as usize && seen.insert(p.clone()) {
-                            reasons.entry(i).or_default().push(format!("{word} of {p}"));
+                        match chosen.iter_mut().find(|(known, _)| *known == p) {
+                            Some((_, best)) if backups[*best].damaged.is_some() && backups[i].damaged.is_none() => *best = i,
+                            Some(_) => {}
+                            None if chosen.len() < count as usize => chosen.push((p, i)),
+                            None => break,
                         }
+                    }
+                    for (p, i) in chosen {
+                        reasons.entry(i).or_default().push(format!("{word} of {p}"));
                     }
                 }
             }
         }
         if let Some(i) = never {
-            let what = if last_good.is_some() { "the newest verified one" } else { "the newest one; none is verified" };
+            let what = match (last_good, &backups[i].damaged) {
+                (Some(_), _) => "the newest verified one",
+                (None, None) => "the newest one; none is verified",
+                (None, Some(_)) => "the newest one; all are damaged",
+            };
             let kind = backups[i].manifest.kind.word();
             let part = backups[i].manifest.part.as_ref().map_or_else(String::new, |p| format!(", {p} only"));
             reasons.entry(i).or_default().push(match &backups[i].manifest.database {
@@ -82,6 +95,9 @@ pub fn judge(backups: &[Backup], policy: Policy, now: Time) -> Vec<Verdict> {
                 (None, Policy::Days(days)) => format!("older than {days} days"),
                 (None, Policy::Generations { .. }) => "no generation needs it".into(),
             };
+            if let Some(damage) = backups[i].damage() {
+                verdicts[i].why.push_str(&format!("; {damage}"));
+            }
         }
     }
     verdicts

@@ -89,7 +89,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Replaces an object by `new` in one step if `is` says so of what is there; `false` when it does not, when there is none, or when
     /// somebody else replaced it meanwhile.
     fn swap(&self, name: &str, access: Access, is: &dyn Fn(&[u8]) -> bool, new: &[u8]) -> Result<bool>;
-    /// Unfinished objects whose writers are gone; nobody else sees them.
+    /// Unfinished objects whose writers are gone, and empty folders of backups (named with a `/` at the end); nobody else sees
+    /// them.
     fn leftovers(&self) -> Result<Vec<Entry>> {
         Ok(Vec::new())
     }
@@ -97,6 +98,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     fn remove_leftover(&self, _name: &str) -> Result<bool> {
         Ok(false)
     }
+    /// Removes what costs nothing to find and to remove: empty folders of backups that were never finished.
+    fn sweep(&self) {}
     /// Lets go of the room that [`Store::keep_reserve`] holds; `false` when it holds none.
     ///
     /// # Errors
@@ -195,6 +198,8 @@ pub struct DirStore {
 }
 
 const TEMPORARY: &str = ".tmp-";
+/// Folder of backups, each of which has one of its own.
+const BACKUPS: &str = "backups";
 /// File that holds [`RESERVE_BYTES`] for the moment when the disk is full: entries of a few backups that are given up.
 const RESERVE: &str = ".reserve";
 const RESERVE_BYTES: usize = 64 << 10;
@@ -281,6 +286,11 @@ impl Write for DirUpload {
 impl Drop for DirUpload {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.temporary);
+        // Of a backup that is not made after all not even the folder stays. One with something in it cannot be removed.
+        let folder = self.temporary.parent().filter(|f| f.parent() == Some(&self.root.join(BACKUPS)));
+        if let (Some(folder), true) = (folder, self.file.is_some()) {
+            let _ = fs::remove_dir(folder);
+        }
     }
 }
 
@@ -427,6 +437,9 @@ impl Store for DirStore {
                 let (Ok(name), Ok(meta)) = (entry.file_name().into_string(), entry.metadata()) else { continue };
                 let full = format!("{prefix}{name}");
                 if meta.is_dir() && !name.starts_with('.') {
+                    if prefix.strip_suffix('/') == Some(BACKUPS) && is_deserted(&entry) {
+                        found.push(Entry { name: format!("{full}/"), size: 0 });
+                    }
                     folders.push((entry.path(), format!("{full}/")));
                 } else if meta.is_file() && name.starts_with(TEMPORARY) && abandoned(&entry) {
                     found.push(Entry { name: full, size: meta.len() });
@@ -439,14 +452,30 @@ impl Store for DirStore {
 
     fn remove_leftover(&self, name: &str) -> Result<bool> {
         let (dir, file) = name.rsplit_once('/').unwrap_or(("", name));
+        if file.is_empty() && dir.split('/').count() == 2 && dir.starts_with(BACKUPS) {
+            // Somebody may have begun to use it meanwhile: then it is not empty, and stays.
+            return Ok(fs::remove_dir(self.path(dir)?).is_ok());
+        }
         if !file.starts_with(TEMPORARY) {
             return Err(Error::state(format!("{name:?} is not an unfinished object")));
         }
+        let in_backup = dir.starts_with(BACKUPS);
         let dir = if dir.is_empty() { self.root.clone() } else { self.path(dir)? };
         match fs::remove_file(dir.join(file)) {
+            Ok(()) if in_backup => {
+                let _ = fs::remove_dir(dir);
+                Ok(true)
+            }
             Ok(()) => Ok(true),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(e) => Err(Error::target(format!("removing {name:?}")).why(e)),
+        }
+    }
+
+    fn sweep(&self) {
+        let Ok(entries) = fs::read_dir(self.root.join(BACKUPS)) else { return };
+        for entry in entries.flatten().filter(is_deserted) {
+            let _ = fs::remove_dir(entry.path());
         }
     }
 
@@ -554,6 +583,13 @@ fn sweep(dir: &Path, prefix: &str) {
             let _ = fs::remove_file(entry.path());
         }
     }
+}
+
+/// Whether a folder is empty, and nobody can be about to write into it.
+fn is_deserted(entry: &fs::DirEntry) -> bool {
+    let Ok(meta) = entry.metadata() else { return false };
+    let old = meta.modified().ok().and_then(|t| t.elapsed().ok()).is_some_and(|age| age > SWEEP_AFTER);
+    meta.is_dir() && old && fs::read_dir(entry.path()).is_ok_and(|mut inside| inside.next().is_none())
 }
 
 /// Whether nobody writes an unfinished file any more.

@@ -102,6 +102,11 @@ fn init(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
     let options = InitOptions::archived_by(invocation.config.settings.run_as.as_deref());
     let repository = Repository::init(&url, key(invocation)?, &options)?;
     let (id, at) = (crate::backup::container::hex(&repository.id()), repository.store().url());
+    if let Some(heads) = &invocation.config.settings.catalog_heads
+        && let Err(e) = crate::backup::seen::remember(heads, &repository)
+    {
+        warn(&format!("which repository is there cannot be remembered on this machine: {}: {}", e.what, e.why));
+    }
     if invocation.json {
         print(&format!("{:#}", serde_json::json!({"repository": id, "url": at, "key_id": repository.key_id()})))?;
     } else {

@@ -61,6 +61,7 @@ pub fn verify(invocation: &Invocation, m: &ArgMatches, unlocked: &Unlocked, want
         run_as: user::for_server(settings.run_as.as_deref())?,
         smoke: m.get_one::<String>("smoke").cloned(),
         smoke_limit: parse_duration(limit).map_err(|e| Error::usage(format!("--smoke-limit: {e}")))?,
+        heads: settings.catalog_heads.clone(),
     };
     let options = Options { scratch: std::path::absolute(&options.scratch).usage(|| "--scratch".into())?, ..options };
     let runtime = tokio::runtime::Builder::new_multi_thread()

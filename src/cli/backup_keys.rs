@@ -62,7 +62,7 @@ pub fn rotate(invocation: &Invocation, m: &ArgMatches, url: &str) -> Result<u8> 
                 .hint("Set BACKUP_ENCRYPTION_KEY, or BACKUP_IDENTITY_FILE to the file of a recipient's key."));
         }
     };
-    let new = invocation.env.get("BACKUP_NEW_ENCRYPTION_KEY").map(Secret::new);
+    let mut new = invocation.env.get("BACKUP_NEW_ENCRYPTION_KEY").map(Secret::new);
     let list = |name: &str| -> Result<Vec<[u8; 32]>> {
         m.get_many::<String>(name).into_iter().flatten().map(|text| public_key(text)).collect()
     };
@@ -79,6 +79,22 @@ pub fn rotate(invocation: &Invocation, m: &ArgMatches, url: &str) -> Result<u8> 
             .hint("Set BACKUP_NEW_ENCRYPTION_KEY to the new passphrase, or see breakglass backup rotate-key --help."));
     }
     let was = repository.key_file()?;
+    // The one it has already: nothing would change, and saying that it did would let an old passphrase live on.
+    let same = new.as_ref().is_some_and(|new| match opener {
+        Opener::Passphrase(key) => key == new,
+        Opener::Identity(_) => was.unlock_by(Opener::Passphrase(new)).is_ok(),
+    });
+    if same && unfinished.is_none() {
+        return Err(Error::usage("the new passphrase is the one that the repository has already")
+            .why("BACKUP_NEW_ENCRYPTION_KEY opens it as it is; nothing was changed")
+            .hint("Set BACKUP_NEW_ENCRYPTION_KEY to another one, at least 32 characters: head -c 32 /dev/urandom | base64")
+            .hint("If an earlier run was interrupted, it had come that far: set BACKUP_ENCRYPTION_KEY to the new one everywhere.")
+            .hint("To change recipients or the key pair alone, leave BACKUP_NEW_ENCRYPTION_KEY unset."));
+    }
+    if same {
+        // What is left of an interrupted rotation.
+        new = None;
+    }
     let mut keys = was.clone();
     let mut done = Vec::new();
     for public in &add {

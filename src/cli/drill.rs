@@ -425,10 +425,10 @@ impl Verdicts {
                 (
                     "healthy",
                     healthy,
-                    if healthy == Some(true) {
-                        "service answers and is well".into()
-                    } else {
-                        "service is not well".into()
+                    match healthy {
+                        Some(true) => "service answers and is well".into(),
+                        Some(false) => "service is not well".into(),
+                        None => "nobody asked the service: no health check is configured, or no step came to it".into(),
                     },
                 ),
                 ("verified", verified, format!("{} checks", f.verified.as_ref().map_or(0, |(_, c)| c.len()))),

@@ -12,11 +12,12 @@ use clap::{Arg, ArgMatches, Command, value_parser};
 
 use super::{print, report};
 use crate::backup::repository::Repository;
+use crate::backup::seen::{self, Known};
 use crate::backup::wal::{self, EXIT_NOT_IN_ARCHIVE, EXIT_STOP_RECOVERY, Fetched};
 use crate::backup::wal_service::fetch_from;
 use crate::config::settings::DATABASE_PASSWORD;
 use crate::config::{Config, Environment};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::{CleanText, Secret};
 use crate::postgres::Database;
 use crate::recovery::wal_health::{self, ServerWal};
@@ -77,7 +78,10 @@ pub fn command() -> Command {
         .subcommand(
             Command::new("status")
                 .about("What the archive holds, with every hole, and how the server's archiving is doing; exit 1 when something is wrong")
-                .after_help("With a server configured (DATABASE_URL), it is asked, too: lag, failures, slots, time until the disk is full.")
+                .after_help(
+                    "With a server configured (DATABASE_URL), it is asked, too: lag, failures, slots, time until the disk is full.\n\
+                     Exit status 3 says that it does not answer, and that what the repository shows is all right.",
+                )
                 .arg(repository().env("BACKUP_DIR").default_value("./backups")),
         )
 }
@@ -128,7 +132,9 @@ pub fn run(matches: &ArgMatches, json: bool) -> Result<u8> {
         Some(("status", m)) => {
             // Asked by a person, not by a server: what is configured counts here.
             let given = m.value_source("repository") != Some(ValueSource::DefaultValue);
-            let config = Config::load(&Environment::read(), m.get_one::<PathBuf>("config").map(PathBuf::as_path))?;
+            let mut config = Config::load(&Environment::read(), m.get_one::<PathBuf>("config").map(PathBuf::as_path))?;
+            config.settings.catalog_heads =
+                crate::runtime::Store::open(&config).map(|s| s.root().join(crate::backup::anchor::FOLDER)).ok();
             let configured = config.settings.repository.clone().filter(|_| !given);
             status(&configured.unwrap_or_else(|| text(m, "repository")), &config, json)
         }
@@ -169,6 +175,15 @@ fn status(url: &str, config: &Config, json: bool) -> Result<u8> {
         _ => Vec::new(),
     };
     problems.extend(status.received.as_ref().and_then(|r| wal_health::silent(r, crate::action::target::now())));
+    let known = seen::judge(&repository, config.settings.catalog_heads.as_ref(), &config.secrets);
+    if let Known::Stranger(e) = &known {
+        problems.push(format!("{}: {}; {}", e.what, e.why, e.hints.join(" ")));
+    }
+    if let Some(Ok(s)) = &server {
+        problems.extend(other_key(&repository, s));
+    }
+    // Asked for and not answered: what it alone knows is not known, and the exit code says so.
+    let silent = matches!(&server, Some(Err(_)));
     if json {
         let mut value = serde_json::to_value(&status).map_err(|e| Error::state("printing the status").why(e))?;
         match &server {
@@ -178,9 +193,16 @@ fn status(url: &str, config: &Config, json: bool) -> Result<u8> {
         }
         value["problems"] = serde_json::json!(problems);
         value["key_id"] = repository.key_id().into();
+        value["key_known"] = known.describe().into();
+        if silent {
+            value["not_known"] = NOT_KNOWN.into();
+        }
         print(&format!("{value:#}"))?;
     } else {
-        print(&format!("written for key {}", repository.key_id()))?;
+        print(&format!("written for key {} ({})", repository.key_id(), known.describe()))?;
+        if let (Known::Unknown, Some(advice)) = (&known, known.advice()) {
+            print(&format!("  {advice}"))?;
+        }
         if status.timelines.is_empty() {
             print("no WAL archived")?;
         }
@@ -204,10 +226,42 @@ fn status(url: &str, config: &Config, json: bool) -> Result<u8> {
         }
         match &server {
             Some(Ok(s)) => s.lines().iter().try_for_each(|l| print(CleanText::line(l.as_bytes()).as_str()))?,
-            Some(Err(e)) => print(&format!("server: {e}"))?,
+            Some(Err(e)) => {
+                print(&format!("server: {e}"))?;
+                print(&format!("  NOT KNOWN without it: {}", NOT_KNOWN.join(", ")))?;
+            }
             None => {}
         }
         problems.iter().try_for_each(|p| print(&format!("  PROBLEM {}", CleanText::line(p.as_bytes()))))?;
     }
-    Ok(u8::from(!problems.is_empty() || status.timelines.iter().any(|t| !t.holes.is_empty())))
+    let wrong = !problems.is_empty() || status.timelines.iter().any(|t| !t.holes.is_empty());
+    Ok(match (wrong, silent) {
+        (true, _) => ErrorKind::Check.exit_code(),
+        (false, true) => ErrorKind::Target.exit_code(),
+        (false, false) => 0,
+    })
+}
+
+/// What only the server knows.
+const NOT_KNOWN: [&str; 6] = [
+    "whether it archives",
+    "for which key",
+    "how far the archive is behind",
+    "failures of the archiver",
+    "slots",
+    "the time until its disk is full",
+];
+
+/// A server that archives here for another key than this repository is written for: its log is not stored.
+fn other_key(repository: &Repository, server: &ServerWal) -> Option<String> {
+    let id = server.key_id.as_ref()?;
+    let to = server.archives_to.as_ref()?;
+    let here = Repository::open(to).is_ok_and(|r| r.id() == repository.id() && r.key_id() == repository.key_id());
+    (here && !repository.follows(id)).then(|| {
+        format!(
+            "the server's archive_command is for key {id}, the repository says {}, and nothing signed by the holder of the first \
+             leads to the second: the log is not stored; compare repository.json and the folder keys with a copy",
+            repository.key_id()
+        )
+    })
 }

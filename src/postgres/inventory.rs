@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgConnection;
 
+use super::table_needs::Need;
 use super::connect::{Database, query_error, quote_ident, run};
 use super::dump_archive::Blocks;
 use crate::error::{Context, Error, Result};
@@ -174,6 +175,9 @@ pub struct Inventory {
     /// Schemas of the tables, when only some tables are in the dump.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub schemas: Vec<Schema>,
+    /// What the tables need besides themselves, when only some are in the dump; their definitions are in an archive beside it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<Need>,
     /// Where the rows of each table lie in the dump, so that one can be read without the others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blocks: Option<Blocks>,
@@ -295,6 +299,7 @@ pub async fn inventory(c: &mut PgConnection) -> Result<Inventory> {
         tables,
         large_objects: u64::try_from(large).unwrap_or(0),
         only_tiers: Vec::new(),
+        needs: Vec::new(),
         schemas: Vec::new(),
         blocks: None,
     })

@@ -14,6 +14,7 @@ pub mod inventory;
 pub mod lsn;
 pub mod programs;
 pub mod running;
+pub mod table_needs;
 pub mod table_pattern;
 pub mod tiers;
 pub mod tool_stream;

@@ -16,6 +16,17 @@ pub struct Chosen {
 }
 
 impl Chosen {
+    /// A relation that is known by its oid.
+    ///
+    /// # Errors
+    /// There is none of it; the query fails.
+    pub async fn of(c: &mut PgConnection, oid: u32) -> Result<Self> {
+        let sql = "SELECT n.nspname::text, k.relname::text FROM pg_catalog.pg_class k \
+                   JOIN pg_catalog.pg_namespace n ON n.oid = k.relnamespace WHERE k.oid = $1::int8::oid";
+        let (schema, name): (String, String) =
+            sqlx::query_as(sql).bind(i64::from(oid)).fetch_one(c).await.map_err(|e| query_error(sql, &e))?;
+        Ok(Self { oid, schema, name })
+    }
     /// Its schema.
     pub fn schema(&self) -> &str {
         &self.schema

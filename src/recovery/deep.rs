@@ -14,6 +14,7 @@ use super::watch::check_cancel;
 use super::{Phase, Watch};
 use crate::backup::base::{RestoreOptions, needed_log, restore_base, verify_backup};
 use crate::backup::catalog::{self, BackupKind, Change, Manifest};
+use crate::backup::damage::{self, is_damage};
 use crate::backup::files::restore_files;
 use crate::backup::repository::Unlocked;
 use crate::error::{Context, Error, ErrorKind, Result};
@@ -36,6 +37,8 @@ pub struct Options {
     pub smoke: Option<String>,
     /// How long the smoke test may take.
     pub smoke_limit: Duration,
+    /// Where what was found is remembered when the catalog cannot be told.
+    pub heads: Option<PathBuf>,
 }
 
 /// What was found.
@@ -113,22 +116,39 @@ pub async fn deep(
     let mut checks = Vec::new();
     let mut restored_ms = None;
     let tested = run_checks(unlocked, manifest, options, watch, cancel, &mut checks, &mut restored_ms).await;
+    // A machine that cannot restore says nothing of the backup: that is in the report, and not in the catalog.
+    let mut wrong: Option<(&str, Error)> = None;
     match tested {
         Ok(()) => {}
         // What a damaged backup or a failing restore says is the result, not a failure of the test.
         Err(e) if matches!(e.kind, ErrorKind::Check | ErrorKind::Target | ErrorKind::Refused) => {
             check_cancel(cancel, "the restore test was not finished")?;
-            let name = if checks.is_empty() { "every byte" } else { "restore" };
+            let (name, how) = match checks.is_empty() {
+                true => ("every byte", catalog::READ),
+                false => ("restore", catalog::RESTORED),
+            };
             checks.push(check(name, Verdict::Failed, e.to_string().replace('\n', " ")));
+            wrong = is_damage(&e).then_some((how, e));
         }
         Err(e) => return Err(e),
     }
     let ok = passed(&checks);
-    if ok {
-        let (unlocked, id) = (unlocked.clone(), manifest.id.clone());
-        blocking(move || catalog::append(&unlocked, &Change::Verified { backup: id, how: catalog::RESTORED.into() }))
-            .await?;
+    if let Some(c) = checks.iter().find(|c| c.verdict == Verdict::Failed).filter(|_| wrong.is_none() && restored_ms.is_some()) {
+        wrong = Some((catalog::RESTORED, Error::check(format!("{}: {}", c.name, c.detail))));
     }
+    let (work, id, heads) = (unlocked.clone(), manifest.id.clone(), options.heads.clone());
+    blocking(move || {
+        if ok {
+            let change = Change::Verified { backup: id.clone(), how: catalog::RESTORED.into() };
+            let untold = catalog::append(&work, &change).err().map(|e| format!("{}: {}", e.what, e.why));
+            damage::right(&work, heads.as_ref(), &id, catalog::RESTORED, untold.as_deref());
+            return Ok(untold);
+        }
+        Ok(wrong.and_then(|(how, e)| damage::found(&work, heads.as_ref(), &id, how, &e)))
+    })
+    .await?
+    .iter()
+    .for_each(|why| watch.line(&format!("WARNING: the catalog could not be told what was found: {why}")));
     let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     Ok(Report { backup: manifest.id.clone(), kind: manifest.kind, at, took_ms, restored_ms, checks, ok })
 }

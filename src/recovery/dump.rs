@@ -349,9 +349,44 @@ async fn build(
     if manifest.part.is_some() && inventory.only_tiers.is_empty() {
         swap::schemas(&mut at.connect().await?, inventory, request).await?;
     }
+    if !inventory.needs.is_empty() {
+        needed(tool, &at, inventory, lacking, unlocked, manifest, watch).await?;
+    }
     let loaded = load(tool, &at, list, &lacking.tablespaces, selected, manifest.kind, watch).await?;
     swap::properties(made.c, &temporary, inventory, request).await?;
     Ok((temporary, loaded))
+}
+
+/// Makes the types, functions and extensions that the tables of a part need, before them.
+async fn needed(
+    tool: &Tool<'_>,
+    at: &Database,
+    inventory: &Inventory,
+    lacking: &Missing,
+    unlocked: &Unlocked,
+    manifest: &Manifest,
+    watch: &dyn Watch,
+) -> Result<()> {
+    let request = tool.request;
+    let owner = request.run_as.as_ref().map(|u| (u.uid, u.gid));
+    let (u, m, dir) = (unlocked.clone(), manifest.clone(), request.scratch.clone());
+    let archive = blocking(move || {
+        let mut spool = Spool::new(&dir, owner)?;
+        logical::read_object(&u, &m, &logical::definitions_name(&m.id), &mut spool, &mut |_| Ok(()))?;
+        Ok(spool)
+    })
+    .await?;
+    let tool = Tool { client: tool.client.clone(), request, dump: &archive, cancel: tool.cancel };
+    let list = tool.list().await?;
+    let wanted = |line: &&str| {
+        order::entry(line).is_some_and(|(class, oid, _)| inventory.needs.iter().any(|n| n.class == class && n.oid == oid))
+    };
+    let chosen: Vec<&str> = list.lines().filter(wanted).collect();
+    if chosen.is_empty() {
+        return Ok(());
+    }
+    watch.line(&format!("making {} definitions that the tables need", chosen.len()));
+    tool.load(at, &(chosen.join("\n") + "\n"), &lacking.tablespaces, watch).await
 }
 
 /// What was loaded and counted.

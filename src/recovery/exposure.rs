@@ -54,13 +54,16 @@ pub fn received_in(repository: Option<&String>) -> Option<Received> {
 }
 
 /// Measures it. `received` is how far the log is received, when it is. None when the server is in recovery, or neither
-/// archives nor has its log received: then there is nothing to measure it by.
+/// archives nor has its log received, or nothing was archived yet and commits bear no times: then there is nothing to measure it
+/// by. Never zero where nothing archives (`archive_command` empty).
 ///
 /// # Errors
 /// The query fails.
 pub async fn measure(c: &mut PgConnection, received: Option<&Received>) -> Result<Option<Exposure>> {
     // The time a segment's file was last written needs pg_monitor; without it the time of archiving stands in.
     let sql = "SELECT current_setting('archive_mode') <> 'off' AND NOT pg_is_in_recovery() AS archives, \
+               coalesce(current_setting('archive_command', true), '') <> '' \
+                 OR coalesce(current_setting('archive_library', true), '') <> '' AS archiver, \
                CASE WHEN pg_is_in_recovery() THEN '' ELSE pg_current_wal_lsn()::text END AS lsn, \
                (extract(epoch FROM clock_timestamp()) * 1000000)::int8 AS now_us, \
                (extract(epoch FROM a.last_archived_time) * 1000000)::int8 AS archived_us, \
@@ -93,8 +96,13 @@ pub async fn measure(c: &mut PgConnection, received: Option<&Received>) -> Resul
         (Some(s), _) => now.since(s),
         // Nothing was ever archived: everything would be lost, and since when is not known from here.
         (None, Some(l)) => now.since(l),
+        (None, None) if received.is_none() => return Ok(None),
         (None, None) => Duration::ZERO,
     };
+    // A zero that is only true until the next commit, because nothing archives, would be no comfort but a trap.
+    if exposure.is_zero() && received.is_none() && !row.get::<bool, _>("archiver") {
+        return Ok(None);
+    }
     let mut found = Exposure {
         at_most: since.is_some() && !exposure.is_zero(),
         exposure,

@@ -14,6 +14,8 @@ use super::watch::{Phase, Watch, check_cancel};
 
 /// How long the service may take to answer.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
+/// What to say where nobody asks the service itself.
+pub const NO_CHECK: &str = "no health check of the service is configured (service.health_url)";
 /// An answer longer than this is no health report.
 const MAX_ANSWER: usize = 1 << 20;
 

@@ -8,6 +8,7 @@ use sqlx::Row;
 use sqlx::postgres::PgConnection;
 
 use super::shadow::free_space;
+use crate::backup::seen::option_in;
 use crate::backup::wal::{Received, WalStatus};
 use crate::error::{Context, Result};
 use crate::model::{Time, format_clock};
@@ -32,6 +33,13 @@ pub struct Slot {
 pub struct ServerWal {
     /// `archive_mode`.
     pub archive_mode: String,
+    /// Whether anything archives: `archive_command` or `archive_library` is set.
+    pub archiver: bool,
+    /// The key that `archive_command` archives for, when it names one.
+    pub key_id: Option<String>,
+    /// Where `archive_command` archives to, when it is ours.
+    #[serde(skip)]
+    pub archives_to: Option<String>,
     /// The server is a standby: its position is what it received.
     pub in_recovery: bool,
     /// Timeline.
@@ -68,6 +76,10 @@ impl ServerWal {
         let mut out = Vec::new();
         if self.archive_mode == "off" {
             out.push("archive_mode is off: nothing is archived".to_string());
+        } else if !self.archiver && !self.in_recovery {
+            out.push(
+                "archive_mode is on and archive_command is empty: nothing is archived (breakglass doctor prints what to set)".into(),
+            );
         }
         if let Some((segment, at)) = &self.failing {
             out.push(format!("archiving fails, last with {segment} at {at}, {} times so far", self.failed_count));
@@ -146,7 +158,9 @@ pub async fn ask(c: &mut PgConnection, archive: &WalStatus) -> Result<ServerWal>
                  ELSE pg_current_wal_lsn() END";
     let may = |function: &str| format!("has_function_privilege('pg_catalog.{function}', 'EXECUTE')");
     let sql = format!(
-        "SELECT current_setting('archive_mode') AS mode, pg_is_in_recovery() AS standby, ({place})::text AS lsn, \
+        "SELECT current_setting('archive_mode') AS mode, \
+         coalesce(current_setting('archive_command', true), '') AS command, \
+         coalesce(current_setting('archive_library', true), '') AS library, pg_is_in_recovery() AS standby, ({place})::text AS lsn, \
          (CASE WHEN pg_is_in_recovery() THEN (SELECT timeline_id FROM pg_control_checkpoint())::int8 \
          ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int8 END) AS timeline, a.failed_count, a.last_failed_wal, \
          (extract(epoch FROM a.last_failed_time) * 1000000)::int8 AS failed_us, a.last_archived_wal, \
@@ -208,8 +222,14 @@ pub async fn ask(c: &mut PgConnection, archive: &WalStatus) -> Result<ServerWal>
     let size = u64::from(archive.segment_size);
     let held = archive.timelines.iter().find(|t| t.timeline == timeline);
     let end = held.and_then(|t| Lsn::of_segment(&t.last, size)).map(|(_, l)| l.0 + size);
+    let command: String = row.try_get("command").target(what)?;
+    let library: String = row.try_get("library").target(what)?;
+    let ours = |option: &str| option_in(&command, option).filter(|_| command.contains("wal archive"));
     Ok(ServerWal {
         archive_mode: row.try_get("mode").target(what)?,
+        archiver: !(command.is_empty() && library.is_empty()),
+        key_id: ours("--key-id"),
+        archives_to: ours("--repository"),
         in_recovery: row.try_get("standby").target(what)?,
         timeline,
         lag_bytes: end.map(|e| lsn.0.saturating_sub(e)),

@@ -24,6 +24,7 @@ fn backup(id: &str, at: Time, verified: bool) -> Backup {
         verified_at: verified.then_some(at),
         verified_how: verified.then(|| "read".into()),
         proven_at: None,
+        damaged: None,
     }
 }
 
@@ -243,6 +244,15 @@ fn keys_change_and_old_backups_stay_readable() {
     assert!(said.contains("BACKUP_NEW_ENCRYPTION_KEY"), "{said}");
     let (code, said) = run(&[("BACKUP_NEW_ENCRYPTION_KEY", "short")], &["backup", "rotate-key"]);
     assert!(code == 2 && said.contains("5 characters") && !said.contains("\"short\""), "{said}");
+    // The one that it has: nothing changes, and nothing says that it did.
+    let keys = || std::fs::read(std::fs::read_dir(d.join("repo/keys")).unwrap().next().unwrap().unwrap().path()).unwrap();
+    let was = keys();
+    let same = [("BACKUP_NEW_ENCRYPTION_KEY", PASSPHRASE)];
+    for args in [&["backup", "rotate-key"][..], &["backup", "rotate-key", "--new-recipient", "none.key"]] {
+        let (code, said) = run(&same, args);
+        assert!(code == 2 && said.contains("has already") && !said.contains("passphrase changed"), "{said}");
+    }
+    assert!(was == keys() && !d.join("none.key").exists(), "nothing was changed");
 
     // A second recipient, then another passphrase and another key pair.
     let (code, said) = run(&[], &["backup", "rotate-key", "--new-recipient", "safe.key"]);

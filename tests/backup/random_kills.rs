@@ -214,7 +214,8 @@ fn a_rotation_leaves_the_old_key_or_the_new_one() {
         assert!(opens[0] != opens[1] && (!done || opens[1]), "call {n}: {opens:?}");
         let key = [("BACKUP_ENCRYPTION_KEY", if opens[0] { PASSPHRASE } else { NEW }), new[0]];
         let again = program(d, NOBODY, &key, &["backup", "rotate-key"]);
-        assert_eq!(again.status.code(), Some(0), "call {n}: {}", text(&again));
+        let nothing_left = again.status.code() == Some(2) && opens[1] && text(&again).contains("has already");
+        assert!(nothing_left || again.status.code() == Some(0), "call {n}: {}", text(&again));
         let u = open(d, &Secret::new(NEW)).unwrap();
         let (bytes, _) = u.read_own(BackupKind::Files.object_type(), "backups/x/data.bgo", 100).unwrap().unwrap();
         assert_eq!(bytes, b"from before", "old backups stay readable");

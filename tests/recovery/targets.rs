@@ -110,7 +110,19 @@ fn what_cannot_be_recovered_to_is_said_before_anything_is_touched() {
         ],
     );
     refused(&["--to", "time:2026-11-20T14:01:07"], &[("TZ", "UTC")], 2, &["UTC: --to 2026-11-20T14:01:07Z"]);
-    refused(&["--to", "yesterday"], &[], 2, &["\"yesterday\" is not a time with a zone"]);
+    refused(
+        &["--to", "yesterday"],
+        &[],
+        2,
+        &[
+            "\"yesterday\" is not a time with a zone",
+            "--to 2026-11-20T14:01:07Z",
+            "--to lsn:0/5A2F118",
+            "--to xid:73114",
+            "--to name:before_release",
+            "--to latest",
+        ],
+    );
     refused(&["--to", ""], &[], 2, &["no moment is chosen", "pitr locate"]);
     refused(&[], &[], 2, &["--to <MOMENT>"]);
     refused(&["--to", "latest", "--to-after", "latest"], &[], 2, &["cannot be used with"]);

@@ -87,8 +87,9 @@ fn the_servers_side_of_the_archive_is_told_and_a_failing_archiver_is_a_problem()
     assert!(child.wait().unwrap().success(), "{said}");
     psql(&db, "alter system set archive_command = 'false'").unwrap();
     psql(&db, "select pg_reload_conf()").unwrap();
-    // Without the server, what the repository says remains.
+    // Without the server, what the repository says remains; what it alone knows is not known, and the exit status says so.
     let (code, text) = status(false, "postgres://nobody@127.0.0.1:1/none");
-    assert_eq!(code, 0, "{text}");
+    assert_eq!(code, 3, "{text}");
     assert!(text.contains("timeline 1:") && text.contains("server: cannot connect"), "{text}");
+    assert!(text.contains("NOT KNOWN without it: whether it archives"), "{text}");
 }

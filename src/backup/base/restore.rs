@@ -399,7 +399,7 @@ pub fn verify_backup(unlocked: &Unlocked, id: &str, progress: Progress<'_>) -> R
 }
 
 fn record(unlocked: &Unlocked, mut verified: Verified) -> Verified {
-    let change = Change::Verified { backup: verified.backup.clone(), how: "read".into() };
+    let change = Change::Verified { backup: verified.backup.clone(), how: catalog::READ.into() };
     verified.unrecorded = catalog::append(unlocked, &change).err().map(|e| format!("{}: {}", e.what, e.why));
     verified
 }
@@ -409,8 +409,19 @@ fn record(unlocked: &Unlocked, mut verified: Verified) -> Verified {
 /// frame by frame while it was written ([`super::super::container::Writer::proving`]).
 ///
 /// # Errors
-/// As [`verify_backup`].
+/// As [`verify_backup`]. The catalog then says that it is damaged.
 pub fn verify_written(unlocked: &Unlocked, manifest: &Manifest, progress: Progress<'_>) -> Result<Verified> {
+    match read_written(unlocked, manifest, progress) {
+        Ok(verified) => Ok(record(unlocked, verified)),
+        Err(e) if damage::is_damage(&e) => match damage::found(unlocked, None, &manifest.id, catalog::READ, &e) {
+            None => Err(e),
+            Some(why) => Err(e.hint(format!("The catalog could not be told: {why}."))),
+        },
+        Err(e) => Err(e),
+    }
+}
+
+fn read_written(unlocked: &Unlocked, manifest: &Manifest, progress: Progress<'_>) -> Result<Verified> {
     let proven = [logical::dump_name(&manifest.id), tar_name(&manifest.id)];
     let mut done = 0;
     for object in &manifest.objects {
@@ -429,7 +440,7 @@ pub fn verify_written(unlocked: &Unlocked, manifest: &Manifest, progress: Progre
         catalog::BackupKind::Physical => Some(verify_wal(unlocked, manifest, &mut |_| progress(done))?),
         _ => None,
     };
-    Ok(record(unlocked, Verified { backup: manifest.id.clone(), plain_bytes: done, wal, unrecorded: None }))
+    Ok(Verified { backup: manifest.id.clone(), plain_bytes: done, wal, unrecorded: None })
 }
 
 /// Reads every byte of a backup, of a base backup also of the log it needs to become consistent. Writes nothing.

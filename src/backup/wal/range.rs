@@ -9,7 +9,7 @@ use super::super::repository::{Repository, Unlocked, of_object};
 use super::fetch::read;
 use super::name::{DEFAULT_SEGMENT_SIZE, Segment, WalName, parse_lsn};
 use super::received::{self, Received};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::model::Time;
 
 /// Segments that are missing, or one that is there and damaged.
@@ -447,7 +447,7 @@ pub fn inspect(unlocked: &Unlocked, segment: Segment, begun: bool, depth: Depth)
             // One in which no record has ended yet is whole all the same.
             Ok(None) if received::is_there(unlocked.repository(), segment)? => Ok(None),
             Ok(None) => Ok(Some("vanished while it was checked".to_string())),
-            Err(e) if matches!(e.kind, ErrorKind::Check | ErrorKind::Usage) => Ok(Some(reason(&e))),
+            Err(e) if is_damage(&e) => Ok(Some(reason(&e))),
             Err(e) => Err(e),
         },
         false => look(unlocked, segment, depth),
@@ -485,7 +485,7 @@ fn look(unlocked: &Unlocked, segment: Segment, depth: Depth) -> Result<Option<St
     };
     match result {
         Ok(()) => Ok(None),
-        Err(e) if matches!(e.kind, ErrorKind::Check | ErrorKind::Usage) => Ok(Some(reason(&e))),
+        Err(e) if is_damage(&e) => Ok(Some(reason(&e))),
         Err(e) => Err(of_object(e, &name)),
     }
 }

@@ -58,6 +58,10 @@ impl Checks {
     pub fn problem(&mut self, area: &'static str, what: impl Into<String>, hint: impl Into<String>) {
         self.add(area, Level::Problem, what).hints.push(hint.into());
     }
+    /// With several things to do, in this order.
+    pub fn advised(&mut self, area: &'static str, level: Level, what: impl Into<String>, hints: Vec<String>) {
+        self.add(area, level, what).hints = hints;
+    }
     /// An error is a problem.
     pub fn error(&mut self, area: &'static str, error: &Error) {
         let why = if error.why.is_empty() { String::new() } else { format!(": {}", error.why) };

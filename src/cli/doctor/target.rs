@@ -4,16 +4,18 @@ use std::time::{Duration, SystemTime};
 
 use sqlx::Row;
 
-use super::{Checks, Invocation};
+use super::{Checks, Invocation, Level};
 use crate::action::target::mismatch;
 use crate::backup::anchor::Anchors;
 use crate::backup::catalog::{BackupKind, Catalog};
 use crate::backup::cloud::url::service_of;
+use crate::backup::damage;
 use crate::backup::repository::Repository;
+use crate::backup::seen::{self, Known};
 use crate::backup::wal;
 use crate::config::Backend;
 use crate::config::settings::{DATABASE_PASSWORD, REPOSITORY_IDENTITY, REPOSITORY_KEY};
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::model::target::Identity;
 use crate::model::{Time, format_clock};
 use crate::postgres::connect::{query_error, quote_literal};
@@ -24,6 +26,12 @@ use crate::recovery::{exposure, health};
 /// Looks.
 pub async fn look(invocation: &Invocation, checks: &mut Checks) {
     let settings = &invocation.config.settings;
+    let ours = settings.backend == Backend::Native;
+    let opened = settings.repository.as_ref().filter(|_| ours).map(|url| Repository::open(url));
+    let key = opened.as_ref().and_then(|r| r.as_ref().ok()).map(|repository| {
+        let known = seen::judge(repository, settings.catalog_heads.as_ref(), &invocation.config.secrets);
+        Key { repository: repository.clone(), known }
+    });
     let identity = match &settings.database {
         None => {
             checks.problem("database", "none is configured", "set DATABASE_URL, or target.url in breakglass.toml");
@@ -31,7 +39,7 @@ pub async fn look(invocation: &Invocation, checks: &mut Checks) {
         }
         Some(connection) => {
             let at = Database::of(connection, invocation.config.secrets.get(DATABASE_PASSWORD).cloned());
-            match database(invocation, &at, checks).await {
+            match database(invocation, &at, key.as_ref(), checks).await {
                 Ok(identity) => Some(identity),
                 Err(e) => {
                     checks.error("database", &e);
@@ -46,7 +54,12 @@ pub async fn look(invocation: &Invocation, checks: &mut Checks) {
             checks.problem("repository", "none is configured", "set BACKUP_DIR, or repository.url in breakglass.toml")
         }
         Some(url) => {
-            if let Err(e) = repository(invocation, url, identity.as_ref(), checks) {
+            let looked = match (opened, key) {
+                (_, Some(key)) => repository(invocation, url, &key, identity.as_ref(), checks),
+                (Some(Err(e)), None) => Err(e),
+                (_, None) => Ok(()),
+            };
+            if let Err(e) = looked {
                 checks.error("repository", &e);
             }
         }
@@ -63,8 +76,41 @@ pub async fn look(invocation: &Invocation, checks: &mut Checks) {
     }
 }
 
+/// A repository, and what is known of the key that it says it is written for.
+struct Key {
+    repository: Repository,
+    known: Known,
+}
+
+impl Key {
+    /// What to set so that the log is archived there, and what to check before.
+    fn advice(&self) -> Vec<String> {
+        if let Known::Stranger(_) = self.known {
+            return self.known.advice().into_iter().collect();
+        }
+        let command = archive_to(&self.repository);
+        let set = match command {
+            Ok(command) => format!("archive_command = {}", quote_literal(&command)),
+            Err(e) => e.to_string(),
+        };
+        let key = format!("key {}: {}", self.repository.key_id(), self.known.describe());
+        [Some(set), Some(key), self.known.advice()].into_iter().flatten().collect()
+    }
+}
+
+/// [`Key::advice`], or what is missing for it.
+fn archive_advice(key: Option<&Key>) -> Vec<String> {
+    let missing = || vec!["name a repository that opens (BACKUP_DIR), then ask again: the whole command stands here then".into()];
+    key.map_or_else(missing, Key::advice)
+}
+
 /// Who the database is, and whether its log would let it be recovered.
-async fn database(invocation: &Invocation, at: &Database, checks: &mut Checks) -> Result<Identity> {
+async fn database(
+    invocation: &Invocation,
+    at: &Database,
+    key: Option<&Key>,
+    checks: &mut Checks,
+) -> Result<Identity> {
     const AREA: &str = "database";
     let settings = &invocation.config.settings;
     let mut c = at.connect_read_only(Duration::from_secs(2), Duration::from_secs(10)).await?;
@@ -93,6 +139,7 @@ async fn database(invocation: &Invocation, at: &Database, checks: &mut Checks) -
     }
     let sql = "SELECT current_setting('wal_level') AS wal_level, current_setting('archive_mode') AS archive_mode, \
                coalesce(current_setting('archive_command', true), '') AS archive_command, \
+               coalesce(current_setting('archive_library', true), '') AS archive_library, \
                current_setting('data_checksums') AS checksums, current_setting('track_commit_timestamp') AS commit_times, \
                pg_is_in_recovery() AS standby, \
                (SELECT rolsuper OR rolreplication FROM pg_roles WHERE rolname = current_user) AS may_backup";
@@ -117,59 +164,7 @@ async fn database(invocation: &Invocation, at: &Database, checks: &mut Checks) -
             "ALTER SYSTEM SET wal_level = 'replica'; ALTER SYSTEM SET archive_mode = 'on'; then restart the server",
         );
     } else {
-        match exposure::measure(&mut c, exposure::received_in(settings.repository.as_ref()).as_ref()).await? {
-            Some(e) => match e.failing {
-                Some(segment) => checks.problem(
-                    "archiving",
-                    format!("failing at {segment}"),
-                    "the server's log says why; breakglass wal status shows what is there",
-                ),
-                None => checks.good(
-                    "archiving",
-                    format!("exposure {}{}", if e.at_most { "at most " } else { "" }, format_clock(e.exposure)),
-                ),
-            },
-            None => checks.warning("archiving", "exposure cannot be measured", "look at pg_stat_archiver"),
-        }
-        let command = text("archive_command");
-        if settings.backend != Backend::Native {
-            let tool = settings.backend.word();
-            if settings.backend == Backend::PgBackRest && !command.to_lowercase().contains(tool) && !on("standby") {
-                checks.warning(
-                    "archiving",
-                    format!("archive_command does not name {tool}: another tool holds the log"),
-                    "archive_command = 'pgbackrest --stanza=NAME archive-push %p', or set recovery.backend",
-                );
-            }
-        } else if !command.contains("breakglass") && !on("standby") {
-            checks.warning(
-                "archiving",
-                "archive_command does not name breakglass: another tool holds the log",
-                match archive_to(settings.repository.as_deref()) {
-                    Some(command) => format!("archive_command = {}", quote_literal(&command)),
-                    None => "name a repository (BACKUP_DIR), then ask again: the whole command stands here then".into(),
-                },
-            );
-        } else if service_of(settings.repository.as_deref().unwrap_or("")).is_some()
-            && command.contains("://")
-            && !command.contains("credentials=")
-        {
-            checks.warning(
-                "archiving",
-                "archive_command names a bucket and no credentials: a server has none of our environment",
-                "name a file of the server's user, mode 0600, in repository.credentials, or in the URL: ?credentials=/PATH",
-            );
-        } else if command.contains("wal archive") && !command.contains("--key-id") && !on("standby") {
-            checks.warning(
-                "archiving",
-                "archive_command does not say for which key: who can write to the repository can have the log sealed for a key of \
-                 their own",
-                match archive_to(settings.repository.as_deref()) {
-                    Some(command) => format!("archive_command = {}", quote_literal(&command)),
-                    None => "add --key-id ID; breakglass wal status shows the id".into(),
-                },
-            );
-        }
+        archiving(invocation, &mut c, &text("archive_command"), &text("archive_library"), on("standby"), key, checks).await?;
     }
     if text("checksums") == "off" {
         checks.warning(
@@ -195,6 +190,111 @@ async fn database(invocation: &Invocation, at: &Database, checks: &mut Checks) -
     Ok(id)
 }
 
+/// Whether the log gets into the repository: it is archived at all, by us, there, and for its key.
+async fn archiving(
+    invocation: &Invocation,
+    c: &mut sqlx::PgConnection,
+    command: &str,
+    library: &str,
+    standby: bool,
+    key: Option<&Key>,
+    checks: &mut Checks,
+) -> Result<()> {
+    const AREA: &str = "archiving";
+    let settings = &invocation.config.settings;
+    let native = settings.backend == Backend::Native;
+    let received = exposure::received_in(settings.repository.as_ref());
+    let measured = exposure::measure(c, received.as_ref()).await?;
+    let nothing = command.is_empty() && library.is_empty();
+    if nothing && !standby {
+        let what = "archive_mode is on and archive_command is empty: nothing archives the log, it piles up in pg_wal, and no moment \
+                    after the last archived one can be recovered";
+        let set = match native {
+            true => archive_advice(key),
+            false => vec![format!("set the archive_command that {} needs, then SELECT pg_reload_conf()", settings.backend.word())],
+        };
+        let what = match &measured {
+            Some(e) => format!("{what} (exposed {})", clock(e)),
+            None => what.to_string(),
+        };
+        checks.advised(AREA, Level::Problem, what, set);
+        return Ok(());
+    }
+    match measured {
+        Some(e) => match e.failing {
+            Some(segment) => checks.problem(
+                AREA,
+                format!("failing at {segment}"),
+                "the server's log says why; breakglass wal status shows what is there",
+            ),
+            None => checks.good(AREA, format!("exposure {}", clock(&e))),
+        },
+        None => checks.warning(
+            AREA,
+            "exposure cannot be measured: nothing was archived yet, or this is a standby",
+            "look at pg_stat_archiver; with track_commit_timestamp the age of the last commit is known",
+        ),
+    }
+    if standby {
+        return Ok(());
+    }
+    if !native {
+        let tool = settings.backend.word();
+        if settings.backend == Backend::PgBackRest && !command.to_lowercase().contains(tool) {
+            checks.warning(
+                AREA,
+                format!("archive_command does not name {tool}: another tool holds the log"),
+                "archive_command = 'pgbackrest --stanza=NAME archive-push %p', or set recovery.backend",
+            );
+        }
+        return Ok(());
+    }
+    if !command.contains("breakglass") {
+        let what = "archive_command does not name breakglass: another tool holds the log";
+        checks.advised(AREA, Level::Warning, what, archive_advice(key));
+        return Ok(());
+    }
+    if service_of(settings.repository.as_deref().unwrap_or("")).is_some()
+        && command.contains("://")
+        && !command.contains("credentials=")
+    {
+        checks.warning(
+            AREA,
+            "archive_command names a bucket and no credentials: a server has none of our environment",
+            "name a file of the server's user, mode 0600, in repository.credentials, or in the URL: ?credentials=/PATH",
+        );
+    }
+    if !command.contains("wal archive") {
+        return Ok(());
+    }
+    match (seen::option_in(command, "--key-id"), key) {
+        (None, _) => checks.advised(
+            AREA,
+            Level::Warning,
+            "archive_command does not say for which key: who can write to the repository can have the log sealed for a key of their own",
+            archive_advice(key),
+        ),
+        (Some(id), Some(key)) if !key.repository.follows(&id) => checks.problem(
+            AREA,
+            format!(
+                "archive_command is for key {id}, the repository says {}, and nothing signed by the holder of the first leads to the \
+                 second: the log is not stored",
+                key.repository.key_id()
+            ),
+            match &key.known {
+                Known::Ours => format!("the secret set here opens it: name --key-id {} in archive_command", key.repository.key_id()),
+                _ => "compare repository.json and the folder keys with a copy: somebody may have put a key of their own there".into(),
+            },
+        ),
+        (Some(_), _) => {}
+    }
+    Ok(())
+}
+
+fn clock(e: &exposure::Exposure) -> String {
+    format!("{}{}", if e.at_most { "at most " } else { "" }, format_clock(e.exposure))
+}
+
 /// Whether each copy is there, is one of this repository, and is as new. A copy is not read through: `backup copy` does that.
 fn copies(invocation: &Invocation, repository: &Repository, catalog: &Catalog, checks: &mut Checks) {
     const AREA: &str = "copy";
@@ -218,15 +318,15 @@ fn copies(invocation: &Invocation, repository: &Repository, catalog: &Catalog, c
 }
 
 /// The command that archives into our repository, as the server can run it whatever its working directory.
-fn archive_to(repository: Option<&str>) -> Option<String> {
-    let url = repository?;
+fn archive_to(repository: &Repository) -> Result<String> {
+    let url = repository.store().url();
     let place = match url.contains("://") {
-        true => url.to_string(),
-        false => std::path::absolute(url).ok()?.display().to_string(),
+        true => url,
+        false => std::path::absolute(&url).usage(|| format!("{url:?} is not a folder"))?.display().to_string(),
     };
-    let key = Repository::open(url).ok().map(|r| r.key_id());
     // As another process finds it: `/proc/self/exe` would be that one's own.
-    wal::archive_command(&std::env::current_exe().ok()?, &place, key.as_deref()).ok()
+    let exe = std::env::current_exe().state(|| "where this program is cannot be found out".into())?;
+    wal::archive_command(&exe, &place, Some(&repository.key_id()))
 }
 
 /// Whoever else makes the backups: whether it answers, whose they are, and what could be recovered from them.
@@ -284,10 +384,24 @@ fn too_old(what: &str, limit: Duration) -> String {
 }
 
 /// Whether it opens, whose it is, and what could be restored from it.
-fn repository(invocation: &Invocation, url: &str, of: Option<&Identity>, checks: &mut Checks) -> Result<()> {
+fn repository(
+    invocation: &Invocation,
+    url: &str,
+    key: &Key,
+    of: Option<&Identity>,
+    checks: &mut Checks,
+) -> Result<()> {
     const AREA: &str = "repository";
-    let repository = Repository::open(url)?;
+    let repository = &key.repository;
     checks.good(AREA, format!("{url} opens"));
+    match &key.known {
+        Known::Stranger(e) => checks.error(AREA, e),
+        Known::Unknown => {
+            let what = format!("nothing here says that key {}, which it is written for, is yours", repository.key_id());
+            checks.advised(AREA, Level::Warning, what, key.known.advice().into_iter().collect());
+        }
+        Known::Ours | Known::Since(_) => {}
+    }
     if let (Some(cluster), Some(id)) = (repository.cluster()?, of)
         && cluster.system_identifier.to_string() != id.system_identifier
     {
@@ -300,7 +414,7 @@ fn repository(invocation: &Invocation, url: &str, of: Option<&Identity>, checks:
             "one repository holds one cluster: name the right one",
         );
     }
-    for t in &wal::status(&repository)?.timelines {
+    for t in &wal::status(repository)?.timelines {
         for hole in &t.holes {
             checks.problem(
                 AREA,
@@ -320,13 +434,26 @@ fn repository(invocation: &Invocation, url: &str, of: Option<&Identity>, checks:
     if secrets.get(REPOSITORY_KEY).is_none() && secrets.get(REPOSITORY_IDENTITY).is_none() {
         return Ok(());
     }
+    if let Known::Stranger(_) = key.known {
+        return Ok(());
+    }
     let unlocked = repository.unlock_with(secrets)?;
-    let catalog = Catalog::load(&unlocked)?;
+    let mut unread = Vec::new();
+    let heads = invocation.config.settings.catalog_heads.as_ref();
+    let catalog = damage::load(&unlocked, heads, &mut |line| unread.push(line.to_string()))?;
+    for line in unread {
+        checks.warning(AREA, line, "breakglass backup verify --all");
+    }
     if let Some(e) = catalog.damage() {
         checks.error(AREA, &e);
     }
-    for line in catalog.lost_lines() {
-        checks.problem(AREA, line, "put its manifest back from a copy of the repository, or take another backup");
+    for line in catalog.damaged_lines() {
+        checks.problem(
+            AREA,
+            line,
+            "put what is damaged back from a copy and verify again, or take another backup and give this one up (backup cleanup \
+             --give-up ID)",
+        );
     }
     if let Some(heads) = &invocation.config.settings.catalog_heads {
         match Anchors::new(heads).known(&unlocked) {
@@ -338,7 +465,7 @@ fn repository(invocation: &Invocation, url: &str, of: Option<&Identity>, checks:
             Err(e) => checks.error(AREA, &e),
         }
     }
-    copies(invocation, &repository, &catalog, checks);
+    copies(invocation, repository, &catalog, checks);
     let Some(newest) = catalog.newest(BackupKind::Physical) else {
         checks.problem(AREA, "holds no base backup", "breakglass backup create");
         return Ok(());
@@ -354,6 +481,8 @@ fn repository(invocation: &Invocation, url: &str, of: Option<&Identity>, checks:
             "breakglass backup create, and see why the scheduled one did not run",
         ),
         Some(at) => checks.good(AREA, format!("{what}, verified {}", at.date_hms())),
+        // Said above.
+        None if newest.damaged.is_some() => {}
         None => checks.problem(AREA, format!("{what}, never verified"), "breakglass backup verify"),
     }
     Ok(())

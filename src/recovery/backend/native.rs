@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 use super::{Abilities, Backups, Goal, NEVER_IN_PLACE, Reachable, Recovery, Seen, Verified, Way, Which, apart};
 use crate::backup::anchor;
 use crate::backup::base::{read_backup, verify_backup};
-use crate::backup::catalog::{Backup, BackupKind, Catalog, Manifest};
+use crate::backup::catalog::{Backup, BackupKind, Catalog, Manifest, READ};
+use crate::backup::damage::{self, is_damage};
 use crate::backup::part::{self, Affected};
 use crate::backup::repository::{Repository, Unlocked};
 use crate::backup::wal::range::{Branch, path_to};
@@ -62,8 +63,8 @@ impl Native {
     }
 
     fn list(&self) -> Result<Backups> {
-        let catalog = Catalog::load(&self.unlocked)?;
         let mut warnings = Vec::new();
+        let catalog = damage::load(&self.unlocked, self.heads.as_ref(), &mut |line| warnings.push(line.to_string()))?;
         let rolled_back =
             anchor::check(self.heads.as_ref(), &self.unlocked, &catalog, &mut |line| warnings.push(line.to_string()));
         warnings.extend(rolled_back.iter().map(|e| format!("WARNING: {e}")));
@@ -73,7 +74,15 @@ impl Native {
         });
         let mut lines: Vec<String> = catalog.backups.iter().map(describe).collect();
         lines.extend(catalog.lost_lines().iter().map(|l| CleanText::line(l.as_bytes()).to_string()));
-        let damaged = catalog.damage().is_some() || !catalog.lost.is_empty();
+        let found = catalog.damaged_lines().len();
+        if found > 0 {
+            let (one, it) = if found == 1 { ("1 backup is", "it") } else { ("some backups are", "them") };
+            warnings.push(format!(
+                "WARNING: {one} damaged: put what is damaged back from a copy and verify again, or take a new backup and give {it} \
+                 up (backup cleanup --give-up ID); `backup verify ID` says what of it can still be restored"
+            ));
+        }
+        let damaged = catalog.damage().is_some() || found > 0;
         Ok(Backups { lines, damaged, warnings, json })
     }
 }
@@ -82,7 +91,11 @@ impl Native {
 fn describe(b: &Backup) -> String {
     let m = &b.manifest;
     let (stored, plain) = (m.stored_bytes(), m.plain_bytes());
-    let verified = b.verified_at.map_or_else(|| "never verified".into(), |t| format!("verified {}", t.date_hms()));
+    let verified = match (b.damage(), b.verified_at) {
+        (Some(damage), _) => CleanText::line(damage.as_bytes()).to_string(),
+        (None, Some(t)) => format!("verified {}", t.date_hms()),
+        (None, None) => "never verified".into(),
+    };
     let mut part =
         m.part.as_deref().map_or_else(String::new, |p| format!(", of {} only", CleanText::line(p.as_bytes()).as_str()));
     if m.kind == BackupKind::SchemaOnly {
@@ -263,14 +276,25 @@ impl Recovery for Native {
                     watch.phase(&Phase::bytes("verify", done, Some(m.plain_bytes()), began));
                     check_cancel(&cancel, "the backup was not verified")
                 };
+                let heads = work.heads.as_ref();
                 let result = match work.read_only {
                     true => read_backup(&work.unlocked, &m.id, &mut step),
                     false => verify_backup(&work.unlocked, &m.id, &mut step),
                 };
                 // One bad backup must not hide what is wrong with the next.
                 let one = match result {
-                    Err(e) if e.kind != ErrorKind::Check => return Err(e),
+                    Err(e) if !is_damage(&e) => return Err(e),
                     Err(e) => {
+                        let untold = match work.read_only {
+                            true => Some("nothing is written with --read-only".to_string()),
+                            false => damage::found(&work.unlocked, heads, &m.id, READ, &e),
+                        };
+                        let e = match untold {
+                            Some(why) => {
+                                e.hint(format!("the catalog could not be told that it is damaged: {why}"))
+                            }
+                            None => e,
+                        };
                         let affected = part::affected(&work.unlocked, m);
                         let e = match &affected {
                             Some(a) => e.hint(tell(a, &m.id, m.kind)),
@@ -279,7 +303,11 @@ impl Recovery for Native {
                         let detail = serde_json::json!({"affected": affected});
                         Verified { what: m.id.clone(), result: Err(e), detail }
                     }
-                    Ok(v) => Verified {
+                    Ok(v) => {
+                        if !work.read_only {
+                            damage::right(&work.unlocked, heads, &m.id, READ, v.unrecorded.as_deref());
+                        }
+                        Verified {
                         what: m.id.clone(),
                         result: Ok(match &v.unrecorded {
                             None => format!("{} bytes read", v.plain_bytes),
@@ -290,7 +318,7 @@ impl Recovery for Native {
                         detail: serde_json::json!({
                             "plain_bytes": v.plain_bytes, "wal": v.wal, "unrecorded": v.unrecorded,
                         }),
-                    },
+                    }}
                 };
                 seen(&one);
                 all.push(one);

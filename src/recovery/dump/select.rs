@@ -94,10 +94,12 @@ impl Selection {
 /// Definitions all stay: types, functions and sequences that the wanted tables use come along. Rows of other tables do not,
 /// nor do foreign keys that point at them or come from them, nor large objects.
 pub fn filter(list: &str, inventory: &Inventory, selected: &[&TableRecord]) -> (String, Vec<String>) {
-    if selected.len() == inventory.tables.len() {
+    let wanted: BTreeSet<u32> = selected.iter().map(|t| t.oid).collect();
+    // In a dump of some tables a foreign key may point at one that is not in it.
+    let outside = |t: &&TableRecord| t.references.iter().any(|[_, other]| !wanted.contains(other));
+    if selected.len() == inventory.tables.len() && !selected.iter().any(outside) {
         return (list.to_string(), Vec::new());
     }
-    let wanted: BTreeSet<u32> = selected.iter().map(|t| t.oid).collect();
     let between = |[constraint, other]: &[u32; 2]| wanted.contains(other).then_some(*constraint);
     let kept: BTreeSet<u32> = selected.iter().flat_map(|t| &t.references).filter_map(between).collect();
     let (mut out, mut rows, mut keys, mut others) = (String::new(), 0, 0, 0);

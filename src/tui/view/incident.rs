@@ -259,6 +259,9 @@ fn facts(canvas: &mut Canvas<'_>, area: Rect, app: &App, data: &Incident) {
         let bad: Vec<&str> = components.iter().filter(|(_, s)| !is_well(s)).map(|(c, _)| c.as_str()).collect();
         let ago = words::about(when.elapsed(&app.now));
         match healthy {
+            true if !components.is_empty() && components.keys().all(|c| OURS.contains(&c.as_str())) => {
+                fact("health", Role::Warning, "service not asked".into());
+            }
             true => fact("health", Role::Good, format!("{} all well, {ago} ago", g.done)),
             false if bad.is_empty() => fact("health", Role::Danger, format!("{} not well, {ago} ago", g.failed)),
             false => fact("health", Role::Danger, format!("{} {}, {ago} ago", g.failed, bad.join(", "))),
@@ -344,6 +347,10 @@ fn facts(canvas: &mut Canvas<'_>, area: Rect, app: &App, data: &Incident) {
         canvas.line(inner, i as u16 + 1, line);
     }
 }
+
+/// What `health` looks at beside the service itself (`service.health_url`): that all of it is well says nothing of the service.
+const OURS: [&str; 9] =
+    ["postgresql", "exposure", "archiving", "repository", "catalog", "backups", "backup", "proven", "log"];
 
 fn is_well(status: &str) -> bool {
     matches!(status.to_lowercase().as_str(), "ok" | "up" | "healthy" | "pass" | "passing" | "good" | "operational")

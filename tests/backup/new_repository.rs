@@ -1,0 +1,62 @@
+//! The first backup makes its repository, says so, and makes none where that is evidently a mistake.
+
+use super::NOBODY;
+use super::logical::{cluster, json, program, text, url};
+
+#[test]
+fn the_first_backup_makes_a_repository_aloud_and_none_by_mistake() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    std::fs::create_dir(d.join("data")).unwrap();
+    let create = ["--json", "backup", "create", "--files", "data"];
+
+    // As a scheduler runs it: no terminal, nothing made beforehand.
+    let out = program(d, NOBODY, &[], &create);
+    assert_eq!(out.status.code(), Some(0), "{}", text(&out));
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    let place = d.join("repo").display().to_string();
+    assert!(said.contains("NEW REPOSITORY") && said.contains(&place), "{said}");
+    let done: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(done["new_repository"]["url"], place, "{done}");
+    assert_eq!(done["new_repository"]["key_id"].as_str().unwrap().len(), 32, "{done}");
+    let again = json(d, NOBODY, 0, &create[1..]);
+    assert!(again["new_repository"].is_null(), "{again}");
+
+    // A misspelt path, or a disk that is not mounted: the folder above is not there either.
+    let missing = d.join("not-mounted/repo").display().to_string();
+    let out = program(d, NOBODY, &[("BACKUP_DIR", &missing)], &create);
+    assert_eq!(out.status.code(), Some(4), "{}", text(&out));
+    assert!(text(&out).contains("not-mounted") && text(&out).contains("backup init"), "{}", text(&out));
+    assert!(!d.join("not-mounted").exists());
+
+    // The disk that it was on is not mounted: the place is known, and empty.
+    std::fs::rename(d.join("repo"), d.join("away")).unwrap();
+    std::fs::create_dir(d.join("repo")).unwrap();
+    let out = program(d, NOBODY, &[], &create);
+    assert_eq!(out.status.code(), Some(4), "{}", text(&out));
+    assert!(text(&out).contains("was there when it was last looked at"), "{}", text(&out));
+    assert_eq!(std::fs::read_dir(d.join("repo")).unwrap().count(), 0);
+    // On purpose it works.
+    assert_eq!(program(d, NOBODY, &[], &["backup", "init"]).status.code(), Some(0));
+    assert_eq!(program(d, NOBODY, &[], &create).status.code(), Some(0));
+}
+
+#[test]
+fn a_cluster_whose_repository_is_known_gets_no_second_one_by_mistake() {
+    let c = cluster();
+    c.sql("postgres", "create database misspelt");
+    let at = url(&c, "misspelt");
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let create = ["backup", "create", "--schema-only"];
+    json(d, &at, 0, &create);
+    let other = d.join("repp").display().to_string();
+    let out = program(d, &at, &[("BACKUP_DIR", &other)], &create);
+    assert_eq!(out.status.code(), Some(4), "{}", text(&out));
+    let known = d.join("repo").display().to_string();
+    assert!(text(&out).contains(&format!("BACKUP_DIR={known}")) && !d.join("repp").exists(), "{}", text(&out));
+    // A state directory that has seen nothing knows nothing.
+    let fresh = d.join("fresh").display().to_string();
+    let out = program(d, &at, &[("BACKUP_DIR", &other), ("BREAKGLASS_HOME", &fresh)], &create);
+    assert_eq!(out.status.code(), Some(0), "{}", text(&out));
+}
