@@ -100,7 +100,8 @@ fn a_cluster_that_can_be_recovered_is_ready_and_what_is_not_is_a_problem() {
     );
     made.unwrap();
     let mut edited: Value = serde_json::from_slice(&ours).unwrap();
-    let theirs: Value = serde_json::from_slice(&std::fs::read(format!("{strangers}/repository.json")).unwrap()).unwrap();
+    let theirs: Value =
+        serde_json::from_slice(&std::fs::read(format!("{strangers}/repository.json")).unwrap()).unwrap();
     for member in ["recipient", "signer"] {
         edited[member] = theirs[member].clone();
     }
@@ -110,7 +111,10 @@ fn a_cluster_that_can_be_recovered_is_ready_and_what_is_not_is_a_problem() {
     let (code, report, text) = doctor(&desk, &without);
     let problems = of(&report, "problem").join("\n");
     assert_eq!(code, Some(1), "{report:#}");
-    assert!(problems.contains("names another key than the one known here") && problems.contains(&stranger), "{report:#}");
+    assert!(
+        problems.contains("names another key than the one known here") && problems.contains(&stranger),
+        "{report:#}"
+    );
     assert!(problems.contains("archive_command is for key"), "{report:#}");
     assert!(!text.contains(&format!("--key-id {stranger}")), "a stranger's key is recommended: {report:#}");
     let (_, report, text) = ask(PASSPHRASE);
@@ -127,7 +131,10 @@ fn a_cluster_that_can_be_recovered_is_ready_and_what_is_not_is_a_problem() {
     let stranger_to_it = Desk::new();
     let (_, report, _) = doctor(&stranger_to_it, &without);
     let unknown = of(&report, "warning").join("\n");
-    assert!(unknown.contains("nothing here says that key") && report.to_string().contains("before you name it"), "{report:#}");
+    assert!(
+        unknown.contains("nothing here says that key") && report.to_string().contains("before you name it"),
+        "{report:#}"
+    );
 
     // Nothing archives: that is said, with what to set, and no exposure of zero.
     a.cluster.sql("postgres", "alter system set archive_command = ''");
@@ -141,7 +148,11 @@ fn a_cluster_that_can_be_recovered_is_ready_and_what_is_not_is_a_problem() {
     let problems = of(&report, "problem").join("\n");
     assert!(code == Some(1) && problems.contains("nothing archives the log"), "{report:#}");
     assert!(!text.contains("exposure 0:00") && !text.contains("another tool"), "{report:#}");
-    assert!(report.to_string().contains("archive_command = 'exec") || report.to_string().contains("wal archive --repository"), "{report:#}");
+    assert!(
+        report.to_string().contains("archive_command = 'exec")
+            || report.to_string().contains("wal archive --repository"),
+        "{report:#}"
+    );
     let status = desk.command(&["wal", "status"]).envs(without).output().unwrap();
     let said = String::from_utf8_lossy(&status.stdout);
     assert!(status.status.code() == Some(1) && said.contains("archive_command is empty"), "{said}");

@@ -4,9 +4,9 @@ use crate::backup::anchor;
 use crate::backup::catalog::Catalog;
 use crate::backup::cloud::url::service_of;
 use crate::backup::container::hex;
+use crate::backup::repository::{InitOptions, Repository, Unlocked};
 use crate::backup::store::open_place;
 use crate::backup::{damage, seen};
-use crate::backup::repository::{InitOptions, Repository, Unlocked};
 use crate::config::settings::{DATABASE_PASSWORD, REPOSITORY_KEY};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::postgres::{Database, Programs, WhenNeeded};
@@ -86,7 +86,9 @@ pub async fn unlocked_or_new(ctx: &Ctx, system: Option<&str>) -> Result<(Unlocke
         };
         let (id, at, key_id) = (hex(&repository.id()), repository.store().url(), repository.key_id());
         ctx.out.line(&format!("NEW REPOSITORY: there was none in {at}, so one was made there ({id}, key {key_id})"));
-        ctx.out.line("  if you expected your backups there, BACKUP_DIR or repository.url is wrong, or a disk is not mounted");
+        ctx.out.line(
+            "  if you expected your backups there, BACKUP_DIR or repository.url is wrong, or a disk is not mounted",
+        );
         ctx.out.line(
             "  keep BACKUP_ENCRYPTION_KEY and a copy of its folder `keys` elsewhere: without both nothing can be read",
         );
@@ -105,12 +107,19 @@ fn meant(ctx: &Ctx, url: &str, system: Option<&str>) -> Result<()> {
     const ANEW: &str = "If a new one is meant: breakglass backup init, then this command again.";
     if let Some(heads) = &ctx.settings.catalog_heads {
         if let Some(seen) = seen::at(heads, &at)? {
-            let why = format!("repository {} was there when it was last looked at, and nothing is there now", seen.repository);
+            let why = format!(
+                "repository {} was there when it was last looked at, and nothing is there now",
+                seen.repository
+            );
             return Err(refused(why).hint("Is the disk mounted, is the folder the right one?").hint(ANEW));
         }
         let same = |s: &seen::Seen| system.is_some() && s.system_identifier.as_deref() == system;
         if let Some(other) = seen::all(heads)?.into_iter().find(same) {
-            let why = format!("this cluster has its repository in {:?}, as seen from here since {}", other.place, other.at.date_hms());
+            let why = format!(
+                "this cluster has its repository in {:?}, as seen from here since {}",
+                other.place,
+                other.at.date_hms()
+            );
             return Err(refused(why).hint(format!("Set BACKUP_DIR={}.", other.place)).hint(ANEW));
         }
     }

@@ -340,7 +340,8 @@ impl Catalog {
                     continue;
                 }
                 if let Ok(manifest) = manifest::read(unlocked, id, None) {
-                    let found = Backup { manifest, verified_at: None, verified_how: None, proven_at: None, damaged: None };
+                    let found =
+                        Backup { manifest, verified_at: None, verified_how: None, proven_at: None, damaged: None };
                     backups.push((first, found));
                 }
             }
@@ -557,7 +558,9 @@ pub fn append(unlocked: &Unlocked, change: &Change) -> Result<Head> {
             {
                 return Ok(catalog.head);
             }
-            Change::Verified { backup, .. } | Change::Damaged { backup, .. } | Change::Removed { backup, .. } => catalog.find(backup).map(|_| ())?,
+            Change::Verified { backup, .. } | Change::Damaged { backup, .. } | Change::Removed { backup, .. } => {
+                catalog.find(backup).map(|_| ())?
+            }
             Change::Added { .. } | Change::Accepted { .. } => {}
         }
         let seq = catalog.head.seq + 1;

@@ -201,8 +201,10 @@ fn giving_up(unlocked: &Unlocked, catalog: &Catalog, id: &str, copies: &[String]
 /// Storing or removing fails; what was removed until then was said to be gone before.
 pub fn execute(unlocked: &Unlocked, plan: &Plan, progress: &mut dyn FnMut(usize, usize) -> Result<()>) -> Result<()> {
     let store = unlocked.repository().store();
-    let (leftovers, objects): (Vec<&Removal>, Vec<&Removal>) =
-        plan.objects.iter().partition(|o| o.name.rsplit('/').next().is_some_and(|n| n.is_empty() || n.starts_with('.')));
+    let (leftovers, objects): (Vec<&Removal>, Vec<&Removal>) = plan
+        .objects
+        .iter()
+        .partition(|o| o.name.rsplit('/').next().is_some_and(|n| n.is_empty() || n.starts_with('.')));
     let (mut done, all) = (0, plan.objects.len());
     // They belong to nobody, and make room.
     for object in leftovers {

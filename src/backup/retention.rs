@@ -62,7 +62,9 @@ pub fn judge(backups: &[Backup], policy: Policy, now: Time) -> Vec<Verdict> {
                     for &i in &group {
                         let p = period(backups[i].manifest.finished_at);
                         match chosen.iter_mut().find(|(known, _)| *known == p) {
-                            Some((_, best)) if backups[*best].damaged.is_some() && backups[i].damaged.is_none() => *best = i,
+                            Some((_, best)) if backups[*best].damaged.is_some() && backups[i].damaged.is_none() => {
+                                *best = i
+                            }
                             Some(_) => {}
                             None if chosen.len() < count as usize => chosen.push((p, i)),
                             None => break,

@@ -129,7 +129,9 @@ impl Known {
 
     /// How to check it, where that is needed before it is named anywhere.
     pub fn advice(&self) -> Option<String> {
-        let compare = format!("compare {INFO} and the folder keys with a copy, or ask `breakglass doctor` where BACKUP_ENCRYPTION_KEY is set");
+        let compare = format!(
+            "compare {INFO} and the folder keys with a copy, or ask `breakglass doctor` where BACKUP_ENCRYPTION_KEY is set"
+        );
         match self {
             Self::Ours | Self::Since(_) => None,
             Self::Unknown => {

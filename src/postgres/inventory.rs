@@ -6,9 +6,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgConnection;
 
-use super::table_needs::Need;
 use super::connect::{Database, query_error, quote_ident, run};
 use super::dump_archive::Blocks;
+use super::table_needs::Need;
 use crate::error::{Context, Error, Result};
 
 /// How a database was made and is set.

@@ -133,7 +133,9 @@ pub async fn deep(
         Err(e) => return Err(e),
     }
     let ok = passed(&checks);
-    if let Some(c) = checks.iter().find(|c| c.verdict == Verdict::Failed).filter(|_| wrong.is_none() && restored_ms.is_some()) {
+    if let Some(c) =
+        checks.iter().find(|c| c.verdict == Verdict::Failed).filter(|_| wrong.is_none() && restored_ms.is_some())
+    {
         wrong = Some((catalog::RESTORED, Error::check(format!("{}: {}", c.name, c.detail))));
     }
     let (work, id, heads) = (unlocked.clone(), manifest.id.clone(), options.heads.clone());

@@ -379,7 +379,8 @@ async fn needed(
     let tool = Tool { client: tool.client.clone(), request, dump: &archive, cancel: tool.cancel };
     let list = tool.list().await?;
     let wanted = |line: &&str| {
-        order::entry(line).is_some_and(|(class, oid, _)| inventory.needs.iter().any(|n| n.class == class && n.oid == oid))
+        order::entry(line)
+            .is_some_and(|(class, oid, _)| inventory.needs.iter().any(|n| n.class == class && n.oid == oid))
     };
     let chosen: Vec<&str> = list.lines().filter(wanted).collect();
     if chosen.is_empty() {

@@ -245,7 +245,8 @@ fn keys_change_and_old_backups_stay_readable() {
     let (code, said) = run(&[("BACKUP_NEW_ENCRYPTION_KEY", "short")], &["backup", "rotate-key"]);
     assert!(code == 2 && said.contains("5 characters") && !said.contains("\"short\""), "{said}");
     // The one that it has: nothing changes, and nothing says that it did.
-    let keys = || std::fs::read(std::fs::read_dir(d.join("repo/keys")).unwrap().next().unwrap().unwrap().path()).unwrap();
+    let keys =
+        || std::fs::read(std::fs::read_dir(d.join("repo/keys")).unwrap().next().unwrap().unwrap().path()).unwrap();
     let was = keys();
     let same = [("BACKUP_NEW_ENCRYPTION_KEY", PASSPHRASE)];
     for args in [&["backup", "rotate-key"][..], &["backup", "rotate-key", "--new-recipient", "none.key"]] {

@@ -68,6 +68,7 @@ fn a_dump_and_its_restore_that_are_told_to_stop() {
     let d = &dir.path;
     std::fs::create_dir(d.join("tmp")).unwrap();
     std::fs::set_permissions(d.join("tmp"), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    super::repository(d);
     let made = json(d, &at, 0, &["backup", "create", "--logical"]);
     let id = made["id"].as_str().unwrap();
     let backups = || json(d, &at, 0, &["backup", "list"])["backups"].as_array().unwrap().len();

@@ -26,6 +26,7 @@ fn a_dump_of_a_table_brings_what_the_table_needs() {
     let at = url(&c, "needs1");
     let dir = tempfile::tempdir().unwrap();
     let d = dir.path();
+    super::repository(d);
     let out = program(d, &at, &[], &["--json", "backup", "create", "--table", "shop"]);
     assert_eq!(out.status.code(), Some(0), "{}", text(&out));
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
@@ -39,10 +40,17 @@ fn a_dump_of_a_table_brings_what_the_table_needs() {
     assert_eq!(back["restored"]["rows"], 2, "{back}");
     assert!(back["restored"]["left_out"].to_string().contains("1 foreign key"), "{back}");
     let c2 = |sql: &str| c.sql("needs1_back", sql);
-    assert_eq!(c2("select string_agg(m || ':' || coalesce(ms::text, '') || ':' || coalesce(p::text, '') || e, ' ' order by id) from shop"),
-        "ok:{sad,ok}:(1,sad)2 sad::4");
+    assert_eq!(
+        c2(
+            "select string_agg(m || ':' || coalesce(ms::text, '') || ':' || coalesce(p::text, '') || e, ' ' order by id) from shop"
+        ),
+        "ok:{sad,ok}:(1,sad)2 sad::4"
+    );
     // It goes on where it was: the sequence with its value, the trigger with its function, the domain with its check.
-    assert_eq!(c2("insert into shop (m) values ('ok') returning id || ' ' || (at is not null)").lines().next(), Some("103 true"));
+    assert_eq!(
+        c2("insert into shop (m) values ('ok') returning id || ' ' || (at is not null)").lines().next(),
+        Some("103 true")
+    );
     assert_eq!(c2("select to_regtype('never') is null and to_regclass('others') is null"), "t", "and nothing else");
     let broken = breakglass_err(&c, "insert into shop (m, e) values ('ok', 3)");
     assert!(broken.contains("even"), "{broken}");

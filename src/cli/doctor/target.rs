@@ -100,17 +100,13 @@ impl Key {
 
 /// [`Key::advice`], or what is missing for it.
 fn archive_advice(key: Option<&Key>) -> Vec<String> {
-    let missing = || vec!["name a repository that opens (BACKUP_DIR), then ask again: the whole command stands here then".into()];
+    let missing =
+        || vec!["name a repository that opens (BACKUP_DIR), then ask again: the whole command stands here then".into()];
     key.map_or_else(missing, Key::advice)
 }
 
 /// Who the database is, and whether its log would let it be recovered.
-async fn database(
-    invocation: &Invocation,
-    at: &Database,
-    key: Option<&Key>,
-    checks: &mut Checks,
-) -> Result<Identity> {
+async fn database(invocation: &Invocation, at: &Database, key: Option<&Key>, checks: &mut Checks) -> Result<Identity> {
     const AREA: &str = "database";
     let settings = &invocation.config.settings;
     let mut c = at.connect_read_only(Duration::from_secs(2), Duration::from_secs(10)).await?;
@@ -164,7 +160,8 @@ async fn database(
             "ALTER SYSTEM SET wal_level = 'replica'; ALTER SYSTEM SET archive_mode = 'on'; then restart the server",
         );
     } else {
-        archiving(invocation, &mut c, &text("archive_command"), &text("archive_library"), on("standby"), key, checks).await?;
+        archiving(invocation, &mut c, &text("archive_command"), &text("archive_library"), on("standby"), key, checks)
+            .await?;
     }
     if text("checksums") == "off" {
         checks.warning(
@@ -211,7 +208,10 @@ async fn archiving(
                     after the last archived one can be recovered";
         let set = match native {
             true => archive_advice(key),
-            false => vec![format!("set the archive_command that {} needs, then SELECT pg_reload_conf()", settings.backend.word())],
+            false => vec![format!(
+                "set the archive_command that {} needs, then SELECT pg_reload_conf()",
+                settings.backend.word()
+            )],
         };
         let what = match &measured {
             Some(e) => format!("{what} (exposed {})", clock(e)),
@@ -384,13 +384,7 @@ fn too_old(what: &str, limit: Duration) -> String {
 }
 
 /// Whether it opens, whose it is, and what could be restored from it.
-fn repository(
-    invocation: &Invocation,
-    url: &str,
-    key: &Key,
-    of: Option<&Identity>,
-    checks: &mut Checks,
-) -> Result<()> {
+fn repository(invocation: &Invocation, url: &str, key: &Key, of: Option<&Identity>, checks: &mut Checks) -> Result<()> {
     const AREA: &str = "repository";
     let repository = &key.repository;
     checks.good(AREA, format!("{url} opens"));

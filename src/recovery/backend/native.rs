@@ -290,9 +290,7 @@ impl Recovery for Native {
                             false => damage::found(&work.unlocked, heads, &m.id, READ, &e),
                         };
                         let e = match untold {
-                            Some(why) => {
-                                e.hint(format!("the catalog could not be told that it is damaged: {why}"))
-                            }
+                            Some(why) => e.hint(format!("the catalog could not be told that it is damaged: {why}")),
                             None => e,
                         };
                         let affected = part::affected(&work.unlocked, m);
@@ -308,17 +306,18 @@ impl Recovery for Native {
                             damage::right(&work.unlocked, heads, &m.id, READ, v.unrecorded.as_deref());
                         }
                         Verified {
-                        what: m.id.clone(),
-                        result: Ok(match &v.unrecorded {
-                            None => format!("{} bytes read", v.plain_bytes),
-                            Some(why) => {
-                                format!("{} bytes read; the catalog could not be told: {why}", v.plain_bytes)
-                            }
-                        }),
-                        detail: serde_json::json!({
-                            "plain_bytes": v.plain_bytes, "wal": v.wal, "unrecorded": v.unrecorded,
-                        }),
-                    }}
+                            what: m.id.clone(),
+                            result: Ok(match &v.unrecorded {
+                                None => format!("{} bytes read", v.plain_bytes),
+                                Some(why) => {
+                                    format!("{} bytes read; the catalog could not be told: {why}", v.plain_bytes)
+                                }
+                            }),
+                            detail: serde_json::json!({
+                                "plain_bytes": v.plain_bytes, "wal": v.wal, "unrecorded": v.unrecorded,
+                            }),
+                        }
+                    }
                 };
                 seen(&one);
                 all.push(one);
