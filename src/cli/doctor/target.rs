@@ -213,11 +213,20 @@ async fn archiving(
                 settings.backend.word()
             )],
         };
-        let what = match &measured {
-            Some(e) => format!("{what} (exposed {})", clock(e)),
-            None => what.to_string(),
-        };
-        checks.advised(AREA, Level::Problem, what, set);
+        match (&measured, received.is_some()) {
+            (Some(e), true) => checks.advised(
+                AREA,
+                Level::Warning,
+                format!(
+                    "archive_mode is on and archive_command is empty: the log is received (wal receive, exposure {}), and a base backup \
+                     would wait for ever",
+                    clock(e)
+                ),
+                set,
+            ),
+            (Some(e), false) => checks.advised(AREA, Level::Problem, format!("{what} (exposed {})", clock(e)), set),
+            (None, _) => checks.advised(AREA, Level::Problem, what, set),
+        }
         return Ok(());
     }
     match measured {
