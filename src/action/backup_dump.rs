@@ -89,7 +89,10 @@ pub async fn create(ctx: &Ctx, wanted: Wanted) -> Result<Done> {
     // Named one by one, partitions along: what is counted is what is dumped. Before anything is made.
     let chosen = match wanted.tables.is_empty() {
         true => None,
-        false => Some(with_needs(&mut c, table_pattern::resolve(&mut c, &wanted.tables).await?).await?),
+        false => {
+            let named = table_pattern::resolve(&mut c, &wanted.tables).await?;
+            Some(with_needs(&mut c, named).await?)
+        }
     };
     // Deriving the key takes a core's tenth of a second: the server is asked meanwhile.
     let asked =

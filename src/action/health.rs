@@ -10,7 +10,6 @@ use sqlx::postgres::PgConnection;
 
 use super::target::{blocking, now};
 use super::{Action, Ctx, Done, Preview, Spec, backend, reach};
-use crate::backup::catalog::Catalog;
 use crate::backup::wal::Hole;
 use crate::config::settings::{REPOSITORY_IDENTITY, REPOSITORY_KEY, Settings};
 use crate::config::{Backend, Secrets};

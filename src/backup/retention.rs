@@ -61,11 +61,13 @@ pub fn judge(backups: &[Backup], policy: Policy, now: Time) -> Vec<Verdict> {
                     let mut chosen: Vec<(String, usize)> = Vec::new();
                     for &i in &group {
                         let p = period(backups[i].manifest.finished_at);
-                        match chosen.iter_mut().find(|(known, _)| *known == p) {
-                            Some((_, best)) if backups[*best].damaged.is_some() && backups[i].damaged.is_none() => {
-                                *best = i
+                        let known = chosen.iter().position(|(known, _)| *known == p);
+                        match known {
+                            Some(at) => {
+                                if backups[chosen[at].1].damaged.is_some() && backups[i].damaged.is_none() {
+                                    chosen[at].1 = i;
+                                }
                             }
-                            Some(_) => {}
                             None if chosen.len() < count as usize => chosen.push((p, i)),
                             None => break,
                         }

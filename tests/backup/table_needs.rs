@@ -30,7 +30,7 @@ fn a_dump_of_a_table_brings_what_the_table_needs() {
     let out = program(d, &at, &[], &["--json", "backup", "create", "--table", "shop"]);
     assert_eq!(out.status.code(), Some(0), "{}", text(&out));
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
-    assert!(said.contains("type kinds.mood") && said.contains("function touched()"), "{said}");
+    assert!(said.contains("type kinds.mood") && said.contains("function public.touched()"), "{said}");
     let done: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
     let id = done["id"].as_str().unwrap();
     assert_eq!(done["lacks"], serde_json::json!([]), "{done}");

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::super::catalog::{self, Catalog, Change, Manifest};
 use super::super::container::{ObjectType, Reader, Summary, from_io, hex, seal, to_io, unhex};
+use super::super::damage;
 use super::super::logical;
 use super::super::repository::{Unlocked, of_object};
 use super::super::store::sync_dir;

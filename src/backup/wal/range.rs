@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::super::container::{Expect, Header, ObjectType, SEALED_FOR, check_ends, check_stored_for, verify};
+use super::super::damage::is_damage;
 use super::super::repository::{Repository, Unlocked, of_object};
 use super::fetch::read;
 use super::name::{DEFAULT_SEGMENT_SIZE, Segment, WalName, parse_lsn};
