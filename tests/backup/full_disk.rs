@@ -22,9 +22,9 @@ for pages in 0 1 3; do
     cat /dev/zero >> small/filler 2>/dev/null
     truncate -s "-$((pages * 4096))" small/filler
     "$P" backup list >out 2>&1; echo "list $? $(grep -c files- out)"
-    BACKUP_NEW_ENCRYPTION_KEY="$NEW" "$P" backup rotate-key --new-key-pair >out 2>&1; code=$?
+    BACKUP_NEW_ENCRYPTION_KEY="$NEW $pages" "$P" backup rotate-key --new-key-pair >out 2>&1; code=$?
     echo "rotate $code $(grep -c 'No space left' out)"
-    if [ $code = 0 ]; then export BACKUP_ENCRYPTION_KEY="$NEW"; fi
+    if [ $code = 0 ]; then export BACKUP_ENCRYPTION_KEY="$NEW $pages"; fi
     "$P" backup verify >out 2>&1; echo "verify $? $(grep -c 'No space left\|right:' out)"
     cat /dev/zero >> small/filler 2>/dev/null
 done

@@ -319,6 +319,8 @@ fn one_table_of_a_large_dump() {
     c.sql("postgres", "create database rangedodd");
     c.sql("rangedodd", "create schema \"S p\"; create table \"S p\".\"t\"\"x; -- y\" as select 1 as one; create table plain as select 2 as two");
     let odd = url(&c, "rangedodd");
+    // This cluster has its repository in the bucket: a second one is meant.
+    assert_eq!(program(d, &odd, &[], &["backup", "init"]).status.code(), Some(0));
     let made = json(d, &odd, 0, &["backup", "create", "--logical"]);
     let id = made["id"].as_str().unwrap();
     let done = json(d, &odd, 0, &["backup", "restore", id, "--into", "rangedodd_two", "--schema", "S p"]);

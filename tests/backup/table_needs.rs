@@ -59,7 +59,7 @@ fn a_dump_of_a_table_brings_what_the_table_needs() {
     let out = program(d, &at, &[], &["--json", "backup", "create", "--table", "seen"]);
     assert_eq!(out.status.code(), Some(0), "{}", text(&out));
     let done: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
-    assert!(done["lacks"].to_string().contains("table shop"), "{done}");
+    assert!(done["lacks"].to_string().contains("table public.shop"), "{done}");
     assert!(text(&out).contains("does not come back by itself"), "{}", text(&out));
 }
 
