@@ -204,7 +204,13 @@ fn steps_go_through_their_statuses_and_back() {
     assert!(d.refused(Command::SkipStep { step: s1(), reason: "no".into() }).why.contains("already done"));
     assert!(d.refused(Command::ReopenStep { step: s1(), reason: "  ".into() }).why.contains("empty"));
     d.ok(Command::ReopenStep { step: s1(), reason: "looked at the wrong host".into() });
-    assert_eq!(d.state().step(&s1()).status, StepStatus::Active);
+    assert_eq!(d.state().step(&s1()).status, StepStatus::Open);
+    // Its clock stands until somebody begins again.
+    d.pass(1_000);
+    assert_eq!(d.ok(Command::StartStep { step: s1() }), 1);
+    d.pass(9);
+    d.ok(Command::FinishStep { step: s1() });
+    assert_eq!(d.state().step(&s1()).took(), Some(Duration::from_secs(50)));
     assert!(d.refused(Command::SkipStep { step: StepId::new("s2"), reason: String::new() }).why.contains("empty"));
     d.ok(Command::SkipStep { step: StepId::new("s2"), reason: "columns repaired instead".into() });
     assert_eq!(d.state().step(&StepId::new("s2")).status, StepStatus::Skipped);
@@ -721,8 +727,8 @@ fn a_wrong_recovery_in_service_is_replaced_by_another_moment() {
     let s = d.state();
     assert!(s.restored.is_none(), "the clock runs again");
     assert!(s.facts.promoted.is_some(), "what is in service is still known");
-    assert_eq!(s.step(&StepId::new("s2")).status, StepStatus::Active, "its work is to be done again");
-    assert_eq!(s.step(&StepId::new("s3")).status, StepStatus::Active);
+    assert_eq!(s.step(&StepId::new("s2")).status, StepStatus::Open, "its work is to be done again");
+    assert_eq!(s.step(&StepId::new("s3")).status, StepStatus::Open);
     assert_eq!(s.last_word_of(&StepId::new("s2")), None, "what ran for the wrong moment does not count");
     assert!(d.refused(promote.clone()).hint.contains("restore to that moment first"));
 

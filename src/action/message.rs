@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::blanks;
 use crate::incident::people::NEXT_UPDATE;
-use crate::incident::rules::{CUSTOMERS, Rules, TEAM};
+use crate::incident::rules::{AUTHORITIES, CUSTOMERS, Rules, TEAM, speaks_of_authorities};
 use crate::incident::{Now, State};
 use crate::model::plan::{Block, BlockRole};
 use crate::model::target::RecoveryTarget;
@@ -179,8 +179,9 @@ pub fn fill(text: &str, state: &State, known: &Known) -> (String, Vec<String>) {
     let all = placeholders::in_message(text);
     let mut values: BTreeMap<String, String> = BTreeMap::new();
     let mut times: BTreeMap<String, Time> = BTreeMap::new();
-    for name in all.iter().map(|b| blanks::variable_of(b)) {
-        match (state.vars.get(&name), known.values.get(&name)) {
+    for blank in &all {
+        let name = blanks::variable_of(blank);
+        match (state.vars.get(&name), known.values.get(meant(blank, &name, text))) {
             (Some(said), _) => _ = values.insert(name, said.clone()),
             (None, Some(Value::Words(words))) => _ = values.insert(name, words.clone()),
             (None, Some(Value::At(at))) => _ = times.insert(name, *at),
@@ -200,6 +201,12 @@ pub fn fill(text: &str, state: &State, known: &Known) -> (String, Vec<String>) {
     (filled, left)
 }
 
+/// What a blank is about: "[Time]" in a sentence about the next update is no start.
+fn meant<'n>(blank: &str, name: &'n str, text: &str) -> &'n str {
+    let update = |line: &str| line.contains(blank) && line.to_lowercase().contains("next update");
+    if name == "TIME" && text.lines().any(update) { NEXT_UPDATE[0] } else { name }
+}
+
 /// Where the words of the subject begin: behind `Subject:` at the beginning of a line.
 fn subject(text: &str) -> Option<usize> {
     const NAME: &str = "subject:";
@@ -217,6 +224,9 @@ fn subject(text: &str) -> Option<usize> {
 /// The audience a template is meant for, by its title.
 pub fn meant_for(title: &str) -> &'static str {
     let lower = title.to_lowercase();
+    if speaks_of_authorities(&lower) {
+        return AUTHORITIES;
+    }
     let outside = ["customer", "public", "external", "status page", "user", "tell"];
     if outside.iter().any(|w| lower.contains(w)) { CUSTOMERS } else { TEAM }
 }

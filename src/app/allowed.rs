@@ -84,7 +84,13 @@ fn incident(cmd: Cmd, app: &App) -> Option<String> {
             Some("an exercise at a table: say what it would do; d marks the step as done".into())
         }
         Cmd::Close if app.busy.as_deref() == Some(JUDGING) => Some(format!("still busy: {JUDGING}")),
-        Cmd::Run | Cmd::Edit if app.busy.is_some() => app.busy.as_ref().map(|what| format!("still busy: {what}")),
+        Cmd::WritesOn if state.people.tabletop.is_some() => Some("an exercise at a table: nothing is executed".into()),
+        Cmd::WritesOn if state.facts.writes_off.is_none() => {
+            Some("nothing on record turned writes off, or they are on again".into())
+        }
+        Cmd::Run | Cmd::Edit | Cmd::WritesOn if app.busy.is_some() => {
+            app.busy.as_ref().map(|what| format!("still busy: {what}"))
+        }
         Cmd::Run | Cmd::Edit | Cmd::Done | Cmd::Skip if running => Some("a run of this step is still open".into()),
         Cmd::Run | Cmd::Edit if step.is_none_or(|s| runnable::blocks(s).next().is_none()) => {
             Some("this step has nothing to run".into())

@@ -164,6 +164,7 @@ commands! {
     NextBlock "next-command" "next cmd" "Select the next command of the step" [Incident Plan] Looks ["]"];
     PrevBlock "previous-command" "prev cmd" "Select the previous command of the step" [Incident Plan] Looks ["["];
     Resolve "resolve" "resolve" "Say what became of a run whose outcome is unknown, or look after its processes" [Incident] Records ["o"];
+    WritesOn "writes-on" "writes on" "Turn writes on again that a containment turned off; asks first" [Incident] Acts ["U"];
     Restored "restored" "restored" "Say that service is back: the RTO clock stops" [Incident] Records ["R"];
     Close "close" "close" "Close the incident, with one sentence" [Incident] Records ["C"];
     Export "export" "export" "Write the timeline as Markdown, HTML, JSON and CSV" [Incident Timeline] Looks ["E"];
@@ -193,8 +194,8 @@ commands! {
     Down "down" "down" "Move down" [Motion Palette] Looks ["down" "j"];
     Left "left" "left" "Move the output sideways, or to the choice before" [Motion Choice Confirm] Looks ["left" "h"];
     Right "right" "right" "Move the output sideways, or to the next choice" [Motion Choice Confirm] Looks ["right" "l"];
-    PageUp "page-up" "page up" "Move up one page" [Motion Palette Form Confirm Choice] Looks ["pageup" "ctrl-b"];
-    PageDown "page-down" "page down" "Move down one page" [Motion Palette Form Confirm Choice] Looks ["pagedown" "ctrl-f"];
+    PageUp "page-up" "page up" "Move up one page; beside the steps: of the text that is read" [Motion Palette Form Confirm Choice] Looks ["pageup" "ctrl-b"];
+    PageDown "page-down" "page down" "Move down one page; beside the steps: of the text that is read" [Motion Palette Form Confirm Choice] Looks ["pagedown" "ctrl-f"];
     HalfUp "half-page-up" "half up" "Move up half a page" [Motion] Looks ["ctrl-u"];
     HalfDown "half-page-down" "half down" "Move down half a page" [Motion] Looks ["ctrl-d"];
     First "first" "first" "Go to the first line" [Motion] Looks ["g g" "home"];
@@ -203,7 +204,7 @@ commands! {
     PrevPane "previous-pane" "pane" "Go to the pane before" [Incident Plan] Looks ["shift-tab"];
     Pane1 "pane-1" "steps" "Go to the steps" [Incident Plan] Looks ["1"];
     Pane2 "pane-2" "text" "Go to the step's text" [Incident Plan] Looks ["2"];
-    Pane3 "pane-3" "output" "Go to the output" [Incident] Looks ["3"];
+    Pane3 "pane-3" "output" "Go to the output, which is then larger" [Incident] Looks ["3"];
     Help "help" "help" "Search what can be done here; enter does it" [Screen] Looks ["?"] essential;
     Palette "palette" "commands" "List every command of the console" [Screen] Looks [":" "ctrl-p"];
     Back "back" "back" "Go one step back; never quits" [Screen] Looks ["esc"] essential;

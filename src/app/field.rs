@@ -56,6 +56,12 @@ impl Line {
         let at = text.graphemes(true).count();
         Self { text, at }
     }
+    /// A text with the cursor at a place, in bytes from the beginning.
+    pub fn at(text: impl Into<String>, byte: usize) -> Self {
+        let text = text.into();
+        let at = text.grapheme_indices(true).take_while(|(i, _)| *i < byte).count();
+        Self { text, at }
+    }
     /// The text.
     pub fn text(&self) -> &str {
         &self.text

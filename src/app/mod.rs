@@ -73,8 +73,14 @@ pub struct Shown {
     pub list_rows: usize,
     /// Rows of the step's text in all, and on the screen.
     pub text: (usize, usize),
+    /// First row of it on the screen.
+    pub top: usize,
     /// Row of each item of the step within its text.
     pub item_rows: Vec<usize>,
+    /// The step whose text it is, by its place, and its items that are wholly in sight.
+    pub seen: (usize, Vec<usize>),
+    /// First line of the output from which all the rest fits.
+    pub output_last: u64,
     /// Rows of the output on the screen.
     pub output_rows: usize,
     /// Columns of the time axis.

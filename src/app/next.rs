@@ -1,5 +1,8 @@
 //! The one obvious next thing to do, on every screen: a sentence and the command that does it.
 
+use crate::incident::people::{tells, untold};
+use crate::incident::rules::asks_codename;
+use crate::incident::writes::{self, Back};
 use crate::incident::{Run, RunStatus, State, StepStatus, moment};
 use crate::model::Scenario;
 use crate::model::event::Kind;
@@ -78,7 +81,7 @@ fn home(app: &App) -> Next {
 pub fn incident(ui: &IncidentUi) -> Next {
     let (data, state) = (&ui.data, &ui.data.state);
     if let Some((_, summary)) = &state.closed {
-        return next(Cmd::Export, format!("closed: {summary}; export the timeline"));
+        return next(Cmd::Export, format!("export the timeline; closed: {summary}"));
     }
     if let Recording::ReadOnly(_) = data.recording {
         return next(Cmd::Timeline, "read only: see what happened");
@@ -108,6 +111,10 @@ pub fn incident(ui: &IncidentUi) -> Next {
         let what = what.map(|p| format!(", {}", p.text)).or(left).unwrap_or_default();
         return wait(format!("nothing to do but watch: run {} {verb}{what}", run.id));
     }
+    if let (Some((since, Back::Now)), None) = (writes::off(state, &data.scenario), &state.people.tabletop) {
+        let text = format!("turn writes on again, off since {} (contain --keep-writes)", since.at.hms());
+        return next(Cmd::WritesOn, text);
+    }
     let stays = state.facts.promoted.is_some() && !state.facts.going_back;
     // Healthy is not yet right: a verification that failed has the first word.
     let doubted = matches!(state.facts.verified, Some((false, _)));
@@ -128,7 +135,18 @@ pub fn incident(ui: &IncidentUi) -> Next {
     if step.phase == Some(Phase::Declare) && state.declared.is_none() {
         return next(Cmd::Declare, "declare severity and when impact began");
     }
-    if step.phase == Some(Phase::Decide) && state.facts.chosen.is_none() && !state.facts.candidates.is_empty() {
+    if step.phase == Some(Phase::Declare) && state.people.codename.is_none() && asks_codename(&data.scenario) {
+        return next(Cmd::Codename, "give it a code name that says nothing, as the plan asks");
+    }
+    // A plan without a step for the choice: it is made where the moments were found.
+    let last = state.last_word_of(&step.id);
+    let decides = |s: &Step| s.phase == Some(Phase::Decide);
+    let found_here = || {
+        let looked_into = step.phase == Some(Phase::Assess) && last.is_some_and(Run::succeeded);
+        looked_into && !data.scenario.steps.iter().any(decides)
+    };
+    let open_choice = state.facts.chosen.is_none() && !state.facts.candidates.is_empty();
+    if open_choice && (decides(step) || found_here()) {
         return next(Cmd::Moment, "choose the moment to restore to");
     }
     // Opened again because the moment was the wrong one: the choice made before does not count.
@@ -146,32 +164,26 @@ pub fn incident(ui: &IncidentUi) -> Next {
     if state.people.tabletop.is_some() {
         return next(Cmd::Done, format!("say what you would do, then mark step {} as done", number + 1));
     }
-    // Several commands of a step are often one thing by hand and by our own action: the first one that worked will do. Our own
-    // among them are its work, one after the other, with what stands between them.
-    let last = state.last_word_of(&step.id);
     let items_left = (0..step.items.len()).filter(|i| !ticked(ui, step, *i)).count();
     let worked = |run: &Run| run.succeeded() || looked(&data.scenario, run);
     let tried = last.filter(|run| worked(run) && only_tried(state, run));
-    let place = match tried {
-        Some(run) => runnable::blocks(step).position(|b| Some(b.line) == run.block_line),
-        None => last.filter(|run| worked(run)).and_then(|run| behind(ui, step, run)),
-    };
-    if let Some(place) = place {
+    if let Some(place) = in_turn(ui, step) {
         let blocks: Vec<&Block> = runnable::blocks(step).collect();
         let (what, all) = (blocks.get(place).map_or(String::new(), |b| first_line(b)), blocks.len());
         return match ui.steps.block.min(all.saturating_sub(1)) {
             at if at < place => next(Cmd::NextBlock, format!("go on to command {} of {all}: {what}", place + 1)),
             at if at > place => next(Cmd::PrevBlock, format!("go to command {} of {all}: {what}", place + 1)),
-            _ if tried.is_some() => next(Cmd::Edit, format!("take out --dry-run; nothing was changed yet (r: {what})")),
+            _ if tried.is_some() => {
+                next(Cmd::Edit, format!("--dry-run is taken out: nothing was changed yet (r: {what})"))
+            }
             _ => next(Cmd::Run, format!("run {what} (command {} of {all})", place + 1)),
         };
     }
-    let told = state.step(&step.id).told.is_some();
-    if telling(step) && !told && last.is_none_or(worked) && (last.is_some() || runnable::blocks(step).next().is_none())
-    {
+    let told = tells(step) && !untold(state, step);
+    if tells(step) && !told && last.is_none_or(worked) && (last.is_some() || runnable::blocks(step).next().is_none()) {
         return match message::of_step(step) {
             Some(_) => next(Cmd::Tell, "write the step's message: it is filled in and shown first"),
-            None => next(Cmd::Tell, format!("tell people, or d: step {} is done if they know", number + 1)),
+            None => next(Cmd::Tell, "tell people, or write down that they were told"),
         };
     }
     let tick = || {
@@ -199,15 +211,34 @@ pub fn incident(ui: &IncidentUi) -> Next {
     }
 }
 
-/// Whether telling people is the work of a step: a message stands in it, or its title says so.
-fn telling(step: &Step) -> bool {
-    message::of_step(step).is_some() || step.phase == Some(Phase::Communicate)
+/// The place, among the commands of a step, of the one that is next: one that was only tried, or one behind the one that ran last
+/// and worked. `None` when that was all of them, when none ran, and when the last one has to be run again.
+fn in_turn(ui: &IncidentUi, step: &Step) -> Option<usize> {
+    let state = &ui.data.state;
+    let last = state.last_word_of(&step.id).filter(|run| run.succeeded() || looked(&ui.data.scenario, run))?;
+    match only_tried(state, last) {
+        true => runnable::blocks(step).position(|b| Some(b.line) == last.block_line),
+        false => behind(ui, step, last),
+    }
 }
 
-/// The next command of a step behind the one that ran last and worked: its place among the commands of the step. Our own are
-/// led through in turn, with whatever stands between them. Behind the last of them only what reads is named, and only to who
-/// began to look by hand: what changes something there is the same thing in another way, like all the rest to who has run none
-/// of ours.
+/// The command a step opens with, by its place: the one that is next, so that nothing stands above a command that comes before
+/// it; of a step that is over, and of one whose last command has to be run again, the one that ran last.
+pub(super) fn opens_with(ui: &IncidentUi, step: &Step) -> usize {
+    let over = matches!(ui.data.state.step(&step.id).status, StepStatus::Done | StepStatus::Skipped);
+    let ran_last = || {
+        let line = ui.data.state.last_run_of(&step.id).and_then(|r| r.block_line);
+        runnable::blocks(step).position(|b| Some(b.line) == line)
+    };
+    let open = ui.data.state.open_runs().any(|r| r.step.as_ref() == Some(&step.id));
+    let next = if over || open { None } else { in_turn(ui, step) };
+    next.or_else(ran_last).unwrap_or(0)
+}
+
+/// The next command of a step behind the one that ran last and worked: its place among the commands of the step. What reads is
+/// named in its turn, whosever it is; what is ours, once one of ours ran, with whatever stands between. A command that changes
+/// something and is not ours is often the same thing in another way, and so is all that the plan calls done by hand: nobody is
+/// sent there who did not begin so.
 fn behind(ui: &IncidentUi, step: &Step, last: &Run) -> Option<usize> {
     let blocks: Vec<&Block> = runnable::blocks(step).collect();
     let at = blocks.iter().position(|b| Some(b.line) == last.block_line)?;
@@ -219,13 +250,19 @@ fn behind(ui: &IncidentUi, step: &Step, last: &Run) -> Option<usize> {
     };
     let ours_before = blocks[..=at].iter().any(|b| b.own.is_some() && ran(b));
     let ours_behind = blocks.iter().enumerate().skip(at + 1).rev().find(|(_, b)| b.own.is_some() && !ran(b));
+    let until = ours_behind.filter(|_| ours_before).map_or(0, |(end, _)| end);
     let mut left = blocks.iter().enumerate().skip(at + 1).filter(|(_, b)| !ran(b));
-    let found = match ours_behind.filter(|_| ours_before) {
-        Some((end, _)) => left.find(|(place, _)| *place <= end),
-        None if blocks[at].own.is_none() => left.find(|(_, b)| b.own.is_none() && reads(b)),
-        None => None,
-    };
+    let found = left.find(|(place, b)| match b.own.is_some() {
+        true => ours_before,
+        false if by_hand(b) && !by_hand(blocks[at]) => false,
+        false => reads(b) || *place <= until,
+    });
     found.map(|(place, _)| place)
+}
+
+/// Whether the plan gives a command as another way to do what one before it does.
+pub fn by_hand(block: &Block) -> bool {
+    block.own.is_none() && block.caption.as_deref().is_some_and(|c| c.to_lowercase().contains("by hand"))
 }
 
 /// Whether the plan says that a block only reads.
@@ -240,6 +277,12 @@ fn only_tried(state: &State, run: &Run) -> bool {
         && !run.is_mutating()
         && run.args.iter().any(|a| a == "--dry-run")
         && !state.runs.values().filter(same).any(Run::succeeded)
+}
+
+/// Whether the last run of a command only said what it would do, and nothing of it was done yet.
+pub(super) fn only_tried_last(ui: &IncidentUi, step: &Step, block: &Block) -> bool {
+    let last = ui.data.state.last_word_of(&step.id).filter(|run| run.block_line == Some(block.line));
+    last.is_some_and(|run| only_tried(&ui.data.state, run))
 }
 
 /// The first line of a command that says something: not the caption above it.

@@ -1,6 +1,6 @@
 //! Where the reader is: which screen, which pane, what is selected, filtered and searched for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::data::{Incident, Live, ScenarioRow};
@@ -106,6 +106,8 @@ pub struct ReferenceUi {
     pub page: usize,
     /// First row of its text on the screen.
     pub scroll: usize,
+    /// The page that was to be copied with blanks: asked again, it is.
+    pub unfilled: Option<usize>,
 }
 
 /// Where the reader is among the steps.
@@ -119,8 +121,10 @@ pub struct StepsUi {
     pub item: usize,
     /// Selected command among the step's runnable blocks.
     pub block: usize,
-    /// First row of the text on the screen.
+    /// First row of the text on the screen, once the reader scrolled.
     pub scroll: usize,
+    /// The reader scrolled: the text stays there and follows nothing.
+    pub scrolled: bool,
 }
 
 /// A run, or a change of its options, that waits for values.
@@ -153,6 +157,8 @@ pub struct IncidentUi {
     pub moment: ListUi,
     /// Ticks that were asked for and are not in the journal yet, and what each item will be.
     pub ticking: BTreeMap<(StepId, u32), bool>,
+    /// Items that were on the screen, by step and place: only these can be ticked or passed over.
+    pub seen: BTreeSet<(StepId, usize)>,
     /// When the work moved the selection to another step by itself.
     pub came_up: Option<Time>,
     /// Exposure as it was measured last.

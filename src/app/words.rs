@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::data::Process;
+use crate::incident::state::Note;
 use crate::incident::{Instant, State};
 use crate::model::Time;
 use crate::model::target::Loss;
@@ -112,6 +113,16 @@ pub fn transactions(loss: &Loss) -> Option<String> {
     loss.transactions.map(|n| plural(n, "transaction"))
 }
 
+/// That a note stands in the journal, and when: `noted at 14:07:43 UTC: support called`.
+pub fn noted(note: &Note) -> String {
+    let (at, written) = (note.when.at, note.when.recorded);
+    let when = match written.since(at).as_secs() > 60 || at > written {
+        true => format!("noted for {} UTC, written at {}", at.hms(), written.hms()),
+        false => format!("noted at {} UTC", at.hms()),
+    };
+    format!("{when}: {}", note.text)
+}
+
 /// What a declaration or a corrected start changed: `declared as P1; impact moved from 14:03:10 to 14:01:07 UTC (pager)`. None
 /// when neither is new.
 pub fn declared(old: Option<&State>, new: &State) -> Option<String> {
@@ -123,7 +134,10 @@ pub fn declared(old: Option<&State>, new: &State) -> Option<String> {
     let severity = fresh.or_else(|| new.declared.as_ref().filter(with)).and(new.severity.as_ref());
     let today = |t: Time| t.date_hms()[..10] == new.last_recorded.date_hms()[..10];
     let clock = |t: Time| if today(t) { t.hms() } else { t.date_hms() };
-    let start = match (impact, was.filter(|w| impact.is_some_and(|i| i.at != w.at)), &new.impact) {
+    let moved = |w: &&crate::incident::state::Impact| impact.is_some_and(|i| clock(i.at) != clock(w.at));
+    let start = match (impact, was.filter(moved), &new.impact) {
+        // Seen more exactly than it is shown, and known from the same: nothing is new.
+        (Some(i), None, _) if was.is_some_and(|w| w.source == i.source) && severity.is_none() => String::new(),
         (Some(i), Some(w), _) => format!("impact moved from {} to {} UTC ({})", clock(w.at), clock(i.at), i.source),
         (Some(i), None, _) => format!("impact since {} UTC ({})", clock(i.at), i.source),
         (None, _, Some(i)) if fresh.is_some() => format!("impact since {} UTC, as before", clock(i.at)),

@@ -12,6 +12,7 @@ use crate::action::{Ctx, Nowhere, Registry, look};
 use crate::config::{Secrets, Settings};
 use crate::error::{Error, Result};
 use crate::incident::{Command, RunRequest, RunStatus, StepStatus};
+use crate::model::StepId;
 use crate::model::event::Event;
 use crate::model::plan::Risk;
 use crate::model::target::RecoveryTarget;
@@ -64,7 +65,7 @@ impl Operator<'_> {
                 self.choose()?;
             }
             if step.phase == Some(Phase::Communicate) {
-                self.tell()?;
+                self.tell(&step.id)?;
             }
             self.submit(Command::FinishStep { step: step.id.clone() })?;
         }
@@ -204,11 +205,11 @@ impl Operator<'_> {
         Ok(())
     }
 
-    fn tell(&mut self) -> Result<()> {
+    fn tell(&mut self, step: &StepId) -> Result<()> {
         let state = self.incident.state()?;
         let restored = state.restored.as_ref().map_or_else(|| "not yet".to_string(), |r| r.at.to_string());
         let text = format!("Drill: wrong data in {} was corrected; service restored: {restored}.", state.title);
-        self.submit(Command::Tell { audience: "nobody (drill)".into(), text, how: None, step: None })?;
+        self.submit(Command::Tell { audience: "nobody (drill)".into(), text, how: None, step: Some(step.clone()) })?;
         Ok(())
     }
 }

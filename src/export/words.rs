@@ -158,8 +158,10 @@ fn incident(event: &Event, record: &Record) -> Said {
         }
         Event::ImpactStarted { at, source, moved_from } => {
             let what = match moved_from {
-                Some(before) => format!("Impact moved from {} to {} UTC", before.date_hms(), at.date_hms()),
-                None => format!("Impact started at {} UTC", at.date_hms()),
+                Some(before) if before.date_hms() != at.date_hms() => {
+                    format!("Impact moved from {} to {} UTC", before.date_hms(), at.date_hms())
+                }
+                _ => format!("Impact started at {} UTC", at.date_hms()),
             };
             Said::new(Tone::Milestone, what).details([clean(source)])
         }

@@ -7,6 +7,7 @@ use crate::model::{Record, RunId, Seq};
 
 use super::people::NEXT_UPDATE;
 use super::state::{Backup, Exposure, Facts, Impact, Note, Restored, Shadow, Standby, Waiver};
+use super::writes::{self, Turned};
 use super::{Instant, Run, RunStatus, State, StepStatus};
 
 impl State {
@@ -107,6 +108,7 @@ impl State {
             Event::StepStarted { step } => {
                 let s = self.steps.entry(step.clone()).or_default();
                 s.status = StepStatus::Active;
+                s.begun.get_or_insert(when.clone());
                 s.started.get_or_insert(when);
                 s.ended = None;
                 s.actor = Some(record.actor.clone());
@@ -115,6 +117,9 @@ impl State {
                 let s = self.steps.entry(step.clone()).or_default();
                 s.status = StepStatus::Done;
                 s.started.get_or_insert_with(|| when.clone());
+                if s.begun.is_none() && s.again.is_none() {
+                    s.begun = Some(when.clone());
+                }
                 s.ended = Some(when);
                 s.actor = Some(record.actor.clone());
             }
@@ -127,10 +132,8 @@ impl State {
             }
             Event::StepReopened { step, reason } => {
                 let s = self.steps.entry(step.clone()).or_default();
-                s.status = if s.started.is_some() { StepStatus::Active } else { StepStatus::Open };
-                s.ended = None;
+                s.open_again(when);
                 s.reopened = Some(record.seq);
-                s.told = None;
                 s.reason = Some(reason.clone());
                 s.actor = Some(record.actor.clone());
             }
@@ -291,7 +294,14 @@ impl State {
                 let exposure = Duration::from_millis(exposure_ms);
                 facts.exposure = Some(Exposure { when, exposure, at_most, lsn, last_commit, source });
             }
-            Event::BleedingStopped { done, archived_lsn } => facts.contained = Some((done, archived_lsn, when)),
+            Event::BleedingStopped { done, archived_lsn } => {
+                match writes::turned(&done) {
+                    Some(Turned::Off) => facts.writes_off = Some(when.clone()),
+                    Some(Turned::On) => facts.writes_off = None,
+                    None => {}
+                }
+                facts.contained = Some((done, archived_lsn, when));
+            }
             Event::DamageAssessed { findings, rows } => facts.damage = Some((findings, rows)),
             Event::RangeSeen { earliest, latest, holes } => facts.range = Some((earliest, latest, holes)),
             Event::MomentsFound { candidates } => facts.candidates = candidates,
@@ -356,11 +366,15 @@ impl State {
             Event::ShadowVerified { passed, checks } => facts.verified = Some((passed, checks)),
             Event::ServiceVerified { passed, checks } => {
                 facts.in_service = passed;
+                if passed {
+                    facts.writes_off = None;
+                }
                 facts.verified = Some((passed, checks));
             }
             Event::Promoted { identity, kept } => {
                 facts.promoted = Some((identity, kept, when));
                 facts.shadow_promoted = true;
+                facts.writes_off = None;
                 facts.promoted_reached = facts.shadow.as_ref().and_then(|s| s.reached_time);
                 facts.going_back = false;
             }

@@ -123,7 +123,7 @@ pub fn forecast(
         if matches!(s.status, StepStatus::Done | StepStatus::Skipped) {
             continue;
         }
-        let elapsed = s.started.as_ref().map_or(Duration::ZERO, |i| i.elapsed(now));
+        let elapsed = s.begun.as_ref().map_or(Duration::ZERO, |i| i.elapsed(now));
         let own_word = running_eta.filter(|(id, _)| **id == step.id);
         let left = match own_word {
             Some((_, eta)) => Some((eta, eta.mul_f64(1.3))),

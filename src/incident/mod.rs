@@ -10,6 +10,7 @@ pub mod people;
 pub mod rules;
 pub mod state;
 pub mod timers;
+pub mod writes;
 
 pub use clock::{Instant, Now, RtoClock};
 pub use command::{Command, RunRequest};

@@ -100,7 +100,7 @@ pub fn keeps_newer(scenario: &Scenario, state: &State) -> bool {
 }
 
 /// Whether a command of ours begins with these words.
-fn begins(words: &[Word], with: &[&str]) -> bool {
+pub(super) fn begins(words: &[Word], with: &[&str]) -> bool {
     let literal = |(word, want): (&Word, &&str)| matches!(word.0.as_slice(), [Piece::Text(t)] if t == want);
     words.len() >= with.len() && words.iter().zip(with).all(literal)
 }

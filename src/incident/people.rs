@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::model::plan::{BlockRole, Phase, Step};
 use crate::model::{Actor, Event, Time};
 
-use super::{Instant, Now};
+use super::{Instant, Now, State};
 
 /// The role that leads: handing it over ends every snooze, so that the new lead decides anew.
 pub const COMMAND: &str = "incident commander";
@@ -25,6 +26,23 @@ pub fn role_name(text: &str) -> String {
         "comms" | "communication" | "communications lead" => "communications".into(),
         _ => lower,
     }
+}
+
+/// Whether telling people is the work of a step: a message stands in it, or its title says so.
+pub fn tells(step: &Step) -> bool {
+    step.blocks.iter().any(|b| b.role == BlockRole::Template) || step.phase == Some(Phase::Communicate)
+}
+
+/// Whether a step that tells people has told nobody yet, as far as anything is on record. At a table nothing is sent.
+pub fn untold(state: &State, step: &Step) -> bool {
+    let worked = state.step(&step.id);
+    let since = worked.begun.as_ref().or(worked.again.as_ref());
+    // Where the step has no message of its own any word to anybody is its work.
+    let any = || {
+        let told = |(.., when): &(String, String, Instant)| since.is_some_and(|s| when.recorded >= s.recorded);
+        !step.blocks.iter().any(|b| b.role == BlockRole::Template) && state.messages.iter().any(told)
+    };
+    tells(step) && state.people.tabletop.is_none() && worked.told.is_none() && !any()
 }
 
 /// A role in somebody's hands.

@@ -12,6 +12,9 @@ pub const TEAM: &str = "team";
 /// Those outside.
 pub const CUSTOMERS: &str = "customers";
 
+/// Those who have to be told by law.
+pub const AUTHORITIES: &str = "authorities";
+
 const MINUTE: u64 = 60;
 const HOUR: u64 = 3600;
 
@@ -47,6 +50,8 @@ pub struct Rules {
     severities: BTreeMap<String, Limits>,
     /// Levels of escalation, lowest first.
     pub levels: Vec<Level>,
+    /// Whether the plan speaks of authorities that have to be told.
+    pub authorities: bool,
 }
 
 impl Default for Rules {
@@ -78,6 +83,7 @@ impl Default for Rules {
                 level(2, "engineering manager", 30),
                 level(3, "head of engineering", 60),
             ],
+            authorities: false,
         }
     }
 }
@@ -96,6 +102,7 @@ impl Rules {
                 limits.cadence.iter_mut().for_each(|(_, period)| *period = every);
             }
         }
+        rules.authorities = texts(scenario).any(speaks_of_authorities);
         let mut levels: Vec<Level> = Vec::new();
         for said in plan.escalation.iter().filter(|e| !levels_has(&plan.escalation, e)) {
             let within = said.respond_s.unwrap_or(match said.level {
@@ -132,6 +139,9 @@ impl Rules {
             if !name.is_empty() && !all.contains(name) {
                 all.push(name.clone());
             }
+        }
+        if self.authorities && !all.iter().any(|name| name == AUTHORITIES) {
+            all.push(AUTHORITIES.into());
         }
         all
     }
@@ -211,13 +221,22 @@ fn every(text: &str) -> Option<Duration> {
     parse_duration(&text).ok().filter(|d| !d.is_zero() && d.as_secs() <= 24 * HOUR)
 }
 
-/// A rhythm that the scenario's own words ask for: "provide updates every 15 minutes".
-fn rhythm(scenario: &Scenario) -> Option<Duration> {
+/// Everything the author says of a scenario and its steps.
+fn texts(scenario: &Scenario) -> impl Iterator<Item = &str> {
     let items = scenario.steps.iter().flat_map(|s| s.items.iter().map(|i| i.title.as_str()));
     let texts = scenario.steps.iter().flat_map(|s| [s.title.as_str(), s.text.as_str()]);
-    items
-        .chain(texts)
-        .chain([scenario.intro.as_str()])
+    items.chain(texts).chain([scenario.intro.as_str()])
+}
+
+/// Whether a text speaks of authorities that are to be told.
+pub fn speaks_of_authorities(text: &str) -> bool {
+    let lower = text.to_lowercase();
+    lower.contains("authorities") || lower.contains("supervisory authority") || lower.contains("regulators")
+}
+
+/// A rhythm that the scenario's own words ask for: "provide updates every 15 minutes".
+fn rhythm(scenario: &Scenario) -> Option<Duration> {
+    texts(scenario)
         .flat_map(|t| t.split(['.', '\n', ';']))
         .filter(|sentence| sentence.to_lowercase().contains("update"))
         .find_map(every)

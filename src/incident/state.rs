@@ -31,6 +31,12 @@ pub struct StepState {
     pub status: StepStatus,
     /// First start.
     pub started: Option<Instant>,
+    /// Start of the work on it since it was opened the last time; none while a step that was opened again waits.
+    pub begun: Option<Instant>,
+    /// When it was opened again.
+    pub again: Option<Instant>,
+    /// What was worked on it before it was opened again; what lies between is no work.
+    pub before: Duration,
     /// End of the last time it was done or skipped.
     pub ended: Option<Instant>,
     /// Ticked items by position.
@@ -46,9 +52,21 @@ pub struct StepState {
 }
 
 impl StepState {
-    /// Time it took, once ended.
+    /// Time it took, once ended: all the times it was worked on, without what lies between them.
     pub fn took(&self) -> Option<Duration> {
-        Some(self.started.as_ref()?.until(self.ended.as_ref()?))
+        let ended = self.ended.as_ref()?;
+        let last = self.begun.as_ref().or(self.again.as_ref()).map(|i| i.until(ended));
+        last.or((!self.before.is_zero()).then_some(Duration::ZERO)).map(|last| self.before + last)
+    }
+    /// Ends the work on it, to be opened again.
+    pub(super) fn open_again(&mut self, when: Instant) {
+        if let Some(begun) = self.begun.take().or_else(|| self.again.take().filter(|_| self.ended.is_some())) {
+            self.before += begun.until(self.ended.as_ref().unwrap_or(&when));
+        }
+        self.status = StepStatus::Open;
+        self.ended = None;
+        self.told = None;
+        self.again = Some(when);
     }
 }
 
@@ -271,6 +289,8 @@ pub struct Facts {
     pub health: Option<(bool, BTreeMap<String, String>, Instant)>,
     /// Last exposure sample.
     pub exposure: Option<Exposure>,
+    /// Since when writes are off by a containment; none once anything showed that they are on.
+    pub writes_off: Option<Instant>,
     /// Containment: what was done, archived position, when.
     pub contained: Option<(Vec<String>, Option<String>, Instant)>,
     /// What is damaged: findings, rows per table.

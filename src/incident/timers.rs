@@ -12,7 +12,7 @@ use crate::model::Time;
 
 use super::rules::{Limits, Rules};
 use super::state::Restored;
-use super::{Instant, Now, State, StepStatus};
+use super::{Instant, Now, State};
 
 /// A deadline's name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -151,7 +151,7 @@ fn start(state: &State, now: &Now) -> (Time, Duration) {
 
 /// The first sign that somebody works on it.
 fn responded(state: &State) -> Option<Time> {
-    let steps = state.steps.values().filter(|s| s.status != StepStatus::Open).filter_map(|s| s.started.as_ref());
+    let steps = state.steps.values().filter_map(|s| s.started.as_ref());
     let runs = state.runs.values().map(|r| &r.requested);
     let said = state.people.acknowledged.get("respond").map(|(when, ..)| when);
     let first = steps.chain(runs).chain(said).chain(&state.declared).map(|i| i.at);

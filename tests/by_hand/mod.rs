@@ -39,6 +39,8 @@ fn obey(pty: &Pty, screen: &str) {
         pty.send(b"drill by hand\r");
     } else if screen.contains("╭─ fill in the blanks") {
         pty.send(b"as we said on the phone\r");
+    } else if screen.contains("╭─ code name") {
+        pty.send(b"heron\r");
     } else if screen.contains("╭─ declare") {
         pty.keys("enter");
     } else if !key.is_empty() {

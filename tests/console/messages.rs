@@ -156,7 +156,7 @@ fn another_message_at_that_step_is_not_its_work() {
     desk.plan = Arc::new(plan);
     desk.submit(&Command::Note { text: "the plan was changed".into() });
     let next = obvious(&desk.app);
-    assert!(next.cmd == Some(Cmd::Tell) && next.text.contains("if they know"), "{next:?}");
+    assert!(next.cmd == Some(Cmd::Tell) && next.text.contains("that they were told"), "{next:?}");
     desk.press("w enter enter y");
     assert!(desk.state().step(&step).told.is_some());
 }
@@ -435,7 +435,7 @@ fn a_declaration_says_what_was_declared_and_what_is_left_to_tick() {
     assert_eq!(desk.said(), "declared as P1; impact since 14:01:30 UTC (pager)");
     let next = obvious(&desk.app);
     assert_eq!(next.cmd, Some(Cmd::Tick), "nothing is ticked by guess");
-    assert!(next.text.contains("3 left") && next.text.contains("Incident declared as P1"), "{next:?}");
+    assert!(next.text.contains("3 left") && next.text.contains("Incident declared: P1"), "{next:?}");
     assert!(desk.state().step(&StepId::new("s2")).ticked.is_empty());
     desk.press("space");
     let next = obvious(&desk.app);

@@ -91,7 +91,7 @@ fn the_words_of_a_command_are_changed_for_one_run() {
     let next = obvious(&app);
     assert_eq!(next.cmd, Some(Cmd::Edit), "{next:?}");
     press(&mut app, "e");
-    assert_eq!(field(&app), format!("{planned} --dry-run"));
+    assert_eq!(field(&app), planned, "what was tried is offered to be done");
     press(&mut app, "esc");
     // The plan's own text is what r runs.
     let effects = press(&mut app, "r");

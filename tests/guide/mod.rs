@@ -1,6 +1,7 @@
 //! What guides a person through a step: what a key says it does, what goes on by itself, options that are changed before a run,
 //! and nothing that matters cut or gone.
 
+mod doubts;
 mod edit;
 
 use breakglass::app::command::Cmd;
@@ -137,7 +138,7 @@ fn each_command_of_a_step_is_named_in_its_turn() {
         (&["ours", "by hand", "ours changes"], &[1, 3], None),
         (&["ours", "query", "ours changes"], &[1, 2], Some(3)),
         (&["ours", "never", "ours changes"], &[1], Some(2)),
-        (&["ours", "query", "query"], &[1], None),
+        (&["ours", "query", "query"], &[1], Some(2)),
         (&["ours", "query", "query"], &[1, 2], Some(3)),
         (&["ours", "query", "query"], &[1, 2, 3], None),
         (&["ours", "by hand", "look"], &[1, 2], Some(3)),
@@ -147,7 +148,7 @@ fn each_command_of_a_step_is_named_in_its_turn() {
         (&["ours changes", "by hand"], &[2], None),
         (&["by hand", "ours changes"], &[1], None),
         (&["by hand", "ours", "query"], &[1], Some(3)),
-        (&["ours", "ours changes", "query"], &[1, 2], None),
+        (&["ours", "ours changes", "query"], &[1, 2], Some(3)),
     ];
     for (kinds, ran, next) in table {
         let all: Vec<&str> = kinds.iter().map(|k| command(k)).collect();
@@ -235,7 +236,8 @@ fn a_finding_is_whole_and_a_cut_row_says_where_it_goes_on() {
     let run = story.run(1, "health", "breakglass health", Risk::Read, 3);
     story.finish(run, 5, Outcome::Failed, found, vec![]);
     let mut data = story.data();
-    let line = format!("payments: {} THE END", "x".repeat(60));
+    // In columns, so that it stays in its row; a sentence goes on in the next one.
+    let line = format!("payments  {}  THE END", "x".repeat(60));
     data.outputs.insert(
         run,
         breakglass::app::data::Output { lines: Memory::of(0, &[line.as_str()]), file: "output.log".into() },
@@ -245,10 +247,10 @@ fn a_finding_is_whole_and_a_cut_row_says_where_it_goes_on() {
     for word in found.split(' ') {
         assert!(seen.contains(word), "{word}: {seen}");
     }
-    assert!(seen.contains("→ more") && !seen.contains("THE END"), "{seen}");
-    press(&mut app, "right right right right");
+    assert!(seen.contains("→ sideways") && !seen.contains("THE END"), "{seen}");
+    press(&mut app, "right right right right right");
     let seen = shown(&mut app);
-    assert!(seen.contains("THE END") && seen.contains("← back") && !seen.contains("→ more"), "{seen}");
+    assert!(seen.contains("THE END") && seen.contains("← sideways") && !seen.contains("→ sideways"), "{seen}");
 }
 
 /// Every dialog with a choice says which keys choose, at every size.

@@ -52,19 +52,18 @@ fn work_through(desk: &Desk, pty: &Pty, plan: &Plan, scenario: usize) {
             ticks += 1;
             pty.keys("space");
         }
-        until(&format!("{ticks} ticks"), || ticked(desk) == ticks);
+        // What was out of sight is not ticked by the press that brings it into sight.
+        until(&format!("{ticks} ticks"), || {
+            within(Duration::from_millis(400), || ticked(desk) == ticks) || {
+                pty.keys("space");
+                false
+            }
+        });
         // A step that has just come up by itself does not take the key yet: pressed again until it does.
         let done = format!("{} of {}", n + 1, steps.len());
         until(&format!("{done} in {}", plan.file), || {
             pty.keys("d");
-            let begun = Instant::now();
-            while begun.elapsed() < Duration::from_millis(400) {
-                if pty.screen().contains(&done) {
-                    return true;
-                }
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            false
+            within(Duration::from_millis(400), || pty.screen().contains(&done))
         });
     }
     pty.wait_text(&format!("{0} of {0}", steps.len()));
@@ -82,6 +81,18 @@ fn work_through(desk: &Desk, pty: &Pty, plan: &Plan, scenario: usize) {
     pty.send(b"worked through by hand");
     pty.keys("enter");
     pty.wait("closed", |s| s.contains("closed"));
+}
+
+/// Whether it comes true in a while.
+fn within(while_: Duration, done: impl Fn() -> bool) -> bool {
+    let begun = Instant::now();
+    while begun.elapsed() < while_ {
+        if done() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    done()
 }
 
 fn ticked(desk: &Desk) -> usize {
@@ -243,16 +254,15 @@ fn what_the_plan_says_beside_its_steps_is_one_key_away() {
     pty.wait("the steps again", |s| s.contains("STEPS") && !s.contains("BESIDE"));
     // The blanks of a message are asked once and stay.
     pty.keys("T enter");
-    pty.wait("two questions", |s| s.contains("▶[Service Name]") && s.contains("[Time]"));
+    // When the next update is due is known.
+    pty.wait("one question", |s| s.contains("▶[Service Name]") && !s.contains("[Time]"));
     pty.send(b"Orders");
-    pty.keys("tab");
-    pty.send(b"15:30");
     pty.keys("enter");
-    pty.wait("the message filled in", |s| s.contains("Orders is down") && s.contains("Next update at 15:30"));
+    pty.wait("the message filled in", |s| s.contains("Orders is down") && s.contains("Next update at 20"));
     pty.keys("enter");
     pty.wait_text("nothing is left to fill in");
     let set = events(&desk).into_iter().filter(|e| matches!(e, Event::VariableSet { .. })).count();
-    assert_eq!(set, 2);
+    assert_eq!(set, 1);
 }
 
 const TELLING: &str = "# Telling\n\n## Scenario 1: Lost service\n\n**Severity:** P1\n\n1. Look\n2. Tell\n\n   ```text\n   Subject: Orders are back\n\n   We call everybody by [Date].\n   Try again: [What To Repeat].\n   ```\n";

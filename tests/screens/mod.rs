@@ -626,11 +626,26 @@ fn what_is_to_be_ticked_is_in_sight() {
         let mut s = Story::open(Kind::Drill);
         let run = s.run(1, "health", "breakglass health", Risk::Read, 3);
         s.finish(run, 5, Outcome::Succeeded, "healthy", vec![]);
-        let look = |s: &Story| text(&render(&mut with_incident(size, 9, s.data())));
+        // The other command of the step, too: nothing is left but to tick.
+        let (step, line) = (Some(StepId::new("s1")), Some(14));
+        let (action, shown) = ("shell".to_string(), "pg_isready".to_string());
+        let wish = Event::RunRequested {
+            step,
+            block_line: line,
+            action,
+            shown,
+            args: vec![],
+            risk: Risk::Read,
+            confirmed: None,
+        };
+        let run = RunId(s.add(6, vec![wish]));
+        s.add(6, vec![Event::RunStarted { run, pid: 1, host: "bastion".into(), program: "0.1.0".into() }]);
+        s.finish(run, 7, Outcome::Succeeded, "accepting connections", vec![]);
+        let look = |s: &Story| text(&render(&mut with_incident(size, 12, s.data())));
         assert!(look(&s).contains("[ ] Two wrong"), "at {size:?}:\n{}", look(&s));
-        s.add(6, vec![Event::ItemTicked { step: StepId::new("s1"), item: 0, done: true }]);
+        s.add(8, vec![Event::ItemTicked { step: StepId::new("s1"), item: 0, done: true }]);
         assert!(look(&s).contains("[ ] Not explained"), "at {size:?}:\n{}", look(&s));
-        s.add(7, vec![Event::ItemTicked { step: StepId::new("s1"), item: 1, done: true }]);
+        s.add(9, vec![Event::ItemTicked { step: StepId::new("s1"), item: 1, done: true }]);
         assert!(look(&s).contains("[✓] Not explained"), "at {size:?}:\n{}", look(&s));
     }
 }

@@ -67,26 +67,34 @@ fn act(app: &mut App, dialog: &Dialog, out: &mut Vec<Effect>) -> Result<(), Stri
         Ask::Declare => {
             let at = parse_when(dialog.value(1), now)?;
             let source = impact_source(dialog);
-            let codename = dialog.value(3).to_string();
+            let codename = dialog.value(CODENAME).to_string();
             let before = app.incident.as_ref().map(|ui| &ui.data.state);
             if !codename.is_empty() && before.is_some_and(|s| s.people.codename.as_ref() != Some(&codename)) {
-                out.push(submit(Command::SetCodename { codename }));
+                out.push(submit(Command::SetCodename { codename: codename.clone() }));
             }
+            let unnamed = codename.is_empty() && dialog.fields.len() > CODENAME;
             let wishes =
                 [Command::Declare { severity: dialog.value(0).to_string() }, Command::SetImpact { at, source }];
             if wishes.iter().all(|wish| nothing_new(app, wish)) {
                 app.say(Tone::Info, "nothing changed: severity and start are as they were declared".into());
             }
             out.extend(wishes.map(submit));
+            if unnamed && before_codename(app) {
+                app.say(Tone::Bad, UNNAMED.into());
+            }
         }
         Ask::Begin { file, scenario, .. } => {
             let at = parse_when(dialog.value(1), now)?;
+            let codename = Some(dialog.value(CODENAME).to_string()).filter(|name| !name.is_empty());
+            if codename.is_none() && dialog.fields.len() > CODENAME {
+                app.say(Tone::Bad, UNNAMED.into());
+            }
             out.push(Effect::Begin {
                 file: file.clone(),
                 scenario: scenario.clone(),
                 severity: dialog.value(0).to_string(),
                 impact: Some((at, impact_source(dialog))),
-                codename: Some(dialog.value(3).to_string()).filter(|name| !name.is_empty()),
+                codename,
             });
         }
         Ask::Drill { file, scenario, .. } => {
@@ -276,6 +284,17 @@ fn why_waived(reason: String) -> Result<String, String> {
         return Err(format!("{reason:?} is too short: say in a few words why it is safe to go on"));
     }
     Ok(reason)
+}
+
+/// The field of a declaration that asks for a code name, where one is asked for.
+const CODENAME: usize = 3;
+
+/// Said of an incident that is declared without the name its plan asks for.
+const UNNAMED: &str = "declared without a code name, which this plan asks for: V gives it one";
+
+/// Whether the incident has no code name yet.
+fn before_codename(app: &App) -> bool {
+    app.incident.as_ref().is_some_and(|ui| ui.data.state.people.codename.is_none())
 }
 
 fn impact_source(dialog: &Dialog) -> String {

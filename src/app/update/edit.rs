@@ -8,7 +8,8 @@ use crate::model::plan::{Block, Step};
 use super::super::allowed::why_not;
 use super::super::command::Cmd;
 use super::super::dialog::{Ask, Dialog, Field};
-use super::super::{App, Effect, IncidentUi, Screen};
+use super::super::field::Line;
+use super::super::{App, Effect, IncidentUi, Screen, next};
 use super::incident;
 
 /// The selected command of the selected step.
@@ -28,12 +29,31 @@ pub(super) fn open(app: &mut App, out: &mut Vec<Effect>) {
             let place = (step.id.clone(), block.line);
             let before = ui.edited.get(&place).filter(|(planned, _)| *planned == request.shown);
             let text = before.map_or(request.shown.clone(), |(_, changed)| changed.clone());
+            // What was only tried comes back ready to be done.
+            let line = match next::only_tried_last(ui, step, block) {
+                true => for_real(&text),
+                false => Line::new(text),
+            };
+            let mut field = Field::text("", "", "");
+            if let Field::Text { line: empty, .. } = &mut field {
+                *empty = line;
+            }
             let (step, line) = place;
             let mut dialog = Dialog::new(Ask::Edit { step, line, planned: request.shown });
-            dialog.fields = vec![Field::text("", "", &text)];
+            dialog.fields = vec![field];
             app.dialogs.push(dialog);
         }
         Err(missing) => incident::need(app, missing, true, out),
+    }
+}
+
+/// A command without its `--dry-run`, the cursor where that stood.
+fn for_real(text: &str) -> Line {
+    const TRIED: &str = " --dry-run";
+    let ends = |at: usize| text[at + TRIED.len()..].chars().next().is_none_or(|c| c == ' ');
+    match text.match_indices(TRIED).map(|(at, _)| at).find(|at| ends(*at)) {
+        Some(at) => Line::at(format!("{}{}", &text[..at], &text[at + TRIED.len()..]), at),
+        None => Line::new(text),
     }
 }
 

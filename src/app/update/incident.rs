@@ -1,14 +1,15 @@
 //! An incident, its timeline and the choice of the moment.
 
-use crate::incident::{Command, Context, Run, RunRequest, RunStatus, State, decide, moment as moments};
+use crate::incident::{Command, Context, Run, RunRequest, RunStatus, State, decide, moment as moments, writes};
 use crate::model::plan::{Risk, Step};
 use crate::model::target::RecoveryTarget;
-use crate::model::{RunId, StepId, Time};
+use crate::model::{RunId, Time};
 
 use super::super::command::Cmd;
 use super::super::dialog::{Ask, Dialog, Field};
+use super::super::next;
 use super::super::{App, Effect, IncidentUi, Pane, Preview, Screen, StepsUi, Tone, Wanted};
-use super::{edit, motion, people, reference};
+use super::{edit, motion, people, reference, step};
 use crate::action::runnable;
 use crate::incident::rules::asks_codename;
 
@@ -40,11 +41,11 @@ fn steps(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
         }
         Cmd::Run => run(app, out),
         Cmd::Edit => edit::open(app, out),
-        Cmd::Done => out.extend(step_id.and_then(|step| finish(app, step)).map(submit)),
+        Cmd::Done => out.extend(step_id.and_then(|step| step::finish(app, step)).map(submit)),
         Cmd::Start => out.extend(step_id.map(|step| submit(Command::StartStep { step }))),
         Cmd::Skip => app.dialogs.extend(step_id.map(|s| Dialog::new(Ask::Skip(s)))),
         Cmd::Reopen => app.dialogs.extend(step_id.map(|s| Dialog::new(Ask::Reopen(s)))),
-        Cmd::Tick => tick(app, out),
+        Cmd::Tick => step::tick(app, out),
         Cmd::Note => note(app),
         Cmd::Timeline => {
             if let Some(ui) = &mut app.incident {
@@ -95,6 +96,7 @@ fn steps(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
             }
             app.dialogs.push(dialog);
         }
+        Cmd::WritesOn => writes_on(app, out),
         Cmd::Restored => app.dialogs.push(Dialog::new(Ask::Restored)),
         Cmd::Close => people::close(app),
         Cmd::AdoptPlan => {
@@ -123,33 +125,6 @@ fn steps(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
         Cmd::PrevMatch => motion::search(app, false),
         _ => {}
     }
-}
-
-/// Finishing a step that was looked at. Open items are asked about first: pressed again, it is finished all the same.
-fn finish(app: &mut App, step: StepId) -> Option<Command> {
-    if app.step_unsettled() {
-        app.say(Tone::Info, "not taken: this step has just come up; read it first".into());
-        return None;
-    }
-    let ui = app.incident.as_mut()?;
-    let ticked = ui.data.state.step(&step).ticked;
-    let of = ui.data.scenario.steps.iter().find(|s| s.id == step)?;
-    let is = |item: u32| {
-        let asked = ui.ticking.get(&(step.clone(), item)).copied();
-        asked.unwrap_or_else(|| ticked.contains_key(&item))
-    };
-    let open = (0..of.items.len()).filter(|i| !u32::try_from(*i).is_ok_and(&is)).count();
-    if open > 0 && ui.unticked.as_ref() != Some(&step) {
-        ui.unticked = Some(step);
-        let items = crate::app::words::plural(open as u64, "item");
-        app.say(Tone::Bad, format!("{items} not ticked: space ticks; d again finishes the step all the same"));
-        return None;
-    }
-    // What it warned of was decided: the next step is not to be read under it.
-    if ui.unticked.take().is_some() {
-        app.message_over = app.messages.len();
-    }
-    Some(Command::FinishStep { step })
 }
 
 fn timeline(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
@@ -233,37 +208,6 @@ fn export(app: &App, out: &mut Vec<Effect>) {
     out.extend(app.incident.as_ref().map(|i| Effect::Export(i.data.state.id.clone())));
 }
 
-/// Ticks the selected item, or from the list of steps the first one that is not ticked.
-fn tick(app: &mut App, out: &mut Vec<Effect>) {
-    let Some(ui) = &mut app.incident else { return };
-    let Some(step) = ui.data.scenario.steps.get(ui.steps.step) else { return };
-    let id = step.id.clone();
-    let ticked = ui.data.state.step(&id).ticked;
-    // What was asked for a moment ago counts: the next press is for the next item.
-    let is = |i: usize| {
-        let Ok(i) = u32::try_from(i) else { return false };
-        ui.ticking.get(&(id.clone(), i)).copied().unwrap_or_else(|| ticked.contains_key(&i))
-    };
-    let item = match ui.steps.pane {
-        Pane::Text => Some(ui.steps.item),
-        Pane::Steps | Pane::Output => (0..step.items.len()).find(|i| !is(*i)),
-    };
-    // The next press ticks the next one: who presses space twice does not take the first tick back. From an item that was
-    // gone to, only one below it: what was passed over was not forgotten.
-    let from = if ui.steps.pane == Pane::Text { ui.steps.item } else { 0 };
-    let after = (from..step.items.len()).find(|i| Some(*i) != item && !is(*i));
-    match item.and_then(|i| u32::try_from(i).ok().map(|n| (n, !is(i)))) {
-        Some((item, done)) => {
-            if let (true, Some(after)) = (done, after) {
-                ui.steps.item = after;
-            }
-            ui.ticking.insert((id.clone(), item), done);
-            out.push(Effect::Submit(Command::Tick { step: id, item, done }, None));
-        }
-        None => app.say(Tone::Info, "everything is ticked; enter, then space, unticks an item".into()),
-    }
-}
-
 /// The run of the selected command: what is missing is asked for, what is forbidden is said, then it is shown as it
 /// would run. Only what reads is run at once.
 pub(super) fn run(app: &mut App, out: &mut Vec<Effect>) {
@@ -276,6 +220,22 @@ pub(super) fn run(app: &mut App, out: &mut Vec<Effect>) {
         Ok(request) => ask(app, request, out),
         Err(missing) => need(app, missing, false, out),
     }
+}
+
+/// Turns writes on again, like every run that changes something: looked at first, then asked. It belongs to no step: the one
+/// that turned them off is over.
+fn writes_on(app: &mut App, out: &mut Vec<Effect>) {
+    let (action, args) = writes::TURNS_ON;
+    let request = RunRequest {
+        step: None,
+        block_line: None,
+        action: action.into(),
+        shown: format!("breakglass {action} {}", args.join(" ")),
+        args: args.iter().map(|a| a.to_string()).collect(),
+        risk: Risk::Change,
+        confirmed: None,
+    };
+    ask(app, request, out);
 }
 
 /// Asks for what a command needs; then it goes on by itself.
@@ -452,11 +412,9 @@ impl IncidentUi {
         }
     }
 
-    /// The command of a step that ran last, by its place among the step's commands; the first when none did.
-    pub fn last_block(&self, step: usize) -> usize {
-        let Some(step) = self.data.scenario.steps.get(step) else { return 0 };
-        let line = self.data.state.last_run_of(&step.id).and_then(|r| r.block_line);
-        runnable::blocks(step).position(|b| Some(b.line) == line).unwrap_or(0)
+    /// The command a step opens with, by its place among the step's commands.
+    pub fn opens_with(&self, step: usize) -> usize {
+        self.data.scenario.steps.get(step).map_or(0, |step| next::opens_with(self, step))
     }
 }
 
@@ -478,7 +436,7 @@ pub(super) fn go_along(app: &mut App) {
         && let Some(at) = at
         && at != ui.steps.step
     {
-        let block = ui.last_block(at);
+        let block = ui.opens_with(at);
         ui.steps = StepsUi { step: at, block, pane: ui.steps.pane, ..StepsUi::default() };
         ui.came_up = Some(app.now.time);
         if ui.steps.pane == Pane::Output {

@@ -8,6 +8,7 @@ mod incident;
 mod motion;
 pub mod people;
 pub mod reference;
+mod step;
 pub mod tell;
 
 use std::time::Duration;
@@ -45,6 +46,7 @@ fn harmless(cmd: Cmd) -> bool {
 /// Takes one message in. What it asks of the world is returned; whether anything visible changed is in `app.dirty`.
 pub fn update(app: &mut App, msg: Msg, now: Now) -> Vec<Effect> {
     app.now = now;
+    app.look();
     let mut out = Vec::new();
     match msg {
         Msg::Resize(w, h) => {
@@ -73,6 +75,8 @@ pub fn update(app: &mut App, msg: Msg, now: Now) -> Vec<Effect> {
         }
         Msg::Opened(data) => {
             app.incident = Some(IncidentUi::new(*data));
+            // The last frame showed another one.
+            app.shown = Shown::default();
             app.came_up = app.waiting.take().map(|_| app.now.time);
             if app.came_up.is_some() {
                 app.busy = None;
@@ -441,6 +445,10 @@ fn announce(
         *read = false;
         messages.push(Message { at, tone: Tone::Bad, text: text.clone() });
     }
+    for note in new.state.notes.iter().skip(old.state.notes.len()) {
+        *read = false;
+        messages.push(Message { at, tone: Tone::Good, text: super::words::noted(note) });
+    }
     if let Some(text) = super::words::declared(Some(&old.state), &new.state) {
         *read = false;
         messages.push(Message { at, tone: Tone::Good, text });
@@ -473,6 +481,15 @@ impl App {
         self.messages.push(Message { at: self.now.time, tone, text });
         self.message_read = false;
         self.dirty = true;
+    }
+
+    /// Keeps in mind which items the last frame showed.
+    fn look(&mut self) {
+        let (at, items) = &self.shown.seen;
+        let here = self.screen() == Screen::Incident && self.dialogs.is_empty();
+        let Some(ui) = self.incident.as_mut().filter(|ui| here && ui.steps.step == *at) else { return };
+        let Some(step) = ui.data.scenario.steps.get(*at) else { return };
+        ui.seen.extend(items.iter().map(|i| (step.id.clone(), *i)));
     }
 
     /// A key was pressed: an error that was on the screen for a second counts as read.
@@ -510,6 +527,7 @@ impl IncidentUi {
             axis: None,
             axis_at: None,
             ticking: Default::default(),
+            seen: Default::default(),
             came_up: None,
             unticked: None,
             wanted: None,

@@ -11,10 +11,10 @@ pub(super) fn command(app: &mut App, cmd: Cmd) -> bool {
     match cmd {
         Cmd::Up => by(app, -1),
         Cmd::Down => by(app, 1),
-        Cmd::PageUp => by(app, -page),
-        Cmd::PageDown => by(app, page),
-        Cmd::HalfUp => by(app, -(page / 2).max(1)),
-        Cmd::HalfDown => by(app, (page / 2).max(1)),
+        Cmd::PageUp => page_by(app, -page),
+        Cmd::PageDown => page_by(app, page),
+        Cmd::HalfUp => page_by(app, -(page / 2).max(1)),
+        Cmd::HalfDown => page_by(app, (page / 2).max(1)),
         Cmd::First => by(app, isize::MIN / 2),
         Cmd::Last => by(app, isize::MAX / 2),
         Cmd::Left | Cmd::Right if app.screen() == Screen::Moment => along(app, if cmd == Cmd::Left { -1 } else { 1 }),
@@ -41,12 +41,47 @@ fn along(app: &mut App, by: i64) {
 /// Rows of a page of what has the focus, one less so that a line stays in sight.
 fn page(app: &App) -> isize {
     let rows = match (app.screen(), app.steps_ui().map(|s| s.pane)) {
-        (Screen::Incident | Screen::Plan, Some(Pane::Text)) => app.shown.text.1,
+        (Screen::Incident | Screen::Plan, Some(Pane::Steps | Pane::Text)) => app.shown.text.1,
         (Screen::Incident, Some(Pane::Output)) => app.shown.output_rows,
         (Screen::Reference, _) => app.shown.text.1,
         _ => app.shown.list_rows,
     };
     (rows as isize - 1).max(1)
+}
+
+/// Pages scroll what is read: beside the list of steps that is the selected step's text.
+fn page_by(app: &mut App, rows: isize) {
+    let steps = matches!(app.screen(), Screen::Incident | Screen::Plan)
+        && app.steps_ui().is_some_and(|s| matches!(s.pane, Pane::Steps | Pane::Text));
+    match app.dialogs.is_empty() && steps {
+        true => scroll(app, rows),
+        false => by(app, rows),
+    }
+}
+
+/// Scrolls the step's text from where it stands on the screen.
+fn scroll(app: &mut App, rows: isize) {
+    let (all, seen) = app.shown.text;
+    let (top, last) = (app.shown.top, all.saturating_sub(seen));
+    if last == 0 {
+        return app.say(Tone::Info, "all of this step's text is on the screen".into());
+    }
+    let Some(place) = steps_mut(app) else { return };
+    // Several keys may come between two frames.
+    let top = if place.scrolled { place.scroll.min(last) } else { top };
+    place.scroll = moved(top, rows, last + 1);
+    place.scrolled = true;
+}
+
+/// Brings an item of the selected step into sight.
+pub(super) fn show_item(app: &mut App, item: usize) {
+    let ((all, rows), row) = (app.shown.text, app.shown.item_rows.get(item).copied());
+    let Some(place) = steps_mut(app) else { return };
+    place.item = item;
+    if let Some(row) = row {
+        place.scroll = row.saturating_sub(rows / 4).min(all.saturating_sub(rows));
+        place.scrolled = true;
+    }
 }
 
 fn moved(at: usize, by: isize, len: usize) -> usize {
@@ -127,9 +162,9 @@ pub(super) fn select(app: &mut App, row: usize) {
         }
         Screen::Incident | Screen::Plan => {
             let open = app.incident.as_ref().filter(|_| app.screen() == Screen::Incident);
-            let block = open.map_or(0, |ui| ui.last_block(row));
+            let block = open.map_or(0, |ui| ui.opens_with(row));
             if let Some(place) = steps_mut(app).filter(|p| p.step != row) {
-                (place.step, place.item, place.block, place.scroll) = (row, 0, block, 0);
+                (place.step, place.item, place.block, place.scroll, place.scrolled) = (row, 0, block, 0, false);
                 if app.screen() == Screen::Incident
                     && let Some(ui) = &mut app.incident
                 {
@@ -147,32 +182,33 @@ fn text(app: &mut App, rows: isize) {
     let items = app.step().map_or(0, |s| s.items.len());
     let room = app.shown.text.0.saturating_sub(app.shown.text.1) + 1;
     let at = app.shown.item_rows.clone();
-    let height = app.shown.text.1;
+    let (height, top) = (app.shown.text.1, app.shown.top);
     let Some(place) = steps_mut(app) else { return };
+    let top = if place.scrolled { place.scroll } else { top };
+    place.scrolled = true;
     let before = place.item;
     // A row at a time up to an item that is out of sight, so that nothing between two items is jumped over.
     let next = moved(place.item, rows, items);
-    let top = place.scroll.min(room - 1);
+    let top = top.min(room - 1);
     let seen = |item: usize| at.get(item).is_some_and(|row| *row >= top && *row < top + height);
     if rows.abs() == 1 && seen(next) {
         place.item = next;
     }
     if place.item == before {
-        place.scroll = moved(place.scroll.min(room - 1), rows, room);
+        place.scroll = moved(top, rows, room);
     } else if let Some(row) = at.get(place.item) {
         // Keep the item in sight, with a row around it.
         let lowest = (row + 2).saturating_sub(height);
-        place.scroll = place.scroll.clamp(lowest.min(row.saturating_sub(1)), row.saturating_sub(1).max(lowest));
+        place.scroll = top.clamp(lowest.min(row.saturating_sub(1)), row.saturating_sub(1).max(lowest));
         place.scroll = place.scroll.min(room - 1);
     }
 }
 
 fn output(app: &mut App, rows: isize) {
-    let height = app.shown.output_rows as u64;
     let Some(ui) = &mut app.incident else { return };
     let Some(lines) = ui.output.run.and_then(|r| ui.data.outputs.get(&r)).map(|o| &o.lines) else { return };
     let (first, total) = (lines.first(), lines.total());
-    let last_top = total.saturating_sub(height).max(first);
+    let last_top = app.shown.output_last.clamp(first, total);
     let top = if ui.output.follow { last_top } else { ui.output.top };
     let next = (top as i64).saturating_add(rows as i64).clamp(first as i64, last_top as i64) as u64;
     if rows < 0 && ui.output.follow && next < last_top {
@@ -186,7 +222,7 @@ fn output(app: &mut App, rows: isize) {
 
 /// Back to the end of the output, and on with it; or stay where it is.
 pub(super) fn follow(app: &mut App) {
-    let height = app.shown.output_rows as u64;
+    let last_top = app.shown.output_last;
     let Some(ui) = &mut app.incident else { return };
     ui.output.follow = !ui.output.follow;
     if !ui.output.follow
@@ -194,7 +230,7 @@ pub(super) fn follow(app: &mut App) {
     {
         let total = output.lines.total();
         ui.output.left_at = total;
-        ui.output.top = total.saturating_sub(height).max(output.lines.first());
+        ui.output.top = last_top.clamp(output.lines.first(), total);
     }
 }
 

@@ -245,8 +245,23 @@ fn boxes(ui: &IncidentUi, items: &[String], closing: bool) -> Vec<(String, Strin
         };
         options.push((CLOSE.into(), about));
     }
-    options.extend(items.iter().map(|i| (if ticked(i) { "[x]" } else { "[ ]" }.to_string(), i.clone())));
+    let about = |i: &String| match until(ui, i).filter(|_| !ticked(i)) {
+        Some(date) => format!("{i} (until {date})"),
+        None => i.clone(),
+    };
+    options.extend(items.iter().map(|i| (if ticked(i) { "[x]" } else { "[ ]" }.to_string(), about(i))));
     options
+}
+
+/// The date an item for afterwards waits for: "for 72 hours" counts from when service was back.
+fn until(ui: &IncidentUi, item: &str) -> Option<String> {
+    let lower = item.to_lowercase();
+    let (_, rest) = lower.split_once(" for ")?;
+    let mut words = rest.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty());
+    let (number, unit) = (words.next()?, words.next()?);
+    let span = number.parse::<u32>().ok().and_then(|n| parse_duration(&format!("{n} {unit}")).ok())?;
+    let due = ui.data.state.restored.as_ref()?.at.plus(span).date_hms();
+    Some(format!("{} UTC", due.get(..16)?))
 }
 
 /// Closing begins with what is left to do; a drill, and a list that is done, go on to the question itself.

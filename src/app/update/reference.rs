@@ -4,7 +4,8 @@ use super::super::command::Cmd;
 use super::super::dialog::{Ask, Dialog};
 use super::super::reference::{Kind, Page, Place, pages, resolve};
 use super::super::{App, Effect, PlanUi, ReferenceUi, Screen, Tone};
-use crate::action::blanks;
+use super::tell;
+use crate::action::{blanks, message};
 use crate::model::plan::Link;
 
 /// Opens the pages at the first one of a sort.
@@ -41,7 +42,7 @@ pub(super) fn open(app: &mut App, cmd: Cmd) {
             }
         }
     };
-    let ui = ReferenceUi { plan, scenario, page, scroll: 0 };
+    let ui = ReferenceUi { plan, scenario, page, scroll: 0, unfilled: None };
     if app.screen() == Screen::Reference {
         app.references.pop();
     } else {
@@ -56,10 +57,12 @@ pub fn page(app: &App) -> Option<Page> {
     pages(&ui.plan, ui.scenario.as_deref()).into_iter().nth(ui.page)
 }
 
-/// Its text with what is known filled in.
-pub fn text(app: &App, page: &Page) -> String {
-    let vars = app.incident.as_ref().map(|i| &i.data.state.vars);
-    blanks::fill_message(&page.text, &page.blanks, |name| vars.and_then(|v| v.get(name)).map(String::as_str))
+/// Its text with what is known filled in, as `w` fills it in, and the blanks that are left. A page that is no message has none.
+pub fn text(app: &App, page: &Page) -> (String, Vec<String>) {
+    match app.incident.as_ref().filter(|_| page.kind == Kind::Template) {
+        Some(ui) => ui.message(message::meant_for(&page.title), &page.text, &app.now),
+        None => (page.text.clone(), Vec::new()),
+    }
 }
 
 pub(super) fn command(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
@@ -67,7 +70,7 @@ pub(super) fn command(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
     match cmd {
         Cmd::Copy => match &page.link {
             Some(link) => out.push(Effect::Copy(link.target.clone(), "link")),
-            None => out.push(Effect::Copy(text(app, &page), "text")),
+            None => copy(app, &page, out),
         },
         Cmd::Open => match &page.link {
             Some(link) => follow(app, link, out),
@@ -77,15 +80,29 @@ pub(super) fn command(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
     }
 }
 
+/// Copies a page. A message with blanks goes out only when a person asks once more, as everywhere.
+fn copy(app: &mut App, page: &Page, out: &mut Vec<Effect>) {
+    let (text, left) = text(app, page);
+    let Some(ui) = app.references.last_mut() else { return };
+    if !left.is_empty() && ui.unfilled != Some(ui.page) {
+        ui.unfilled = Some(ui.page);
+        let asks = format!("not copied: {}; enter fills in, y again copies it as it is", tell::left_words(&left));
+        return app.say(Tone::Bad, asks);
+    }
+    ui.unfilled = None;
+    out.push(Effect::Copy(text, "text"));
+}
+
 /// Asks for the blanks of a message that have no value yet.
 fn fill_in(app: &mut App, page: &Page) {
     let Some(ui) = &app.incident else {
         return app.say(Tone::Info, "blanks are filled in once an incident is open; y copies the text".into());
     };
+    let (_, left) = ui.message(message::meant_for(&page.title), &page.text, &app.now);
     let mut names: Vec<String> = Vec::new();
-    for blank in &page.blanks {
+    for blank in left.iter().filter(|_| page.kind == Kind::Template) {
         let name = blanks::variable_of(blank);
-        if !ui.data.state.vars.contains_key(&name) && !names.iter().any(|n| blanks::variable_of(n) == name) {
+        if !names.iter().any(|n| blanks::variable_of(n) == name) {
             names.push(blank.clone());
         }
     }
@@ -168,7 +185,7 @@ pub(super) fn follow(app: &mut App, link: &Link, out: &mut Vec<Effect>) {
                 return app.say(Tone::Info, format!("{} holds nothing but text without a step", plan.file));
             }
             let page = all.iter().position(|p| line.is_some_and(|l| p.line == l && p.link.is_none())).unwrap_or(0);
-            app.references.push(ReferenceUi { plan, scenario: None, page, scroll: 0 });
+            app.references.push(ReferenceUi { plan, scenario: None, page, scroll: 0, unfilled: None });
             app.screens.push(Screen::Reference);
         }
     }

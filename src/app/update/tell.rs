@@ -7,9 +7,10 @@ use super::super::{App, Effect, IncidentUi, Tone, words};
 use super::people::standing;
 use crate::action::blanks::variable_of;
 use crate::action::message::{self, Known};
+use crate::incident::people::tells;
 use crate::incident::{Command, Now, RunRequest, StepStatus, Timer, timers};
 use crate::model::event::Kind;
-use crate::model::plan::{Phase, Risk};
+use crate::model::plan::Risk;
 use crate::model::{Plan, Step, may_hold_secret};
 
 /// The words of the dialogs' choices.
@@ -44,9 +45,8 @@ impl IncidentUi {
     /// The selected step, when telling people is its work and it is not over.
     pub fn telling(&self) -> Option<&Step> {
         let step = self.data.scenario.steps.get(self.steps.step)?;
-        let tells = message::of_step(step).is_some() || step.phase == Some(Phase::Communicate);
         let open = matches!(self.data.state.step(&step.id).status, StepStatus::Open | StepStatus::Active);
-        (tells && open).then_some(step)
+        (tells(step) && open).then_some(step)
     }
 }
 

@@ -80,16 +80,25 @@ pub struct RunRow {
 /// From when to when each step was worked on.
 fn spans(lines: &[Line], until: Time) -> BTreeMap<StepId, Vec<(Time, Time)>> {
     let mut open: BTreeMap<StepId, Time> = BTreeMap::new();
+    // Opened again and not begun yet: the work goes on when somebody begins, which may be much later.
+    let mut again: BTreeMap<StepId, Time> = BTreeMap::new();
     let mut spans: BTreeMap<StepId, Vec<(Time, Time)>> = BTreeMap::new();
     for line in lines {
         let at = line.record.occurred_at;
         for event in &line.record.events {
             match event {
-                Event::StepStarted { step } | Event::StepReopened { step, .. } => {
+                Event::StepStarted { step } => {
                     open.entry(step.clone()).or_insert(at);
                 }
+                Event::StepReopened { step, .. } => {
+                    if let Some(start) = open.remove(step) {
+                        spans.entry(step.clone()).or_default().push((start, at.max(start)));
+                    }
+                    again.insert(step.clone(), at);
+                }
                 Event::StepDone { step } | Event::StepSkipped { step, .. } => {
-                    let start = open.remove(step).unwrap_or(at);
+                    let reopened = again.remove(step);
+                    let start = open.remove(step).or(reopened).unwrap_or(at);
                     spans.entry(step.clone()).or_default().push((start, at.max(start)));
                 }
                 _ => {}

@@ -169,7 +169,8 @@ fn impact_of(state: &State, target: &RecoveryTarget) -> Option<Event> {
 
 /// The impact as it is known from here on, with the start that was known before.
 fn impact(state: &State, at: Time, source: String) -> Event {
-    let moved_from = state.impact.as_ref().map(|i| i.at).filter(|before| *before != at);
+    // To the second, as it is shown: "moved from 14:01:07 to 14:01:07" says nothing.
+    let moved_from = state.impact.as_ref().map(|i| i.at).filter(|before| before.date_hms() != at.date_hms());
     Event::ImpactStarted { at, source, moved_from }
 }
 

@@ -107,7 +107,10 @@ fn request(state: &State, request: &RunRequest, ctx: Context<'_>) -> Decision {
             StepStatus::Active => {}
             StepStatus::Done | StepStatus::Skipped if request.risk == Risk::Read => {}
             StepStatus::Done | StepStatus::Skipped => {
-                return Err(Refusal::new(format!("Step {id} is closed"), "reopen it with a reason, then run"));
+                return Err(Refusal::new(
+                    format!("{} is closed", step::named(ctx, id)),
+                    "reopen it with a reason (u), then run",
+                ));
             }
         }
     }

@@ -4,7 +4,7 @@ use crate::model::event::Event;
 use crate::model::{Phase, Step, StepId};
 
 use super::{Command, Context, Decision, Refusal, State, must_be_open, must_say};
-use crate::incident::{Run, StepStatus};
+use crate::incident::{Run, StepStatus, people::untold};
 
 pub(super) fn decide(state: &State, command: &Command, ctx: Context<'_>) -> Decision {
     must_be_open(state)?;
@@ -15,7 +15,7 @@ pub(super) fn decide(state: &State, command: &Command, ctx: Context<'_>) -> Deci
                 StepStatus::Active => Ok(vec![]),
                 StepStatus::Open => Ok(vec![Event::StepStarted { step: step.clone() }]),
                 StepStatus::Done | StepStatus::Skipped => Err(Refusal::new(
-                    format!("Step {step} is already {}", word(state.step(step).status)),
+                    format!("{} is already {}", named(ctx, step), word(state.step(step).status)),
                     "reopen it with a reason",
                 )),
             }
@@ -27,7 +27,7 @@ pub(super) fn decide(state: &State, command: &Command, ctx: Context<'_>) -> Deci
             }
             if let Some(run) = state.open_runs().find(|r| r.step.as_ref() == Some(step)) {
                 return Err(Refusal::new(
-                    format!("Step {step} still has run {} ({}) open", run.id, run.shown),
+                    format!("{} still has run {} ({}) open", named(ctx, step), run.id, run.shown),
                     "wait for it, cancel it, or say what became of it",
                 ));
             }
@@ -45,23 +45,30 @@ pub(super) fn decide(state: &State, command: &Command, ctx: Context<'_>) -> Deci
                 && !well_since(run)
             {
                 return Err(Refusal::new(
-                    format!("The last run of \"{}\" did not succeed: {}", found.title, run.summary),
+                    format!("The last run of {} did not succeed: {}", lower(&named(ctx, step)), run.summary),
                     "run it again, or skip the step with a reason",
                 ));
             }
-            Ok(vec![Event::StepDone { step: step.clone() }])
+            let mut events = vec![Event::StepDone { step: step.clone() }];
+            if untold(state, found) {
+                let text = format!("{} was finished with nothing told: no message is on record", named(ctx, step));
+                events.push(Event::NoteAdded { text });
+            }
+            Ok(events)
         }
         Command::SkipStep { step, reason } => {
             find(ctx, step)?;
             must_say(reason, "The reason for skipping")?;
             if let Some(run) = state.open_runs().find(|r| r.step.as_ref() == Some(step)) {
                 return Err(Refusal::new(
-                    format!("Step {step} still has run {} ({}) open", run.id, run.shown),
+                    format!("{} still has run {} ({}) open", named(ctx, step), run.id, run.shown),
                     "wait for it, cancel it, or say what became of it",
                 ));
             }
             match state.step(step).status {
-                StepStatus::Done => Err(Refusal::new(format!("Step {step} is already done"), "reopen it first")),
+                StepStatus::Done => {
+                    Err(Refusal::new(format!("{} is already done", named(ctx, step)), "reopen it first"))
+                }
                 StepStatus::Skipped => Ok(vec![]),
                 _ => Ok(vec![Event::StepSkipped { step: step.clone(), reason: reason.clone() }]),
             }
@@ -80,7 +87,12 @@ pub(super) fn decide(state: &State, command: &Command, ctx: Context<'_>) -> Deci
             let found = find(ctx, step)?;
             if usize::try_from(*item).map_or(true, |i| i >= found.items.len()) {
                 return Err(Refusal::new(
-                    format!("Step {step} has {} items, there is no item {}", found.items.len(), u64::from(*item) + 1),
+                    format!(
+                        "{} has {} items, there is no item {}",
+                        named(ctx, step),
+                        found.items.len(),
+                        u64::from(*item) + 1
+                    ),
                     "choose one that is there",
                 ));
             }
@@ -106,6 +118,18 @@ pub(super) fn find<'a>(ctx: Context<'a>, step: &StepId) -> Result<&'a Step, Refu
             format!("steps: {}", known.join(", ")),
         )
     })
+}
+
+/// A step as it is called on the screen: `Step 3 “Stop the bleeding”`.
+pub(super) fn named(ctx: Context<'_>, step: &StepId) -> String {
+    match ctx.scenario.steps.iter().position(|s| s.id == *step) {
+        Some(at) => format!("Step {} “{}”", at + 1, ctx.scenario.steps[at].title),
+        None => format!("Step {step}"),
+    }
+}
+
+fn lower(name: &str) -> String {
+    name.replacen("Step", "step", 1)
 }
 
 fn word(status: StepStatus) -> &'static str {

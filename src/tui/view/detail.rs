@@ -2,31 +2,32 @@
 
 use ratatui::layout::Rect;
 
-use crate::action::ProgressPhase;
 use crate::action::{blanks, message, runnable};
 use crate::app::command::Cmd;
-use crate::app::data::Incident;
 use crate::app::dialog::SAID;
 use crate::app::{App, IncidentUi, Pane, Shown, next, words};
-use crate::incident::{Run, RunStatus, State, StepStatus};
-use crate::model::event::Outcome;
+use crate::incident::writes::{self, Back};
+use crate::incident::{State, StepStatus};
 use crate::model::format_clock;
-use crate::model::plan::{Block, BlockRole, Risk, Step};
+use crate::model::plan::{Block, BlockRole, Phase, Risk, Step};
 use crate::tui::theme::Role;
 
-use super::canvas::{Canvas, Piece, bar, fold, p, prose, width, wrap};
+use super::canvas::{Canvas, Piece, fold, p, prose, wrap};
 use super::header;
 
 /// Most rows a command takes before it is cut; the step's text shows all of it once it has the focus.
 const COMMAND_ROWS: usize = 4;
 
-/// Most rows of how a run went: a finding is to be read whole.
-const STATUS_ROWS: usize = 4;
+/// Most rows of what ran, where that is not the command as it would run now.
+const RAN_ROWS: usize = 3;
+
+/// Rows of a step that is being ticked off, with its title, that nothing takes from it.
+pub(super) const TICKING_ROWS: u16 = 5;
 
 /// Rows the text and the command would like to have.
 pub(super) fn measure(canvas: &Canvas<'_>, area: Rect, app: &App, ui: Option<&IncidentUi>) -> (u16, u16) {
     let Some(step) = app.step() else { return (0, 0) };
-    let (lines, _) = text(canvas, app, ui, step, area.width.saturating_sub(2) as usize);
+    let Text { lines, .. } = text(canvas, app, ui, step, area.width.saturating_sub(2) as usize);
     let command = command(canvas, app, ui, step, area.width.saturating_sub(2) as usize);
     (lines.len() as u16 + 1, command.len() as u16 + u16::from(!command.is_empty()))
 }
@@ -41,7 +42,14 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, ui: Option<&I
     let columns = area.width.saturating_sub(2) as usize;
     let command = command(canvas, app, ui, step, columns);
     let command_rows = if command.is_empty() { 0 } else { command.len() as u16 + 1 };
-    let command_rows = command_rows.min(area.height.saturating_sub(2));
+    // Where something is to be ticked it can be read as well.
+    let ticking = ui.is_some_and(|u| to_tick(u, step).is_some());
+    let least = match place.pane {
+        _ if ticking => TICKING_ROWS,
+        Pane::Output => 1,
+        Pane::Steps | Pane::Text => 2,
+    };
+    let command_rows = command_rows.min(area.height.saturating_sub(least));
     let text_area = Rect { height: area.height - command_rows, ..area };
 
     let (word, role) = match ui {
@@ -57,16 +65,21 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, ui: Option<&I
     super::incident::title(canvas, text_area, &head, focus, &right);
 
     let body = Rect { x: area.x + 1, y: area.y + 1, width: columns as u16, height: text_area.height.saturating_sub(1) };
-    let (lines, item_rows) = text(canvas, app, ui, step, columns);
-    let rows = body.height as usize;
+    let Text { lines, item_rows, item_ends } = text(canvas, app, ui, step, columns);
+    let mut rows = body.height as usize;
+    // Where there is more the last row says so, and covers nothing.
+    let apart = lines.len() > rows && rows > 2;
+    rows -= usize::from(apart);
     shown.text = (lines.len(), rows);
     shown.item_rows = item_rows;
     // What is to be ticked next is in sight without leaving the list of steps; who scrolls decides for themselves.
-    let wanted = match ui.filter(|_| !focus && place.scroll == 0).and_then(|u| to_tick(u, step)) {
+    let wanted = match ui.filter(|_| !focus && !place.scrolled).and_then(|u| to_tick(u, step)) {
         Some(item) => shown.item_rows.get(item).map_or(0, |row| row.saturating_sub(rows / 4)),
         None => place.scroll,
     };
     let top = wanted.min(lines.len().saturating_sub(rows));
+    shown.top = top;
+    shown.seen = (place.step, in_sight(&shown.item_rows, &item_ends, top, rows));
     for (row, pieces) in lines.iter().skip(top).take(rows).enumerate() {
         canvas.line(body, row as u16, pieces);
     }
@@ -76,13 +89,38 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, ui: Option<&I
         canvas.line(line, 0, &[p(Role::Selected, canvas.glyphs().cursor)]);
     }
     let below = lines.len().saturating_sub(top + rows);
-    if below > 0 {
-        let note = format!(" {below} more rows {} ", canvas.glyphs().more);
-        canvas.right(Rect { y: text_area.bottom() - 1, height: 1, ..area }, 0, &[p(Role::Muted, note)]);
+    if (below > 0 || apart) && rows > 0 {
+        let key = canvas.look.keymap.shown(Cmd::PageDown, canvas.look.ascii).replace("pagedown", "pgdn");
+        let ticked = ui.map(|u| u.data.state.step(&step.id).ticked).unwrap_or_default();
+        let open = |i: &usize| !u32::try_from(*i).is_ok_and(|i| ticked.contains_key(&i));
+        let hidden = (0..step.items.len()).filter(|i| item_ends.get(*i).is_some_and(|end| *end > top + rows));
+        let more = words::plural(below as u64, "more row");
+        let pieces = match hidden.filter(open).count() {
+            _ if below == 0 => vec![p(Role::Muted, " that is all of it ")],
+            0 => vec![p(Role::Code, format!(" {key}")), p(Role::Muted, format!(" {more} "))],
+            n => vec![
+                p(Role::Code, format!(" {key}")),
+                p(Role::Muted, format!(" {more}, ")),
+                p(Role::Warning, format!("{n} to tick ")),
+            ],
+        };
+        canvas.right(Rect { y: text_area.bottom() - 1, height: 1, ..area }, 0, &pieces);
     }
     if command_rows > 0 {
         draw_command(canvas, Rect { y: text_area.bottom(), height: command_rows, ..area }, app, step, &command);
     }
+}
+
+/// Items that can be read: wholly in sight, or their beginning where the pane is too small for more.
+fn in_sight(starts: &[usize], ends: &[usize], top: usize, rows: usize) -> Vec<usize> {
+    let small = rows < TICKING_ROWS as usize;
+    let seen = |i: &usize| match (starts.get(*i), ends.get(*i)) {
+        (Some(start), Some(end)) => {
+            *start >= top && *start < top + rows.max(1) && (small || *end <= top + rows || end - start > rows)
+        }
+        _ => false,
+    };
+    (0..starts.len()).filter(seen).collect()
 }
 
 /// The item to look at while a step is being ticked off: the first open one, or the last when all are ticked.
@@ -98,7 +136,10 @@ pub(super) fn to_tick(ui: &IncidentUi, step: &Step) -> Option<usize> {
 fn draw_command(canvas: &mut Canvas<'_>, area: Rect, app: &App, step: &Step, lines: &[Vec<Piece>]) {
     let all: Vec<&Block> = runnable::blocks(step).collect();
     let at = app.steps_ui().map_or(0, |s| s.block).min(all.len().saturating_sub(1));
-    let title = if all.len() > 1 { format!("command {} of {}", at + 1, all.len()) } else { "command".into() };
+    let mut title = if all.len() > 1 { format!("command {} of {}", at + 1, all.len()) } else { "command".into() };
+    if all.len() > 1 && all.get(at).is_some_and(|b| next::by_hand(b)) {
+        title.push_str(", by hand");
+    }
     let risk = all.get(at).map(|b| runnable::risk(b, &app.env.actions)).unwrap_or(Risk::Read);
     let risk_role = match risk {
         Risk::Read => Role::Good,
@@ -118,14 +159,16 @@ fn draw_command(canvas: &mut Canvas<'_>, area: Rect, app: &App, step: &Step, lin
     }
 }
 
-/// The step's text as rows, and the row of each item.
-fn text(
-    canvas: &Canvas<'_>,
-    app: &App,
-    ui: Option<&IncidentUi>,
-    step: &Step,
-    columns: usize,
-) -> (Vec<Vec<Piece>>, Vec<usize>) {
+/// The step's text as rows.
+struct Text {
+    lines: Vec<Vec<Piece>>,
+    /// The row of each item.
+    item_rows: Vec<usize>,
+    /// The row behind each item.
+    item_ends: Vec<usize>,
+}
+
+fn text(canvas: &Canvas<'_>, app: &App, ui: Option<&IncidentUi>, step: &Step, columns: usize) -> Text {
     let g = canvas.glyphs();
     let mut lines: Vec<Vec<Piece>> = Vec::new();
     if let Some(noticed) = ui.and_then(noticed) {
@@ -138,21 +181,31 @@ fn text(
     if let Some(ui) = ui {
         let s = ui.data.state.step(&step.id);
         if let Some(reason) = &s.reason {
-            let text = format!("{}: {reason}", if s.ended.is_some() { "skipped" } else { "open again" });
+            let text = match (s.status, &s.again) {
+                (StepStatus::Skipped, _) => format!("skipped: {reason}"),
+                (_, Some(again)) => format!("opened again at {} UTC: {reason}", again.at.hms()),
+                (_, None) => reason.clone(),
+            };
+            lines.extend(wrap(&text, columns, 2).into_iter().map(|l| vec![p(Role::Warning, l)]));
+        }
+        if let Some(text) = writes_off(canvas, ui, step) {
             lines.extend(wrap(&text, columns, 2).into_iter().map(|l| vec![p(Role::Warning, l)]));
         }
     }
-    // What says what a block is for stands with the block.
+    // What says what a block is for stands with the block, and not above the command of another one.
     let mut rest = step.text.clone();
+    let selected = selected_command(app, ui, step).map(|(block, ..)| block.line);
+    let several = runnable::blocks(step).nth(1).is_some();
     for block in &step.blocks {
         let apart = runnable::why_not(block).is_some()
+            || (several && selected != Some(block.line))
             || caption(app, ui, step, columns).is_some_and(|c| Some(c) == block.caption.as_deref());
         if let Some(caption) = block.caption.as_deref().filter(|_| apart) {
             rest = rest.replacen(caption, "", 1);
         }
     }
     lines.extend(prose(&rest, columns).into_iter().map(|l| vec![p(Role::Text, l)]));
-    let mut item_rows = Vec::new();
+    let (mut item_rows, mut item_ends) = (Vec::new(), Vec::new());
     if !step.items.is_empty() {
         if !lines.is_empty() {
             lines.push(vec![]);
@@ -178,6 +231,7 @@ fn text(
                     .into_iter()
                     .map(|l| vec![p(Role::Info, format!("     {l}"))]),
             );
+            item_ends.push(lines.len());
         }
     }
     if let Some(expected) = &step.expected {
@@ -216,7 +270,53 @@ fn text(
         ]);
     }
     lines.extend(whole_command(app, ui, step, columns));
-    (lines, item_rows)
+    lines.extend(other_commands(app, ui, step, columns));
+    Text { lines, item_rows, item_ends }
+}
+
+/// That writes are off, where a person is about to verify, to hand back or to close, and what turns them on again.
+fn writes_off(canvas: &Canvas<'_>, ui: &IncidentUi, step: &Step) -> Option<String> {
+    let (since, back) = writes::off(&ui.data.state, &ui.data.scenario)?;
+    let here = ui.data.scenario.steps.iter().position(|s| s.id == step.id)?;
+    if ui.data.state.closed.is_some()
+        || matches!(ui.data.state.step(&step.id).status, StepStatus::Done | StepStatus::Skipped)
+    {
+        return None;
+    }
+    let asks = matches!(step.phase, Some(Phase::Verify | Phase::Promote | Phase::Communicate | Phase::Close));
+    let since = since.at.hms();
+    let key = canvas.look.keymap.shown(Cmd::WritesOn, canvas.look.ascii);
+    match back {
+        Back::Now => Some(format!(
+            "Writes are off since {since} UTC, and nobody turned them on again. {key} does (contain --keep-writes)."
+        )),
+        Back::By(at) if asks && at == here => {
+            Some(format!("Writes are off since {since} UTC; this step turns them on again."))
+        }
+        Back::By(at) if asks => Some(format!("Writes are off since {since} UTC; step {} turns them on again.", at + 1)),
+        Back::Before(at) if asks => Some(format!(
+            "Writes are off since {since} UTC, to be turned on before step {}: {key} does (contain --keep-writes).",
+            at + 1
+        )),
+        Back::By(_) | Back::Before(_) => None,
+    }
+}
+
+/// What the other commands of a step are for, for who went into the text to read all of it.
+fn other_commands(app: &App, ui: Option<&IncidentUi>, step: &Step, columns: usize) -> Vec<Vec<Piece>> {
+    let Some(place) = app.steps_ui().filter(|s| s.pane == Pane::Text) else { return vec![] };
+    let all: Vec<&Block> = runnable::blocks(step).collect();
+    let mut lines = Vec::new();
+    let selected = place.block.min(all.len().saturating_sub(1));
+    for (at, block) in all.iter().enumerate().filter(|(at, _)| all.len() > 1 && *at != selected) {
+        lines.extend([vec![], vec![p(Role::Muted, format!("Command {} of {}:", at + 1, all.len()))]]);
+        let said = block.caption.as_deref().map(|c| prose(c, columns)).unwrap_or_default();
+        lines.extend(said.into_iter().map(|l| vec![p(Role::Text, l)]));
+        let known = ui.and_then(|u| runnable::request(step, block, &app.known(u)).ok());
+        let code = known.map_or_else(|| block.code.clone(), |r| r.shown);
+        lines.extend(command_rows(block, &code, columns).into_iter().map(|row| vec![p(Role::Code, row)]));
+    }
+    lines
 }
 
 /// What began it all, until the first step is behind: the message that said so is gone with the next key.
@@ -331,117 +431,17 @@ fn command(canvas: &Canvas<'_>, app: &App, ui: Option<&IncidentUi>, step: &Step,
         lines.extend(wrap(&text, columns, 2).into_iter().take(2).map(|l| vec![p(Role::Warning, l)]));
     }
     if let Some(run) = ui.and_then(|u| u.run_of(step)) {
-        lines.extend(status(canvas, app, ui.map(|u| &u.data), run, columns));
+        // Run with other options, or before a value was another one: what follows is about what ran.
+        if run.shown != code && run.block_line.is_none_or(|l| l == block.line) {
+            let said = format!("ran: {}", run.shown);
+            let rows: Vec<String> = said.lines().flat_map(|l| fold(l, columns.saturating_sub(3))).collect();
+            let cut = rows.len() > RAN_ROWS;
+            for (n, row) in rows.into_iter().take(RAN_ROWS).enumerate() {
+                let more = if cut && n + 1 == RAN_ROWS { canvas.glyphs().more } else { "" };
+                lines.push(vec![p(Role::Warning, format!("{}{row}{more}", if n == 0 { "" } else { "  " }))]);
+            }
+        }
+        lines.extend(super::status::lines(canvas, app, ui.map(|u| &u.data), run, columns));
     }
     lines
-}
-
-/// How a run is going or went.
-fn status(canvas: &Canvas<'_>, app: &App, data: Option<&Incident>, run: &Run, columns: usize) -> Vec<Vec<Piece>> {
-    let g = canvas.glyphs();
-    let mut lines = Vec::new();
-    let progress = data.and_then(|d| d.progress.get(&run.id));
-    let one = |role: Role, text: String| -> Vec<Vec<Piece>> {
-        let mut rows = wrap(&text, columns, 2);
-        if rows.len() > STATUS_ROWS {
-            // Too wide for its row, so that it ends in the mark for more.
-            let rest = rows.split_off(STATUS_ROWS);
-            if let (Some(last), Some(more)) = (rows.last_mut(), rest.first()) {
-                *last = format!("{last} {}", more.trim_start());
-            }
-        }
-        rows.into_iter().map(|l| vec![p(role, l)]).collect()
-    };
-    let took = crate::model::format_clock(std::time::Duration::from_millis(run.duration_ms));
-    match run.status {
-        RunStatus::Requested => {
-            let since = run.requested.elapsed(&app.now);
-            lines.extend(one(Role::Info, format!("{} starting, {}", g.active, format_clock(since))));
-        }
-        RunStatus::Running => {
-            for phase in progress.map(|p| p.phases.as_slice()).unwrap_or_default() {
-                lines.push(phase_line(canvas, phase, columns));
-            }
-            let since = run.started.as_ref().unwrap_or(&run.requested).elapsed(&app.now);
-            if let Some(left) = data.and_then(|d| d.left_behind(run.id)) {
-                let text =
-                    format!("{} worker died, still running: {}; never run it twice", g.unknown, words::processes(left));
-                lines.extend(one(Role::Danger, text));
-                return lines;
-            }
-            let mut text = if run.cancel_requested {
-                format!("{} stopping: asked politely, KILL follows after 5 s", g.active)
-            } else {
-                format!("{} running for {}", g.active, format_clock(since))
-            };
-            if let Some(host) = data.and_then(|d| d.elsewhere(run.id)) {
-                text.push_str(&format!(" on {host}, known only by what it records"));
-            }
-            if let Some(ms) = progress.and_then(|p| p.eta_ms) {
-                text.push_str(&format!(", about {} left", format_clock(std::time::Duration::from_millis(ms))));
-            }
-            lines.extend(one(if run.cancel_requested { Role::Warning } else { Role::Info }, text));
-        }
-        RunStatus::Finished(Outcome::Succeeded) => {
-            lines.extend(one(Role::Good, format!("{} {} in {took}", g.done, run.summary)));
-        }
-        RunStatus::Finished(Outcome::Failed)
-            if app.incident.as_ref().is_some_and(|i| next::looked(&i.data.scenario, run)) =>
-        {
-            lines.extend(one(Role::Warning, format!("{} found: {}", g.active, run.summary)));
-        }
-        RunStatus::Finished(outcome) => {
-            let word = match outcome {
-                Outcome::Cancelled => "stopped",
-                Outcome::Refused => "refused, nothing was touched",
-                Outcome::Failed | Outcome::Succeeded => "failed",
-            };
-            let code = run.exit_code.map(|c| format!(" (exit {c})")).unwrap_or_default();
-            lines.extend(one(Role::Danger, format!("{} {word}{code}: {}", g.failed, run.summary)));
-        }
-        RunStatus::Unknown => {
-            let text = format!("{} outcome unknown: the worker vanished; look at the target, then press o", g.unknown);
-            lines.extend(one(Role::Danger, text));
-        }
-        RunStatus::Withdrawn => lines.extend(one(Role::Muted, format!("taken back: {}", run.summary))),
-    }
-    lines
-}
-
-/// One phase with its bar: `replay  14:00:21→14:01:07 █████░░░ 64 %`.
-fn phase_line(canvas: &Canvas<'_>, phase: &ProgressPhase, columns: usize) -> Vec<Piece> {
-    let g = canvas.glyphs();
-    let permille =
-        phase.total.filter(|t| *t > 0).map(|t| (u128::from(phase.done) * 1000 / u128::from(t)).min(1000) as u64);
-    let amount = |n: u64| if phase.unit == "bytes" { words::bytes(n) } else { words::count(n) };
-    let text = match (&phase.text, phase.total) {
-        (t, _) if !t.is_empty() => t.clone(),
-        (_, Some(total)) if total == phase.done => amount(total),
-        (_, Some(total)) => format!("{} of {}", amount(phase.done), amount(total)),
-        (_, None) => format!("{} {}", amount(phase.done), if phase.unit == "bytes" { "" } else { &phase.unit }),
-    };
-    let name = format!("{:<7} ", phase.name);
-    let tail = match permille {
-        Some(1000) => " done".to_string(),
-        Some(n) => format!(" {:>3} %", n / 10),
-        None => String::new(),
-    };
-    let rate = match (phase.rate, permille) {
-        (Some(r), n) if n != Some(1000) && phase.unit == "bytes" => format!(" {}/s", words::bytes(r)),
-        _ => String::new(),
-    };
-    let used = width(&name) + width(&text) + width(&tail) + width(&rate) + 1;
-    let mut out = vec![p(Role::Muted, name), p(Role::Text, text)];
-    if let Some(n) = permille
-        && columns >= used + 6
-    {
-        let room = (columns - used).min(30);
-        let (full, empty) = bar(g, n, room);
-        out.push(p(Role::Text, " "));
-        out.push(p(if n == 1000 { Role::Good } else { Role::Info }, full));
-        out.push(p(Role::Border, empty));
-    }
-    out.push(p(if permille == Some(1000) { Role::Good } else { Role::Text }, tail));
-    out.push(p(Role::Muted, rate));
-    out
 }

@@ -5,7 +5,7 @@ use ratatui::layout::Rect;
 use crate::app::command::Cmd;
 use crate::app::dialog::{Ask, Dialog};
 use crate::app::{App, Preview, Shown, words};
-use crate::incident::moment;
+use crate::incident::{moment, writes};
 use crate::model::plan::Risk;
 use crate::model::target::RecoveryTarget;
 use crate::model::{RunId, may_hold_secret};
@@ -336,6 +336,7 @@ fn content(app: &App, ask: &Ask, columns: usize) -> (&'static str, Role, Vec<Vec
                 Role::Text,
                 "The RTO clock stops at this time. Say it when users are served again, not before.",
             );
+            lines.extend(writes_off(app, columns));
             ("service is back", Role::Good, lines)
         }
         Ask::Close => {
@@ -359,6 +360,7 @@ fn content(app: &App, ask: &Ask, columns: usize) -> (&'static str, Role, Vec<Vec
             if open > 0 {
                 say(&mut lines, Role::Warning, &format!("{} not worked yet.", words::plural(open as u64, "step")));
             }
+            lines.extend(writes_off(app, columns));
             if let Some(ui) = ui {
                 let ticked = &ui.data.state.people.afterwards;
                 let left = ui.afterwards().iter().filter(|i| !ticked.contains_key(*i)).count() as u64;
@@ -395,6 +397,16 @@ fn content(app: &App, ask: &Ask, columns: usize) -> (&'static str, Role, Vec<Vec
             ("leave the console?", Role::Warning, lines)
         }
     }
+}
+
+/// That writes are still off, before somebody says that service is back or closes.
+fn writes_off(app: &App, columns: usize) -> Vec<Vec<Piece>> {
+    let off = app.incident.as_ref().and_then(|ui| writes::off(&ui.data.state, &ui.data.scenario));
+    let text = off.map(|(since, _)| {
+        format!("Writes are off since {} UTC, and nobody turned them on again (U does).", since.at.hms())
+    });
+    let rows = text.iter().flat_map(|t| wrap(t, columns, 0));
+    rows.map(|l| vec![p(Role::Danger, l)]).collect()
 }
 
 /// What the look beforehand saw, or that it could not look.

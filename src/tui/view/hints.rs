@@ -13,7 +13,7 @@ use crate::model::event::Kind;
 use crate::tui::keymap::Keymap;
 use crate::tui::theme::Role;
 
-use super::canvas::{Canvas, Piece, p, pieces_width};
+use super::canvas::{Canvas, Piece, p, pieces_width, width};
 
 /// Draws the three rows.
 pub fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App) {
@@ -33,12 +33,28 @@ fn message(canvas: &mut Canvas<'_>, area: Rect, app: &App) {
                 Tone::Info => (g.dot, Role::Info),
                 Tone::Bad => (g.failed, Role::Danger),
             };
-            vec![p(tone, format!("{mark} {}", m.text))]
+            vec![p(tone, format!("{mark} {}", with_end(&m.text, (area.width as usize).saturating_sub(8), g.more)))]
         }
         (None, Some(what)) => vec![p(Role::Info, format!("{} {what}", g.active))],
         (None, None) => vec![],
     };
     canvas.rule(area, 0, role, heavy, &title, &[]);
+}
+
+/// A text that has no room, with the end of the path it names: where a file is stands there, and the way to it is known.
+fn with_end(text: &str, room: usize, more: &str) -> String {
+    let over = width(text).saturating_sub(room);
+    let path = text.split(' ').filter(|w| w.starts_with('/') && w.matches('/').count() > 2).max_by_key(|w| w.len());
+    let Some(path) = path.filter(|p| over > 0 && width(p) > over + 12) else { return text.into() };
+    let mut gone = 0;
+    let end: String = path
+        .chars()
+        .skip_while(|c| {
+            gone += width(c.encode_utf8(&mut [0; 4]));
+            gone <= over + width(more)
+        })
+        .collect();
+    text.replacen(path, &format!("{more}{end}"), 1)
 }
 
 fn obvious(canvas: &mut Canvas<'_>, area: Rect, app: &App) {
@@ -123,6 +139,16 @@ fn worth(app: &App) -> &'static [Cmd] {
     match app.screen() {
         Screen::Home => &[Cmd::Open, Cmd::Drill, Cmd::Declare, Cmd::Filter, Cmd::Palette],
         Screen::Plan => &[Cmd::Drill, Cmd::Declare, Cmd::Contacts, Cmd::NextPane, Cmd::Link, Cmd::Copy, Cmd::Palette],
+        Screen::Incident if app.incident.as_ref().is_some_and(|i| i.data.state.closed.is_some()) => &[
+            Cmd::Open,
+            Cmd::Export,
+            Cmd::Note,
+            Cmd::Timeline,
+            Cmd::Afterwards,
+            Cmd::Contacts,
+            Cmd::Copy,
+            Cmd::NextPane,
+        ],
         Screen::Incident => &[
             Cmd::Open,
             Cmd::Run,

@@ -17,6 +17,7 @@ use crate::app::data::Incident;
 use crate::app::next::looked;
 use crate::app::{App, Hit, IncidentUi, Pane, Shown, words};
 use crate::incident::forecast::{pace, step_estimate};
+use crate::incident::writes::{self, Back};
 use crate::incident::{RunStatus, StepStatus, moment};
 use crate::model::event::Verdict;
 use crate::model::format_clock;
@@ -52,12 +53,15 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, shown: &mut S
     let run = ui.output.run.and_then(|r| ui.data.state.runs.get(&r));
     let rest = match run {
         Some(run) => {
-            let parts = detail::measure(canvas, right, app, Some(ui));
+            let (text, command) = detail::measure(canvas, right, app, Some(ui));
             let ticking = app.step().is_some_and(|s| detail::to_tick(ui, s).is_some());
-            let height = output_height(right.height, parts, ui.steps.pane == Pane::Output, ticking);
+            let wants = Parts { text, command, output: output::measure(ui, run, right) };
+            let height = output_height(right.height, &wants, ui.steps.pane == Pane::Output, ticking);
             let at = Rect { y: right.bottom() - height, height, ..right };
-            output::draw(canvas, at, app, ui, run, shown);
-            shown.hits.push((at.x, at.y, at.width, at.height, Hit::Pane(Pane::Output)));
+            if height > 0 {
+                output::draw(canvas, at, app, ui, run, shown);
+                shown.hits.push((at.x, at.y, at.width, at.height, Hit::Pane(Pane::Output)));
+            }
             Rect { height: right.height - height, ..right }
         }
         None => right,
@@ -130,15 +134,29 @@ fn columns(body: Rect) -> (Rect, Rect, Option<Rect>) {
     (left, right, Some(Rect { x: right.right() + 1, width: third_width, ..body }))
 }
 
-/// Rows of the output: what the text leaves, at least five, fewer when items of the text are to be ticked, more when it
-/// has the focus.
-fn output_height(height: u16, parts: (u16, u16), focus: bool, ticking: bool) -> u16 {
-    let (text, command) = parts;
-    let least = if ticking { 3 } else { 5 }.min(height.saturating_sub(command + 2));
+/// Rows that the parts of the right side would like to have, each with its title.
+struct Parts {
+    text: u16,
+    command: u16,
+    output: u16,
+}
+
+/// Rows of the output. What is ticked off keeps its rows; else what a command prints comes before the text around it, as far as
+/// it needs them; with the focus it takes all but the command and the step's title.
+fn output_height(height: u16, parts: &Parts, focus: bool, ticking: bool) -> u16 {
+    let command = parts.command.min(height.saturating_sub(2));
+    let most = |text: u16| height.saturating_sub(command + text);
     if focus {
-        return height.saturating_sub(command + 3).max(least);
+        return most(1).max(5).min(height.saturating_sub(2));
     }
-    height.saturating_sub(text + command).max(least).min(height.saturating_sub(command + 2))
+    if ticking {
+        // Too little for a title and a row is nothing.
+        let least = 3.min(most(detail::TICKING_ROWS));
+        let rows = most(parts.text).max(least);
+        return if rows < 2 { 0 } else { rows };
+    }
+    let wanted = parts.output.min(most(detail::TICKING_ROWS));
+    most(parts.text).max(wanted).max(parts.output.min(5).min(most(2))).min(most(2))
 }
 
 /// The list of steps.
@@ -223,7 +241,7 @@ fn time_of(app: &App, data: Option<&Incident>, step: &Step) -> Vec<Piece> {
             }) {
                 return vec![p(Role::Danger, word)];
             }
-            let elapsed = s.started.as_ref().map_or(Duration::ZERO, |i| i.elapsed(&app.now));
+            let elapsed = s.begun.as_ref().map_or(Duration::ZERO, |i| i.elapsed(&app.now));
             let late = planned.is_some_and(|(_, p90)| elapsed > p90);
             let mut out = vec![p(if late { Role::Warning } else { Role::Info }, clock(elapsed))];
             if let Some((p50, _)) = planned {
@@ -270,9 +288,10 @@ fn facts(canvas: &mut Canvas<'_>, area: Rect, app: &App, data: &Incident) {
     if let Some((done, ..)) = f.contained.as_ref().filter(|_| f.promoted.is_none() && data.state.restored.is_none()) {
         let measures = words::plural(done.len() as u64, "measure");
         // Above what else is known: it may be all that keeps the service down. What stops the bleeding may leave writes on.
-        match done.iter().any(|d| d.starts_with("writes off")) {
-            true => fact("writes", Role::Good, format!("{} off ({measures})", g.done)),
-            false => fact("bleeding", Role::Good, format!("{} stopped ({measures})", g.done)),
+        match writes::off(&data.state, &data.scenario) {
+            Some((_, Back::Now)) => fact("writes", Role::Warning, format!("{} still off", g.failed)),
+            Some(_) => fact("writes", Role::Good, format!("{} off ({measures})", g.done)),
+            None => fact("bleeding", Role::Good, format!("{} stopped ({measures})", g.done)),
         }
     }
     if let Some((target, at, _)) = &f.chosen {

@@ -24,6 +24,7 @@ mod moment;
 mod output;
 mod palette;
 mod reference;
+mod status;
 mod timeline;
 mod waiting;
 

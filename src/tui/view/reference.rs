@@ -52,7 +52,7 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, shown: &mut S
         width: right.width.saturating_sub(2),
         height: right.height.saturating_sub(1),
     };
-    let text = reference::text(app, page);
+    let (text, _) = reference::text(app, page);
     let lines = rows_of(&text, page.kind == Kind::Template, inner.width as usize);
     let room = inner.height as usize;
     shown.text = (lines.len(), room);
