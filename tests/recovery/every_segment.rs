@@ -178,7 +178,7 @@ fn every_position_of_a_missing_cut_or_flipped_segment() {
     let mut looked = 0;
     for (i, &(bad, damage)) in cases.iter().enumerate() {
         // Every position and every kind of damage; all of them together in a soak.
-        if !soak && i % 10 > 0 && bad != last {
+        if !soak && i % 20 > 0 && bad != last {
             continue;
         }
         looked += 1;
@@ -306,7 +306,8 @@ fn every_position_of_a_missing_cut_or_flipped_segment() {
     // Through the program: refused, and no folder; and with BREAKGLASS_SOAK=1 what can be reached is, everywhere.
     for (i, damage) in ALL.into_iter().enumerate() {
         for (k, bad) in s.segments[2..s.segments.len() - 1].iter().copied().enumerate() {
-            if !soak && k != 10 + i {
+            // One of them by default: what is refused was asked above, without a process for each.
+            if !soak && (i, k) != (2, 12) {
                 continue;
             }
             let mend = s.damage(bad, damage);
