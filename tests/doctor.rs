@@ -77,6 +77,10 @@ fn a_cluster_that_can_be_recovered_is_ready_and_what_is_not_is_a_problem() {
     assert_eq!(verified.status.code(), Some(0), "{}", String::from_utf8_lossy(&verified.stderr));
     let (code, report, text) = ask(PASSPHRASE);
     assert_eq!((code, &report["ready"]), (Some(0), &Value::Bool(true)), "{report:#}");
+    // The service itself was not asked: that all else is well says nothing of it.
+    let health = desk.command(&["health"]).envs(env_pairs.iter().map(|(k, v)| (*k, v))).output().unwrap();
+    let said = String::from_utf8_lossy(&health.stdout);
+    assert!(health.status.code() == Some(0) && said.contains("no health check of the service is configured"), "{said}");
     let alone = |report: &Value| of(report, "warning").iter().any(|w| w.contains("no second recipient"));
     assert!(alone(&report), "{report:#}");
     let second = desk

@@ -138,3 +138,28 @@ fn several_writers_lose_nothing() {
     let temporary = std::fs::read_dir(dir.path().join("repo/catalog")).unwrap().count();
     assert_eq!(temporary, 20, "those who came late left nothing");
 }
+
+#[test]
+fn what_only_a_restore_shows_reading_does_not_clear() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, unlocked, _) = super::repository(dir.path());
+    let now = breakglass::model::Time::from_micros(1);
+    super::add(&unlocked, super::manifest("a", BackupKind::Logical, now));
+    let say = |change: Change| {
+        catalog::append(&unlocked, &change).unwrap();
+        Catalog::load(&unlocked).unwrap().find("a").unwrap().clone()
+    };
+    let right = |how: &str| Change::Verified { backup: "a".into(), how: how.into() };
+    let wrong = |how: &str| Change::Damaged { backup: "a".into(), how: how.into(), why: "it is".into() };
+    let b = say(right("restored"));
+    assert!(b.verified_at.is_some() && b.proven_at.is_some());
+    let b = say(wrong("read"));
+    assert!(b.verified_at.is_none() && b.proven_at.is_none() && b.damage().unwrap().starts_with("DAMAGED"), "{b:?}");
+    let b = say(right("read"));
+    assert!(b.verified_at.is_some() && b.proven_at.is_none() && b.damaged.is_none(), "{b:?}");
+    say(wrong("restored"));
+    let b = say(right("read"));
+    assert!(b.verified_at.is_none() && b.damage().unwrap().starts_with("NOT RESTORABLE"), "{b:?}");
+    let b = say(right("restored"));
+    assert!(b.verified_at.is_some() && b.proven_at.is_some() && b.damaged.is_none(), "{b:?}");
+}

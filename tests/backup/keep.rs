@@ -65,6 +65,25 @@ fn days_and_the_last_good_one() {
 }
 
 #[test]
+fn a_damaged_one_stands_for_no_other() {
+    let now = at("2026-11-20T12:00:00Z");
+    let days = |n: i64| Time::from_micros(now.micros() - n * DAY);
+    let damaged = |id: &str, at: Time| Backup {
+        damaged: Some(catalog::Damage { at, how: "read".into(), why: "a chunk".into() }),
+        ..backup(id, at, false)
+    };
+    // None is verified: the newest of those that are not known to be damaged stays; all are: the newest of them.
+    let all = [backup("a", days(50), false), damaged("b", days(40))];
+    assert_eq!(kept(&all, Policy::Days(1), now), ["a"]);
+    assert_eq!(kept(&[damaged("x", days(50)), damaged("y", days(40))], Policy::Days(1), now), ["y"]);
+    // Of each week the newest that is whole.
+    let all = [backup("w", days(9), true), damaged("x", days(8)), backup("y", days(1), true), damaged("z", days(0))];
+    let policy = Policy::Generations { daily: 0, weekly: 2, monthly: 0, yearly: 0 };
+    assert_eq!(kept(&all, policy, now), ["w", "y"]);
+    assert!(judge(&all, policy, now)[3].why.contains("DAMAGED, found"));
+}
+
+#[test]
 fn generations() {
     let now = at("2026-11-20T12:00:00Z");
     // One a day over two years.
