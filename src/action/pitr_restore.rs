@@ -12,6 +12,9 @@ use super::moment::{Moment, moment};
 use super::pitr_locate::{Search, first_remembered, remembered, search};
 use super::target::{Follow, blocking, database_name, instances_dir, now, parse_args, seen, server_user, superuser};
 use super::{Action, Ctx, Done, Preview, Spec, backend, pitr_overwrite, pitr_tail, reach, target};
+use crate::backup::catalog::READ;
+use crate::backup::damage::{self, is_damage};
+use crate::config::Backend;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::incident::moment as on_record;
 use crate::model::event::Event;
@@ -238,7 +241,7 @@ pub async fn of_cluster(recovery: &Arc<dyn Recovery>, live: &Identity) -> Result
 /// Refused, with what it can do.
 fn placed(ctx: &Ctx, args: &Args) -> Result<Into> {
     let recoverer = ctx.settings.backend;
-    let in_place = recoverer == crate::config::Backend::Supabase;
+    let in_place = recoverer == Backend::Supabase;
     match (args.into, in_place) {
         (Into::Place, true) | (Into::Beside, false) => {}
         (Into::Beside, true) => {
@@ -346,6 +349,17 @@ fn root(ctx: &Ctx, args: &Args, source: Option<&Identity>) -> Result<PathBuf> {
 
 /// The files of a base backup turned out to be damaged when they were read: what else there is to begin with.
 async fn other_base(ctx: &Ctx, recovery: &dyn Recovery, args: &Args, goal: &Goal, damaged: &str, e: Error) -> Error {
+    // The next one who asks begins with another.
+    if recovery.backend() == Backend::Native && !ctx.settings.read_only {
+        let (work, id, found) = (ctx.clone(), damaged.to_string(), e.clone());
+        let noted = blocking(move || {
+            let heads = work.settings.catalog_heads.as_ref();
+            Ok(damage::found(&reach::unlocked(&work)?, heads, &id, READ, &found))
+        });
+        if let Some(why) = noted.await.unwrap_or_else(|e| Some(e.to_string())) {
+            ctx.out.line(&format!("the catalog could not be told that backup {damaged} is damaged: {why}"));
+        }
+    }
     let e = Error { what: format!("base backup {damaged} cannot be restored: {}", e.what), ..e };
     ctx.out.line(&format!("base backup {damaged} is damaged; looking for another one that leads there"));
     let base = Base { only: None, not: Some(damaged.into()), ..goal.base.clone() };
@@ -524,7 +538,7 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
         source_front: front,
     };
     let started = match recovery.start(&Order::Beside(Box::new(request)), follow.clone(), &ctx.cancel).await {
-        Err(e) if e.kind == ErrorKind::Check && !root.join("data").exists() => {
+        Err(e) if is_damage(&e) && !root.join("data").exists() => {
             return Err(other_base(ctx, &*recovery, args, &goal, &base, e).await);
         }
         started => started?,

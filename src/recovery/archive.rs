@@ -2,11 +2,12 @@
 
 use crate::backup::base::read_backup;
 use crate::backup::catalog::{Catalog, Manifest};
+use crate::backup::damage::is_damage;
 use crate::backup::part;
 use crate::backup::repository::Unlocked;
 use crate::backup::wal::range::{Branch, inspect, path_by, reason};
 use crate::backup::wal::{DEFAULT_SEGMENT_SIZE, Depth, Listing, Segment, WalName, Way, fetch, received};
-use crate::error::{ErrorKind, Result};
+use crate::error::Result;
 use crate::recovery::wal_index::Index;
 
 /// Base backups and the log that leads on from them.
@@ -126,7 +127,7 @@ impl Archive for Unlocked {
             false => part::check_ends(self, backup),
         };
         match looked {
-            Err(e) if matches!(e.kind, ErrorKind::Check | ErrorKind::Usage) => Ok(Some(reason(&e))),
+            Err(e) if is_damage(&e) => Ok(Some(reason(&e))),
             looked => looked.map(|()| None),
         }
     }

@@ -199,7 +199,7 @@ pub fn route(
             .hint(format!("the earliest point is time:{}", oldest.finished_at)));
     }
     let fitting = backups.iter().zip(&ends).rev().filter(|(m, _)| fits(m) && ask.base.allows(m));
-    let (chosen, passed_over) = first_whole(store, fitting, ask.base.look, watch, cancel)?;
+    let (chosen, passed_over) = first_whole(store, fitting, ask.base, watch, cancel)?;
     let Some((backup, (c, _))) = chosen else {
         return Err(none_whole(cannot(), ask.base, &backups, &passed_over));
     };
@@ -466,7 +466,7 @@ fn with_end(
     cancel: &CancellationToken,
 ) -> Result<Error> {
     let allowed = log.backups.iter().zip(ends).rev().filter(|(m, _)| ask.base.allows(m));
-    let (chosen, passed) = first_whole(log.store, allowed, ask.base.look, watch, cancel)?;
+    let (chosen, passed) = first_whole(log.store, allowed, ask.base, watch, cancel)?;
     let e = with_passed(e, &passed);
     let Some((m, (c, _))) = chosen else { return Ok(e) };
     if c.hole.is_some() {

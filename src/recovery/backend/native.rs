@@ -21,7 +21,7 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::model::CleanText;
 use crate::postgres::{Lsn, WhenNeeded};
 use crate::recovery::origin::Origin;
-use crate::recovery::range::{Ask, Route, range, ranges, route};
+use crate::recovery::range::{Ask, Look, Route, range, ranges, route};
 use crate::recovery::wal_index;
 use crate::recovery::watch::{Phase, Watch, check_cancel};
 
@@ -236,15 +236,22 @@ impl Recovery for Native {
     ) -> BoxFuture<'a, Result<Way>> {
         let (work, goal, cancel) = (self.clone(), goal.clone(), cancel.clone());
         Box::pin(apart(move || {
+            let catalog = damage::load(&work.unlocked, work.heads.as_ref(), &mut |line| watch.line(line))?;
+            let mut base = goal.base.clone();
+            // One that is named, or read anew, is judged by what is seen now.
+            if base.only.is_none() && base.look == Look::Ends {
+                for (b, d) in catalog.backups.iter().filter_map(|b| b.damaged.as_ref().map(|d| (b, d))) {
+                    base.known.insert(b.manifest.id.clone(), format!("found on {}: {}", d.at.date_hms(), d.why));
+                }
+            }
             let ask = Ask {
                 target: &goal.target,
                 suspects: &goal.suspects,
                 timeline: goal.timeline,
                 scratch: &work.scratch,
                 after: goal.after,
-                base: &goal.base,
+                base: &base,
             };
-            let catalog = Catalog::load(&work.unlocked)?;
             let damage = catalog.damage().map(|e| e.to_string());
             for line in damage.into_iter().chain(catalog.lost_lines()) {
                 watch.line(&format!("WARNING: {line}"));

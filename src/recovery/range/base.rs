@@ -1,6 +1,7 @@
 //! Which base backup a recovery begins with: the newest that fits and whose files are as they should be, as far as they were
 //! looked at.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
@@ -29,13 +30,15 @@ pub struct Base {
     pub only: Option<String>,
     /// Any but this one.
     pub not: Option<String>,
+    /// None of these, by what was found before: ids and what is wrong with them.
+    pub known: BTreeMap<String, String>,
     /// How closely it is looked at.
     pub look: Look,
 }
 
 impl Base {
     /// Any one, and its ends are looked at.
-    pub const ANY: Self = Self { only: None, not: None, look: Look::Ends };
+    pub const ANY: Self = Self { only: None, not: None, known: BTreeMap::new(), look: Look::Ends };
 
     pub(super) fn allows(&self, m: &Manifest) -> bool {
         self.only.as_ref().is_none_or(|id| *id == m.id) && self.not.as_ref() != Some(&m.id)
@@ -65,16 +68,17 @@ impl PassedOver {
 pub(super) fn first_whole<'m, T>(
     store: &dyn Archive,
     candidates: impl Iterator<Item = (&'m Manifest, T)>,
-    look: Look,
+    base: &Base,
     watch: &dyn Watch,
     cancel: &CancellationToken,
 ) -> Result<(Option<(&'m Manifest, T)>, Vec<PassedOver>)> {
     let mut passed = Vec::new();
     for (m, with) in candidates {
         let began = Instant::now();
-        let wrong = match look {
-            Look::Nothing => None,
-            look => store.inspect_backup(m, look == Look::Everything, &mut |done| {
+        let wrong = match (base.look, base.known.get(&m.id)) {
+            (Look::Nothing, _) => None,
+            (_, Some(known)) => Some(known.clone()),
+            (look, None) => store.inspect_backup(m, look == Look::Everything, &mut |done| {
                 check_cancel(cancel, "nothing was touched")?;
                 watch.phase(&Phase::bytes("base backup", done, Some(m.plain_bytes()), began));
                 Ok(())
@@ -106,7 +110,8 @@ pub(super) fn none_whole(e: Error, base: &Base, backups: &[Manifest], passed: &[
         ([], None) => e.why("no other base backup was complete by then"),
         (passed, _) => e
             .why(passed.iter().map(PassedOver::describe).collect::<Vec<_>>().join("; "))
-            .hint("put the object back from a copy of the repository, and try again"),
+            .hint("put the object back from a copy of the repository, let breakglass backup verify read it, and try again")
+            .hint("to try one all the same: --backup ID"),
     };
     match base.only {
         Some(_) => e.hint("without --backup the newest that fits is taken"),
