@@ -1,7 +1,8 @@
 //! How long a recovery will take, before it is begun: from what earlier ones took in the same place.
 //!
-//! A recovery takes a fixed time and one that grows with the bytes, for the files and for the log each. Both are fitted to the
-//! runs that were measured; what was never measured is assumed, and said to be.
+//! A recovery takes a fixed time and one that grows with the bytes, for the files and for the log each. What the last runs of a
+//! size took in the middle is expected of that size, and of sizes between two what lies between them; what was never measured is
+//! assumed, and said to be.
 
 use std::path::Path;
 use std::time::Duration;
@@ -16,6 +17,8 @@ use crate::model::Time;
 const FILE: &str = "throughput.json";
 /// Runs that are kept: older ones were of another machine or another size of the database.
 const KEPT: usize = 20;
+/// Runs of one size that count, the last ones: a disk that had a bad hour is forgotten after as many good ones.
+const COUNT: usize = 5;
 /// How long it is watched that nothing moves any more at the end of the log, in milliseconds ([`super::replay`]).
 const STILL_MS: u64 = 3000;
 
@@ -80,33 +83,79 @@ impl Line {
         Duration::from_millis(self.fixed.saturating_add(u64::try_from(grown).unwrap_or(u64::MAX)))
     }
 
-    /// Fitted to measured pairs of bytes and milliseconds, by least squares; neither part is ever negative.
-    fn fit(pairs: &[(u64, u64)], assumed: Self) -> Self {
-        let Some(least) = pairs.iter().map(|(_, ms)| *ms).min() else { return assumed };
-        let n = pairs.len() as i128;
-        let (mut x, mut y, mut xx, mut xy) = (0i128, 0i128, 0i128, 0i128);
-        for (bytes, ms) in pairs {
-            // In megabytes, so that the squares stay in range.
-            let (b, m) = (i128::from(*bytes / 1_000_000), i128::from(*ms));
-            (x, y, xx, xy) = (x + b, y + m, xx + b * b, xy + b * m);
+    /// Through one measured point: the assumed fixed part, as far as it fits in, and the rest grows.
+    fn through(p: Point, assumed: Self) -> Self {
+        let fixed = assumed.fixed.min(p.ms * 6 / 10);
+        match p.bytes {
+            0 => Self { fixed, per_gb: assumed.per_gb },
+            bytes => Self { fixed, per_gb: per_gb(p.ms - fixed, bytes) },
         }
-        let spread = n * xx - x * x;
-        // Sizes that hardly differ say nothing of how it grows: less than a tenth of their mean.
-        if spread * 100 > x * x && spread > 0 {
-            let per_gb = (n * xy - x * y) * 1000 / spread;
-            let fixed = (y - per_gb * x / 1000) / n;
-            if per_gb >= 0 && fixed >= 0 {
-                return Self {
-                    fixed: u64::try_from(fixed).unwrap_or(0).min(least),
-                    per_gb: u64::try_from(per_gb).unwrap_or(u64::MAX),
-                };
+    }
+}
+
+fn per_gb(ms: u64, bytes: u64) -> u64 {
+    u64::try_from((u128::from(ms) * GB).div_ceil(u128::from(bytes.max(1)))).unwrap_or(u64::MAX)
+}
+
+/// What runs of about one size took in the middle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Point {
+    bytes: u64,
+    ms: u64,
+}
+
+/// One point for each size that was measured, smallest first; more bytes never take less. `runs`: oldest first.
+fn points(runs: &[(u64, u64)]) -> Vec<Point> {
+    let mut sorted: Vec<(u64, usize, u64)> = runs.iter().enumerate().map(|(i, (b, ms))| (*b, i, *ms)).collect();
+    sorted.sort_unstable();
+    let mut sizes: Vec<Vec<(u64, usize, u64)>> = Vec::new();
+    for run in sorted {
+        match sizes.last_mut() {
+            // A fifth more bytes is still the same size: the same database some days on.
+            Some(size) if size.first().is_some_and(|f| run.0 <= f.0 + f.0 / 5) => size.push(run),
+            _ => sizes.push(vec![run]),
+        }
+    }
+    let mut out: Vec<Point> = Vec::new();
+    for mut size in sizes {
+        size.sort_unstable_by_key(|r| std::cmp::Reverse(r.1));
+        size.truncate(COUNT);
+        let middle = |mut all: Vec<u64>| {
+            all.sort_unstable();
+            all.get(all.len() / 2).copied().unwrap_or(0)
+        };
+        let mut point =
+            Point { bytes: middle(size.iter().map(|r| r.0).collect()), ms: middle(size.iter().map(|r| r.2).collect()) };
+        // A smaller one that took longer says nothing of how it grows: both are one.
+        while let Some(before) = out.pop_if(|before| before.ms >= point.ms) {
+            point = Point { bytes: before.bytes.midpoint(point.bytes), ms: before.ms.midpoint(point.ms) };
+        }
+        out.push(point);
+    }
+    out
+}
+
+/// What so many bytes are expected to take.
+fn expected(runs: &[(u64, u64)], bytes: u64, assumed: Line) -> Duration {
+    let points = points(runs);
+    let above = points.iter().position(|p| p.bytes >= bytes).unwrap_or(points.len());
+    // The two it lies between, else the nearest two.
+    let pair = above.clamp(1, points.len().saturating_sub(1).max(1));
+    match (points.get(pair - 1), points.get(pair)) {
+        (Some(a), Some(b)) => {
+            let slope = per_gb(b.ms - a.ms, b.bytes - a.bytes);
+            let part = |bytes: u64| Line { fixed: 0, per_gb: slope }.at(bytes);
+            let known = Duration::from_millis(a.ms);
+            match bytes.checked_sub(a.bytes) {
+                Some(more) => known + part(more),
+                // Smaller than anything measured: as it grows from there on, and never less than its share.
+                None => known
+                    .saturating_sub(part(a.bytes - bytes))
+                    .max(Line { fixed: 0, per_gb: per_gb(a.ms, a.bytes) }.at(bytes)),
             }
         }
-        // One size: the assumed fixed part, as far as it fits into the quickest run, and the rest grows.
-        let fixed = assumed.fixed.min(least * 6 / 10);
-        let rest = (y - n * i128::from(fixed)).max(0);
-        let per_gb = if x > 0 { u64::try_from(rest * 1000 / x).unwrap_or(u64::MAX) } else { assumed.per_gb };
-        Self { fixed, per_gb }
+        (Some(one), None) => Line::through(*one, assumed).at(bytes),
+        (None, _) => assumed.at(bytes),
     }
 }
 
@@ -133,8 +182,8 @@ impl Throughput {
         let replay: Vec<(u64, u64)> = self.runs.iter().map(|r| (r.log_bytes, r.replay_ms)).collect();
         let still = Duration::from_millis(if to_end { STILL_MS } else { 0 });
         Prediction {
-            files: Line::fit(&files, FILES).at(bytes),
-            replay: Line::fit(&replay, REPLAY).at(log_bytes) + still,
+            files: expected(&files, bytes, FILES),
+            replay: expected(&replay, log_bytes, REPLAY) + still,
             runs: self.runs.len(),
         }
     }
