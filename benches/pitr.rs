@@ -7,7 +7,7 @@
 //! Every recovery must hold exactly what was committed before its target.
 //!
 //! `BREAKGLASS_BENCH_SCALE` sets the size (80: 1.6 GB), `BREAKGLASS_BENCH_WAL` the megabytes of log to replay (1200),
-//! `BREAKGLASS_BENCH_ROUNDS` the rounds (5).
+//! `BREAKGLASS_BENCH_ROUNDS` the rounds (5); with `BREAKGLASS_BENCH_SAY=1` ours says when it said what.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../tests/support/cluster.rs"]
@@ -15,6 +15,7 @@
 mod cluster;
 mod support;
 
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -103,7 +104,17 @@ impl Bench {
     fn ours_to(&mut self, to: &str, promote: bool) -> Shadow {
         let root = self.path("shadow");
         let begun = Instant::now();
-        let out = run(self.ours(&["pitr", "restore", "--to", to, "--dir", &root.display().to_string()]));
+        let mut restore = self.ours(&["pitr", "restore", "--to", to, "--dir", &root.display().to_string()]);
+        if std::env::var_os("BREAKGLASS_BENCH_SAY").is_some() {
+            // When each line was said.
+            let mut child = restore.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+            for line in BufReader::new(child.stderr.take().unwrap()).lines() {
+                println!("{:7.2} s  {}", begun.elapsed().as_secs_f64(), line.unwrap());
+            }
+            assert!(child.wait().unwrap().success());
+        } else {
+            run(restore);
+        }
         let shadow = Shadow::load(&root).unwrap();
         if promote {
             let stood = begun.elapsed();
@@ -124,9 +135,6 @@ impl Bench {
                 stood.as_secs_f64(),
                 begun.elapsed().as_secs_f64()
             );
-            if std::env::var_os("BREAKGLASS_BENCH_SAY").is_some() {
-                println!("{}", String::from_utf8_lossy(&out.stdout));
-            }
             run(self.ours(&["pitr", "discard", "--shadow", &root.display().to_string()]));
         }
         shadow

@@ -57,11 +57,13 @@ impl Programs {
     pub fn find_in(places: &[PathBuf], major: Option<u32>) -> Result<Self> {
         let mut all: Vec<Self> = Vec::new();
         for place in places {
-            if let Some(p) = Self::at(place)
-                && !all.iter().any(|a| a.bin_dir == p.bin_dir)
-            {
-                all.push(p);
+            // The same folder by another name, or links into it: asking a server for its version takes a while.
+            let same = |dir: &Path| all.iter().any(|a| a.bin_dir == dir);
+            let real = std::fs::canonicalize(place.join("postgres")).ok();
+            if real.as_deref().and_then(Path::parent).is_some_and(same) {
+                continue;
             }
+            all.extend(Self::at(place).filter(|p| !same(&p.bin_dir)));
         }
         let mut best: Option<&Self> = None;
         for p in all.iter().filter(|p| major.is_none_or(|m| m == p.major)) {

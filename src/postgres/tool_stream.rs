@@ -4,6 +4,7 @@
 use std::io::{self, Read};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
@@ -13,6 +14,12 @@ use crate::model::CleanText;
 /// Bytes that may wait in the pipe: the tool goes on while what it wrote before is packed.
 #[cfg(target_os = "linux")]
 const PIPE: usize = 1 << 20;
+
+/// A read that brought less than this came too early: the tool writes pages of 4 KiB, and each would wake this process, and the
+/// tool again once it is taken.
+const TOO_FEW: usize = 1 << 16;
+/// How long it is then left to write on: at a gigabyte a second it fills the pipe.
+const GATHER: Duration = Duration::from_millis(1);
 
 /// Where the system allows less, the pipe stays as it is.
 fn widen(out: &ChildStdout) {
@@ -30,6 +37,7 @@ pub struct ToolStream {
     out: ChildStdout,
     errors: Option<JoinHandle<String>>,
     read: u64,
+    early: bool,
 }
 
 impl ToolStream {
@@ -58,7 +66,7 @@ impl ToolStream {
             }
             String::from_utf8_lossy(&kept).into_owned()
         });
-        Ok(Self { name, child, out, errors: Some(errors), read: 0 })
+        Ok(Self { name, child, out, errors: Some(errors), read: 0, early: false })
     }
 
     /// Bytes read so far.
@@ -122,7 +130,11 @@ impl Drop for EndedBy {
 
 impl Read for ToolStream {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.early {
+            std::thread::sleep(GATHER);
+        }
         let n = self.out.read(buf)?;
+        self.early = n < TOO_FEW.min(buf.len());
         self.read += n as u64;
         Ok(n)
     }
