@@ -262,7 +262,7 @@ fn what_was_printed_has_room_and_says_how_to_get_more() {
     let mut story = Story::open(Kind::Real);
     ran(&mut story, &plan, 1, 1, 5, None, vec![]);
     let mut data = of(&story, &plan);
-    let lines: Vec<String> = (1..=20).map(|n| format!("line {n}   {}", "of the output ".repeat(5))).collect();
+    let lines: Vec<String> = (1..=20).map(|n| format!("line {n} | {}", "of the output ".repeat(5))).collect();
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
     printed(&mut data, &lines);
     let mut app = opened(20, data);
@@ -557,7 +557,7 @@ fn a_digest_is_not_cut() {
         let mut data = story.data();
         printed(
             &mut data,
-            &["one", "name   rows   of a table that is much wider than the pane it stands in  END", &sealed],
+            &["one", "name | rows of a table that is much wider than the pane it stands in | END", &sealed],
         );
         let mut app = with_incident(size, 9, data);
         press(&mut app, "3");

@@ -237,7 +237,7 @@ fn a_finding_is_whole_and_a_cut_row_says_where_it_goes_on() {
     story.finish(run, 5, Outcome::Failed, found, vec![]);
     let mut data = story.data();
     // In columns, so that it stays in its row; a sentence goes on in the next one.
-    let line = format!("payments  {}  THE END", "x".repeat(60));
+    let line = format!("payments | {} | THE END", "x".repeat(60));
     data.outputs.insert(
         run,
         breakglass::app::data::Output { lines: Memory::of(0, &[line.as_str()]), file: "output.log".into() },

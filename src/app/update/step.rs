@@ -60,6 +60,9 @@ pub(super) fn tick(app: &mut App, out: &mut Vec<Effect>) {
     };
     // Nobody ticks what they cannot have read.
     if let Some(hidden) = item.filter(|i| !is(*i) && !ui.seen.contains(&(id.clone(), *i))) {
+        if ui.steps.pane == Pane::Output {
+            ui.steps.pane = Pane::Steps;
+        }
         motion::show_item(app, hidden);
         return app.say(Tone::Info, "not ticked: that item was out of sight; read it, then space ticks it".into());
     }

@@ -45,8 +45,8 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, ui: Option<&I
     // Where something is to be ticked it can be read as well.
     let ticking = ui.is_some_and(|u| to_tick(u, step).is_some());
     let least = match place.pane {
-        _ if ticking => TICKING_ROWS,
         Pane::Output => 1,
+        _ if ticking => TICKING_ROWS,
         Pane::Steps | Pane::Text => 2,
     };
     let command_rows = command_rows.min(area.height.saturating_sub(least));
@@ -116,7 +116,7 @@ fn in_sight(starts: &[usize], ends: &[usize], top: usize, rows: usize) -> Vec<us
     let small = rows < TICKING_ROWS as usize;
     let seen = |i: &usize| match (starts.get(*i), ends.get(*i)) {
         (Some(start), Some(end)) => {
-            *start >= top && *start < top + rows.max(1) && (small || *end <= top + rows || end - start > rows)
+            *start >= top && *start < top + rows && (small || *end <= top + rows || end - start > rows)
         }
         _ => false,
     };

@@ -152,7 +152,8 @@ fn output_height(height: u16, parts: &Parts, focus: bool, ticking: bool) -> u16 
     if ticking {
         // Too little for a title and a row is nothing.
         let least = 3.min(most(detail::TICKING_ROWS));
-        let rows = most(parts.text).max(least);
+        let wanted = parts.output.min(most(parts.text.min(detail::TICKING_ROWS + 2)));
+        let rows = most(parts.text).max(wanted).max(least);
         return if rows < 2 { 0 } else { rows };
     }
     let wanted = parts.output.min(most(detail::TICKING_ROWS));

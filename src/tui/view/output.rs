@@ -130,7 +130,8 @@ impl Laid {
             let cut = width(&rest) > room;
             return Self { whole, rows: vec![rest], cut };
         }
-        let columns = line.trim().contains("  ") || line.contains(['|', '│', '\t']);
+        let gaps = line.split("  ").filter(|part| !part.is_empty()).count();
+        let columns = gaps > 3 || line.contains(['|', '│', '\t']);
         if width(line) <= room || columns || room < 8 {
             let cut = width(line) > room;
             return Self { rows: vec![whole.clone()], whole, cut };
