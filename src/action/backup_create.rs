@@ -59,7 +59,7 @@ impl Action for BackupCreate {
                     .value_name("PATTERN")
                     .action(ArgAction::Append)
                     .conflicts_with("physical")
-                    .help("Only these tables, as pg_dump's --table reads it; may be repeated"),
+                    .help("Only these tables (NAME or SCHEMA.NAME, with * and ?), with the types, functions and sequences they use; may be repeated"),
             )
             .arg(
                 Arg::new("tier")

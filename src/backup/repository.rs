@@ -169,7 +169,7 @@ impl Repository {
                 "Put {INFO} back from a copy of the repository (repository.copies) or from a backup of this machine: it holds no \
                  secret, and no command but `backup rotate-key --new-key-pair` changes it."
             ))
-            .hint("Backups, log and keys are as they were: remove nothing, and make no new repository here..")
+            .hint("Backups, log and keys are as they were: remove nothing, and make no new repository here.")
         };
         let read = store.get(INFO, MAX_INFO);
         let bytes = read.map_err(|e| if is_damage(&e) { advised(e) } else { e })?.ok_or_else(|| {
