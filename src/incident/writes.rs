@@ -55,7 +55,7 @@ pub fn off<'s>(state: &'s State, scenario: &Scenario) -> Option<(&'s Instant, Ba
         }
         None => s.blocks.iter().any(|b| b.own.is_some() && b.risk != Some(Risk::Read)),
     };
-    let Some((last, _)) = steps().filter(|(_, s)| works(s)).last() else { return Some((since, Back::Now)) };
+    let Some((last, _)) = steps().rev().find(|(_, s)| works(s)) else { return Some((since, Back::Now)) };
     let needs = steps().find(|(at, _)| *at > last).map_or(last, |(at, _)| at);
     Some((since, Back::Before(needs)))
 }
