@@ -61,6 +61,9 @@ impl PassedOver {
     }
 }
 
+/// A base backup that is as it should be, and those that were passed over before it.
+pub(super) type Whole<'m, T> = (Option<(&'m Manifest, T)>, Vec<PassedOver>);
+
 /// The first of these, the best first, whose files are as they should be; and those before it.
 ///
 /// # Errors
@@ -71,7 +74,7 @@ pub(super) fn first_whole<'m, T>(
     base: &Base,
     watch: &dyn Watch,
     cancel: &CancellationToken,
-) -> Result<(Option<(&'m Manifest, T)>, Vec<PassedOver>)> {
+) -> Result<Whole<'m, T>> {
     let mut passed = Vec::new();
     for (m, with) in candidates {
         let began = Instant::now();
