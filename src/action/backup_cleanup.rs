@@ -7,8 +7,9 @@ use serde_json::json;
 use super::reach::{self, Reporter};
 use super::target::{blocking, now};
 use super::{Action, Ctx, Done, Preview, Spec};
-use crate::backup::catalog::Catalog;
-use crate::backup::cleanup::{Plan, execute, plan_by};
+use crate::backup::catalog::{Catalog, READ};
+use crate::backup::cleanup::{Plan, execute, plan_looking};
+use crate::backup::damage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::plan::Risk;
 use crate::recovery::watch::check_cancel;
@@ -44,16 +45,17 @@ impl Action for BackupCleanup {
     fn preview<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Preview>> {
         Box::pin(async move {
             let m = super::parse_matches(self.arguments(), args)?;
-            let plan = planned(ctx, m.get_one::<String>("give-up").cloned()).await?;
-            Ok(Preview { lines: lines(&plan, "would go"), ..Preview::default() })
+            let (plan, mut seen) = planned(ctx, m.get_one::<String>("give-up").cloned(), false).await?;
+            seen.extend(lines(&plan, "would go"));
+            Ok(Preview { lines: seen, ..Preview::default() })
         })
     }
     fn run<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Done>> {
         Box::pin(async move {
             let m = super::parse_matches(self.arguments(), args)?;
             let (dry, give_up) = (m.get_flag("dry-run"), m.get_one::<String>("give-up").cloned());
-            let plan = planned(ctx, give_up).await?;
-            for line in lines(&plan, if dry { "would go" } else { "goes" }) {
+            let (plan, seen) = planned(ctx, give_up, !dry).await?;
+            for line in seen.into_iter().chain(lines(&plan, if dry { "would go" } else { "goes" })) {
                 ctx.out.line(&line);
             }
             let (count, bytes) = (plan.removed().count(), plan.bytes());
@@ -90,7 +92,8 @@ impl Action for BackupCleanup {
     }
 }
 
-async fn planned(ctx: &Ctx, give_up: Option<String>) -> Result<Plan> {
+/// The plan, after a look at what stays; and what that found, for people. `record`: what is damaged is written down.
+async fn planned(ctx: &Ctx, give_up: Option<String>, record: bool) -> Result<(Plan, Vec<String>)> {
     let ctx = ctx.clone();
     blocking(move || {
         let unlocked = reach::unlocked(&ctx)?;
@@ -100,7 +103,31 @@ async fn planned(ctx: &Ctx, give_up: Option<String>) -> Result<Plan> {
             return Err(Error { kind: ErrorKind::Refused, ..e });
         }
         let (give_up, copies) = (give_up.as_slice(), &ctx.settings.repository_copies);
-        plan_by(&unlocked, catalog, ctx.settings.retention, now(), give_up, copies)
+        let (mut count, mut out) = (0, Vec::new());
+        let mut seen = |id: &str, wrong: Option<&Error>| {
+            check_cancel(&ctx.cancel, "nothing was removed")?;
+            count += 1;
+            let Some(e) = wrong else { return Ok(()) };
+            let untold = match record {
+                true => damage::found(&unlocked, ctx.settings.catalog_heads.as_ref(), id, READ, e),
+                false => None,
+            };
+            let said = match (record, untold) {
+                (false, _) => format!("not recorded by a try; backup verify {id} records it"),
+                (true, None) => "recorded".to_string(),
+                (true, Some(why)) => format!("the catalog could not be told: {why}"),
+            };
+            out.push(format!(
+                "WARNING: backup {id}, which was to stay, is DAMAGED: {e}; it stands for no other ({said})"
+            ));
+            Ok(())
+        };
+        let plan = plan_looking(&unlocked, catalog, ctx.settings.retention, now(), give_up, copies, &mut seen)?;
+        if count > 0 {
+            let recorded = if record { "" } else { ", and nothing was recorded" };
+            out.push(format!("before anything goes, the ends of {count} backups that stay were looked at{recorded}"));
+        }
+        Ok((plan, out))
     })
     .await
 }

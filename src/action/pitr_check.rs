@@ -14,12 +14,13 @@ use super::pitr_partial::Partial;
 use super::pitr_restore::{Along, of_cluster, passed_over, source};
 use super::target::{Follow, parse_args};
 use super::{Action, Ctx, Done, Preview, Spec, backend, reach};
+use crate::backup::catalog::{Damage, READ};
 use crate::config::Backend;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::event::{Check as Seen, Event, Verdict};
 use crate::model::plan::Risk;
 use crate::model::target::{Loss, RecoveryTarget};
-use crate::model::{format_clock, parse_duration};
+use crate::model::{CleanText, format_clock, parse_duration};
 use crate::recovery::backend::Way;
 use crate::recovery::range::{Look, PassedOver, Route};
 use crate::recovery::tables::user_tables;
@@ -130,7 +131,17 @@ async fn reachable(ctx: &Ctx, given: &Moment, args: &Args) -> Result<Done> {
             json["backup_last_read"] = serde_json::to_value(r.verified_at).unwrap_or_default();
             let passed = |p: &PassedOver| serde_json::json!({"backup": p.backup, "why": p.why});
             json["passed_over"] = r.passed_over.iter().map(passed).collect();
+            json["backup_damaged"] = serde_json::to_value(still_damaged(r)).unwrap_or_default();
             let mut lines = passed_over(r);
+            lines.extend(still_damaged(r).map(|d| {
+                format!(
+                    "WARNING: base backup {} is on record as {}; what follows does not show that it can be restored: \
+                     breakglass backup verify --deep {}",
+                    r.backup.id,
+                    CleanText::line(d.describe().as_bytes()),
+                    r.backup.id
+                )
+            }));
             lines.push(format!(
                 "✓ from backup {} of {}, along the log of timeline {} to {}",
                 r.backup.id,
@@ -149,7 +160,16 @@ async fn reachable(ctx: &Ctx, given: &Moment, args: &Args) -> Result<Done> {
     for line in lines {
         ctx.out.line(&line);
     }
-    Ok(Done::ok(format!("{said} can be recovered to")).json(json))
+    let text = match &way {
+        Way::Beside(r) if still_damaged(r).is_some() => {
+            format!(
+                "{said} can be recovered to by the log, but only from a base backup that was found damaged: {}",
+                r.backup.id
+            )
+        }
+        _ => format!("{said} can be recovered to"),
+    };
+    Ok(Done::ok(text).json(json))
 }
 
 /// As a restore finds it, with the same checks.
@@ -173,15 +193,22 @@ async fn way(ctx: &Ctx, args: &Args, to: (&RecoveryTarget, bool)) -> Result<(Bac
     Ok((kind, recovery.preflight(&goal, Follow::new(ctx), &ctx.cancel).await?))
 }
 
+/// What is on record of the base backup and was not refuted now: reading every byte does not clear what a restore showed.
+fn still_damaged(way: &Route) -> Option<&Damage> {
+    let read = way.looked == Look::Everything;
+    way.damaged.as_ref().filter(|d| !(read && d.cleared_by(READ)))
+}
+
 /// What of the way was read, and what is taken on trust.
 fn how_sure(way: &Route) -> String {
     let id = &way.backup.id;
     let verify = format!("breakglass backup verify {id}");
     let mb = way.backup.plain_bytes() / 1_000_000;
-    let last = way.verified_at.map_or_else(
-        || "it was never read since it was made".to_string(),
-        |t| format!("read last, and right, on {}", t.date_hms()),
-    );
+    let last = match (&way.damaged, way.verified_at) {
+        (Some(d), _) => format!("looked at last, and not right, on {}", d.at.date_hms()),
+        (None, Some(t)) => format!("read last, and right, on {}", t.date_hms()),
+        (None, None) => "it was never read since it was made".to_string(),
+    };
     match way.looked {
         Look::Everything => format!("  every byte of the backup ({mb} MB) and of the log was read"),
         Look::Ends => format!(

@@ -67,6 +67,15 @@ impl Action for Range {
                 (None, _) if reach.timeline.is_none() => Done::check_failed("no moment can be recovered to"),
                 (None, _) => Done::check_failed("nothing can be recovered to: there is no base backup"),
                 (Some(_), false) => Done::check_failed("the log has holes"),
+                (Some(_), true) if reach.undamaged_from().is_none() => Done::check_failed(
+                    "only DAMAGED base backups lead there: take a new one now (breakglass backup create --physical)",
+                ),
+                (Some(e), true) if reach.undamaged_from() > Some(e) => Done::ok(format!(
+                    "{} to {}; before that, from {} on, only from a DAMAGED base backup",
+                    said(reach.undamaged_from()),
+                    said(latest),
+                    e.date_hms()
+                )),
                 (Some(e), true) => Done::ok(format!("{} to {}", e.date_hms(), said(latest))),
             };
             Ok(done.fact(fact).json(json))
@@ -101,12 +110,18 @@ fn show(ctx: &Ctx, r: &Reachable) {
     if let Some(timeline) = r.timeline {
         ctx.out.line(&format!("timeline  {timeline}"));
     }
-    ctx.out.line(&format!("earliest  {}", at(r.earliest, r.earliest_lsn)));
+    let rests = match (r.earliest, r.undamaged_from()) {
+        (Some(_), None) => "; DAMAGED: every base backup that leads there was found damaged".to_string(),
+        (Some(e), Some(from)) if from > e => format!("; DAMAGED: from an undamaged base backup only from {from} on"),
+        _ => String::new(),
+    };
+    ctx.out.line(&format!("earliest  {}{rests}", at(r.earliest, r.earliest_lsn)));
     ctx.out.line(&format!("latest    {}", at(r.latest, r.latest_lsn)));
     for b in &r.backups {
         let from = b.from.as_ref().map_or_else(String::new, |f| format!(" from {f},"));
         let complete = b.finished_at.map_or_else(|| "its time is not told".to_string(), |t| format!("complete at {t}"));
-        ctx.out.line(&format!("backup    {}{from} {complete}", b.id));
+        let damaged = b.damaged.as_ref().map_or_else(String::new, |d| format!("; {d}"));
+        ctx.out.line(&format!("backup    {}{from} {complete}{damaged}", b.id));
     }
     for h in &r.holes {
         ctx.out.line(&format!("HOLE      {} to {}: {}", h.first, h.last, h.why));
@@ -128,6 +143,9 @@ fn document(r: &Reachable) -> serde_json::Value {
         "latest": r.latest, "latest_lsn": r.latest_lsn.map(|l| l.to_string()),
         "last_segment": r.last_segment, "end_lsn": r.end_lsn.map(|l| l.to_string()),
         "backups": r.backups.iter().map(|b| b.id.clone()).collect::<Vec<_>>(), "holes": r.holes,
+        "earliest_undamaged": r.undamaged_from(),
+        "backups_damaged": r.backups.iter()
+            .filter_map(|b| Some(serde_json::json!({"backup": b.id, "why": b.damaged.as_ref()?}))).collect::<Vec<_>>(),
         "segments_not_indexed": r.unread, "notes": r.notes,
     })
 }

@@ -111,9 +111,14 @@ pub struct Damage {
 }
 
 impl Damage {
+    /// One phrase.
+    pub fn describe(&self) -> String {
+        let word = if self.how == RESTORED { "NOT RESTORABLE" } else { "DAMAGED" };
+        format!("{word}, found {}: {}", self.at.date_hms(), self.why)
+    }
     /// Whether having looked in this way and found all right shows that it is gone: what reading cannot see, reading does not
     /// clear.
-    pub(super) fn cleared_by(&self, how: &str) -> bool {
+    pub fn cleared_by(&self, how: &str) -> bool {
         self.how != RESTORED || how == RESTORED
     }
 }
@@ -121,9 +126,7 @@ impl Damage {
 impl Backup {
     /// That it was found damaged, in a phrase.
     pub fn damage(&self) -> Option<String> {
-        let d = self.damaged.as_ref()?;
-        let word = if d.how == RESTORED { "NOT RESTORABLE" } else { "DAMAGED" };
-        Some(format!("{word}, found {}: {}", d.at.date_hms(), d.why))
+        self.damaged.as_ref().map(Damage::describe)
     }
 }
 

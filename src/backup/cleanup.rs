@@ -5,8 +5,10 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::catalog::{self, Catalog, Change, manifest_name};
+use super::catalog::{self, Catalog, Change, Damage, manifest_name};
 use super::copies;
+use super::damage::{self, is_damage};
+use super::part::check_ends;
 use super::repository::Unlocked;
 use super::retention::{self, Policy, Verdict};
 use super::wal::{DEFAULT_SEGMENT_SIZE, Segment, WalName};
@@ -159,6 +161,53 @@ pub fn plan_by(
     Ok(Plan { backups: verdicts, objects, log })
 }
 
+/// As [`plan_by`], and nothing is trusted unseen: where one backup of a kind and database goes, those that stay are looked at
+/// first, as far as their beginnings and ends tell ([`check_ends`]). One that is damaged stands for no other, and the plan is made
+/// anew without it. `seen` is told each that was looked at, and what is wrong with it.
+///
+/// # Errors
+/// As [`plan_by`]; the repository cannot be read.
+pub fn plan_looking(
+    unlocked: &Unlocked,
+    mut catalog: Catalog,
+    policy: Policy,
+    now: Time,
+    give_up: &[String],
+    copies: &[String],
+    seen: &mut dyn FnMut(&str, Option<&Error>) -> Result<()>,
+) -> Result<Plan> {
+    let mut looked: BTreeSet<String> = BTreeSet::new();
+    loop {
+        let plan = plan_by(unlocked, catalog.clone(), policy, now, give_up, copies)?;
+        let goes = |id: &str| plan.removed().any(|v| v.backup == id);
+        let poorer: BTreeSet<retention::Group<'_>> =
+            catalog.backups.iter().filter(|b| goes(&b.manifest.id)).map(|b| retention::group(&b.manifest)).collect();
+        let mut found: Vec<(usize, Damage)> = Vec::new();
+        for (i, b) in catalog.backups.iter().enumerate() {
+            let (id, m) = (&b.manifest.id, &b.manifest);
+            if b.damaged.is_some() || goes(id) || !poorer.contains(&retention::group(m)) || !looked.insert(id.clone()) {
+                continue;
+            }
+            match check_ends(unlocked, m) {
+                Ok(()) => seen(id, None)?,
+                Err(e) if is_damage(&e) => {
+                    seen(id, Some(&e))?;
+                    found.push((i, Damage { at: now, how: catalog::READ.into(), why: damage::reason(&e) }));
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        if found.is_empty() {
+            return Ok(plan);
+        }
+        for (i, d) in found {
+            if let Some(b) = catalog.backups.get_mut(i) {
+                (b.verified_at, b.verified_how, b.proven_at, b.damaged) = (None, None, None, Some(d));
+            }
+        }
+    }
+}
+
 /// What is said of a damaged backup that somebody gives up.
 fn giving_up(unlocked: &Unlocked, catalog: &Catalog, id: &str, copies: &[String]) -> Result<Verdict> {
     let (objects, why) = match catalog.lost.iter().find(|l| l.backup == id) {
@@ -212,6 +261,7 @@ pub fn execute(unlocked: &Unlocked, plan: &Plan, progress: &mut dyn FnMut(usize,
         store.remove_leftover(&object.name)?;
         done += 1;
     }
+    let mut let_go: Vec<&str> = Vec::new();
     for verdict in plan.removed() {
         let change = Change::Removed { backup: verdict.backup.clone(), reason: verdict.why.clone() };
         let mut said = catalog::append(unlocked, &change);
@@ -228,10 +278,11 @@ pub fn execute(unlocked: &Unlocked, plan: &Plan, progress: &mut dyn FnMut(usize,
             Err(e) if e.kind == ErrorKind::Usage => {}
             other => other.map(|_| ())?,
         }
+        let_go.push(&verdict.backup);
         // At once: the next entry may need the room.
         let folder = format!("backups/{}/", verdict.backup);
         for object in objects.iter().filter(|o| o.name.starts_with(&folder)) {
-            progress(done, all)?;
+            progress(done, all).map_err(|e| already(e, &let_go))?;
             store.delete(&object.name)?;
             done += 1;
         }
@@ -241,13 +292,25 @@ pub fn execute(unlocked: &Unlocked, plan: &Plan, progress: &mut dyn FnMut(usize,
         if gone.iter().any(|folder| object.name.starts_with(folder.as_str())) {
             continue;
         }
-        progress(done, all)?;
+        progress(done, all).map_err(|e| already(e, &let_go))?;
         store.delete(&object.name)?;
         done += 1;
     }
     // Still no room for it: the next cleanup tries again.
     let _ = store.keep_reserve();
     progress(all, all)
+}
+
+/// Says with what stopped a cleanup which backups the catalog names no more, although objects of theirs may be left.
+fn already(e: Error, let_go: &[&str]) -> Error {
+    match let_go {
+        [] => e,
+        [id] => e.why(format!("backup {id} was let go already: no list names it any more, and the next cleanup removes the rest of it")),
+        ids => e.why(format!(
+            "backups {} were let go already: no list names them any more, and the next cleanup removes the rest of them",
+            ids.join(", ")
+        )),
+    }
 }
 
 /// Whether something failed because the disk, or what its owner may use of it, is full.

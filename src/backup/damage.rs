@@ -130,10 +130,15 @@ pub fn load(unlocked: &Unlocked, heads: Option<&PathBuf>, say: &mut dyn FnMut(&s
 
 /// Writes down that a backup was found damaged. Gives why the catalog could not be told, where it could not.
 pub fn found(unlocked: &Unlocked, heads: Option<&PathBuf>, id: &str, how: &str, error: &Error) -> Option<String> {
-    let text = if error.why.is_empty() { error.what.clone() } else { format!("{}: {}", error.what, error.why) };
-    let why: String = CleanText::line(text.replace('\n', " ").as_bytes()).as_str().chars().take(MOST).collect();
+    let why = reason(error);
     let change = Change::Damaged { backup: id.into(), how: how.into(), why: why.clone() };
     told(unlocked, heads, id, how, Some(why), catalog::append(unlocked, &change).err())
+}
+
+/// What is written down of an error.
+pub(super) fn reason(error: &Error) -> String {
+    let text = if error.why.is_empty() { error.what.clone() } else { format!("{}: {}", error.what, error.why) };
+    CleanText::line(text.replace('\n', " ").as_bytes()).as_str().chars().take(MOST).collect()
 }
 
 /// Forgets or replaces what was remembered here of a backup that was found right. `untold` is why the catalog does not say so.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::catalog::{Backup, BackupKind};
+use super::catalog::{Backup, BackupKind, Manifest};
 use crate::model::Time;
 
 pub use crate::config::settings::Retention as Policy;
@@ -20,17 +20,23 @@ pub struct Verdict {
     pub why: String,
 }
 
+/// Backups that can stand for one another: kind, database, part.
+pub(super) type Group<'b> = (&'b str, Option<&'b str>, Option<&'b str>);
+
+/// The group of a backup.
+pub(super) fn group(m: &Manifest) -> Group<'_> {
+    (m.kind.word(), m.database.as_deref(), m.part.as_deref())
+}
+
 const DAY_MICROS: i64 = 86_400_000_000;
 
 /// Judges every backup, in their order. The newest verified one of each kind and database always stays; where none is
 /// verified, the newest does. A dump of a part is a kind of its own: it never stands for the whole. One that was found damaged
 /// stands for another only where there is no other.
 pub fn judge(backups: &[Backup], policy: Policy, now: Time) -> Vec<Verdict> {
-    type Group<'b> = (&'b str, Option<&'b str>, Option<&'b str>);
     let mut groups: BTreeMap<Group<'_>, Vec<usize>> = BTreeMap::new();
     for (i, b) in backups.iter().enumerate() {
-        let of = (b.manifest.kind.word(), b.manifest.database.as_deref(), b.manifest.part.as_deref());
-        groups.entry(of).or_default().push(i);
+        groups.entry(group(&b.manifest)).or_default().push(i);
     }
     let mut verdicts: Vec<Verdict> =
         backups.iter().map(|b| Verdict { backup: b.manifest.id.clone(), keep: false, why: String::new() }).collect();

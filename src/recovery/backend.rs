@@ -92,6 +92,8 @@ pub struct Known {
     pub finished_at: Option<Time>,
     /// Log position recovery begins at.
     pub from: Option<String>,
+    /// That it was found damaged, in a phrase.
+    pub damaged: Option<String>,
 }
 
 /// All backups.
@@ -140,12 +142,21 @@ pub fn newest_backup(ranges: &[Reachable]) -> Option<(Time, &str)> {
 }
 
 impl Reachable {
+    /// From when on it rests on a backup that was not found damaged; none when all were.
+    pub fn undamaged_from(&self) -> Option<Time> {
+        let known = self.backups.iter().any(|b| b.damaged.is_some());
+        match known {
+            true => self.backups.iter().filter(|b| b.damaged.is_none()).filter_map(|b| b.finished_at).min(),
+            false => self.earliest,
+        }
+    }
     /// From what was found in an archive. `indexed`: it has an index of the log.
     pub fn of(r: Reach, indexed: bool) -> Self {
         let known = |m: &crate::backup::catalog::Manifest| Known {
             id: m.id.clone(),
             finished_at: Some(m.finished_at),
             from: m.start_lsn.clone(),
+            damaged: None,
         };
         // Nothing was committed since the first backup, as far as the log goes: its end is all there is.
         let latest = r.latest.as_ref().map(|c| (c.at, c.lsn)).filter(|(at, _)| r.earliest.is_none_or(|e| *at >= e));

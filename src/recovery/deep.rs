@@ -128,7 +128,9 @@ pub async fn deep(
                 false => ("restore", catalog::RESTORED),
             };
             checks.push(check(name, Verdict::Failed, e.to_string().replace('\n', " ")));
-            wrong = is_damage(&e).then_some((how, e));
+            // A server that started and would not take it is not the machine's fault.
+            let refused = dump::does_not_come_back(&e);
+            wrong = refused.or_else(|| is_damage(&e).then_some(e)).map(|e| (how, e));
         }
         Err(e) => return Err(e),
     }

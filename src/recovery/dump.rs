@@ -565,8 +565,59 @@ impl Tool<'_> {
         }
         check_cancel(self.cancel, "nothing was restored")?;
         let about = said.iter().position(|l| l.contains("error:")).unwrap_or(said.len().saturating_sub(4));
-        Err(Error::target(format!("pg_restore failed: {}", end.describe())).why(said[about..].join(" | ")))
+        Err(Error::target(format!("{TOOL_FAILED}: {}", end.describe())).why(said[about..].join(SAID)))
     }
+}
+
+/// How the error begins when `pg_restore` ends with another code than 0, and what separates the lines it said.
+const TOOL_FAILED: &str = "pg_restore failed";
+const SAID: &str = " | ";
+
+/// What a server says when it, its machine or what is installed there is the reason, and not the dump.
+const OF_THE_MACHINE: &[&str] = &[
+    "No space left",
+    "Disk quota",
+    "could not extend file",
+    "could not write",
+    "could not resize shared memory",
+    "out of memory",
+    "out of shared memory",
+    "Cannot allocate memory",
+    "Too many open files",
+    "too many clients",
+    "connection to server",
+    "server closed the connection",
+    "terminating connection",
+    "shutting down",
+    "starting up",
+    "recovery mode",
+    "extension control file",
+    "extension \"",
+    "could not access file",
+    "could not load library",
+    "could not create locale",
+    "could not open",
+    "not supported by this build",
+    "unrecognized configuration parameter",
+    "permission denied",
+    "role \"",
+    "tablespace \"",
+];
+
+/// That the server refused what a dump holds, without the rows that it quotes: proof, where the server is one that was made for
+/// it, that the dump does not come back. None when the reason may be the machine: a full disk, an extension, role or locale that
+/// is not there, a server or tool that died.
+pub fn does_not_come_back(e: &Error) -> Option<Error> {
+    let said: Vec<&str> = e.why.split(SAID).skip_while(|l| !l.contains("error:")).collect();
+    let errors = || said.iter().filter(|l| ["error:", "ERROR:", "FATAL:", "PANIC:"].iter().any(|w| l.contains(w)));
+    let of_server = errors().any(|l| l.contains("ERROR:"));
+    let of_machine = errors().any(|l| OF_THE_MACHINE.iter().any(|w| l.contains(w)));
+    if !e.what.starts_with(TOOL_FAILED) || !e.what.contains("exit code") || !of_server || of_machine {
+        return None;
+    }
+    let quotes = |l: &&str| ["DETAIL:", "CONTEXT:", "Command was:"].iter().any(|w| l.trim_start().starts_with(w));
+    let shown: Vec<&str> = said.into_iter().take_while(|l| !quotes(l)).collect();
+    Some(Error::check(e.what.clone()).why(shown.join(SAID)))
 }
 
 fn unique() -> Result<String> {

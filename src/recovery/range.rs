@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::archive::Archive;
 use super::commits::{Commit, LogArchive, RestorePoint};
 use super::watch::{Phase, Watch, check_cancel};
-use crate::backup::catalog::{BackupKind, Manifest};
+use crate::backup::catalog::{BackupKind, Damage, Manifest};
 use crate::backup::wal::{Continuity, Depth, Hole, Segment, WalName};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Time;
@@ -62,6 +62,8 @@ pub struct Route {
     pub looked: Look,
     /// When every byte of the base backup was last read and right, where that is on record.
     pub verified_at: Option<Time>,
+    /// That the base backup was found damaged before, and not right since: it was named all the same, or read anew.
+    pub damaged: Option<Damage>,
 }
 
 impl Route {
@@ -251,6 +253,7 @@ pub fn route(
         looked: if store.looks_into_backups() { ask.base.look } else { Look::Nothing },
         passed_over,
         verified_at: None,
+        damaged: None,
     })
 }
 

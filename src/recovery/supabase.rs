@@ -502,6 +502,7 @@ impl Recovery for Supabase {
                 id: d.id.map_or_else(String::new, |id| id.to_string()),
                 finished_at: Time::parse(&d.inserted_at).ok(),
                 from: None,
+                damaged: None,
             });
             Ok(vec![Reachable {
                 earliest: window.map(|w| at(w.0)),

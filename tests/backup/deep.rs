@@ -87,6 +87,74 @@ fn a_dump_is_proven_restorable() {
 }
 
 #[test]
+fn a_dump_that_the_server_refuses_is_on_record_as_not_restorable() {
+    let c = cluster();
+    c.sql("postgres", "create database refused");
+    // What the check calls was changed since: the rows that are there violate it.
+    let sql = "create function cap() returns int immutable language sql as 'select 10'; \
+               create table t (n int check (n < public.cap())); insert into t values (7654321 % 7)";
+    c.sql("refused", sql);
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let scratch = crate::support::cluster::Scratch::new("refused");
+    std::fs::set_permissions(&scratch.path, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let at = scratch.path.to_str().unwrap().to_string();
+    let url = url(&c, "refused");
+    let good = json(d, &url, 0, &["backup", "create", "--logical"])["id"].as_str().unwrap().to_string();
+    c.sql("refused", "create or replace function cap() returns int immutable language sql as 'select -1'");
+    let bad = json(d, &url, 0, &["backup", "create", "--logical"])["id"].as_str().unwrap().to_string();
+    let list = json(d, &url, 0, &["backup", "list"]);
+    assert!(list["backups"][1]["verified_at"].is_string() && list["damaged"] == serde_json::json!([]), "{list:#}");
+
+    let deep = ["backup", "verify", &bad, "--deep", "--scratch", &at];
+    let out = program(d, &url, &[], &deep);
+    assert!(out.status.code() == Some(1) && text(&out).contains("violates check constraint"), "{}", text(&out));
+    let list = json(d, &url, 1, &["backup", "list"]);
+    let one = &list["backups"][1];
+    assert!(one["verified_at"].is_null() && one["damaged"]["how"] == "restored", "{list:#}");
+    let why = one["damaged"]["why"].as_str().unwrap();
+    assert!(why.contains("violates check constraint") && !why.contains("Failing row"), "no rows in the catalog: {why}");
+    assert_eq!(list["damaged"][0]["backup"], bad.as_str());
+    let out = program(d, &url, &[], &["health"]);
+    assert!(text(&out).contains("NOT RESTORABLE") && text(&out).contains(&bad), "{}", text(&out));
+    let out = program(d, &url, &[], &["backup", "cleanup", "--dry-run"]);
+    let line = |id: &str| text(&out).lines().find(|l| l.starts_with(id)).unwrap().to_string();
+    assert!(line(&good).contains("the newest verified one") && line(&bad).contains("NOT RESTORABLE"), "{}", text(&out));
+    // Reading it does not clear what restoring showed.
+    assert_eq!(program(d, &url, &[], &["backup", "verify", &bad]).status.code(), Some(0));
+    assert_eq!(program(d, &url, &[], &["backup", "list"]).status.code(), Some(1));
+}
+
+#[test]
+fn what_the_machine_lacks_is_not_held_against_the_dump() {
+    use breakglass::error::Error;
+    use breakglass::recovery::dump::does_not_come_back;
+    let failed = |end: &str, said: &str| {
+        does_not_come_back(&Error::target(format!("pg_restore failed: {end}")).why(format!("creating TABLE | {said}")))
+    };
+    let refused =
+        "error: COPY failed for table \"t\": ERROR:  new row violates check constraint | DETAIL:  Failing row (1)";
+    let shown = failed("exit code 1", refused).unwrap();
+    assert!(shown.why.ends_with("check constraint"), "{shown}");
+    for (end, said) in [
+        ("ended by signal 9", refused),
+        ("stopped after its time limit", refused),
+        (
+            "exit code 1",
+            "error: COPY failed for table \"t\": ERROR:  could not extend file \"base/1\": No space left on device",
+        ),
+        ("exit code 1", "error: could not execute query: ERROR:  role \"x\" does not exist"),
+        ("exit code 1", "error: could not execute query: ERROR:  extension \"postgis\" is not available"),
+        ("exit code 1", "error: could not execute query: ERROR:  could not access file \"$libdir/x\": No such file"),
+        ("exit code 1", "error: could not execute query: server closed the connection unexpectedly"),
+        ("exit code 1", "error: could not read from input file: end of file"),
+    ] {
+        assert!(failed(end, said).is_none(), "{end}: {said}");
+    }
+    assert!(does_not_come_back(&Error::target("connecting").why(refused)).is_none());
+}
+
+#[test]
 fn a_base_backup_is_proven_restorable_and_restores() {
     let (c, _, _) = archiving("deepbase");
     c.sql("postgres", "create table t as select n from generate_series(1, 1000) n; create index on t (n)");

@@ -185,6 +185,66 @@ fn cleanup_takes_what_nothing_needs() {
 }
 
 #[test]
+fn what_stays_is_looked_at_before_anything_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let (repo, unlocked, _) = repository(d);
+    let now = Time::from_system(std::time::SystemTime::now());
+    let days = |n: i64| Time::from_micros(now.micros() - n * DAY);
+    let (good, bad) = ("20200101T0000Z-physical-aaaaaa", "20200102T0000Z-physical-bbbbbb");
+    for (id, age) in [(good, 50), (bad, 40)] {
+        add(&unlocked, manifest(id, BackupKind::Physical, days(age)));
+        catalog::append(&unlocked, &Change::Verified { backup: id.into(), how: "read".into() }).unwrap();
+    }
+    repo.store().delete(&format!("backups/{bad}/data.bgo")).unwrap();
+    let env = [("BACKUP_RETENTION_DAYS", "30")];
+    let head = || Catalog::load(&unlocked).unwrap().head.seq;
+    let before = head();
+    let out = program(d, NOBODY, &env, &["backup", "cleanup", "--dry-run"]);
+    assert_eq!(out.status.code(), Some(0), "{}", text(&out));
+    for line in [
+        format!("{good}  stays: the newest verified one"),
+        format!("{bad}  would go: older than 30 days; DAMAGED, found"),
+        format!("WARNING: backup {bad}, which was to stay, is DAMAGED"),
+        "nothing was recorded".to_string(),
+    ] {
+        assert!(text(&out).contains(&line), "{line}\n{}", text(&out));
+    }
+    assert_eq!(head(), before, "a dry run writes nothing");
+    let out = program(d, NOBODY, &env, &["backup", "cleanup"]);
+    assert_eq!(out.status.code(), Some(0), "{}", text(&out));
+    let left: Vec<String> = Catalog::load(&unlocked).unwrap().backups.into_iter().map(|b| b.manifest.id).collect();
+    assert_eq!(left, [good], "the one that can be restored: {}", text(&out));
+    assert!(d.join(format!("repo/backups/{good}/data.bgo")).exists());
+    assert!(head() >= before + 2, "found and removed are both on record");
+}
+
+#[test]
+fn a_cleanup_that_stops_says_what_was_let_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let (_, unlocked, _) = repository(d);
+    let now = Time::from_system(std::time::SystemTime::now());
+    let old = "20200101T0000Z-logical-aaaaaa";
+    add(&unlocked, manifest(old, BackupKind::Logical, Time::from_micros(now.micros() - 50 * DAY)));
+    add(&unlocked, manifest("20200102T0000Z-logical-bbbbbb", BackupKind::Logical, now));
+    let all = plan(&unlocked, Policy::Days(30), now).unwrap();
+    let stop = |_: usize, _: usize| Err(breakglass::error::Error::interrupted("stopped on request: 0 removed"));
+    let error = execute(&unlocked, &all, &mut { stop }).unwrap_err();
+    let said = error.to_string();
+    assert!(error.kind == ErrorKind::Interrupted && said.contains("stopped on request"), "{said}");
+    assert!(
+        said.contains(&format!("backup {old} was let go already")) && said.contains("next cleanup removes"),
+        "{said}"
+    );
+    // As it says.
+    assert!(Catalog::load(&unlocked).unwrap().removed.contains(old) && d.join("repo/backups").join(old).exists());
+    let rest = plan(&unlocked, Policy::Days(30), now).unwrap();
+    execute(&unlocked, &rest, &mut |_, _| Ok(())).unwrap();
+    assert!(!d.join("repo/backups").join(old).exists());
+}
+
+#[test]
 fn a_damaged_backup_can_be_given_up() {
     let dir = tempfile::tempdir().unwrap();
     let d = dir.path();

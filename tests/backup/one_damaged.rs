@@ -168,6 +168,10 @@ fn what_a_verification_found_counts_until_another_one_finds_it_right() {
     let (code, one) = listed(d, &[], bad);
     assert_eq!((code, &one["verified_at"]), (Some(1), &serde_json::Value::Null), "{one}");
     assert!(one["damaged"]["why"].as_str().unwrap().contains("files.tar.bgo"), "{one}");
+    let out = program(d, NOBODY, &[], &["--json", "backup", "list"]);
+    let list: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    let named = &list["damaged"][0];
+    assert!(named["backup"] == bad && named["why"].as_str().unwrap().starts_with("DAMAGED, found 20"), "{list}");
     let (code, said) = run(d, &["backup", "list"]);
     let line = said.lines().find(|l| l.starts_with(bad)).unwrap();
     assert!(code == Some(1) && line.contains("DAMAGED, found 20") && !line.contains("verified"), "{said}");

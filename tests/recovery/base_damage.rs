@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use breakglass::backup::catalog::{self, Change, RESTORED};
 use breakglass::postgres::running::running_in;
 use breakglass::recovery::shadow::Shadow;
 
@@ -110,6 +111,17 @@ fn an_older_base_backup_takes_the_place_of_a_damaged_one() {
     // It is on record now, until a verification finds it right again.
     let (code, text) = check(&[]);
     assert!(code == 0 && text.contains(&format!("✓ from backup {old} ")) && text.contains("(found on 20"), "{text}");
+    // Named all the same, it is not called one that nobody looked at.
+    let (code, text) = check(&["--backup", &new]);
+    assert!(
+        code == 0 && text.contains(&format!("WARNING: base backup {new} is on record as DAMAGED, found 20")),
+        "{text}"
+    );
+    assert!(!text.contains("never read") && text.contains("looked at last, and not right"), "{text}");
+    // Nor does the range hide it: the older one leads there as well.
+    let (code, text) = a.run(&["pitr", "range"]);
+    assert!(code == 0 && text.contains(&format!("note      base backup {new} is DAMAGED, found 20")), "{text}");
+    assert!(text.lines().any(|l| l.contains(&new) && l.starts_with("backup") && l.contains("; DAMAGED")), "{text}");
     mend();
     assert_eq!(a.run(&["backup", "verify", &new]).0, 0);
     let (code, text) = check(&[]);
@@ -117,6 +129,31 @@ fn an_older_base_backup_takes_the_place_of_a_damaged_one() {
         code == 0 && text.contains(&format!("✓ from backup {new} ")) && text.contains("read last, and right, on"),
         "{text}"
     );
+    // What a restore showed, reading does not clear; a range on such backups alone is not called recoverable.
+    let unlocked = &a.unlocked;
+    let not = |id: &str| Change::Damaged { backup: id.into(), how: RESTORED.into(), why: "it does not start".into() };
+    catalog::append(unlocked, &not(&old)).unwrap();
+    let (code, text) = a.run(&["pitr", "range"]);
+    assert!(code == 0 && text.contains("DAMAGED: from an undamaged base backup only from"), "{text}");
+    catalog::append(unlocked, &not(&new)).unwrap();
+    let (code, text) = check(&["--backup", &new, "--deep"]);
+    assert!(
+        code == 0 && text.contains(&format!("WARNING: base backup {new} is on record as NOT RESTORABLE")),
+        "{text}"
+    );
+    let (code, text) = a.run(&["pitr", "range"]);
+    assert!(code == 1 && text.contains("DAMAGED: every base backup that leads there was found damaged"), "{text}");
+    let (_, text) = a.run(&["pitr", "range", "--json"]);
+    let document: serde_json::Value =
+        serde_json::from_str(&text[text.find('{').unwrap()..=text.rfind('}').unwrap()]).unwrap();
+    assert!(
+        document["earliest_undamaged"].is_null() && document["backups_damaged"][1]["backup"] == new.as_str(),
+        "{text}"
+    );
+    assert!(document["notes"].to_string().contains("NOT RESTORABLE"), "{text}");
+    for id in [&old, &new] {
+        catalog::append(unlocked, &Change::Verified { backup: id.clone(), how: RESTORED.into() }).unwrap();
+    }
 
     // Stopped while it waits at the end of the log: its folder and both ways on are named, and work.
     let mut child = a

@@ -68,9 +68,14 @@ impl Native {
         let rolled_back =
             anchor::check(self.heads.as_ref(), &self.unlocked, &catalog, &mut |line| warnings.push(line.to_string()));
         warnings.extend(rolled_back.iter().map(|e| format!("WARNING: {e}")));
+        // Those without a manifest are in no other list.
+        let lost = catalog.lost.iter().map(|l| serde_json::json!({"backup": l.backup, "why": l.why}));
+        let found = catalog.backups.iter().filter_map(|b| Some((&b.manifest.id, b.damage()?)));
+        let found = found.map(|(id, why)| serde_json::json!({"backup": id, "why": why}));
+        let damaged: Vec<serde_json::Value> = lost.chain(found).collect();
         let json = serde_json::json!({
             "backups": catalog.backups, "head": catalog.head, "rolled_back": rolled_back.is_some(),
-            "damaged": catalog.lost, "broken": catalog.broken,
+            "damaged": damaged, "broken": catalog.broken,
         });
         let mut lines: Vec<String> = catalog.backups.iter().map(describe).collect();
         lines.extend(catalog.lost_lines().iter().map(|l| CleanText::line(l.as_bytes()).to_string()));
@@ -222,10 +227,20 @@ impl Recovery for Native {
                 Some(t) => vec![range(&work.unlocked, &programs, Some(t), &work.scratch)?],
                 None => ranges(&work.unlocked, &programs, &work.scratch)?,
             };
-            let catalog = Catalog::load(&work.unlocked)?;
-            let notes: Vec<String> =
-                catalog.damage().map(|e| e.to_string()).into_iter().chain(catalog.lost_lines()).collect();
-            Ok(all.into_iter().map(|r| Reachable { notes: notes.clone(), ..Reachable::of(r, true) }).collect())
+            let mut notes = Vec::new();
+            let catalog = damage::load(&work.unlocked, work.heads.as_ref(), &mut |line| notes.push(line.to_string()))?;
+            notes.extend(catalog.damage().map(|e| e.to_string()).into_iter().chain(catalog.lost_lines()));
+            let known = |mut r: Reachable| {
+                for b in &mut r.backups {
+                    let damage = catalog.find(&b.id).ok().and_then(Backup::damage);
+                    b.damaged = damage.map(|d| CleanText::line(d.as_bytes()).to_string());
+                }
+                let damaged =
+                    r.backups.iter().filter_map(|b| Some(format!("base backup {} is {}", b.id, b.damaged.as_ref()?)));
+                r.notes = notes.iter().cloned().chain(damaged).collect();
+                r
+            };
+            Ok(all.into_iter().map(|r| known(Reachable::of(r, true))).collect())
         }))
     }
     fn preflight<'a>(
@@ -257,7 +272,9 @@ impl Recovery for Native {
                 watch.line(&format!("WARNING: {line}"));
             }
             let mut way: Route = route(&work.unlocked, &work.programs(), &ask, &*watch, &cancel)?;
-            way.verified_at = catalog.find(&way.backup.id).ok().and_then(|b| b.verified_at);
+            let known = catalog.find(&way.backup.id).ok();
+            way.verified_at = known.and_then(|b| b.verified_at);
+            way.damaged = known.and_then(|b| b.damaged.clone());
             Ok(Way::Beside(Box::new(way)))
         }))
     }
