@@ -20,6 +20,7 @@ use crate::plan::secrets::{SecretRow, table};
 use crate::postgres::connect::{query_error, quote_ident, run as sql};
 use crate::recovery::archived::archive_now;
 use crate::recovery::intruder::{acts, marks, suspects, trail_name};
+use crate::recovery::locate::last_commit;
 
 /// How long a configured command may take.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -233,7 +234,12 @@ impl Action for Trace {
 async fn trace(ctx: &Ctx, roles: &[String]) -> Result<Done> {
     let (mut c, id) = seen(ctx, &reach::database(ctx)?).await?;
     let (since, range) = from(ctx).await?;
-    let acts = acts(&mut c, since, roles).await?;
+    let mut acts = acts(&mut c, since, roles).await?;
+    // Taking their login changed their roles, too: that was us, and says nothing of when they were made.
+    if let Some(ours) = isolated_from(ctx) {
+        acts.retain(|a| a.at < ours || !a.what.split(", ").all(|what| what.starts_with("role ")));
+    }
+    let last = last_commit(&mut c).await?.unwrap_or_else(now);
     let Some(first) = acts.first() else {
         return Ok(Done::check_failed(format!(
             "nothing was done by {} since {} UTC",
@@ -266,7 +272,11 @@ async fn trace(ctx: &Ctx, roles: &[String]) -> Result<Done> {
         tables: tables.clone(),
         rows: rows.values().sum(),
         what: what.clone(),
-        loses: Loss::default(),
+        loses: Loss {
+            window_ms: u64::try_from(last.since(first.at).as_millis()).unwrap_or(u64::MAX),
+            at_most: true,
+            ..Loss::default()
+        },
     };
     let findings: Vec<String> = acts.iter().map(|a| format!("{} {}: {}", a.at.hms(), a.xid, a.what)).collect();
     let json = json!({"roles": roles, "xids": xids, "rows": rows, "first": first.at, "target": target.to_string()});
@@ -276,6 +286,12 @@ async fn trace(ctx: &Ctx, roles: &[String]) -> Result<Done> {
         .chain([Event::DamageAssessed { findings, rows }, Event::MomentsFound { candidates: vec![candidate] }]);
     let summary = format!("{what}, the first at {} UTC; touched: {}", first.at.hms(), tables.join(", "));
     Ok(Done { facts: facts.collect(), ..Done::ok(summary).json(json) })
+}
+
+/// When we began to lock them out, as far as the incident knows.
+fn isolated_from(ctx: &Ctx) -> Option<Time> {
+    let runs = &ctx.incident.as_ref()?.runs;
+    runs.values().filter(|r| r.action == "breach isolate").map(|r| r.requested.recorded).min()
 }
 
 fn plan_of(ctx: &Ctx) -> Option<Plan> {

@@ -77,6 +77,8 @@ pub struct Shown {
     pub top: usize,
     /// Row of each item of the step within its text.
     pub item_rows: Vec<usize>,
+    /// The row behind each of them.
+    pub item_ends: Vec<usize>,
     /// The step whose text it is, by its place, and its items that are wholly in sight.
     pub seen: (usize, Vec<usize>),
     /// First line of the output from which all the rest fits.
@@ -89,6 +91,16 @@ pub struct Shown {
     pub dialog: (usize, usize),
     /// What is where: column, row, width, height, what.
     pub hits: Vec<(u16, u16, u16, u16, Hit)>,
+}
+
+impl Shown {
+    /// From which row on the text has to be shown so that an item can be read: with something of what stands above it, unless
+    /// the item itself needs the room.
+    pub fn top_for(&self, item: usize) -> Option<usize> {
+        let ((all, rows), row, end) = (self.text, *self.item_rows.get(item)?, *self.item_ends.get(item)?);
+        let above = row.saturating_sub(rows / 4).max(end.saturating_sub(rows)).min(row);
+        Some(above.min(all.saturating_sub(rows)))
+    }
 }
 
 /// A drill whose sandbox is being made.

@@ -25,24 +25,30 @@ fn play(home: &Path, args: &[&str]) -> (i32, Value, Vec<(String, String)>) {
     let stderr = String::from_utf8_lossy(&out.stderr);
     let result = serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{e}: {stderr}"));
     assert!(stderr.contains("the sandbox is removed"), "{stderr}");
-    let mut report = std::fs::read_dir(home.join("report")).unwrap().map(|e| e.unwrap().path());
-    let json = report.find(|p| p.extension().is_some_and(|e| e == "json")).unwrap();
-    let document: Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
-    let lines = document["journal"]["lines"].as_array().unwrap();
-    let records = lines.iter().map(|l| serde_json::from_str::<Value>(l.as_str().unwrap()).unwrap());
-    let mut events = records.flat_map(|r| r["events"].as_array().unwrap().clone());
-    let judged = events.rfind(|e| e["type"] == "drill_judged").unwrap();
+    let judged = on_record(home, "drill_judged").pop().unwrap();
     let word = |v: &Value| v.as_str().unwrap().to_string();
     let checks = judged["checks"].as_array().unwrap().iter().map(|c| (word(&c["name"]), word(&c["verdict"]))).collect();
     (out.status.code().unwrap(), result, checks)
 }
 
-fn goes_well(args: &[&str]) {
+/// All events of a kind in the report's journal.
+fn on_record(home: &Path, kind: &str) -> Vec<Value> {
+    let mut report = std::fs::read_dir(home.join("report")).unwrap().map(|e| e.unwrap().path());
+    let json = report.find(|p| p.extension().is_some_and(|e| e == "json")).unwrap();
+    let document: Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
+    let lines = document["journal"]["lines"].as_array().unwrap();
+    let records = lines.iter().map(|l| serde_json::from_str::<Value>(l.as_str().unwrap()).unwrap());
+    let all = records.flat_map(|r| r["events"].as_array().unwrap().clone());
+    all.filter(|e| e["type"] == kind).collect()
+}
+
+fn goes_well(args: &[&str]) -> tempfile::TempDir {
     let home = tempfile::tempdir().unwrap();
     let (code, result, checks) = play(home.path(), args);
     assert_eq!((code, &result["passed"]), (0, &Value::Bool(true)), "{result:#} {checks:?}");
     assert!(checks.len() >= 7 && checks.iter().all(|(_, v)| v == "passed"), "{checks:?}");
     assert_eq!(result["loss"]["window_ms"], 0, "nothing was lost");
+    home
 }
 
 #[test]
@@ -150,7 +156,14 @@ fn a_lost_region_is_left_and_come_back_to() {
 
 #[test]
 fn an_intruder_is_locked_out_and_nothing_of_it_is_left() {
-    goes_well(&["security-breach"]);
+    let home = goes_well(&["security-breach"]);
+    // Traffic went on behind the first act: going back to it as a whole would not be free.
+    let moment = on_record(home.path(), "moments_found").pop().unwrap()["candidates"][0].clone();
+    assert!(moment["loses"]["window_ms"].as_u64().unwrap() > 0, "{moment:#}");
+    // What we did to lock it out is no act of its own.
+    let damage = on_record(home.path(), "damage_assessed").pop().unwrap();
+    let findings = damage["findings"].as_array().unwrap();
+    assert!(!findings.is_empty() && !findings.iter().any(|f| f.as_str().unwrap().contains(": role ")), "{damage:#}");
 }
 
 #[test]

@@ -337,6 +337,30 @@ fn nothing_is_ticked_or_passed_over_unseen() {
     assert_eq!(seen.iter().filter(|(s, _)| *s == plan.steps[0].id).count(), 5, "{seen:?}");
 }
 
+/// An item that takes all the rows there are is read and ticked like every other.
+#[test]
+fn an_item_as_long_as_the_pane_can_be_ticked() {
+    for words in (4..=80).step_by(4) {
+        let plan = parsed(&format!(
+            "## 1. Look\n\nWhat is seen:\n\n```bash {{ risk=read }}\nbreakglass health\n```\n\n- [ ] Item {}end\n- [ ] Other\n",
+            "words to be read ".repeat(words / 4)
+        ));
+        let mut story = Story::open(Kind::Real);
+        ran(&mut story, &plan, 1, 1, 5, None, vec![]);
+        let mut app = opened(20, of(&story, &plan));
+        app.incident.as_mut().unwrap().came_up = None;
+        let mut effects = vec![];
+        for _ in 0..2 {
+            shown(&mut app);
+            if effects.is_empty() {
+                effects = press(&mut app, "space");
+            }
+        }
+        let ticked = matches!(&effects[..], [Effect::Submit(Command::Tick { item: 0, done: true, .. }, None)]);
+        assert!(ticked, "{words} words: {effects:?}\n{}", shown(&mut app));
+    }
+}
+
 /// Of three commands the one that is next is on the screen when its step is opened, below what it is for.
 #[test]
 fn a_step_opens_with_the_command_that_is_next() {

@@ -107,6 +107,11 @@ fn act(app: &mut App, dialog: &Dialog, out: &mut Vec<Effect>) -> Result<(), Stri
             let mut values = Vec::new();
             for (i, name) in names.iter().enumerate() {
                 let value = say(i, name)?;
+                if let Some(option) = value.split_whitespace().skip(1).find(|word| word.starts_with("--")) {
+                    return Err(format!(
+                        "{option} is an option of the command, not part of {name}: enter the value, then e changes the command"
+                    ));
+                }
                 let named = app.incident.as_ref().map(|ui| named::meant(name, &ui.data.plan, &ui.data.scenario));
                 let variable = named.map_or_else(|| runnable::variable_of(name), |n| n.variable);
                 values.push((variable, if value == "\"\"" { String::new() } else { value }));

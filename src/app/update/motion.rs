@@ -75,11 +75,11 @@ fn scroll(app: &mut App, rows: isize) {
 
 /// Brings an item of the selected step into sight.
 pub(super) fn show_item(app: &mut App, item: usize) {
-    let ((all, rows), row) = (app.shown.text, app.shown.item_rows.get(item).copied());
+    let top = app.shown.top_for(item);
     let Some(place) = steps_mut(app) else { return };
     place.item = item;
-    if let Some(row) = row {
-        place.scroll = row.saturating_sub(rows / 4).min(all.saturating_sub(rows));
+    if let Some(top) = top {
+        place.scroll = top;
         place.scrolled = true;
     }
 }

@@ -72,14 +72,15 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, ui: Option<&I
     rows -= usize::from(apart);
     shown.text = (lines.len(), rows);
     shown.item_rows = item_rows;
+    shown.item_ends = item_ends;
     // What is to be ticked next is in sight without leaving the list of steps; who scrolls decides for themselves.
     let wanted = match ui.filter(|_| !focus && !place.scrolled).and_then(|u| to_tick(u, step)) {
-        Some(item) => shown.item_rows.get(item).map_or(0, |row| row.saturating_sub(rows / 4)),
+        Some(item) => shown.top_for(item).unwrap_or(0),
         None => place.scroll,
     };
     let top = wanted.min(lines.len().saturating_sub(rows));
     shown.top = top;
-    shown.seen = (place.step, in_sight(&shown.item_rows, &item_ends, top, rows));
+    shown.seen = (place.step, in_sight(&shown.item_rows, &shown.item_ends, top, rows));
     for (row, pieces) in lines.iter().skip(top).take(rows).enumerate() {
         canvas.line(body, row as u16, pieces);
     }
@@ -93,7 +94,7 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, ui: Option<&I
         let key = canvas.look.keymap.shown(Cmd::PageDown, canvas.look.ascii).replace("pagedown", "pgdn");
         let ticked = ui.map(|u| u.data.state.step(&step.id).ticked).unwrap_or_default();
         let open = |i: &usize| !u32::try_from(*i).is_ok_and(|i| ticked.contains_key(&i));
-        let hidden = (0..step.items.len()).filter(|i| item_ends.get(*i).is_some_and(|end| *end > top + rows));
+        let hidden = (0..step.items.len()).filter(|i| shown.item_ends.get(*i).is_some_and(|end| *end > top + rows));
         let more = words::plural(below as u64, "more row");
         let pieces = match hidden.filter(open).count() {
             _ if below == 0 => vec![p(Role::Muted, " that is all of it ")],
