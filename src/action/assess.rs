@@ -122,8 +122,7 @@ async fn assess(ctx: &Ctx, options: &LocateOptions) -> Result<Done> {
     let mut c = at.connect_read_only(Duration::from_secs(2), Duration::from_secs(30)).await?;
     let identity = crate::postgres::identity(&mut c, &at).await?;
     let mut facts = vec![Event::TargetSeen { role: "source".into(), identity: identity.clone() }];
-    if let Some(e) = exposure::measure(&mut c, exposure::received_in(ctx.settings.repository.as_ref()).as_ref()).await?
-    {
+    if let Some(e) = exposure::measure(&mut c, &exposure::held_in(&ctx.settings)).await? {
         facts.push(e.fact());
     }
     let gone = gone(&mut c, ctx, options).await?;

@@ -128,15 +128,20 @@ async fn contain(ctx: &Ctx, args: Args) -> Result<Done> {
     let lsn = switch(&mut c).await?;
     let archived = wait_archived(ctx, &mut c, &lsn).await;
     let mut facts = vec![Event::TargetSeen { role: "source".into(), identity }];
-    if let Ok(Some(e)) =
-        exposure::measure(&mut c, exposure::received_in(ctx.settings.repository.as_ref()).as_ref()).await
-    {
+    if let Ok(Some(e)) = exposure::measure(&mut c, &exposure::held_in(&ctx.settings)).await {
         facts.push(e.fact());
     }
     let (summary, archived_lsn) = match &archived {
         Ok(segment) => {
             say(format!("log archived up to {lsn} (segment {segment})"));
-            (format!("{writes}, everything committed until {lsn} can be recovered"), Some(lsn.clone()))
+            match super::contain_chain::broken(ctx, &mut c, segment).await {
+                None => (format!("{writes}, everything committed until {lsn} can be recovered"), Some(lsn.clone())),
+                // Stored by the server's word, and no recovery gets there.
+                Some(why) => {
+                    say(format!("WARNING: {why}"));
+                    (format!("{writes}, BUT THE LOG DOES NOT LEAD TO {lsn}: {why}"), None)
+                }
+            }
         }
         Err(e) => {
             // The bleeding is stopped all the same; the responder has to know that the tail is not safe yet.
@@ -144,8 +149,11 @@ async fn contain(ctx: &Ctx, args: Args) -> Result<Done> {
             (format!("{writes}, but the log up to {lsn} is not archived: the loss may grow"), None)
         }
     };
+    let recoverable = archived_lsn.is_some();
     facts.push(Event::BleedingStopped { done: done.clone(), archived_lsn });
-    let document = json!({"done": done, "lsn": lsn, "archived": archived.is_ok()});
+    let document = json!({
+        "done": done, "lsn": lsn, "archived": archived.is_ok(), "recoverable": recoverable,
+    });
     Ok(Done { facts, ..Done::ok(summary).json(document) })
 }
 

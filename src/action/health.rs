@@ -368,7 +368,11 @@ async fn database(ctx: &Ctx, seen: &mut Seen<'_>, facts: &mut Vec<Event>) -> Res
             }
             Some(_) => seen.add(Found::good("exposure", shown)),
         }
-        if let Some(wal) = &e.failing {
+        if let Some(gap) = &e.unheld {
+            seen.healthy = false;
+            seen.components.insert("archiving".into(), "the end of the archive is gone".into());
+            seen.line("archiving", &format!("{}; {}", gap.what(), gap.advice()));
+        } else if let Some(wal) = &e.failing {
             seen.healthy = false;
             seen.components.insert("archiving".into(), format!("failing at {wal}"));
             seen.line("archiving", &format!("failing at {wal}"));
@@ -390,6 +394,6 @@ async fn look(
 ) -> Result<(crate::model::target::Identity, Option<exposure::Exposure>, PgConnection)> {
     let mut c = at.connect_read_only(Duration::from_secs(2), Duration::from_secs(10)).await?;
     let identity = crate::postgres::identity(&mut c, at).await?;
-    let exposed = exposure::measure(&mut c, exposure::received_in(ctx.settings.repository.as_ref()).as_ref()).await?;
+    let exposed = exposure::measure(&mut c, &exposure::held_in(&ctx.settings)).await?;
     Ok((identity, exposed, c))
 }

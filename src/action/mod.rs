@@ -20,6 +20,7 @@ pub mod breach_clean;
 pub mod carried;
 pub mod compare;
 pub mod contain;
+mod contain_chain;
 pub mod edited;
 pub mod evidence;
 pub mod failover;

@@ -224,8 +224,7 @@ async fn whole_log(ctx: &Ctx, found: &Found) -> Option<Candidate> {
     damaged.first()?;
     let mut c =
         reach::source(ctx).ok()?.connect_read_only(Duration::from_secs(2), Duration::from_secs(10)).await.ok()?;
-    let received = exposure::received_in(ctx.settings.repository.as_ref());
-    let behind = exposure::measure(&mut c, received.as_ref()).await.ok().flatten();
+    let behind = exposure::measure(&mut c, &exposure::held_in(&ctx.settings)).await.ok().flatten();
     let pages: usize = damaged.iter().map(|d| d.pages.len()).sum();
     let (word, they) = if pages == 1 { ("page is", "it") } else { ("pages are", "them") };
     let tables: Vec<String> = damaged.iter().map(|d| d.describe()).collect();

@@ -36,7 +36,16 @@ pub async fn behind(ctx: &Ctx, recovery: &dyn Recovery, end: Lsn) -> Behind {
     if let Some(live) = server(ctx).await {
         let lsn: Lsn = live.lsn.parse().unwrap_or_default();
         let bytes = lsn.0.saturating_sub(end.0);
-        let line = if live.exposure.is_zero() || bytes == 0 {
+        let line = if let Some(gap) = &live.unheld {
+            // Archived once, by the server's word: no containment archives them again.
+            format!(
+                "THE LIVE SERVER HAS MORE: {bytes} bytes up to {lsn} are not in the repository, about the last {} ({}). {}. {}",
+                format_clock(live.exposure),
+                live.source,
+                gap.what(),
+                gap.advice()
+            )
+        } else if live.exposure.is_zero() || bytes == 0 {
             format!("the live server is at {lsn} and has nothing committed that is not archived")
         } else {
             let bound = if live.at_most { "at most " } else { "" };
@@ -89,6 +98,5 @@ pub async fn behind(ctx: &Ctx, recovery: &dyn Recovery, end: Lsn) -> Behind {
 async fn server(ctx: &Ctx) -> Option<exposure::Exposure> {
     let at = reach::database(ctx).ok()?;
     let mut c = at.connect_read_only(Duration::from_secs(2), Duration::from_secs(5)).await.ok()?;
-    let received = exposure::received_in(ctx.settings.repository.as_ref());
-    exposure::measure(&mut c, received.as_ref()).await.ok().flatten()
+    exposure::measure(&mut c, &exposure::held_in(&ctx.settings)).await.ok().flatten()
 }

@@ -20,6 +20,7 @@ use crate::config::{Config, Environment};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{CleanText, Secret};
 use crate::postgres::Database;
+use crate::recovery::unheld::{Unheld, unheld};
 use crate::recovery::wal_health::{self, ServerWal};
 
 /// The subcommand's name.
@@ -152,11 +153,16 @@ fn fetch_with_key(url: &str, name: &str, dest: &Path) -> Result<Fetched> {
 }
 
 /// The configured server, when there is one; a server that does not answer is said and is no failure of the archive.
-fn server(archive: &wal::WalStatus, config: &Config) -> Option<Result<ServerWal>> {
+fn server(
+    repository: &Repository,
+    archive: &wal::WalStatus,
+    config: &Config,
+) -> Option<Result<(ServerWal, Option<Unheld>)>> {
     let at = Database::of(config.settings.database.as_ref()?, config.secrets.get(DATABASE_PASSWORD).cloned());
     let ask = async {
         let mut c = at.connect_read_only(Duration::from_secs(2), Duration::from_secs(30)).await?;
-        wal_health::ask(&mut c, archive).await
+        let server = wal_health::ask(&mut c, archive).await?;
+        Ok((server, unheld(&mut c, repository).await?))
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     Some(
@@ -169,11 +175,16 @@ fn server(archive: &wal::WalStatus, config: &Config) -> Option<Result<ServerWal>
 fn status(url: &str, config: &Config, json: bool) -> Result<u8> {
     let repository = Repository::open(url)?;
     let status = wal::status(&repository)?;
-    let server = server(&status, config);
+    let (server, gap) = match server(&repository, &status, config) {
+        Some(Ok((server, gap))) => (Some(Ok(server)), gap),
+        Some(Err(e)) => (Some(Err(e)), None),
+        None => (None, None),
+    };
     let mut problems = match &server {
         Some(Ok(s)) => s.problems(),
         _ => Vec::new(),
     };
+    problems.extend(gap.iter().map(|g| format!("{}; {}", g.what(), g.advice())));
     problems.extend(status.received.as_ref().and_then(|r| wal_health::silent(r, crate::action::target::now())));
     let known = seen::judge(&repository, config.settings.catalog_heads.as_ref(), &config.secrets);
     if let Known::Stranger(e) = &known {
@@ -190,6 +201,9 @@ fn status(url: &str, config: &Config, json: bool) -> Result<u8> {
             Some(Ok(s)) => value["server"] = serde_json::json!(s),
             Some(Err(e)) => value["server_error"] = e.to_json()["error"].clone(),
             None => {}
+        }
+        if let Some(gap) = &gap {
+            value["not_held"] = serde_json::json!(gap);
         }
         value["problems"] = serde_json::json!(problems);
         value["key_id"] = repository.key_id().into();

@@ -10,8 +10,10 @@ use sqlx::Row;
 use sqlx::postgres::PgConnection;
 
 use super::locate::last_commit;
+use super::unheld::{Unheld, unheld};
 use crate::backup::repository::Repository;
 use crate::backup::wal::received::{self, Received};
+use crate::config::{Backend, Settings};
 use crate::error::Result;
 use crate::model::Time;
 use crate::model::event::Event;
@@ -33,6 +35,8 @@ pub struct Exposure {
     pub source: String,
     /// Last error of the archiver, if its last attempt failed.
     pub failing: Option<String>,
+    /// What the server believes archived and the repository does not hold.
+    pub unheld: Option<Unheld>,
 }
 
 impl Exposure {
@@ -53,13 +57,34 @@ pub fn received_in(repository: Option<&String>) -> Option<Received> {
     received::state(&Repository::open(repository?).ok()?).ok()?
 }
 
-/// Measures it. `received` is how far the log is received, when it is. None when the server is in recovery, or neither
+/// What the configured repository says.
+#[derive(Debug, Clone, Default)]
+pub struct Held {
+    /// How far the log is received, when it is.
+    pub received: Option<Received>,
+    /// The repository that the log is archived to, when it is ours and opens.
+    pub repository: Option<Repository>,
+}
+
+/// What is asked of the repository of these settings.
+pub fn held_in(settings: &Settings) -> Held {
+    held_at(settings.repository.as_ref(), settings.backend == Backend::Native)
+}
+
+/// As [`held_in`]; `native`: the log is archived there, and not by another tool elsewhere.
+pub fn held_at(url: Option<&String>, native: bool) -> Held {
+    let repository = url.and_then(|url| Repository::open(url).ok());
+    let received = repository.as_ref().and_then(|r| received::state(r).ok()?);
+    Held { received, repository: repository.filter(|_| native) }
+}
+
+/// Measures it, by the end of what is archived and, where the repository does not hold that, of what it holds. None when the server is in recovery, or neither
 /// archives nor has its log received, or nothing was archived yet and commits bear no times: then there is nothing to measure it
 /// by. Never zero where nothing archives (`archive_command` empty).
 ///
 /// # Errors
 /// The query fails.
-pub async fn measure(c: &mut PgConnection, received: Option<&Received>) -> Result<Option<Exposure>> {
+pub async fn measure(c: &mut PgConnection, held: &Held) -> Result<Option<Exposure>> {
     // The time a segment's file was last written needs pg_monitor; without it the time of archiving stands in.
     let sql = "SELECT current_setting('archive_mode') <> 'off' AND NOT pg_is_in_recovery() AS archives, \
                coalesce(current_setting('archive_command', true), '') <> '' \
@@ -75,7 +100,7 @@ pub async fn measure(c: &mut PgConnection, received: Option<&Received>) -> Resul
                   WHERE w.name = a.last_archived_wal) END AS written_us \
                FROM pg_stat_archiver a";
     let row = sqlx::query(sql).fetch_one(&mut *c).await.map_err(|e| query_error(sql, &e))?;
-    let received = match received {
+    let received = match &held.received {
         Some(r) if is_of(c, r).await => Some(r),
         _ => None,
     };
@@ -91,12 +116,22 @@ pub async fn measure(c: &mut PgConnection, received: Option<&Received>) -> Resul
         (None, Some(t)) => (Some(t), "time of the last archiving"),
         (None, None) => (None, "nothing is archived yet"),
     };
+    // A repository that cannot be asked does not change what the server says.
+    let unheld = match &held.repository {
+        Some(repository) => unheld(c, repository).await.ok().flatten(),
+        None => None,
+    };
+    let (since, source) = match &unheld {
+        Some(u) if u.held_at.is_some() => (u.held_at, "end of what the repository holds"),
+        Some(_) => (None, "the repository holds nothing of this log"),
+        None => (since, source),
+    };
     let exposure = match (since, last) {
-        (Some(s), Some(l)) if l <= s => Duration::ZERO,
+        (Some(s), Some(l)) if l <= s && unheld.is_none() => Duration::ZERO,
         (Some(s), _) => now.since(s),
         // Nothing was ever archived: everything would be lost, and since when is not known from here.
         (None, Some(l)) => now.since(l),
-        (None, None) if received.is_none() => return Ok(None),
+        (None, None) if received.is_none() && unheld.is_none() => return Ok(None),
         (None, None) => Duration::ZERO,
     };
     // A zero that is only true until the next commit, because nothing archives, would be no comfort but a trap.
@@ -104,11 +139,12 @@ pub async fn measure(c: &mut PgConnection, received: Option<&Received>) -> Resul
         return Ok(None);
     }
     let mut found = Exposure {
-        at_most: since.is_some() && !exposure.is_zero(),
+        at_most: since.is_some() && !exposure.is_zero() && unheld.is_none(),
         exposure,
         last_commit: last,
         source: source.into(),
         failing: row.get("failing"),
+        unheld,
         lsn,
     };
     if let Some((exposure, source)) = received.and_then(|r| by_received(r, &found, now))

@@ -7,6 +7,7 @@ mod compare;
 mod delta;
 mod every_segment;
 mod locate;
+mod lost_end;
 mod partial;
 mod predict;
 mod promote;

@@ -339,8 +339,9 @@ impl Driver {
             return Target::default();
         }
         let repository = settings.repository.clone();
+        let native = settings.backend == crate::config::Backend::Native;
         let ctx = slow::looking(settings, secrets, state.clone(), session.dir());
-        Target { database: crate::action::reach::database(&ctx).ok(), repository }
+        Target { database: crate::action::reach::database(&ctx).ok(), repository, native }
     }
 
     /// Offers the plan on disk when it is no longer the one the incident works with.

@@ -12,7 +12,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Job, Msg};
 use crate::app::data::Live;
-use crate::backup::wal::Received;
 use crate::error::{Context, Error, Result};
 use crate::incident::state::Exposure;
 use crate::incident::{Command, Instant};
@@ -38,6 +37,8 @@ pub(super) struct Target {
     pub database: Option<Database>,
     /// Where it archives to.
     pub repository: Option<String>,
+    /// Whether that is ours to ask: other tools archive elsewhere.
+    pub native: bool,
 }
 
 /// A sampler at work; dropped, it stops.
@@ -121,7 +122,7 @@ async fn follow(target: &Mutex<Target>, told: &Told) {
         let now = target.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(database) = &now.database {
             let read = clock.read();
-            let taken = tokio::time::timeout(LIMIT, measure(database, now.repository.clone())).await;
+            let taken = tokio::time::timeout(LIMIT, measure(database, now.repository.clone(), now.native)).await;
             match taken.unwrap_or_else(|_| Err(Error::target("no answer").why(format!("within {} s", LIMIT.as_secs()))))
             {
                 Ok(Some(e)) => {
@@ -158,16 +159,16 @@ async fn follow(target: &Mutex<Target>, told: &Told) {
     }
 }
 
-async fn measure(at: &Database, repository: Option<String>) -> Result<Option<exposure::Exposure>> {
-    let received: Option<Received> =
-        tokio::task::spawn_blocking(move || exposure::received_in(repository.as_ref())).await.ok().flatten();
+async fn measure(at: &Database, repository: Option<String>, native: bool) -> Result<Option<exposure::Exposure>> {
+    let held =
+        tokio::task::spawn_blocking(move || exposure::held_at(repository.as_ref(), native)).await.unwrap_or_default();
     // Any database will do, and this one is in nobody's way when the one in service is renamed or dropped.
     let elsewhere = at.with_name("postgres").connect_read_only(Duration::from_secs(1), LIMIT).await;
     let mut c = match elsewhere {
         Ok(c) => c,
         Err(_) => at.connect_read_only(Duration::from_secs(1), LIMIT).await?,
     };
-    exposure::measure(&mut c, received.as_ref()).await
+    exposure::measure(&mut c, &held).await
 }
 
 async fn tell(told: &Told, sample: Option<&Sample>, gone: Option<String>) {

@@ -21,7 +21,7 @@ use crate::model::{Time, format_clock};
 use crate::postgres::connect::{query_error, quote_literal};
 use crate::postgres::{Database, Programs};
 use crate::recovery::backend::{newest_backup, open_as};
-use crate::recovery::{exposure, health};
+use crate::recovery::{exposure, health, unheld};
 
 /// Looks.
 pub async fn look(invocation: &Invocation, checks: &mut Checks) {
@@ -201,7 +201,7 @@ async fn archiving(
     let settings = &invocation.config.settings;
     let native = settings.backend == Backend::Native;
     let received = exposure::received_in(settings.repository.as_ref());
-    let measured = exposure::measure(c, received.as_ref()).await?;
+    let measured = exposure::measure(c, &exposure::held_in(settings)).await?;
     let nothing = command.is_empty() && library.is_empty();
     if nothing && !standby {
         let what = "archive_mode is on and archive_command is empty: nothing archives the log, it piles up in pg_wal, and no moment \
@@ -230,6 +230,13 @@ async fn archiving(
         return Ok(());
     }
     match measured {
+        Some(exposure::Exposure { unheld: Some(gap), .. }) => {
+            checks.problem(AREA, gap.what(), gap.advice());
+            // What else archive_command says is said to another repository.
+            if gap.archives_to.is_some() {
+                return Ok(());
+            }
+        }
         Some(e) => match e.failing {
             Some(segment) => checks.problem(
                 AREA,
@@ -276,6 +283,20 @@ async fn archiving(
     if !command.contains("wal archive") {
         return Ok(());
     }
+    if let Some(key) = key
+        && let Some(to) = another(&key.repository, command)
+    {
+        // Which key it names is that one's matter.
+        checks.problem(
+            AREA,
+            format!(
+                "archive_command stores the log in {to}, and {} is looked at here: what is archived now does not get there",
+                key.repository.store().url()
+            ),
+            "name one place in both: BACKUP_DIR (or repository.url), and --repository in archive_command",
+        );
+        return Ok(());
+    }
     match (seen::option_in(command, "--key-id"), key) {
         (None, _) => checks.advised(
             AREA,
@@ -298,6 +319,13 @@ async fn archiving(
         (Some(_), _) => {}
     }
     Ok(())
+}
+
+/// The other repository that `archive_command` stores to, if it is another.
+fn another(repository: &Repository, command: &str) -> Option<String> {
+    let to = unheld::elsewhere(repository, command)?;
+    let same = Repository::open(&to).is_ok_and(|r| r.id() == repository.id());
+    (!same).then_some(to)
 }
 
 fn clock(e: &exposure::Exposure) -> String {
