@@ -38,11 +38,13 @@ fn records_are_those_of_pg_waldump() {
     let mut reader = Reader::new();
     let mut layout = Layout::default();
     let mut stop = Stop::Full;
+    let mut last_read = String::new();
     for s in &segments {
         let tail = if s.may_end { Tail::MayEnd } else { Tail::Whole };
         stop = reader
             .segment(&s.name, &s.bytes, tail, |r| {
                 layout.read(r)?;
+                last_read = r.lsn.to_string();
                 let name = rmgr::name(r.rmgr).unwrap().to_string();
                 ours.push((name, r.body.len() + 24, r.xid, padded(r.lsn), padded(r.prev)));
                 Ok(())
@@ -57,8 +59,12 @@ fn records_are_those_of_pg_waldump() {
     // Both see the end at the same place.
     let Stop::End { at, .. } = stop else { panic!("{stop:?}") };
     let err = String::from_utf8_lossy(&out.stderr).into_owned();
+    // Where a page ends with the log it names the record before, and its errors pad nothing.
     let last = theirs.last().unwrap().3.clone();
-    assert!(err.contains(&last) || err.contains(&padded(at)) || err.contains(&at.to_string()), "{err} {at}");
+    assert!(
+        err.contains(&last) || err.contains(&last_read) || err.contains(&padded(at)) || err.contains(&at.to_string()),
+        "{err} {at}"
+    );
     assert_eq!(reader.version().unwrap().major(), programs().major);
     assert_eq!(reader.segment_bytes(), 1 << 20);
 }
