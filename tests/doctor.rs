@@ -160,6 +160,29 @@ fn a_cluster_that_can_be_recovered_is_ready_and_what_is_not_is_a_problem() {
     let status = desk.command(&["wal", "status"]).envs(without).output().unwrap();
     let said = String::from_utf8_lossy(&status.stdout);
     assert!(status.status.code() == Some(1) && said.contains("archive_command is empty"), "{said}");
+    // The program under another name: it recommends itself by that, and a command that calls one that is gone is told; one that calls
+    // it by its new name is no other tool's.
+    let program = std::path::Path::new(crate::bad_input::PROGRAM);
+    let renamed = program.with_file_name(format!("bg-{}", std::process::id()));
+    std::fs::hard_link(program, &renamed).unwrap();
+    for (called, told) in [("/gone/breakglass", true), (renamed.to_str().unwrap(), false)] {
+        let command = format!("''{called}'' wal archive --repository {repository} %p");
+        a.cluster.sql("postgres", &format!("alter system set archive_command = '{command}'"));
+        a.cluster.sql("postgres", "select pg_reload_conf()");
+        while !a.cluster.sql("postgres", "show archive_command").contains(called) {
+            assert!(std::time::Instant::now() < deadline, "the setting is not taken");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        let mut c = std::process::Command::new(&renamed);
+        c.args(["doctor", "--json"]).env_clear().envs(desk.envs()).envs(env_pairs.iter().map(|(k, v)| (*k, v)));
+        let out = c.current_dir(desk.path("cwd")).output().unwrap();
+        let report: Value = serde_json::from_slice(&out.stdout).unwrap();
+        let gone = of(&report, "problem").iter().any(|p| p.contains("calls /gone/breakglass, which is not there"));
+        assert_eq!(gone, told, "{report:#}");
+        assert!(report.to_string().contains(&format!("'{}'", renamed.display())), "{report:#}");
+        assert!(!report.to_string().contains("another tool"), "{report:#}");
+    }
+    std::fs::remove_file(&renamed).unwrap();
     a.cluster.sql("postgres", "alter system reset archive_command");
     a.cluster.sql("postgres", "select pg_reload_conf()");
     while a.cluster.sql("postgres", "show archive_command").is_empty() {

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backup::logical::{cluster, text, url};
 use crate::backup::wal::{SYSTEM, segment, write_segment};
 use crate::backup::{PASSPHRASE, repository as backup_repository};
-use crate::support::archived::Archived;
+use crate::support::archived::{self, Archived};
 use crate::support::console;
 use crate::support::pty::Pty;
 
@@ -285,6 +285,19 @@ fn backups_and_exposure_have_limits() {
     let other = url(&cluster(), "postgres");
     let (code, said, all) = health(d, &[("DATABASE_URL", other.as_str())]);
     assert_eq!((code, &said["components"]["exposure"]), (Some(1), &"unknown".into()), "{all}");
+
+    // A repository that is there, opens and is full, and is of another cluster: no help to the one that is watched. With its key or
+    // without: whose it is stands outside of what the key opens.
+    write(d, "");
+    let theirs = a.repository.display().to_string();
+    let full = [("BACKUP_DIR", theirs.as_str()), ("BACKUP_ENCRYPTION_KEY", archived::PASSPHRASE)];
+    for keys in [&full[..], &full[..1]] {
+        let (code, said, all) = health(d, &[keys, &[("DATABASE_URL", other.as_str())]].concat());
+        assert_eq!((code, &said["components"]["repository"]), (Some(1), &"of another cluster".into()), "{all}");
+        assert!(said["details"]["repository"].as_str().unwrap().contains(&theirs), "{said}");
+        let (_, said, all) = health(d, &[keys, &[("DATABASE_URL", at.as_str())]].concat());
+        assert!(said["components"]["repository"] != "of another cluster", "{all}");
+    }
 }
 
 #[test]

@@ -131,7 +131,7 @@ fn a_run_of_which_nothing_is_left_asks_the_responder() {
 /// The outcome is unknown, nothing is run again, and the responder is asked what became of it.
 fn unknown_until_said(desk: &Desk) {
     let screen = desk.pty.wait("the outcome is unknown", |s| s.contains("OUTCOME UNKNOWN of run"));
-    assert!(screen.contains("next o say what became of run"), "{screen}");
+    assert!(screen.contains("next o say what became of: "), "{screen}");
     assert_eq!(desk.runs()[0].status, RunStatus::Unknown);
     desk.pty.keys("r");
     desk.pty.wait_text("run: a run of this step is still open");

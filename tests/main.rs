@@ -55,6 +55,9 @@ mod bad_input;
 // Readiness, from the shell.
 mod doctor;
 
+// What a command ends with that was told to stop.
+mod exit_codes;
+
 // Health as a scheduler asks for it, and as home shows it.
 mod health;
 

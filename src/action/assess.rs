@@ -14,7 +14,9 @@ use crate::backup::catalog::{BackupKind, Catalog};
 use crate::error::{Error, Result};
 use crate::model::event::Event;
 use crate::model::plan::Risk;
+use crate::model::target::Identity;
 use crate::model::{Time, parse_duration};
+use crate::postgres::Database;
 use crate::recovery::locate::{LocateOptions, Located, locate};
 use crate::recovery::{exposure, pages};
 
@@ -117,7 +119,20 @@ impl Action for Assess {
     }
 }
 
-async fn assess(ctx: &Ctx, options: &LocateOptions) -> Result<Done> {
+/// The damaged server, asked who it is.
+pub(super) struct Source {
+    at: Database,
+    c: PgConnection,
+    pub(super) identity: Identity,
+    /// That it was seen, and what would be lost if it were gone now.
+    pub(super) facts: Vec<Event>,
+}
+
+/// Asks it.
+///
+/// # Errors
+/// It does not answer.
+pub(super) async fn source(ctx: &Ctx) -> Result<Source> {
     let at = reach::source(ctx)?;
     let mut c = at.connect_read_only(Duration::from_secs(2), Duration::from_secs(30)).await?;
     let identity = crate::postgres::identity(&mut c, &at).await?;
@@ -125,6 +140,11 @@ async fn assess(ctx: &Ctx, options: &LocateOptions) -> Result<Done> {
     if let Some(e) = exposure::measure(&mut c, &exposure::held_in(&ctx.settings)).await? {
         facts.push(e.fact());
     }
+    Ok(Source { at, c, identity, facts })
+}
+
+async fn assess(ctx: &Ctx, options: &LocateOptions) -> Result<Done> {
+    let Source { at, mut c, identity, mut facts } = source(ctx).await?;
     let gone = gone(&mut c, ctx, options).await?;
     let mut there = options.clone();
     there.tables.retain(|t| !gone.contains(t));

@@ -1,37 +1,26 @@
 //! `breakglass assess --deleted`: what is gone, by the archived log. Rows that were deleted leave no mark on those that are still
 //! there, so these cannot tell.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::collections::{BTreeMap, HashMap};
 
 use serde_json::json;
 
-use super::log_suspects::taken_away;
+use super::assess::{Source, source};
+use super::log_suspects::{FromLog, Place, look};
 use super::pitr_locate::{Search, range_now};
-use super::reach;
 use super::{Ctx, Done};
 use crate::error::{Error, Result};
 use crate::model::event::Event;
-use crate::recovery::exposure;
 use crate::recovery::locate::LocateOptions;
-use crate::recovery::wal_locate::{Deed, Suspect};
-
-/// Transactions on the same tables no further apart than this are taken for one act.
-const APART: Duration = Duration::from_secs(600);
+use crate::recovery::wal_locate::{Deed, Suspect, same_act};
 
 /// Looks in the archived log for what took something away. Counted are the rows of the gravest act alone; the others are listed.
 ///
 /// # Errors
 /// The server does not answer, or the log cannot be read.
 pub(super) async fn assess(ctx: &Ctx, options: &LocateOptions) -> Result<Done> {
-    let at = reach::source(ctx)?;
-    let mut c = at.connect_read_only(Duration::from_secs(2), Duration::from_secs(30)).await?;
-    let identity = crate::postgres::identity(&mut c, &at).await?;
-    let mut facts = vec![Event::TargetSeen { role: "source".into(), identity: identity.clone() }];
-    if let Some(e) = exposure::measure(&mut c, &exposure::held_in(&ctx.settings)).await? {
-        facts.push(e.fact());
-    }
-    drop(c);
+    // Its connection is not needed while the log is read.
+    let Source { identity, mut facts, .. } = source(ctx).await?;
     let reach = range_now(ctx, Some(identity.timeline)).await?.ok_or_else(|| {
         Error::config("the archived log cannot be searched for what was deleted")
             .why("no repository is configured, or not its key")
@@ -42,9 +31,11 @@ pub(super) async fn assess(ctx: &Ctx, options: &LocateOptions) -> Result<Done> {
         until: options.until,
         tables: options.tables.clone(),
         min_rows: options.min_rows,
+        deleted: true,
         ..Search::default()
     };
-    let (suspects, notes) = taken_away(ctx, &search, options.since, &reach, identity.timeline).await?;
+    let place = Place { since: options.since, reach: &reach, timeline: identity.timeline, live: Some(&identity) };
+    let FromLog { suspects, searched, notes, .. } = look(ctx, &search, place, HashMap::new()).await?;
     let act = act(&suspects);
     let mut findings = Vec::new();
     for (i, s) in act.iter().enumerate() {
@@ -60,26 +51,42 @@ pub(super) async fn assess(ctx: &Ctx, options: &LocateOptions) -> Result<Done> {
     for line in &findings {
         ctx.out.line(line);
     }
-    let summary = match act.first() {
-        None => {
-            let since = options.since.date_hms();
-            format!(
-                "nothing was deleted, emptied or dropped since {since} by the archived log; widen --since, or --min-rows 1"
-            )
+    let since = options.since.date_hms();
+    let left = searched.left();
+    let done = match (act.first(), searched.to) {
+        (Some(_), _) => {
+            Done::ok(gone.iter().map(|(table, g)| format!("{table}: {}", g.describe())).collect::<Vec<_>>().join("; "))
         }
-        Some(_) => gone.iter().map(|(table, g)| format!("{table}: {}", g.describe())).collect::<Vec<_>>().join("; "),
+        // That nothing is known to be gone is no answer where nothing was looked at.
+        (None, Some(_)) if searched.any(options.since) => {
+            let rest = left
+                .map_or_else(|| "widen --since, or --min-rows 1".into(), |left| format!("{left}; or widen --since"));
+            Done::ok(format!(
+                "nothing was deleted, emptied or dropped since {since} in the log that was searched; {rest}"
+            ))
+        }
+        (None, Some((lsn, at))) => Done::check_failed(format!(
+            "what is gone since {since} is not known: the archived log ends before that, at {lsn}{}; {}",
+            at.map_or_else(String::new, |at| format!(", last commit {at}")),
+            left.unwrap_or_default()
+        )),
+        (None, None) => Done::check_failed(format!(
+            "what is gone since {since} is not known: the archive holds no log of then; {}",
+            left.unwrap_or_default()
+        )),
     };
     let candidates: Vec<_> = suspects.iter().map(Suspect::candidate).collect();
-    let document = json!({"identity": identity, "findings": findings, "rows": rows, "suspects": candidates});
+    let document = json!({"identity": identity, "findings": findings, "rows": rows, "suspects": candidates,
+        "searched": searched.to.is_some() && searched.any(options.since)});
     facts.push(Event::DamageAssessed { findings, rows });
-    Ok(Done { facts, ..Done::ok(summary).json(document) })
+    Ok(Done { facts, ..done.json(document) })
 }
 
 /// The gravest transaction, which is the first, and those that did the same to the same tables around that time.
 fn act(suspects: &[Suspect]) -> Vec<&Suspect> {
     let Some(worst) = suspects.first() else { return Vec::new() };
     let deeds = |s: &Suspect| s.acts.iter().map(|a| (a.table.clone(), a.deed)).collect::<BTreeMap<_, _>>();
-    let near = |s: &&Suspect| s.at.since(worst.at).max(worst.at.since(s.at)) <= APART;
+    let near = |s: &&Suspect| same_act(s.at, worst.at);
     let mut all: Vec<&Suspect> = suspects.iter().filter(near).filter(|s| deeds(s) == deeds(worst)).collect();
     all.sort_by_key(|s| s.end);
     all

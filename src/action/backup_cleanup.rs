@@ -9,8 +9,9 @@ use super::target::{blocking, now};
 use super::{Action, Ctx, Done, Preview, Spec};
 use crate::backup::catalog::{Catalog, READ};
 use crate::backup::cleanup::{Plan, execute, plan_looking};
-use crate::backup::damage;
-use crate::error::{Error, ErrorKind, Result};
+use crate::backup::repository::Unlocked;
+use crate::backup::{damage, seen};
+use crate::error::{Error, Result};
 use crate::model::plan::Risk;
 use crate::recovery::watch::check_cancel;
 use crate::recovery::{Phase, Watch};
@@ -41,11 +42,19 @@ impl Action for BackupCleanup {
                     .value_name("ID")
                     .help("A damaged backup that nothing can bring back: it goes, and holds the log no longer."),
             )
+            .arg(
+                Arg::new("even-if-copied")
+                    .long("even-if-copied")
+                    .action(ArgAction::SetTrue)
+                    .requires("give-up")
+                    .help("Give it up although a copy has it whole, or one that was made from here is not there now"),
+            )
     }
     fn preview<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Preview>> {
         Box::pin(async move {
             let m = super::parse_matches(self.arguments(), args)?;
-            let (plan, mut seen) = planned(ctx, m.get_one::<String>("give-up").cloned(), false).await?;
+            let give_up = m.get_one::<String>("give-up").cloned();
+            let (plan, mut seen) = planned(ctx, give_up, m.get_flag("even-if-copied"), false).await?;
             seen.extend(lines(&plan, "would go"));
             Ok(Preview { lines: seen, ..Preview::default() })
         })
@@ -54,7 +63,7 @@ impl Action for BackupCleanup {
         Box::pin(async move {
             let m = super::parse_matches(self.arguments(), args)?;
             let (dry, give_up) = (m.get_flag("dry-run"), m.get_one::<String>("give-up").cloned());
-            let (plan, seen) = planned(ctx, give_up, !dry).await?;
+            let (plan, seen) = planned(ctx, give_up, m.get_flag("even-if-copied"), !dry).await?;
             for line in seen.into_iter().chain(lines(&plan, if dry { "would go" } else { "goes" })) {
                 ctx.out.line(&line);
             }
@@ -93,16 +102,19 @@ impl Action for BackupCleanup {
 }
 
 /// The plan, after a look at what stays; and what that found, for people. `record`: what is damaged is written down.
-async fn planned(ctx: &Ctx, give_up: Option<String>, record: bool) -> Result<(Plan, Vec<String>)> {
+async fn planned(
+    ctx: &Ctx,
+    give_up: Option<String>,
+    even_if_copied: bool,
+    record: bool,
+) -> Result<(Plan, Vec<String>)> {
     let ctx = ctx.clone();
     blocking(move || {
         let unlocked = reach::unlocked(&ctx)?;
         let catalog = reach::catalog(&ctx, &unlocked)?;
-        if let Some(e) = reach::rolled_back(&ctx, &unlocked, &catalog) {
-            // What is not in it may be what must stay.
-            return Err(Error { kind: ErrorKind::Refused, ..e });
-        }
-        let (give_up, copies) = (give_up.as_slice(), &ctx.settings.repository_copies);
+        // What is not in it may be what must stay.
+        reach::goes_on(&ctx, &unlocked, &catalog)?;
+        let (give_up, copies) = (give_up.as_slice(), copies(&ctx, &unlocked, even_if_copied));
         let (mut count, mut out) = (0, Vec::new());
         let mut seen = |id: &str, wrong: Option<&Error>| {
             check_cancel(&ctx.cancel, "nothing was removed")?;
@@ -122,7 +134,7 @@ async fn planned(ctx: &Ctx, give_up: Option<String>, record: bool) -> Result<(Pl
             ));
             Ok(())
         };
-        let plan = plan_looking(&unlocked, catalog, ctx.settings.retention, now(), give_up, copies, &mut seen)?;
+        let plan = plan_looking(&unlocked, catalog, ctx.settings.retention, now(), give_up, &copies, &mut seen)?;
         if count > 0 {
             let recorded = if record { "" } else { ", and nothing was recorded" };
             out.push(format!("before anything goes, the ends of {count} backups that stay were looked at{recorded}"));
@@ -130,6 +142,23 @@ async fn planned(ctx: &Ctx, give_up: Option<String>, record: bool) -> Result<(Pl
         Ok((plan, out))
     })
     .await
+}
+
+/// Where the repository was copied to, by the configuration and by what is remembered on this machine.
+fn copies(ctx: &Ctx, unlocked: &Unlocked, even_if_copied: bool) -> Vec<String> {
+    if even_if_copied {
+        return Vec::new();
+    }
+    let mut all = ctx.settings.repository_copies.clone();
+    let known = ctx.settings.catalog_heads.as_ref().and_then(|heads| seen::copies(heads, unlocked.repository()).ok());
+    let elsewhere = super::may_leave(ctx, "a look at a copy elsewhere").is_ok();
+    for place in known.unwrap_or_default() {
+        let same = |c: &String| seen::place(c) == place;
+        if (elsewhere || !place.contains("://")) && !all.iter().any(same) {
+            all.push(place);
+        }
+    }
+    all
 }
 
 fn lines(plan: &Plan, goes: &str) -> Vec<String> {

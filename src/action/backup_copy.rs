@@ -8,9 +8,10 @@ use super::reach::{self, Reporter};
 use super::target::blocking;
 use super::{Action, Ctx, Done, Preview, Spec};
 use crate::backup::catalog::{Catalog, Head};
-use crate::backup::copies::{Copied, copy_to};
-use crate::backup::repository::Unlocked;
-use crate::error::{Error, Result};
+use crate::backup::copies::{Copied, CopyOptions, copy_to};
+use crate::backup::repository::{CopyOf, Unlocked};
+use crate::backup::store::open_place;
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::plan::Risk;
 use crate::recovery::watch::check_cancel;
 use crate::recovery::{Phase, Watch};
@@ -28,13 +29,26 @@ impl Action for BackupCopy {
         }
     }
     fn arguments(&self) -> Command {
-        Command::new("copy").arg(
-            Arg::new("to")
-                .long("to")
-                .value_name("URL")
-                .action(ArgAction::Append)
-                .help("A place; may be repeated. repository.copies of the configuration when not given"),
-        )
+        Command::new("copy")
+            .arg(
+                Arg::new("to")
+                    .long("to")
+                    .value_name("URL")
+                    .action(ArgAction::Append)
+                    .help("A place; may be repeated. repository.copies of the configuration when not given"),
+            )
+            .arg(
+                Arg::new("remove-given-up")
+                    .long("remove-given-up")
+                    .action(ArgAction::SetTrue)
+                    .help("Remove there what was given up here as damaged, also where it is whole there"),
+            )
+            .arg(
+                Arg::new("as-copy")
+                    .long("as-copy")
+                    .action(ArgAction::SetTrue)
+                    .help("Make a copy of what is a repository of its own there: it follows this one from now on"),
+            )
     }
     fn preview<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Preview>> {
         Box::pin(async move {
@@ -44,16 +58,26 @@ impl Action for BackupCopy {
     }
     fn run<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Done>> {
         Box::pin(async move {
-            let places = places(ctx, &super::parse_matches(self.arguments(), args)?)?;
+            let m = super::parse_matches(self.arguments(), args)?;
+            let places = places(ctx, &m)?;
+            let options =
+                CopyOptions { remove_given_up: m.get_flag("remove-given-up"), as_copy: m.get_flag("as-copy") };
             let work = ctx.clone();
             let unlocked = blocking(move || reach::unlocked(&work)).await?;
-            let copies = copy_all(ctx, &unlocked, places).await?;
+            let copies = copy_all(ctx, &unlocked, places, options).await?;
             let objects: u64 = copies.iter().map(|c| c.objects).sum();
             let damage: Vec<Error> = copies.iter().filter_map(Copied::damage).collect();
+            let known = copies.iter().flat_map(|c| &c.on_record).find(|o| !o.in_copy);
             let done = match damage.first() {
+                None if known.is_some() => Done::check_failed(format!(
+                    "{} places are as this one, {objects} objects copied and read back, and backup {} is on record here as {}; the copies are the same",
+                    copies.len(),
+                    known.map_or("", |o| o.backup.as_str()),
+                    known.map_or("", |o| o.why.as_str())
+                )),
                 None => Done::ok(format!("{} places up to date, {objects} objects copied and read back", copies.len())),
                 Some(e) => Done::check_failed(format!(
-                    "{} of {} places lack what is damaged or cannot be read here, {objects} objects copied and read back: {e}",
+                    "{} of {} places did not get what is damaged or missing here, {objects} objects copied and read back: {e}",
                     damage.len(),
                     copies.len()
                 )),
@@ -61,6 +85,12 @@ impl Action for BackupCopy {
             Ok(done.json(json!({"copies": copies})))
         })
     }
+}
+
+/// Whether a copy was begun there and broken off by this error, which does not say so itself.
+fn unfinished(to: &str, e: &Error) -> bool {
+    let begun = || open_place(to, false).and_then(|store| CopyOf::read(&*store));
+    e.kind == ErrorKind::Target && begun().is_ok_and(|copy| copy.is_some_and(|c| c.unfinished))
 }
 
 fn places(ctx: &Ctx, m: &clap::ArgMatches) -> Result<Vec<String>> {
@@ -77,13 +107,19 @@ fn places(ctx: &Ctx, m: &clap::ArgMatches) -> Result<Vec<String>> {
 ///
 /// # Errors
 /// The first failure, after all were tried.
-pub async fn copy_all(ctx: &Ctx, unlocked: &Unlocked, places: Vec<String>) -> Result<Vec<Copied>> {
+pub async fn copy_all(
+    ctx: &Ctx,
+    unlocked: &Unlocked,
+    places: Vec<String>,
+    options: CopyOptions,
+) -> Result<Vec<Copied>> {
     let (ctx, unlocked) = (ctx.clone(), unlocked.clone());
     blocking(move || {
         let reporter = Reporter::new(&*ctx.out);
         let (mut copies, mut failed) = (Vec::new(), None);
         for to in places {
-            let copied = copy_to(&unlocked, &to, &mut |done, all| {
+            let heads = ctx.settings.catalog_heads.as_ref();
+            let copied = copy_to(&unlocked, &to, heads, options, &mut |done, all| {
                 let text = to.clone();
                 reporter.phase(&Phase {
                     name: "copy",
@@ -93,17 +129,44 @@ pub async fn copy_all(ctx: &Ctx, unlocked: &Unlocked, places: Vec<String>) -> Re
                     text,
                     ..Phase::default()
                 });
-                check_cancel(&ctx.cancel, "the copy is not complete")
+                check_cancel(
+                    &ctx.cancel,
+                    &format!("{done} of {all} objects were gone through, what was copied is in {to:?}; the same command goes on from there"),
+                )
             });
             match copied {
                 Ok(c) => {
                     ctx.out.line(&format!("copy in {}: {} objects copied, {} present", c.to, c.objects, c.present));
                     for o in &c.not_copied {
-                        let there = if o.whole_there { "; it is whole there" } else { "" };
+                        let there = if o.whole_there { "; the copy has it whole: put it back from there" } else { "" };
+                        ctx.out.line(&format!("  NOT COPIED {}: in the repository: {}{there}", o.name, o.why));
+                    }
+                    if c.own {
+                        ctx.out.line(
+                            "  it is a repository of its own there, no copy, and stays one: keys and whatever is newer there were left as \
+                             they are; --as-copy makes it a copy of this one",
+                        );
+                    }
+                    if !c.removed_backups.is_empty() {
                         ctx.out.line(&format!(
-                            "  NOT COPIED {}: damaged in the repository, or cannot be read there{there}: {}",
-                            o.name, o.why
+                            "  REMOVED there: {} objects of {} backups that were given up here: {}",
+                            c.removed,
+                            c.removed_backups.len(),
+                            c.removed_backups.join(", ")
                         ));
+                    }
+                    for id in &c.kept {
+                        ctx.out.line(&format!(
+                            "  KEPT there: backup {id} was given up here as damaged, and is whole there: breakglass backup restore {id} \
+                             with BACKUP_DIR={to} brings it back; --remove-given-up removes it there, too"
+                        ));
+                    }
+                    for name in &c.mended {
+                        ctx.out.line(&format!("  MENDED {name}: it was damaged there, on record, and is replaced"));
+                    }
+                    for o in &c.on_record {
+                        let place = if o.in_copy { "there" } else { "in the repository" };
+                        ctx.out.line(&format!("  ON RECORD {place}: backup {}  {}", o.backup, o.why));
                     }
                     for name in &c.left_out {
                         ctx.out.line(&format!("  left out {name}: damaged, and accepted (--accept-catalog)"));
@@ -111,6 +174,10 @@ pub async fn copy_all(ctx: &Ctx, unlocked: &Unlocked, places: Vec<String>) -> Re
                     copies.push(c);
                 }
                 Err(e) => {
+                    let e = match unfinished(&to, &e) {
+                        true => e.hint(format!("What was copied stays in {to:?}; the same command goes on from there.")),
+                        false => e,
+                    };
                     ctx.out.line(&format!("copy in {to} FAILED: {e}"));
                     failed.get_or_insert(e);
                 }
@@ -149,7 +216,7 @@ pub async fn after_backup(ctx: &Ctx, unlocked: &Unlocked) -> Result<Head> {
     if places.is_empty() {
         return Ok(head);
     }
-    let copied = copy_all(ctx, unlocked, places).await;
+    let copied = copy_all(ctx, unlocked, places, CopyOptions::default()).await;
     match copied.and_then(|copies| copies.iter().find_map(Copied::damage).map_or(Ok(()), Err)) {
         Ok(()) => Ok(head),
         Err(e) => Err(e.hint("The backup itself is complete and verified.")),

@@ -54,6 +54,8 @@ pub fn wanted(m: &ArgMatches) -> Option<Wanted> {
     })
 }
 
+const NOT_TAKEN: &str = "the dump was not taken";
+
 /// The programs and the user that make a dump.
 struct Tools {
     client: Client,
@@ -69,6 +71,23 @@ impl Tools {
             c.env(name, value.expose());
         }
         ToolStream::start(program, c)
+    }
+    /// All that a program prints; `what` it is, for an error. It is ended by `cancel`.
+    fn read(
+        &self,
+        program: &'static str,
+        args: &[String],
+        what: &str,
+        cancel: &tokio_util::sync::CancellationToken,
+    ) -> Result<Vec<u8>> {
+        let mut stream = self.stream(program, args)?;
+        let ended = stream.ended_by(cancel);
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).target(|| format!("reading {what}"))?;
+        let finished = stream.finish();
+        drop(ended);
+        check_cancel(cancel, NOT_TAKEN)?;
+        finished.map(|_| bytes)
     }
 }
 
@@ -95,10 +114,21 @@ pub async fn create(ctx: &Ctx, wanted: Wanted) -> Result<Done> {
         }
     };
     // Deriving the key takes a core's tenth of a second: the server is asked meanwhile.
-    let asked =
-        async { Ok::<_, Error>((inventory(&mut c).await?, is_superuser(&mut c).await?, size_of(&mut c).await?)) };
-    let (unlocked, asked) = tokio::join!(reach::unlocked_or_new(ctx, Some(&identity.system_identifier)), asked);
-    let ((unlocked, new), (mut contents, superuser, expected)) = (unlocked?, asked?);
+    let asked = async {
+        let mut contents = inventory(&mut c).await?;
+        let tiers = by_tier(ctx, &wanted, &mut contents)?;
+        Ok::<_, Error>((contents, tiers, is_superuser(&mut c).await?, size_of(&mut c).await?))
+    };
+    let opened = reach::unlocked_or_new(ctx, Some(&identity.system_identifier));
+    let (unlocked, asked) = match wanted.tiers.is_empty() {
+        true => tokio::join!(opened, asked),
+        // A tier that is not there as it is named is refused before a repository is made.
+        false => {
+            let asked = asked.await?;
+            (opened.await, Ok(asked))
+        }
+    };
+    let ((unlocked, new), (mut contents, tiers, superuser, expected)) = (unlocked?, asked?);
     let source = Source {
         kind: wanted.kind,
         label: wanted.label.clone(),
@@ -124,7 +154,7 @@ pub async fn create(ctx: &Ctx, wanted: Wanted) -> Result<Done> {
         args.push("--schema-only".into());
     }
     let mut definitions = None;
-    let mut lacking = Vec::new();
+    let (mut lacking, mut not_followed) = (Vec::new(), Vec::new());
     if let Some((chosen, needs)) = chosen {
         let (relations, needs): (Vec<Need>, Vec<Need>) = needs.into_iter().partition(Need::is_relation);
         lacking = relations.into_iter().map(|n| n.what).collect();
@@ -138,6 +168,8 @@ pub async fn create(ctx: &Ctx, wanted: Wanted) -> Result<Done> {
         if !needs.is_empty() {
             let names: Vec<&str> = needs.iter().map(|n| n.what.as_str()).collect();
             ctx.out.line(&format!("with what these tables need: {}", names.join(", ")));
+            not_followed = needs.iter().filter(|n| n.body).map(|n| n.what.clone()).collect();
+            table_needs::not_followed(&needs).iter().for_each(|line| ctx.out.line(line));
             // No table among them: other tables need not even be readable.
             let mut only = args.clone();
             only.extend(["--schema-only", "--exclude-table=*.*"].map(String::from));
@@ -151,7 +183,7 @@ pub async fn create(ctx: &Ctx, wanted: Wanted) -> Result<Done> {
         contents.schemas = schemas(&mut c, &schemas_of).await?;
         args.extend(chosen.iter().map(|k| format!("--table={}", k.sql())));
     }
-    args.extend(by_tier(ctx, &wanted, &mut contents)?);
+    args.extend(tiers.args);
     let (out, cancel) = (ctx.out.clone(), ctx.cancel.clone());
     let kept = unlocked.clone();
     let total = if source.kind == BackupKind::SchemaOnly { None } else { Some(expected) };
@@ -165,10 +197,8 @@ pub async fn create(ctx: &Ctx, wanted: Wanted) -> Result<Done> {
         if wanted.kind == BackupKind::Logical {
             let (only, fingerprints) = (contents.only_tiers.clone(), wanted.fingerprints);
             let rows = |t: &TableRecord| only.is_empty() || t.tier.as_ref().is_some_and(|tier| only.contains(tier));
-            count_rows(&mut c, &mut contents.tables, fingerprints, rows, |_, _| {
-                check_cancel(&ctx.cancel, "the dump was not taken")
-            })
-            .await?;
+            count_rows(&mut c, &mut contents.tables, fingerprints, rows, |_, _| check_cancel(&ctx.cancel, NOT_TAKEN))
+                .await?;
         }
         Ok(contents)
     };
@@ -193,7 +223,8 @@ pub async fn create(ctx: &Ctx, wanted: Wanted) -> Result<Done> {
     );
     let document = json!({
         "catalog_head": head, "id": manifest.id, "kind": manifest.kind, "database": identity.database, "bytes": bytes, "plain_bytes": plain,
-        "verified": true, "new_repository": new, "lacks": lacking,
+        "verified": true, "new_repository": new, "lacks": lacking, "not_followed": not_followed,
+        "unknown_in_tiers": tiers.unknown,
     });
     let timeline = identity.timeline;
     let done = Done::ok(summary).json(document).fact(Event::TargetSeen { role: "source".into(), identity });
@@ -215,20 +246,32 @@ async fn with_needs(c: &mut sqlx::PgConnection, mut chosen: Vec<Chosen>) -> Resu
     Ok((chosen, needs))
 }
 
+/// What the tiers of the configuration make of a dump.
+struct ByTier {
+    /// For `pg_dump`.
+    args: Vec<String>,
+    /// Names of the configuration that no table has.
+    unknown: Vec<String>,
+}
+
 /// Writes down which tables come first, and, when rows of some tiers alone are wanted, leaves out those of the others. Their
 /// definitions stay: what has rows must be able to come back by itself.
 ///
 /// # Errors
 /// Refused when a name of a wanted tier, or the whole tier, is not there: a backup that lacks a critical table is none.
-fn by_tier(ctx: &Ctx, wanted: &Wanted, contents: &mut Inventory) -> Result<Vec<String>> {
+fn by_tier(ctx: &Ctx, wanted: &Wanted, contents: &mut Inventory) -> Result<ByTier> {
     let unknown = tiers::assign(&mut contents.tables, &ctx.settings.tiers);
     if wanted.tiers.is_empty() {
-        if wanted.tables.is_empty() {
-            unknown
-                .iter()
-                .for_each(|n| ctx.out.line(&format!("backup.tiers names {n:?}, which is not in the database")));
+        // All rows are in it: that a name is misspelt costs an order, and refusing would cost the backup.
+        if !unknown.is_empty() {
+            let names: Vec<String> = unknown.iter().map(|n| format!("{n:?}")).collect();
+            ctx.out.line(&format!(
+                "WARNING: backup.tiers names {}, which is not in the database: put it right in breakglass.toml, or nothing of that \
+                 name comes first in a restore, and --tier refuses",
+                names.join(", ")
+            ));
         }
-        return Ok(Vec::new());
+        return Ok(ByTier { args: Vec::new(), unknown });
     }
     let named = |n: &&String| {
         let Tiers { critical, important } = &ctx.settings.tiers;
@@ -255,7 +298,7 @@ fn by_tier(ctx: &Ctx, wanted: &Wanted, contents: &mut Inventory) -> Result<Vec<S
     let mut args: Vec<String> =
         contents.tables.iter().filter(left_out).map(|t| format!("--exclude-table-data={}", t.sql())).collect();
     args.push("--no-blobs".into());
-    Ok(args)
+    Ok(ByTier { args, unknown })
 }
 
 /// Runs `pg_dump` and `pg_dumpall`, stores what they write, and reads it back.
@@ -271,7 +314,6 @@ fn take(
     cancel: &tokio_util::sync::CancellationToken,
     mut counted: tokio::sync::oneshot::Receiver<Result<Inventory>>,
 ) -> Result<(Manifest, u64)> {
-    const NOT_TAKEN: &str = "the dump was not taken";
     let begun = Instant::now();
     // It reads the definitions meanwhile, and then waits for its reader.
     let mut dump = tools.stream("pg_dump", args)?;
@@ -282,28 +324,11 @@ fn take(
         reporter.line("roles are kept without their passwords: only a superuser may read those");
         globals_args.push("--no-role-passwords".into());
     }
-    let mut stream = tools.stream("pg_dumpall", &globals_args)?;
-    let ended = stream.ended_by(cancel);
-    let mut globals = Vec::new();
-    stream.read_to_end(&mut globals).target(|| "reading the roles".into())?;
-    let finished = stream.finish();
-    drop(ended);
-    check_cancel(cancel, NOT_TAKEN)?;
-    finished?;
-    let definitions = match definitions {
-        None => None,
-        Some(args) => {
-            let mut stream = tools.stream("pg_dump", args)?;
-            let ended = stream.ended_by(cancel);
-            let mut bytes = Vec::new();
-            stream.read_to_end(&mut bytes).target(|| "reading the definitions that the tables need".into())?;
-            let finished = stream.finish();
-            drop(ended);
-            check_cancel(cancel, NOT_TAKEN)?;
-            finished.map_err(explained)?;
-            Some(bytes)
-        }
+    let globals = tools.read("pg_dumpall", &globals_args, "the roles", cancel)?;
+    let needed = |args: &[String]| {
+        tools.read("pg_dump", args, "the definitions that the tables need", cancel).map_err(explained)
     };
+    let definitions = definitions.map(needed).transpose()?;
 
     let ended = dump.ended_by(cancel);
     let mut scanned = Scanning::new(&mut dump);

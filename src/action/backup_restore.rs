@@ -20,6 +20,7 @@ use crate::model::event::Event;
 use crate::model::plan::Risk;
 use crate::model::target::Identity;
 use crate::model::{CleanText, Secret};
+use crate::postgres::connect::{query_error, quote_ident};
 use crate::postgres::{Database, user};
 use crate::recovery::dump::{self, Request, Selection};
 use crate::recovery::watch::check_cancel;
@@ -116,6 +117,15 @@ impl Action for BackupRestore {
                     (true, true) => format!("replaces {at}; the old one is kept under another name"),
                     (true, false) => format!("refused: {at} is there"),
                 });
+                if there && args.overwrite {
+                    let sql = "SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE datname = $1";
+                    let n: i64 = sqlx::query_scalar(sql)
+                        .bind(at.name())
+                        .fetch_one(&mut c)
+                        .await
+                        .map_err(|e| query_error(sql, &e))?;
+                    lines.push(format!("ends every session that is connected to it then; now there are {n}"));
+                }
                 target = Some(match there {
                     true => identity(&at).await?,
                     false => Identity { database: at.name().into(), ..crate::postgres::identity(&mut c, &at).await? },
@@ -272,6 +282,12 @@ async fn restore_dump(ctx: &Ctx, unlocked: &Unlocked, manifest: &Manifest, args:
     for what in &done.left_out {
         ctx.out.line(&format!("left out: {what}"));
     }
+    let way_back = done.kept.as_ref().map(|old| way_back(target.name(), old));
+    if let Some(sql) = &way_back {
+        let word = if done.sessions_ended == 1 { "session that was" } else { "sessions that were" };
+        ctx.out.line(&format!("ended {} {word} connected to the old database", done.sessions_ended));
+        ctx.out.line(&format!("the way back, in database postgres, with nobody connected to either: {sql}"));
+    }
     let kept = done.kept.as_ref().map_or_else(String::new, |k| format!("; the old one is kept as {k:?}"));
     let summary = format!(
         "restored {} into database {:?} in {:.1} s: {} rows in {} tables counted{kept}",
@@ -281,9 +297,18 @@ async fn restore_dump(ctx: &Ctx, unlocked: &Unlocked, manifest: &Manifest, args:
         done.rows,
         done.tables
     );
-    let mut out = Done::ok(CleanText::text(&summary).as_str()).json(json!({"backup": manifest.id, "restored": done}));
+    let mut out = Done::ok(CleanText::text(&summary).as_str())
+        .json(json!({"backup": manifest.id, "restored": done, "way_back": way_back}));
     out.facts = facts;
     Ok(out)
+}
+
+/// What gives the database that was replaced its name again.
+fn way_back(name: &str, old: &str) -> String {
+    // Names have 63 bytes at most; of the two, the end tells them apart.
+    let aside = old.replacen("_before_", "_undone_", 1);
+    let (name, old, aside) = (quote_ident(name), quote_ident(old), quote_ident(&aside));
+    format!("ALTER DATABASE {name} RENAME TO {aside}; ALTER DATABASE {old} RENAME TO {name};")
 }
 
 /// A base backup as a data directory, with the log it needs to become consistent: it starts as it is.

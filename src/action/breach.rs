@@ -8,9 +8,10 @@ use serde_json::json;
 use sqlx::PgConnection;
 
 use super::contain::{service_command, shown};
-use super::pitr_locate::{range_fact, range_now, remember_acts};
+use super::offered::remember_acts;
+use super::pitr_locate::{range_fact, range_now};
 use super::target::{Follow, now, parse_args, seen};
-use super::{Action, Ctx, Done, Preview, Spec, reach};
+use super::{Action, Ctx, Done, Preview, Spec, contain_chain, reach};
 use crate::error::{Error, Result};
 use crate::model::event::Event;
 use crate::model::plan::Risk;
@@ -19,7 +20,7 @@ use crate::model::{Plan, Time};
 use crate::plan::secrets::{SecretRow, table};
 use crate::postgres::connect::{query_error, quote_ident, run as sql};
 use crate::recovery::archived::archive_now;
-use crate::recovery::intruder::{acts, marks, suspects, trail_name};
+use crate::recovery::intruder::{Act, acts, marks, suspects, trail_name};
 use crate::recovery::locate::last_commit;
 
 /// How long a configured command may take.
@@ -172,20 +173,34 @@ async fn isolate(ctx: &Ctx, roles: &[String]) -> Result<Done> {
     ctx.out.line(&format!("{ended} sessions ended, none is left"));
     let mut done = vec![format!("locked out: {}", roles.join(", ")), format!("{ended} sessions ended")];
     let archived = archive_now(&mut c, Duration::from_secs(120), &*Follow::new(ctx), &ctx.cancel).await;
+    let mut summary = format!("{} locked out, {ended} sessions ended", roles.join(", "));
+    let stored = archived.as_ref().ok().map(|a| a.lsn.to_string());
     let archived_lsn = match archived {
         Ok(a) => {
+            done.push(format!("log archived up to {}", a.lsn));
             ctx.out.line(&format!("log archived up to {}", a.lsn));
-            Some(a.lsn.to_string())
+            match contain_chain::broken(ctx, &mut c, &a.segment).await {
+                None => Some(a.lsn.to_string()),
+                // Stored by the server's word, and no recovery gets there.
+                Some(why) => {
+                    ctx.out.line(&format!("WARNING: {why}"));
+                    done.push(format!("WARNING: {why}"));
+                    summary.push_str(&format!(", {}", contain_chain::leads_not(&a.lsn.to_string(), &why)));
+                    None
+                }
+            }
         }
         Err(e) => {
             ctx.out.line(&format!("the log is not archived: {e}"));
+            summary.push_str(", but the log is not archived: what happened last may be lost");
             None
         }
     };
-    done.extend(archived_lsn.iter().map(|l| format!("log archived up to {l}")));
     let sessions = u64::try_from(ended).unwrap_or(0);
-    let json = json!({"roles": roles, "sessions": sessions, "archived": archived_lsn});
-    Ok(Done::ok(format!("{} locked out, {ended} sessions ended", roles.join(", ")))
+    let json = json!({
+        "roles": roles, "sessions": sessions, "archived": stored, "recoverable": archived_lsn.is_some(),
+    });
+    Ok(Done::ok(summary)
         .fact(Event::TargetSeen { role: "source".into(), identity: id })
         .fact(Event::IntrudersIsolated { roles: roles.to_vec(), sessions })
         .fact(Event::BleedingStopped { done, archived_lsn })
@@ -257,6 +272,9 @@ async fn trace(ctx: &Ctx, roles: &[String]) -> Result<Done> {
     for act in acts.iter().filter(|a| a.what != "rows, by the audit log") {
         ctx.out.line(&format!("{} UTC  transaction {}: {}", act.at.hms(), act.xid, act.what));
     }
+    for line in roles.iter().filter_map(|role| birth(ctx, role, &acts)) {
+        ctx.out.line(&line);
+    }
     for (table, n) in &rows {
         ctx.out.line(&format!("{table}: {n} rows"));
     }
@@ -286,6 +304,26 @@ async fn trace(ctx: &Ctx, roles: &[String]) -> Result<Done> {
         .chain([Event::DamageAssessed { findings, rows }, Event::MomentsFound { candidates: vec![candidate] }]);
     let summary = format!("{what}, the first at {} UTC; touched: {}", first.at.hms(), tables.join(", "));
     Ok(Done { facts: facts.collect(), ..Done::ok(summary).json(json) })
+}
+
+/// What is known of when a role was made, where its own row does not say it any more: our lock-out wrote that anew.
+fn birth(ctx: &Ctx, role: &str, acts: &[Act]) -> Option<String> {
+    let own = format!("role {role}");
+    if acts.iter().any(|a| a.what.split(", ").any(|what| what == own)) {
+        return None;
+    }
+    let findings = &ctx.incident.as_ref()?.facts.intruder_findings;
+    let seen = findings.iter().find(|f| f.split_whitespace().next() == Some(role));
+    let at = seen.map(|f| f.split(", ").find_map(|part| part.split_once("made or changed at ")).map(|(_, at)| at));
+    Some(match at {
+        Some(Some(at)) => {
+            format!("role {role}: made or changed at {at}, as breach suspects saw it before the lock-out")
+        }
+        Some(None) => {
+            format!("role {role}: is older than what can be recovered, as breach suspects saw it before the lock-out")
+        }
+        None => format!("role {role}: not known when it was made: the lock-out changed it, and nobody looked before"),
+    })
 }
 
 /// When we began to lock them out, as far as the incident knows.

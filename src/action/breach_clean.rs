@@ -158,7 +158,7 @@ async fn check(ctx: &Ctx) -> Result<Done> {
         Ok(open) => note("rules", Verdict::Failed, open),
         Err(e) => note("rules", Verdict::NotAvailable, crate::postgres::connect::describe(&e)),
     }
-    let xids = super::pitr_locate::first_remembered(ctx);
+    let xids = super::offered::first_remembered(ctx);
     let trail = trail_name(&mut c).await?;
     let rows = marks(&mut c, &xids, trail.as_deref()).await?;
     let total: u64 = rows.values().sum();

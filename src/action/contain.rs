@@ -139,7 +139,7 @@ async fn contain(ctx: &Ctx, args: Args) -> Result<Done> {
                 // Stored by the server's word, and no recovery gets there.
                 Some(why) => {
                     say(format!("WARNING: {why}"));
-                    (format!("{writes}, BUT THE LOG DOES NOT LEAD TO {lsn}: {why}"), None)
+                    (format!("{writes}, {}", super::contain_chain::leads_not(&lsn, &why)), None)
                 }
             }
         }

@@ -7,6 +7,7 @@ use sqlx::postgres::PgConnection;
 use super::{Ctx, reach};
 use crate::backup::catalog::{BackupKind, Manifest};
 use crate::backup::repository::{Repository, Unlocked};
+use crate::backup::wal::range::{leads_along, path_to};
 use crate::backup::wal::{Depth, Listing, Segment, WalName, Way, status};
 use crate::config::Backend;
 use crate::config::settings::{REPOSITORY_IDENTITY, REPOSITORY_KEY};
@@ -28,6 +29,11 @@ pub(super) async fn broken(ctx: &Ctx, c: &mut PgConnection, segment: &str) -> Op
         Ok(Err(e)) => Some(format!("whether the log leads there is not known: {}: {}", e.what, e.why)),
         Err(_) => Some(format!("whether the log leads there is not known: no answer for {} s", PATIENCE.as_secs())),
     }
+}
+
+/// The end of a summary that must not promise what no recovery gets to.
+pub(super) fn leads_not(lsn: &str, why: &str) -> String {
+    format!("BUT THE LOG DOES NOT LEAD TO {lsn}: {why}")
 }
 
 async fn look(ctx: &Ctx, c: &mut PgConnection, segment: &str) -> Result<Option<String>> {
@@ -66,13 +72,14 @@ fn from_backup(ctx: &Ctx, unlocked: &Unlocked, name: &str) -> Result<Option<Stri
     let bad = || Error::state(format!("{name:?} is not the name of a WAL segment"));
     let goal = Segment::parse(name).ok_or_else(bad)?;
     let listing = Listing::read(unlocked.repository())?;
-    let way = Way::of(unlocked, &listing, goal.timeline)?;
+    let path = path_to(unlocked, goal.timeline)?;
+    let way = Way::along(path.clone(), &listing);
     let size = status(unlocked.repository())?.segment_size;
     let mut backups: Vec<(Manifest, Lsn)> = reach::catalog(ctx, unlocked)?
         .backups
         .into_iter()
         .filter(|b| b.damaged.is_none() && b.manifest.kind == BackupKind::Physical)
-        .filter(|b| b.manifest.timeline.is_some_and(|t| t <= goal.timeline))
+        .filter(|b| leads_along(&path, &b.manifest))
         .filter_map(|b| Some((b.manifest.start_lsn.as_ref()?.parse().ok()?, b.manifest)))
         .map(|(start, manifest)| (manifest, start))
         .collect();

@@ -10,6 +10,7 @@ use sqlx::postgres::PgConnection;
 
 use super::target::{blocking, now};
 use super::{Action, Ctx, Done, Preview, Spec, backend, reach};
+use crate::backup::repository::Repository;
 use crate::backup::wal::Hole;
 use crate::config::settings::{REPOSITORY_IDENTITY, REPOSITORY_KEY, Settings};
 use crate::config::{Backend, Secrets};
@@ -150,7 +151,10 @@ fn repository(ctx: &Ctx, identity: Option<&(String, String)>) -> (Vec<Found>, Ag
         Ok((catalog, unlocked)) => (unlocked, catalog),
         Err(e) => return (down(&e), ages),
     };
-    let mut out = vec![Found::good("repository", format!("{} backups", catalog.backups.len()))];
+    let mut out = vec![
+        of_another(unlocked.repository(), identity.map(|i| i.0.as_str()))
+            .unwrap_or_else(|| Found::good("repository", format!("{} backups", catalog.backups.len()))),
+    ];
     if let Some(e) = reach::rolled_back(ctx, &unlocked, &catalog) {
         let status = if catalog.damage().is_some() { "damaged" } else { "rolled back" };
         out.push(Found::bad("catalog", status, e.what));
@@ -194,6 +198,32 @@ fn repository(ctx: &Ctx, identity: Option<&(String, String)>) -> (Vec<Found>, Ag
         (None, None) => {}
     }
     (out, ages)
+}
+
+/// That a repository is of another cluster than the one that is watched: whatever else is well in it, nothing of it helps here.
+fn of_another(repository: &Repository, system: Option<&str>) -> Option<Found> {
+    let system = system?;
+    match repository.cluster() {
+        Ok(Some(cluster)) if cluster.system_identifier.to_string() != system => {
+            let why = format!(
+                "{} holds the backups and the log of system {}, the database is system {system}: name the right one (BACKUP_DIR, \
+                 repository.url)",
+                repository.store().url(),
+                cluster.system_identifier
+            );
+            Some(Found::bad("repository", "of another cluster", why))
+        }
+        Ok(_) => None,
+        Err(e) => Some(Found::bad("repository", "unknown", format!("{}: {}", e.what, e.why))),
+    }
+}
+
+/// A repository whose key is not here: whether it is there, and whose it is.
+fn without_key(ctx: &Ctx, system: Option<&str>) -> Option<Found> {
+    match reach::repository(ctx) {
+        Ok(repository) => of_another(&repository, system),
+        Err(e) => Some(Found::bad("repository", "down", e.what + ": " + &e.why)),
+    }
 }
 
 /// How old the newest verified backup is, and how long ago one was last restored.
@@ -272,24 +302,20 @@ async fn check(ctx: &Ctx) -> Result<Done> {
         seen.add(health_checks::disk(disk));
     }
     let mut ages = Ages::default();
+    // Seen just now; where the database does not answer, what is configured.
+    let seen_now = facts.iter().find_map(|f| match f {
+        Event::TargetSeen { identity, .. } => Some((identity.system_identifier.clone(), identity.database.clone())),
+        _ => None,
+    });
+    let expected = || {
+        let of = |key: &str| settings.expect.get(key).cloned();
+        let database = of("database").or_else(|| reach::database(ctx).ok().map(|d| d.name().into()));
+        Some((of("system_identifier")?, database?))
+    };
+    let identity = seen_now.or_else(expected);
     match backups(ctx) {
         Looked::Repository => {
             let work = ctx.clone();
-            // Seen just now; where the database does not answer, what is configured.
-            let seen_now = facts.iter().find_map(|f| match f {
-                Event::TargetSeen { identity, .. } => {
-                    Some((identity.system_identifier.clone(), identity.database.clone()))
-                }
-                _ => None,
-            });
-            let expected = || {
-                let of = |key: &str| settings.expect.get(key).cloned();
-                Some((
-                    of("system_identifier")?,
-                    of("database").or_else(|| reach::database(ctx).ok().map(|d| d.name().into()))?,
-                ))
-            };
-            let identity = seen_now.or_else(expected);
             let (found, known) = blocking(move || Ok(repository(&work, identity.as_ref()))).await?;
             found.into_iter().for_each(|f| seen.add(f));
             ages = known;
@@ -299,8 +325,17 @@ async fn check(ctx: &Ctx) -> Result<Done> {
             found.into_iter().for_each(|f| seen.add(f));
             ages = known;
         }
-        Looked::Unable(why) => seen.add(Found::bad("backup", "not asked", why)),
-        Looked::Nothing => {}
+        looked => {
+            if let Looked::Unable(why) = looked {
+                seen.add(Found::bad("backup", "not asked", why));
+            }
+            // Whose it is stands outside of what the key opens, and is asked wherever it can be: not within an incident.
+            if settings.repository.is_some() && settings.backend == Backend::Native && ctx.incident.is_none() {
+                let (work, system) = (ctx.clone(), identity.map(|i| i.0));
+                let found = blocking(move || Ok(without_key(&work, system.as_deref()))).await?;
+                found.into_iter().for_each(|f| seen.add(f));
+            }
+        }
     }
     let asked = settings.service.health_url.is_some() || !settings.health.urls.is_empty();
     let ms = |d: Option<Duration>| d.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));

@@ -160,9 +160,16 @@ pub fn known(state: &State, scenario: &Scenario, rules: &Rules, audience: &str, 
         }
     }
     if let Some(loss) = &state.facts.loss {
-        let most = if loss.at_most { "at most " } else { "" };
         let window = std::time::Duration::from_millis(loss.window_ms);
-        out.words(&["LOST", "DATA_LOST"], format!("{most}what was entered during {}", format_clock(window)));
+        let lost = match (loss.at_most, window.as_secs()) {
+            (false, 0) if window.is_zero() => "nothing".to_string(),
+            (_, 0) => "at most what was entered within one second".to_string(),
+            (at_most, _) => {
+                let most = if at_most { "at most " } else { "" };
+                format!("{most}what was entered during {}", format_clock(window))
+            }
+        };
+        out.words(&["LOST", "DATA_LOST"], lost);
     }
     if let Some(target) = &state.target
         && state.people.codename.is_none()

@@ -4,6 +4,7 @@
 //! recogniser and lint alike. `preview` reads only; `run` happens in a worker (or in the foreground from the shell) and
 //! checks again first. What it learned comes back as facts, which the journal keeps.
 
+mod along;
 pub mod assess;
 mod assess_deleted;
 pub mod backend;
@@ -13,6 +14,7 @@ pub mod backup_create;
 pub mod backup_dump;
 pub mod backup_files;
 mod backup_index;
+pub mod backup_list;
 pub mod backup_restore;
 pub mod blanks;
 pub mod breach;
@@ -33,6 +35,8 @@ pub mod message;
 pub mod moment;
 pub mod named;
 pub mod notify;
+pub mod offered;
+mod other_base;
 pub mod output;
 pub mod pitr_advance;
 pub mod pitr_check;

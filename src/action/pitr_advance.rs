@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use clap::{Args as _, Command};
 use futures::future::BoxFuture;
 
+use super::along::of_cluster;
 use super::moment::{Moment, moment};
-use super::pitr_restore::{built, look_at_it, of_cluster};
-use super::target::{Follow, blocking, database_name, expected, parse_args, server_user, shadow};
+use super::pitr_restore::{built, look_at_it};
+use super::target::{Follow, blocking, expected, meant, parse_args, server_user, shadow};
 use super::{Action, Ctx, Done, Preview, Spec, backend};
 use crate::error::Result;
 use crate::model::event::Event;
@@ -65,17 +66,17 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     let s = shadow(ctx, args.shadow.as_deref())?;
     let (to, after) = moment(&args.moment)?;
     let recovery = backend::recovery_of(ctx, s.backend).await?;
-    let at = s.database(&database_name(ctx))?;
+    let at = s.database(&meant(ctx, &s.database("postgres")?).await?)?;
     if let Ok(mut c) = at.connect().await {
         of_cluster(&recovery, &identity(&mut c, &at).await?).await?;
     }
-    let suspects = super::pitr_locate::remembered(ctx, &to).unwrap_or_else(|| match &to {
+    let suspects = super::offered::remembered(ctx, &to).unwrap_or_else(|| match &to {
         RecoveryTarget::Xid(x) if !after => x.parse().into_iter().collect(),
         _ => Vec::new(),
     });
     let goal = Goal {
         after,
-        timeline: Some(s.timeline),
+        timeline: s.along.or(Some(s.timeline)),
         suspects: suspects.clone(),
         // Its files are there already.
         base: Base { look: Look::Nothing, ..Base::ANY },

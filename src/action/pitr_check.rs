@@ -7,13 +7,13 @@ use std::time::Duration;
 use clap::{Args as _, Command};
 use futures::future::BoxFuture;
 
+use super::along::{Along, of_cluster, passed_over, passed_over_json, source};
 use super::contain::writes_off;
 use super::moment::{Moment, moment};
-use super::pitr_locate::remembered;
-use super::pitr_partial::Partial;
-use super::pitr_restore::{Along, of_cluster, passed_over, source};
+use super::offered::remembered;
+use super::pitr_partial::{audit, not_back, renamed};
 use super::target::{Follow, parse_args};
-use super::{Action, Ctx, Done, Preview, Spec, backend, reach};
+use super::{Action, Ctx, Done, Preview, Spec, backend, pitr_tail, reach};
 use crate::backup::catalog::{Damage, READ};
 use crate::config::Backend;
 use crate::error::{Error, ErrorKind, Result};
@@ -21,8 +21,9 @@ use crate::model::event::{Check as Seen, Event, Verdict};
 use crate::model::plan::Risk;
 use crate::model::target::{Loss, RecoveryTarget};
 use crate::model::{CleanText, format_clock, parse_duration};
-use crate::recovery::backend::Way;
-use crate::recovery::range::{Look, PassedOver, Route};
+use crate::recovery::backend::{Goal, Way};
+use crate::recovery::partial::Part;
+use crate::recovery::range::{Look, Route};
 use crate::recovery::tables::user_tables;
 use crate::recovery::verify::constraints::check_constraints;
 use crate::recovery::{health, verify};
@@ -49,6 +50,15 @@ struct Args {
     /// Folder of the recovered instance it was brought back from; the incident's by default
     #[arg(long, value_name = "DIR", requires = "tables")]
     shadow: Option<PathBuf>,
+    /// Column that was renamed since: its name in the recovered instance, and the one in the live database
+    #[arg(long = "column", value_name = "OLD=NEW", value_parser = renamed, requires = "tables")]
+    columns: Vec<(String, String)>,
+    /// Column of the recovered instance that the live table has no more and whose values are not wanted; as often as needed
+    #[arg(long = "without-column", value_name = "COLUMN", requires = "tables")]
+    without_columns: Vec<String>,
+    /// What was left out because of newer rows, and views, were looked at: they do not count as missing
+    #[arg(long, requires = "tables")]
+    accept_left_out: bool,
     /// How long health must be good
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "3s")]
     good_for: Duration,
@@ -123,14 +133,22 @@ async fn reachable(ctx: &Ctx, given: &Moment, args: &Args) -> Result<Done> {
         Err(e) => return Err(e),
     };
     let mut json = serde_json::json!({"reachable": true, "target": said, "backend": backend.word()});
+    // The latest is the end of what was archived, and not of what was written.
+    let behind = match &way {
+        Way::Beside(r) if target == RecoveryTarget::Latest => {
+            let recovery = backend::recovery(ctx).await?;
+            Some(pitr_tail::behind(ctx, &*recovery, (r.timeline, r.log_end)).await)
+        }
+        _ => None,
+    };
     let lines = match &way {
         Way::Beside(r) => {
             json["backup"] = r.backup.id.clone().into();
             json["timeline"] = r.timeline.into();
             json["every_byte_read"] = (r.looked == Look::Everything).into();
+            json["log_every_byte_read"] = (r.looked != Look::Nothing).into();
             json["backup_last_read"] = serde_json::to_value(r.verified_at).unwrap_or_default();
-            let passed = |p: &PassedOver| serde_json::json!({"backup": p.backup, "why": p.why});
-            json["passed_over"] = r.passed_over.iter().map(passed).collect();
+            json["passed_over"] = passed_over_json(r);
             json["backup_damaged"] = serde_json::to_value(still_damaged(r)).unwrap_or_default();
             let mut lines = passed_over(r);
             lines.extend(still_damaged(r).map(|d| {
@@ -150,6 +168,10 @@ async fn reachable(ctx: &Ctx, given: &Moment, args: &Args) -> Result<Done> {
                 r.first_lost.as_ref().map_or(r.log_end, |c| c.lsn)
             ));
             lines.push(how_sure(r));
+            if let Some(b) = &behind {
+                json["behind"] = b.document();
+                lines.push(format!("  {}", b.line));
+            }
             lines
         }
         Way::InPlace(w) => vec![match &w.resumes {
@@ -186,7 +208,8 @@ async fn way(ctx: &Ctx, args: &Args, to: (&RecoveryTarget, bool)) -> Result<(Bac
     if let Some(id) = &source {
         of_cluster(&recovery, id).await?;
     }
-    let mut goal = args.along.goal(ctx, source.as_ref(), to, remembered(ctx, to.0).unwrap_or_default());
+    let goal = args.along.goal(ctx, source.as_ref(), to, remembered(ctx, to.0).unwrap_or_default());
+    let mut goal = Goal { records: true, ..goal };
     if args.deep {
         goal.base.look = Look::Everything;
     }
@@ -223,24 +246,50 @@ async fn check(ctx: &Ctx, args: &Args) -> Result<Done> {
     let mut words = vec!["--dry-run".to_string()];
     words.extend(args.shadow.iter().flat_map(|s| ["--shadow".to_string(), s.display().to_string()]));
     words.extend(args.tables.iter().flat_map(|t| ["--table".to_string(), t.clone()]));
-    // The same comparison a partial recovery begins with, rolled back: what it would still bring back is missing.
-    let left = Partial.run(ctx, &words).await?;
-    let parts = left.json.get("tables").and_then(serde_json::Value::as_array).cloned().unwrap_or_default();
-    let sum = |name: &str| parts.iter().filter_map(|p| p.get(name)?.as_u64()).sum::<u64>();
-    let (missing, left_out) = (sum("lost"), sum("newer_kept") + sum("blocked"));
+    words.extend(args.columns.iter().flat_map(|(old, new)| ["--column".to_string(), format!("{old}={new}")]));
+    words.extend(args.without_columns.iter().flat_map(|c| ["--without-column".to_string(), c.clone()]));
+    let (parts, there) = audit(ctx, &words).await?;
+    let sum = |f: fn(&Part) -> u64| parts.iter().map(f).sum::<u64>();
+    let (lost, damaged) = (sum(|p| p.lost), sum(|p| p.damaged));
+    let rows_left = |certain| parts.iter().flat_map(|p| &p.left).filter(|l| l.certain == certain).map(|l| l.rows).sum();
+    let (left_out, unsure): (u64, u64) = (rows_left(true), rows_left(false));
+    let columns: usize = parts.iter().map(|p| p.lost_columns.len()).sum();
+    let views: Vec<&str> = parts.iter().flat_map(|p| &p.views).map(String::as_str).collect();
+    for p in &parts {
+        not_back(p, &there).iter().for_each(|l| ctx.out.line(&format!("{}: {l}", p.table)));
+    }
+    let missing = lost + damaged;
     let seen = |name: &str, good: bool, detail: String| Seen {
         name: name.into(),
         verdict: if good { Verdict::Passed } else { Verdict::Failed },
         detail,
     };
-    let mut checks = vec![seen(
-        "lost rows",
-        missing == 0,
-        match left_out {
-            0 => format!("{missing} of {} still missing", args.tables.join(", ")),
-            n => format!("{missing} still missing, {n} left out because newer rows have their values"),
-        },
-    )];
+    let damaged = if damaged > 0 { format!(", {damaged} as the damage left them") } else { String::new() };
+    let mut checks =
+        vec![seen("lost rows", missing == 0, format!("{lost} of {} still missing{damaged}", args.tables.join(", ")))];
+    let accepted = if args.accept_left_out { ", accepted" } else { ": look at them, then --accept-left-out" };
+    if left_out > 0 {
+        checks.push(seen(
+            "left out",
+            args.accept_left_out,
+            format!("{left_out} rows are not back, named above{accepted}"),
+        ));
+    }
+    if !views.is_empty() {
+        checks.push(seen("views", args.accept_left_out, format!("gone: {}{accepted}", views.join(", "))));
+    }
+    if columns > 0 {
+        let way = "say what became of them: --column OLD=NEW or --without-column NAME";
+        checks.push(seen(
+            "columns",
+            false,
+            format!("{columns} are in the recovered instance only, named above; {way}"),
+        ));
+    }
+    if unsure > 0 {
+        let detail = format!("of {unsure} rows changed since it cannot be told whether they are the same ones");
+        checks.push(Seen { name: "changed since".into(), verdict: Verdict::NotAvailable, detail });
+    }
     let mut c = verify::open(&reach::database(ctx)?, args.statement_timeout).await?;
     let tables = user_tables(&mut c).await?;
     checks.push(check_constraints(&mut c, &tables, &ctx.cancel).await?);
@@ -259,22 +308,30 @@ async fn check(ctx: &Ctx, args: &Args) -> Result<Done> {
         facts.push(Event::HealthSeen { healthy: health.healthy, components: health.components });
     }
     for c in &checks {
-        let mark = if c.verdict == Verdict::Passed { "✓" } else { "✗" };
+        let mark = match c.verdict {
+            Verdict::Passed => "✓",
+            Verdict::Failed => "✗",
+            Verdict::NotAvailable => "?",
+        };
         ctx.out.line(&format!("{mark} {:<12} {}", c.name, c.detail));
     }
     let bad: Vec<&str> = checks.iter().filter(|c| c.verdict == Verdict::Failed).map(|c| c.name.as_str()).collect();
     let passed = bad.is_empty();
+    let back = match (left_out > 0 || !views.is_empty(), unsure > 0) {
+        (false, false) => "everything that was lost is back",
+        (true, _) => "what can be brought back is back, what was left out was accepted",
+        (false, true) => "no row is missing, but not of all can be told that they are the same ones",
+    };
     let done = match passed {
-        true if ctx.settings.service.health_url.is_none() => Done::ok(format!(
-            "everything that was lost is back; whether the service is well is not known: {}",
-            health::NO_CHECK
-        )),
-        true => Done::ok("everything that was lost is back, and the service is well"),
+        true if ctx.settings.service.health_url.is_none() => {
+            Done::ok(format!("{back}; whether the service is well is not known: {}", health::NO_CHECK))
+        }
+        true => Done::ok(format!("{back}, and the service is well")),
         false => Done::check_failed(format!("not as it should be: {}", bad.join(", "))),
     };
     // Nothing went back in time, so no transaction is given up: what is lost is what could not be brought back.
     let rows = (missing + left_out > 0).then(|| (args.tables.join(", "), missing + left_out)).into_iter().collect();
-    let json = serde_json::json!({"passed": passed, "checks": checks, "missing": missing, "left_out": left_out});
+    let json = serde_json::json!({"passed": passed, "checks": checks, "missing": missing, "left_out": left_out, "tables": parts});
     facts.insert(0, Event::ServiceVerified { passed, checks });
     facts.push(Event::LossMeasured { loss: Loss { window_ms: 0, transactions: Some(0), rows, at_most: false } });
     Ok(Done { facts, ..done.json(json) })

@@ -5,18 +5,22 @@ use std::time::Duration;
 use clap::{Args as _, Command};
 use futures::future::BoxFuture;
 
+use super::log_suspects::{Place, Searched, look};
+use super::offered::{Offered, asked, in_order, remember};
 use super::target::{Follow, blocking, now, parse_args, scratch, seen, unlock};
-use super::{Action, Ctx, Done, Preview, Spec, log_suspects, reach};
+use super::{Action, Ctx, Done, Preview, Spec, reach};
 use crate::config::settings::{REPOSITORY_IDENTITY, REPOSITORY_KEY};
-use crate::error::{Context as _, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::event::Event;
 use crate::model::plan::Risk;
-use crate::model::target::{Candidate, Loss, RecoveryTarget};
+use crate::model::target::{Candidate, Identity, Loss, RecoveryTarget};
 use crate::model::{Time, format_clock, parse_duration};
+use crate::postgres::Database;
 use crate::recovery::Located;
+use crate::recovery::backend::known_damage;
 use crate::recovery::exposure;
 use crate::recovery::locate::{LocateOptions, locate};
-use crate::recovery::range::{Ask, Reach, range, route};
+use crate::recovery::range::{Ask, Base, Reach, range, route};
 use crate::recovery::tables::commit_times;
 
 /// How far back a search goes when nothing says otherwise.
@@ -74,8 +78,14 @@ impl Action for Locate {
     fn preview<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Preview>> {
         Box::pin(async move {
             let _: Search = parse_args(self.arguments(), args)?;
-            let at = reach::source(ctx)?;
-            let (_, id) = seen(ctx, &at).await?;
+            let (at, id) = match answers(ctx).await {
+                Ok(found) => found,
+                Err(e) if e.kind == ErrorKind::Refused || !opens_repository(ctx) => return Err(e),
+                Err(e) => {
+                    let lines = vec![format!("reads the archived log alone: {e}")];
+                    return Ok(Preview { lines, ..Preview::default() });
+                }
+            };
             let facts = vec![Event::TargetSeen { role: "source".into(), identity: id.clone() }];
             Ok(Preview { lines: vec![format!("reads every table of {at} once")], target: Some(id), facts })
         })
@@ -83,41 +93,111 @@ impl Action for Locate {
     fn run<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Done>> {
         Box::pin(async move {
             let args: Search = parse_args(self.arguments(), args)?;
-            let at = reach::source(ctx)?;
-            let (_, id) = seen(ctx, &at).await?;
-            let (mut found, unknown) = match search(ctx, &args).await {
-                // A dropped table is in no catalog; the log may still know it.
-                Err(e) if e.kind == ErrorKind::Usage && !args.tables.is_empty() => {
-                    let mut found = search(ctx, &Search { tables: Vec::new(), ..args.clone() }).await?;
-                    found.located.candidates.clear();
-                    found.located.groups.clear();
-                    (found, Some(e))
-                }
-                other => (other?, None),
-            };
-            if args.deleted {
-                // Rows that are still there cannot tell of rows that are not.
-                found.located.candidates.clear();
-                found.located.groups.clear();
+            match answers(ctx).await {
+                Ok((_, id)) => with_server(ctx, &args, id).await,
+                Err(e) if e.kind == ErrorKind::Refused || !opens_repository(ctx) => Err(e),
+                Err(e) => from_archive(ctx, &args, &e).await,
             }
-            check_reach(ctx, &mut found, id.timeline).await?;
-            let whole = whole_log(ctx, &found).await;
-            remember(ctx, &found, whole.is_some())?;
-            let known: Vec<u32> = found.located.groups.iter().flat_map(|g| g.xids()).collect();
-            let from_log = log_suspects::look(ctx, &args, found.since, found.reach.as_ref(), id.timeline, &known).await;
-            found.located.candidates.extend(from_log.candidates);
-            // A page that fails its checksum is damage for certain, a large transaction only a suspect.
-            found.located.candidates.splice(0..0, whole);
-            if let Some(e) = unknown.filter(|_| found.located.candidates.is_empty()) {
-                return Err(e);
-            }
-            for note in &from_log.notes {
-                ctx.out.line(note);
-            }
-            let mut done = report(ctx, &found, args.deleted);
-            done.facts.insert(0, Event::TargetSeen { role: "source".into(), identity: id });
-            Ok(done)
         })
+    }
+}
+
+/// The damaged server, when it answers.
+async fn answers(ctx: &Ctx) -> Result<(Database, Identity)> {
+    let at = reach::source(ctx)?;
+    let (_, id) = seen(ctx, &at).await?;
+    Ok((at, id))
+}
+
+async fn with_server(ctx: &Ctx, args: &Search, id: Identity) -> Result<Done> {
+    let (mut found, unknown) = match search(ctx, args).await {
+        // A dropped table is in no catalog; the log may still know it.
+        Err(e) if e.kind == ErrorKind::Usage && !args.tables.is_empty() => {
+            let mut found = search(ctx, &Search { tables: Vec::new(), ..args.clone() }).await?;
+            found.located.candidates.clear();
+            found.located.groups.clear();
+            (found, Some(e))
+        }
+        other => (other?, None),
+    };
+    if args.deleted {
+        // Rows that are still there cannot tell of rows that are not.
+        found.located.candidates.clear();
+        found.located.groups.clear();
+    }
+    let damaged = check_reach(ctx, &mut found, id.timeline).await?;
+    let mut offered = in_log(ctx, args, &found, Some(&id)).await;
+    // A page that fails its checksum is damage for certain, a large transaction only a suspect.
+    let whole = whole_log(ctx, &found).await.map(|candidate| Offered { candidate, xids: Vec::new() });
+    offered.all.splice(0..0, whole);
+    if let Some(e) = unknown.filter(|_| offered.all.is_empty()) {
+        return Err(e);
+    }
+    remember(ctx, &offered.all)?;
+    let mut done = report(ctx, &found, &offered, args.deleted);
+    let one = |(backup, why): &(String, String)| serde_json::json!({"backup": backup, "why": why});
+    done.json["backups_damaged"] = damaged.iter().map(one).collect();
+    done.facts.insert(0, Event::TargetSeen { role: "source".into(), identity: id });
+    Ok(done)
+}
+
+/// The server is gone: what the archive knows by itself.
+async fn from_archive(ctx: &Ctx, args: &Search, gone: &Error) -> Result<Done> {
+    let Some(span) = range_now(ctx, None).await? else { return Err(Error::target(&gone.what).why(&gone.why)) };
+    ctx.out.line(&format!("the archived log alone is searched: {gone}"));
+    ctx.out.line(
+        "not known without the server: what it wrote after the archived log ends, and which rows still bear a mark",
+    );
+    warn_of_holes(ctx, &span);
+    let last = span.latest.as_ref().map_or_else(now, |c| c.at);
+    let found = Found { located: Located::default(), since: since(args, &span, last)?, reach: Some(span) };
+    let offered = in_log(ctx, args, &found, None).await;
+    remember(ctx, &offered.all)?;
+    Ok(report(ctx, &found, &offered, args.deleted))
+}
+
+/// What is offered, and how far the log was searched for it.
+struct InLog {
+    all: Vec<Offered>,
+    /// None when it was not searched.
+    searched: Option<Searched>,
+}
+
+/// Joins what was found in rows with what the log says. Why that could not be searched is told.
+async fn in_log(ctx: &Ctx, args: &Search, found: &Found, live: Option<&Identity>) -> InLog {
+    let Some(reach) = &found.reach else {
+        return InLog { all: in_order(&found.located, None, args.deleted), searched: None };
+    };
+    let timeline = live.map_or(reach.timeline, |id| id.timeline);
+    let place = Place { since: found.since, reach, timeline, live };
+    match look(ctx, args, place, asked(&found.located)).await {
+        Ok(log) => {
+            log.notes.iter().for_each(|n| ctx.out.line(n));
+            let searched = Some(log.searched.clone());
+            InLog { all: in_order(&found.located, Some(log), args.deleted), searched }
+        }
+        Err(e) => {
+            ctx.out.line(&format!("the archived log was not searched: {}; {}", e.what, e.why));
+            InLog { all: in_order(&found.located, None, args.deleted), searched: None }
+        }
+    }
+}
+
+/// Since when is looked: as a person says, else from where recovery can begin, at most a day before `last`.
+fn since(args: &Search, span: &Reach, last: Time) -> Result<Time> {
+    match &args.since {
+        Some(text) => said_since(text),
+        None => {
+            let back = last.minus(LOOK_BACK);
+            Ok(span.earliest.map_or(back, |e| e.max(back)))
+        }
+    }
+}
+
+fn said_since(text: &str) -> Result<Time> {
+    match parse_duration(text) {
+        Ok(ago) => Ok(now().minus(ago)),
+        Err(_) => Time::parse(text).map_err(Error::usage),
     }
 }
 
@@ -133,13 +213,10 @@ pub async fn search(ctx: &Ctx, args: &Search) -> Result<Found> {
         }
         other => other.ok().flatten(),
     };
-    let back = now().minus(LOOK_BACK);
-    let since = match &args.since {
-        Some(text) => match parse_duration(text) {
-            Ok(ago) => now().minus(ago),
-            Err(_) => Time::parse(text).map_err(crate::error::Error::usage)?,
-        },
-        None => span.as_ref().and_then(|r| r.earliest).map_or(back, |e| e.max(back)),
+    let since = match (&args.since, &span) {
+        (Some(text), _) => said_since(text)?,
+        (None, Some(span)) => since(args, span, now())?,
+        (None, None) => now().minus(LOOK_BACK),
     };
     let options = LocateOptions {
         since,
@@ -163,13 +240,18 @@ pub async fn search(ctx: &Ctx, args: &Search) -> Result<Found> {
     Ok(Found { located, since, reach: span })
 }
 
+/// Whether a repository is configured, and what opens it.
+fn opens_repository(ctx: &Ctx) -> bool {
+    let opens = [REPOSITORY_KEY, REPOSITORY_IDENTITY].iter().any(|k| ctx.secrets.get(k).is_some());
+    ctx.settings.repository.is_some() && opens
+}
+
 /// What can be recovered to; none when no repository or no passphrase is configured, which others say where it matters.
 ///
 /// # Errors
 /// There is one and it cannot be read, or the disk for scratch files is full.
 pub async fn range_now(ctx: &Ctx, timeline: Option<u32>) -> Result<Option<Reach>> {
-    let opens = [REPOSITORY_KEY, REPOSITORY_IDENTITY].iter().any(|k| ctx.secrets.get(k).is_some());
-    if ctx.settings.repository.is_none() || !opens {
+    if !opens_repository(ctx) {
         return Ok(None);
     }
     let ctx = ctx.clone();
@@ -181,22 +263,35 @@ pub async fn range_now(ctx: &Ctx, timeline: Option<u32>) -> Result<Option<Reach>
 }
 
 /// Looks the candidates up in the archived log: there the order of commits is exact. The earliest suspect of the log is the
-/// target, and a candidate that cannot be reached says so.
+/// target, and a candidate that cannot be reached says so. What breaks the way there is said first; base backups on record as damaged
+/// are returned, with what is wrong with them.
 ///
 /// # Errors
 /// It could not be looked at. That a moment cannot be reached is an answer, not an error.
-async fn check_reach(ctx: &Ctx, found: &mut Found, timeline: u32) -> Result<()> {
+async fn check_reach(ctx: &Ctx, found: &mut Found, timeline: u32) -> Result<Vec<(String, String)>> {
     let work = ctx.clone();
     let Ok((unlocked, _)) = blocking(move || unlock(&work)).await else {
         ctx.out.line("whether the archive reaches these moments is not known: no repository, or no passphrase");
-        return Ok(());
+        return Ok(Vec::new());
     };
+    // A base backup that was found damaged leads nowhere, as for a restore.
+    let (work, opened) = (ctx.clone(), unlocked.clone());
+    let known = blocking(move || Ok(known_damage(&reach::catalog(&work, &opened)?))).await?;
+    let on_way = |id: &String| found.reach.as_ref().is_some_and(|r| r.backups.iter().any(|m| m.id == *id));
+    let damaged: Vec<(String, String)> = known.clone().into_iter().filter(|(id, _)| on_way(id)).collect();
+    for (id, why) in &damaged {
+        ctx.out.line(&format!(
+            "WARNING: base backup {id} is damaged ({why}); moments that only it leads to cannot be recovered to: breakglass pitr check"
+        ));
+    }
+    found.reach.iter().for_each(|r| warn_of_holes(ctx, r));
+    let base = Base { known, ..Base::ANY };
     for (candidate, group) in found.located.candidates.iter_mut().zip(&found.located.groups) {
         let (work, target, suspects) = (ctx.clone(), candidate.target.clone(), group.xids());
-        let (follow, unlocked) = (Follow::new(ctx), unlocked.clone());
+        let (follow, unlocked, base) = (Follow::new(ctx), unlocked.clone(), base.clone());
         let way = blocking(move || {
             let scratch = scratch(&work);
-            let ask = Ask { suspects: &suspects, timeline: Some(timeline), ..Ask::to(&target, &scratch) };
+            let ask = Ask { suspects: &suspects, timeline: Some(timeline), base: &base, ..Ask::to(&target, &scratch) };
             route(&unlocked, &reach::programs(&work, None)?, &ask, &*follow, &work.cancel)
         })
         .await;
@@ -215,7 +310,13 @@ async fn check_reach(ctx: &Ctx, found: &mut Found, timeline: u32) -> Result<()> 
             Err(e) => return Err(e.hint("the order of the suspects is not known without the log; none is offered")),
         }
     }
-    Ok(())
+    Ok(damaged)
+}
+
+fn warn_of_holes(ctx: &Ctx, reach: &Reach) {
+    for hole in &reach.holes {
+        ctx.out.line(&format!("WARNING: the log is broken at {} to {}: {}", hole.first, hole.last, hole.why));
+    }
 }
 
 /// The end of the log as a moment, when pages are damaged on disk: a recovery rebuilds them, and nothing need be lost.
@@ -254,50 +355,10 @@ async fn whole_log(ctx: &Ctx, found: &Found) -> Option<Candidate> {
     })
 }
 
-/// Name of the file in the incident's folder that says which transactions belong to each moment offered.
-const MOMENTS: &str = "moments.json";
-
-/// Keeps the transactions of every act, so that the restore need not look for them again.
-fn remember(ctx: &Ctx, found: &Found, whole: bool) -> Result<()> {
-    let Some(dir) = &ctx.incident_dir else { return Ok(()) };
-    let acts = found.located.candidates.iter().zip(&found.located.groups).map(|(c, g)| (c.target.clone(), g.xids()));
-    let end = whole.then(|| (RecoveryTarget::Latest, Vec::new()));
-    let list: Vec<(RecoveryTarget, Vec<u32>)> = end.into_iter().chain(acts).collect();
-    let text = serde_json::to_string(&list).state(|| "cannot keep the suspects".into())?;
-    crate::postgres::user::own_file(&dir.join(MOMENTS), &text, None)
-}
-
-/// Keeps the transactions of one act that was found otherwise.
-///
-/// # Errors
-/// The file cannot be written.
-pub fn remember_acts(ctx: &Ctx, target: &RecoveryTarget, xids: &[u32]) -> Result<()> {
-    let Some(dir) = &ctx.incident_dir else { return Ok(()) };
-    let text = serde_json::to_string(&[(target, xids)]).state(|| "cannot keep the suspects".into())?;
-    crate::postgres::user::own_file(&dir.join(MOMENTS), &text, None)
-}
-
-/// The transactions of the act before which this target lies, as they were found last; none when it is another target.
-pub fn remembered(ctx: &Ctx, target: &RecoveryTarget) -> Option<Vec<u32>> {
-    let text = std::fs::read_to_string(ctx.incident_dir.as_ref()?.join(MOMENTS)).ok()?;
-    let list: Vec<(RecoveryTarget, Vec<u32>)> = serde_json::from_str(&text).ok()?;
-    list.into_iter().find(|(t, _)| t == target).map(|(_, xids)| xids)
-}
-
-/// The transactions of the first suspect act found last: what must not be in a recovery to a moment of a person's own either.
-pub fn first_remembered(ctx: &Ctx) -> Vec<u32> {
-    let read = || {
-        let text = std::fs::read_to_string(ctx.incident_dir.as_ref()?.join(MOMENTS)).ok()?;
-        serde_json::from_str::<Vec<(RecoveryTarget, Vec<u32>)>>(&text).ok()
-    };
-    // A recovery to the end of the log is offered where no transaction did it.
-    let first = |list: Vec<(RecoveryTarget, Vec<u32>)>| list.into_iter().find(|(t, _)| *t != RecoveryTarget::Latest);
-    read().and_then(first).map(|(_, xids)| xids).unwrap_or_default()
-}
-
-fn report(ctx: &Ctx, found: &Found, deleted: bool) -> Done {
+fn report(ctx: &Ctx, found: &Found, offered: &InLog, deleted: bool) -> Done {
     let located = &found.located;
-    for (i, c) in located.candidates.iter().enumerate() {
+    let candidates: Vec<&Candidate> = offered.all.iter().map(|o| &o.candidate).collect();
+    for (i, c) in candidates.iter().enumerate() {
         match c.target {
             RecoveryTarget::Latest => ctx.out.line(&format!("{}. all that is archived, up to {}", i + 1, c.at)),
             _ => ctx.out.line(&format!("{}. before {} at {}", i + 1, c.target, c.at)),
@@ -307,27 +368,49 @@ fn report(ctx: &Ctx, found: &Found, deleted: bool) -> Done {
         let word = if deleted { "not in a copy of then, and stays in the live database:" } else { "loses" };
         ctx.out.line(&format!("   {word} {}", loss_line(c)));
     }
-    if !located.other_databases.is_empty() && !located.candidates.is_empty() {
+    if !located.other_databases.is_empty() && !candidates.is_empty() {
         ctx.out.line(&format!("rewound as well: {}", located.other_databases.join(", ")));
     }
     for (table, why) in &located.unread {
         ctx.out.line(&format!("not in the figures: {table}, {why}"));
     }
+    let searched = offered.searched.as_ref();
     let json = serde_json::json!({
-        "candidates": located.candidates, "threshold_rows": located.threshold, "since": found.since,
+        "candidates": candidates, "threshold_rows": located.threshold, "since": found.since,
         "other_databases": located.other_databases, "unread": located.unread,
+        "log_searched_to": searched.and_then(|s| s.to).map(|(lsn, _)| lsn.to_string()),
+        "log_searched_whole": searched.is_some_and(|s| s.left().is_none()),
     });
     let mut facts = Vec::new();
     if let Some(r) = &found.reach {
         facts.push(range_fact(r));
     }
-    facts.push(Event::MomentsFound { candidates: located.candidates.clone() });
-    let mut done = match located.candidates.first() {
+    facts.push(Event::MomentsFound { candidates: candidates.iter().map(|c| (*c).clone()).collect() });
+    let mut done = match candidates.first() {
         Some(c) if c.target == RecoveryTarget::Latest => Done::ok(c.what.clone()),
         Some(c) => Done::ok(format!("before {} at {}: {}", c.target, c.at.hms(), c.what)),
         None => {
-            ctx.out.line("nothing in the rows and nothing in the archived log; widen the search with --since, --min-rows or --table");
-            Done::check_failed("no suspect transaction was found")
+            let widen = "widen the search with --since, --min-rows or --table";
+            let (line, summary) = match searched.map(|s| (s.to, s.left())) {
+                None => (
+                    format!("nothing stands out in the rows, and the log was not searched; {widen}"),
+                    "no suspect transaction was found in the rows; the log was not searched".to_string(),
+                ),
+                Some((_, None)) => (
+                    format!("nothing in the rows and nothing in the log; {widen}"),
+                    "no suspect transaction was found".into(),
+                ),
+                Some((Some((lsn, _)), Some(left))) => (
+                    format!("nothing in the rows, and nothing in the archived log up to {lsn}; {left}; or {widen}"),
+                    format!("no suspect transaction was found in the archived log up to {lsn}; {left}"),
+                ),
+                Some((None, Some(left))) => (
+                    format!("nothing stands out in the rows, and no log could be searched: {left}"),
+                    format!("no suspect transaction was found, and no log could be searched: {left}"),
+                ),
+            };
+            ctx.out.line(&line);
+            Done::check_failed(summary)
         }
     };
     done.facts = facts;
@@ -342,7 +425,9 @@ pub fn loss_line(c: &Candidate) -> String {
     }
     if !c.loses.rows.is_empty() {
         let rows: Vec<String> = c.loses.rows.iter().map(|(t, n)| format!("{t} {n}")).collect();
-        text.push_str(&format!("; rows written since: {}", rows.join(", ")));
+        // Rows alone tell neither what was deleted since nor what was changed twice; the log does.
+        let how = if c.lsn.is_some() { "inserted, updated or deleted" } else { "written" };
+        text.push_str(&format!("; rows {how} since: {}", rows.join(", ")));
     }
     text
 }

@@ -1,5 +1,6 @@
 //! `pitr partial`: tables, or their lost rows, out of the recovered instance into the live database; and back out again.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,14 +10,16 @@ use sqlx::postgres::PgConnection;
 
 use super::target::{Follow, database_name, expected, now, parse_args, shadow};
 use super::{Action, Ctx, Done, Preview, Spec, reach};
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
+use crate::model::CleanText;
 use crate::model::event::Event;
 use crate::model::parse_duration;
 use crate::model::plan::Risk;
 use crate::model::target::Identity;
-use crate::postgres::connect::run as sql;
+use crate::postgres::connect::{quote_literal, run as sql};
 use crate::postgres::identity;
-use crate::recovery::partial::undo::{Record, undo};
+use crate::postgres::instance::shell_quote;
+use crate::recovery::partial::undo::{Outcome, Record, Undone, undo};
 use crate::recovery::partial::{self, Definitions, Options, Part, apply, open};
 use crate::recovery::shadow::Shadow;
 use crate::recovery::verify;
@@ -55,6 +58,12 @@ struct Args {
     /// Also rows of other tables that were deleted with the returning ones (ON DELETE CASCADE)
     #[arg(long)]
     with_children: bool,
+    /// Column that was renamed since: its name in the recovered instance, and the one in the live database
+    #[arg(long = "column", value_name = "OLD=NEW", value_parser = renamed)]
+    columns: Vec<(String, String)>,
+    /// Column of the recovered instance that the live table has no more and whose values are not wanted; as often as needed
+    #[arg(long = "without-column", value_name = "COLUMN")]
+    without_columns: Vec<String>,
     /// Let the tables' own triggers fire; they do not by default
     #[arg(long)]
     fire_triggers: bool,
@@ -81,6 +90,14 @@ struct Args {
     statement_timeout: Duration,
 }
 
+/// `OLD=NEW`.
+pub(super) fn renamed(text: &str) -> std::result::Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((old, new)) if !old.is_empty() && !new.is_empty() => Ok((old.into(), new.into())),
+        _ => Err("not of the form OLD=NEW".into()),
+    }
+}
+
 impl Action for Partial {
     fn spec(&self) -> Spec {
         Spec {
@@ -99,10 +116,13 @@ impl Action for Partial {
             let args: Args = parse_args(self.arguments(), args)?;
             let (mut live, id) = connect(ctx, &args).await?;
             let lines = match &args.undo {
-                Some(folder) => undo_lines(&Record::load(folder)?),
+                Some(folder) => {
+                    let record = Record::load(folder)?;
+                    undo_lines(&record, &undo(&mut live, &record, folder, now(), true).await?)
+                }
                 None => {
-                    let (parts, _) = look(ctx, &args, &mut live, &id).await?;
-                    lines(&parts)
+                    let (parts, there) = look(ctx, &args, &mut live, &id, false).await?;
+                    lines(&parts, &there)
                 }
             };
             let facts = vec![Event::TargetSeen { role: "source".into(), identity: id.clone() }];
@@ -170,22 +190,97 @@ fn options(ctx: &Ctx, args: &Args, s: &Shadow) -> Result<Options> {
         with_children: args.with_children,
         condition: args.condition.clone(),
         fire_triggers: args.fire_triggers,
+        columns: args.columns.clone(),
+        without_columns: args.without_columns.clone(),
+        damage: known_damage(s)?,
+        audit: false,
     })
 }
 
+/// Name of the file beside the shadow that says which columns the damage changed: afterwards, nothing else tells.
+const DAMAGE: &str = "damage.json";
+
+fn known_damage(s: &Shadow) -> Result<BTreeMap<String, Vec<String>>> {
+    match std::fs::read_to_string(s.root.join(DAMAGE)) {
+        Ok(text) => {
+            serde_json::from_str(&text).state(|| format!("cannot understand {:?}", s.root.join(DAMAGE).display()))
+        }
+        Err(_) => Ok(BTreeMap::new()),
+    }
+}
+
+fn keep_damage(s: &Shadow, parts: &[Part]) -> Result<()> {
+    let mut all = known_damage(s)?;
+    all.extend(parts.iter().filter(|p| !p.damage.is_empty()).map(|p| (p.table.clone(), p.damage.clone())));
+    if all.is_empty() {
+        return Ok(());
+    }
+    let text = serde_json::to_string_pretty(&all).state(|| "cannot write which columns the damage changed".into())?;
+    crate::postgres::user::own_file(&s.root.join(DAMAGE), &text, s.user()?.as_ref())
+}
+
+/// What is not back of these tables: the comparison that a partial recovery begins with, rolled back. Where the damaging
+/// transactions are known, their rows count, too.
+///
+/// # Errors
+/// As those of a dry run, but for what only bringing back is refused for.
+pub(super) async fn audit(ctx: &Ctx, args: &[String]) -> Result<(Vec<Part>, Definitions)> {
+    let mut args: Args = parse_args(Partial.arguments(), args)?;
+    let known = shadow(ctx, args.shadow.as_deref())?;
+    if !known.suspects.is_empty() {
+        args.rows = Rows::All;
+    }
+    let (mut live, id) = connect(ctx, &args).await?;
+    look(ctx, &args, &mut live, &id, true).await
+}
+
 /// Stages and rolls back.
-async fn look(ctx: &Ctx, args: &Args, live: &mut PgConnection, id: &Identity) -> Result<(Vec<Part>, Shadow)> {
+async fn look(
+    ctx: &Ctx,
+    args: &Args,
+    live: &mut PgConnection,
+    id: &Identity,
+    audit: bool,
+) -> Result<(Vec<Part>, Definitions)> {
     let (s, mut there, definitions) = connect_shadow(ctx, args, id).await?;
     let follow = Follow::new(ctx);
     partial::begin(live, &mut there).await?;
-    let plan =
-        partial::prepare(live, &mut there, &definitions, &options(ctx, args, &s)?, &*follow, &ctx.cancel).await?;
+    let options = Options { audit, ..options(ctx, args, &s)? };
+    let plan = partial::prepare(live, &mut there, &definitions, &options, &*follow, &ctx.cancel).await?;
     sql(live, "ROLLBACK").await?;
-    Ok((plan.parts(), s))
+    Ok((plan.parts(), definitions))
+}
+
+/// What does not come back of a table, with where it is to be seen.
+pub(super) fn not_back(p: &Part, there: &Definitions) -> Vec<String> {
+    let see = |query: &str| {
+        let d = &there.shadow;
+        let words = ["psql", "-h", d.host(), "-p", &d.port().to_string(), "-U", d.user(), "-d", d.name(), "-c", query];
+        words.map(shell_quote).join(" ")
+    };
+    let mut out = Vec::new();
+    for l in &p.left {
+        let more = l.rows.saturating_sub(l.keys.len() as u64);
+        let more = if more > 0 && !l.keys.is_empty() { format!("; and {more} more") } else { String::new() };
+        let keys = if l.keys.is_empty() { String::new() } else { format!(": {}{more}", l.keys.join("; ")) };
+        let what = if l.certain { "left out" } else { "not told apart" };
+        out.push(CleanText::line(format!("{} {what}: {}{keys}", l.rows, l.why).as_bytes()).to_string());
+        if let Some(query) = &l.query {
+            out.push(CleanText::line(format!("  as they were: {}", see(query)).as_bytes()).to_string());
+        }
+    }
+    for (column, n) in &p.lost_columns {
+        out.push(format!("column {column} is in the recovered instance only, with values in {n} rows"));
+    }
+    for v in &p.views {
+        out.push(format!("view {v} is gone in the live database and is not made again"));
+        out.push(format!("  as it was: {}", see(&format!("SELECT pg_get_viewdef({}::regclass)", quote_literal(v)))));
+    }
+    out
 }
 
 /// What is to be done, for people.
-fn lines(parts: &[Part]) -> Vec<String> {
+fn lines(parts: &[Part], there: &Definitions) -> Vec<String> {
     let mut out = Vec::new();
     for p in parts {
         let mut line = format!("{}: ", p.table);
@@ -204,12 +299,7 @@ fn lines(parts: &[Part]) -> Vec<String> {
         if let Some(why) = &p.because {
             more(format!("because {why}"));
         }
-        if p.newer_kept > 0 {
-            more(format!("{} left out: newer rows have their unique values", p.newer_kept));
-        }
-        if p.blocked > 0 {
-            more(format!("{} left out: what they reference is nowhere any more", p.blocked));
-        }
+        not_back(p, there).into_iter().for_each(&mut more);
         if !p.silent_triggers.is_empty() {
             more(format!("triggers that do not fire: {}; writers wait meanwhile", p.silent_triggers.join(", ")));
         }
@@ -226,15 +316,47 @@ fn lines(parts: &[Part]) -> Vec<String> {
     out
 }
 
-fn undo_lines(r: &Record) -> Vec<String> {
-    let each = r.tables.iter().map(|t| {
-        let what = if t.recreated { "drops the table again, " } else { "" };
-        format!(
-            "{}: {what}{} rows go again, {} get the values they had on {}",
-            t.table, t.brought_back, t.put_back, r.at
-        )
-    });
-    each.chain(["rows changed since stay as they are".to_string()]).collect()
+/// `; 3 rows and 1 view are not back`, or nothing.
+fn left_words(parts: &[Part]) -> String {
+    let rows: u64 = parts.iter().flat_map(|p| &p.left).filter(|l| l.certain).map(|l| l.rows).sum();
+    let views: usize = parts.iter().map(|p| p.views.len()).sum();
+    let each = [(rows, "rows"), (views as u64, "views")].into_iter().filter(|(n, _)| *n > 0);
+    let each: Vec<String> = each.map(|(n, what)| format!("{n} {what}")).collect();
+    if each.is_empty() { String::new() } else { format!("; left out, as named: {}", each.join(", ")) }
+}
+
+/// What undoing does or would do, for people.
+fn undo_lines(r: &Record, done: &Outcome) -> Vec<String> {
+    let mut out = Vec::new();
+    for b in &done.before {
+        out.push(format!("it was undone already on {}, in transaction {}", b.at, b.transaction));
+    }
+    for t in &done.now.tables {
+        out.push(match t {
+            t if t.gone => format!("{}: gone already, nothing is to be taken out", t.table),
+            t if t.dropped => format!("{}: the table that was made again is dropped, with {} rows", t.table, t.removed),
+            t => format!(
+                "{}: {} rows go again, {} get the values they had on {}, {} stay: changed, deleted or referenced since",
+                t.table, t.removed, t.restored, r.at, t.kept
+            ),
+        });
+    }
+    out
+}
+
+/// What was undone, in one sentence.
+fn undone_text(done: &Outcome) -> String {
+    let sum = |f: fn(&Undone) -> u64| done.now.tables.iter().map(f).sum::<u64>();
+    let kept = format!("{} kept because they were changed, deleted or are referenced since", sum(|u| u.kept));
+    if let (false, Some(last)) = (done.now.changed(), done.before.last()) {
+        return format!(
+            "it was undone already, on {}, in transaction {}: nothing was changed; {kept}",
+            last.at, last.transaction
+        );
+    }
+    let gone: Vec<&str> = done.now.tables.iter().filter(|u| u.gone).map(|u| u.table.as_str()).collect();
+    let gone = if gone.is_empty() { String::new() } else { format!("; gone already: {}", gone.join(", ")) };
+    format!("undone: {} rows taken out again, {} put back, {kept}{gone}", sum(|u| u.removed), sum(|u| u.restored))
 }
 
 fn folder(ctx: &Ctx, args: &Args, s: &Shadow) -> Result<PathBuf> {
@@ -261,20 +383,14 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     let fact = Event::TargetSeen { role: "source".into(), identity: id.clone() };
     if let Some(folder) = &args.undo {
         let record = Record::load(folder)?;
+        let done = undo(&mut live, &record, folder, now(), args.dry_run).await?;
+        undo_lines(&record, &done).iter().for_each(|l| ctx.out.line(l));
         if args.dry_run {
-            let lines = undo_lines(&record);
-            lines.iter().for_each(|l| ctx.out.line(l));
-            return Ok(Done::ok("nothing was changed").json(serde_json::json!({"dry_run": true, "record": record})));
+            let json = serde_json::json!({"dry_run": true, "record": record, "undone": done.now.tables});
+            return Ok(Done::ok("nothing was changed").json(json));
         }
-        let undone = undo(&mut live, &record, folder).await?;
-        let sum = |f: fn(&partial::undo::Undone) -> u64| undone.iter().map(f).sum::<u64>();
-        let text = format!(
-            "undone: {} rows taken out again, {} put back, {} kept because they were changed or are referenced since",
-            sum(|u| u.removed),
-            sum(|u| u.restored),
-            sum(|u| u.kept)
-        );
-        return Ok(Done::ok(text).fact(fact).json(serde_json::json!({"undone": undone})));
+        let json = serde_json::json!({"undone": done.now.tables, "undone_before": done.before});
+        return Ok(Done::ok(undone_text(&done)).fact(fact).json(json));
     }
     if args.open_shadow && !args.dry_run {
         let s = shadow(ctx, args.shadow.as_deref())?;
@@ -283,8 +399,8 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
         ctx.out.line("the isolated shadow is open; it cannot be moved forward any more");
     }
     if args.dry_run {
-        let (parts, _) = look(ctx, args, &mut live, &id).await?;
-        lines(&parts).iter().for_each(|l| ctx.out.line(l));
+        let (parts, there) = look(ctx, args, &mut live, &id, false).await?;
+        lines(&parts, &there).iter().for_each(|l| ctx.out.line(l));
         return Ok(Done::ok("nothing was changed").json(serde_json::json!({"dry_run": true, "tables": parts})));
     }
     let (s, mut there, definitions) = connect_shadow(ctx, args, &id).await?;
@@ -293,21 +409,26 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     let follow = Follow::new(ctx);
     partial::begin(&mut live, &mut there).await?;
     let plan = partial::prepare(&mut live, &mut there, &definitions, &options, &*follow, &ctx.cancel).await?;
-    lines(&plan.parts()).iter().for_each(|l| ctx.out.line(l));
+    lines(&plan.parts(), &definitions).iter().for_each(|l| ctx.out.line(l));
     if plan.is_empty() {
         sql(&mut live, "ROLLBACK").await?;
-        return Ok(
-            Done::ok("nothing is lost there: nothing was changed").json(serde_json::json!({"tables": plan.parts()}))
-        );
+        let left = left_words(&plan.parts());
+        let text = match left.is_empty() {
+            true => "nothing is lost there: nothing was changed".to_string(),
+            false => format!("nothing can be brought back: nothing was changed{left}"),
+        };
+        return Ok(Done::ok(text).json(serde_json::json!({"tables": plan.parts()})));
     }
     crate::recovery::watch::check_cancel(&ctx.cancel, "nothing was changed")?;
+    keep_damage(&s, &plan.parts())?;
     let (record, parts) = apply::apply(&mut live, &mut there, &plan, &options.damaged_by, &folder, now()).await?;
     let sum = |f: fn(&Part) -> u64| parts.iter().map(f).sum::<u64>();
     let text = format!(
-        "{} rows brought back, {} put back, in transaction {}",
+        "{} rows brought back, {} put back, in transaction {}{}",
         sum(|p| p.lost),
         sum(|p| p.damaged),
-        record.transaction
+        record.transaction,
+        left_words(&parts)
     );
     ctx.out.line(&format!("to undo it: breakglass pitr partial --undo {}", folder.display()));
     let json = serde_json::json!({

@@ -7,10 +7,10 @@ use clap::{Args as _, Command};
 use futures::future::BoxFuture;
 
 use super::contain::service_command;
-use super::target::{Follow, database_name, expected, is_recovered, parse_args, recovered, seen, shadow};
+use super::target::{Follow, expected, is_recovered, parse_args, recovered, seen, shadow};
 use super::{Action, Ctx, Done, Preview, Spec, backend, reach};
 use crate::error::{Error, Result};
-use crate::model::event::Event;
+use crate::model::event::{Event, NOT_KEPT};
 use crate::model::parse_duration;
 use crate::model::plan::Risk;
 use crate::model::target::Identity;
@@ -74,13 +74,21 @@ impl Action for Promote {
             let (at, in_place) = recovered(ctx, &s).await?;
             let there = look_at_shadow(ctx, &at, &args).await?;
             if in_place || before(ctx, &s).is_some() {
-                let lines = vec![format!("{at} is promoted already; what is left to do is done")];
+                let lines = vec![format!("{at} is in service, as it should be; what is left to do is done")];
                 return Ok(Preview { lines, target: Some(there), facts: Vec::new() });
             }
             let mut lines = Vec::new();
             let mut facts = vec![Event::TargetSeen { role: "shadow".into(), identity: there.clone() }];
             let mut target = there;
-            match seen(ctx, &reach::replaced(ctx)?).await {
+            let Some(source) = damaged(ctx, &args)? else {
+                lines.push(
+                    "no address of the damaged server is known, and nothing is asked there: a person says it is fenced"
+                        .into(),
+                );
+                lines.extend(of_the_new(ctx, &s, &at, &target));
+                return Ok(Preview { lines, target: Some(target), facts });
+            };
+            match seen(ctx, &source).await {
                 Ok((mut c, id)) => {
                     match local_instance(&id) {
                         Some(i) => {
@@ -94,10 +102,7 @@ impl Action for Promote {
                             }
                         }
                         None => {
-                            lines.push(format!(
-                                "makes {} read-only, closes it and ends its sessions",
-                                reach::replaced(ctx)?
-                            ));
+                            lines.push(format!("makes {source} read-only, closes it and ends its sessions"));
                             lines.push(
                                 "it runs elsewhere: its address stays with it, clients must be pointed here".into(),
                             );
@@ -108,20 +113,50 @@ impl Action for Promote {
                 }
                 Err(e) => lines.push(format!("the damaged server does not answer: {}", e.why)),
             }
-            lines.push(format!("promotes {at}, which stands {}, {}", s.target.stop(s.after), s.reached_lsn));
-            lines.push("sets its sequences past those of the damaged cluster".into());
-            lines.push("archives into the same repository, on a new timeline".into());
-            if ctx.settings.service.switch.is_empty() {
-                lines.push("no command is configured that switches the service: switch it yourself".into());
-            }
-            if !target.other_databases.is_empty() {
-                lines.push(format!("these databases go back, too: {}", target.other_databases.join(", ")));
-            }
+            lines.extend(of_the_new(ctx, &s, &at, &target));
             Ok(Preview { lines, target: Some(target), facts })
         })
     }
     fn run<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Done>> {
         Box::pin(async move { run(ctx, &parse_args(self.arguments(), args)?).await })
+    }
+}
+
+/// What is done with the recovered instance, for people.
+fn of_the_new(ctx: &Ctx, s: &Shadow, at: &Database, target: &Identity) -> Vec<String> {
+    let mut lines = vec![
+        format!("promotes {at}, which stands {}, {}", s.target.stop(s.after), s.reached_lsn),
+        "sets its sequences past those of the damaged cluster".into(),
+        "archives into the same repository, on a new timeline".into(),
+    ];
+    if ctx.settings.service.switch.is_empty() {
+        lines.push("no command is configured that switches the service: switch it yourself".into());
+    }
+    if !target.other_databases.is_empty() {
+        lines.push(format!("these databases go back, too: {}", target.other_databases.join(", ")));
+    }
+    lines
+}
+
+/// The server that is replaced; none where nobody knows its address and a person says that it is fenced.
+///
+/// # Errors
+/// Its address is not known, and nobody says so.
+fn damaged(ctx: &Ctx, args: &Args) -> Result<Option<Database>> {
+    match reach::replaced(ctx) {
+        Ok(source) => Ok(Some(source)),
+        Err(_) if args.source_is_fenced.is_some() => Ok(None),
+        Err(e) => Err(Error::config("the address of the damaged server is not known")
+            .why(format!("whether it still takes writes is asked there, before anything else takes them; {}", e.what))
+            .hint("set DATABASE_URL to the address it had, also when it is dead: postgres://USER@HOST:5432/DATABASE")
+            .hint("where it is gone for good, no address is needed: promote with --source-is-fenced REASON")),
+    }
+}
+
+fn kept_line(kept: &str) -> String {
+    match kept.starts_with(NOT_KEPT) {
+        true => format!("the damaged cluster: {kept}"),
+        false => format!("the damaged cluster is kept: {kept}"),
     }
 }
 
@@ -142,9 +177,9 @@ async fn look_at_shadow(ctx: &Ctx, at: &Database, args: &Args) -> Result<Identit
 
 async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     let s = shadow(ctx, args.shadow.as_deref())?;
-    let source = reach::replaced(ctx)?;
-    let name = database_name(ctx);
+    let source = if before(ctx, &s).is_some() { reach::replaced(ctx).ok() } else { damaged(ctx, args)? };
     let (at, in_place) = recovered(ctx, &s).await?;
+    let name = at.name().to_string();
     let there = look_at_shadow(ctx, &at, args).await?;
     let mut facts = Vec::new();
     for (gate, reason) in [("collation", &args.accept_collation), ("fence", &args.source_is_fenced)] {
@@ -163,7 +198,7 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
         let fenced = down_already(ctx, args, &s)?;
         (fenced, NewPrimary { database: at, identity: there, sequences: None, notes: Vec::new() })
     } else {
-        let (fenced, inheritance) = fence_source(ctx, args, &there, &s).await?;
+        let (fenced, inheritance) = fence_source(ctx, args, source.as_ref(), &there, &s).await?;
         ctx.out.line(&format!("fenced: {}", fenced.how));
         let new = promote(&s, &name, &there.system_identifier, origin, &inheritance).await?;
         (fenced, new)
@@ -184,7 +219,8 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
             e.what, e.why
         ))
     }));
-    let taken = in_place || (new.identity.host == source.host() && new.identity.port == source.port());
+    let there = |d: &Database| new.identity.host == d.host() && new.identity.port == d.port();
+    let taken = in_place || source.as_ref().is_some_and(there);
     match &new.sequences {
         Some(a) => {
             for moved in &a.moved {
@@ -205,7 +241,7 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
         } else {
             left.push(format!("point the service at {}", new.database.url()));
         }
-        if !taken && !source.is_socket() && !args.own_address {
+        if !taken && source.as_ref().is_none_or(|d| !d.is_socket()) && !args.own_address {
             let conf = s.instance()?.layout.config;
             left.push(format!(
                 "it listens on a socket only: before clients of other machines can use it, set listen_addresses in {0} and \
@@ -256,15 +292,17 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     for l in &left {
         ctx.out.line(&format!("TO DO: {l}"));
     }
-    ctx.out.line(&format!("the damaged cluster is kept: {}", fenced.kept));
+    ctx.out.line(&kept_line(&fenced.kept));
     let earlier = ctx.incident.as_ref().and_then(|s| s.facts.promoted.as_ref()).map(|(_, kept, _)| kept);
     if let Some(first) = earlier.filter(|first| **first != fenced.kept) {
         ctx.out.line(&format!("the cluster that was damaged first is kept, too: {first}"));
     }
+    let start = s.instance()?.start_command();
+    ctx.out.line(&format!("to start it again later, after the machine was: {start}"));
     ctx.out.line("take a base backup next: the new timeline has none");
     let json = serde_json::json!({
         "identity": new.identity, "url": new.database.url(), "kept": fenced.kept, "fence": fenced.how,
-        "healthy": healthy, "to_do": left,
+        "healthy": healthy, "to_do": left, "start": start,
     });
     let summary = format!("{} runs on {}, timeline {}", name, new.database.host(), new.identity.timeline);
     let mut done = match healthy {
@@ -304,15 +342,29 @@ fn before(ctx: &Ctx, s: &Shadow) -> Option<Fenced> {
 }
 
 /// Fences the source on the connection that sees who it is; learns first what its successor takes over.
-async fn fence_source(ctx: &Ctx, args: &Args, there: &Identity, s: &Shadow) -> Result<(Fenced, Inheritance)> {
-    let source = reach::replaced(ctx)?;
-    let wanted = |front: Option<Front>| front.filter(|_| !args.own_address).map(|f| (f, source.clone()));
+async fn fence_source(
+    ctx: &Ctx,
+    args: &Args,
+    source: Option<&Database>,
+    there: &Identity,
+    s: &Shadow,
+) -> Result<(Fenced, Inheritance)> {
+    // Clients are sent to its place by its address alone.
+    let wanted = |front: Option<Front>| front.filter(|_| !args.own_address).and_then(|f| Some((f, source.cloned()?)));
     let before = || Inheritance {
         settings: s.source_settings.clone(),
         marks: Marks::load(&s.root),
         place: wanted(s.source_front.clone()),
     };
-    match seen(ctx, &source).await {
+    let said = |reason: &str, at: String| Fenced {
+        how: format!("said by a person: {reason}"),
+        kept: format!("{NOT_KEPT}{at} ({reason})"),
+    };
+    let Some(source) = source else {
+        let reason = args.source_is_fenced.as_deref().unwrap_or_default();
+        return Ok((said(reason, String::new()), before()));
+    };
+    match seen(ctx, source).await {
         Ok((mut c, id)) => {
             if id.system_identifier != there.system_identifier {
                 return Err(Error::refused(format!("the source is cluster {}", id.system_identifier))
@@ -326,7 +378,7 @@ async fn fence_source(ctx: &Ctx, args: &Args, there: &Identity, s: &Shadow) -> R
                 _ => None,
             };
             drop(c);
-            let marks = match sequences::read(&source).await {
+            let marks = match sequences::read(source).await {
                 Ok(marks) => {
                     for unread in &marks.unread {
                         ctx.out.line(&format!("its sequences are not known: {unread}"));
@@ -339,21 +391,18 @@ async fn fence_source(ctx: &Ctx, args: &Args, there: &Identity, s: &Shadow) -> R
                     Marks::load(&s.root)
                 }
             };
-            Ok((fence(&source, &id).await?, Inheritance { settings, marks, place }))
+            Ok((fence(source, &id).await?, Inheritance { settings, marks, place }))
         }
         Err(e) if e.kind == crate::error::ErrorKind::Refused => Err(e),
         Err(e) => {
-            if let Some(fenced) = fenced_before(ctx, &source, there).await {
+            if let Some(fenced) = fenced_before(ctx, source, there).await {
                 return Ok((fenced, before()));
             }
             match &args.source_is_fenced {
-                Some(reason) => Ok((
-                    Fenced {
-                        how: format!("said by a person: {reason}"),
-                        kept: format!("{}:{}", source.host(), source.port()),
-                    },
-                    before(),
-                )),
+                Some(reason) => {
+                    let at = format!(", and nothing answers at {}:{}", source.host(), source.port());
+                    Ok((said(reason, at), before()))
+                }
                 None => Err(Error::refused(
                     "the damaged server does not answer, so it cannot be proved that it takes no writes",
                 )
@@ -377,7 +426,7 @@ fn down_already(ctx: &Ctx, args: &Args, s: &Shadow) -> Result<Fenced> {
             .why("its successor answers in its place")
             .hint("stop it and what supervises it (systemctl stop postgresql), then promote again")),
         (None, Some(reason)) => {
-            Ok(Fenced { how: format!("said by a person: {reason}"), kept: "not known to this incident".into() })
+            Ok(Fenced { how: format!("said by a person: {reason}"), kept: format!("{NOT_KEPT} ({reason})") })
         }
         (None, None) => {
             Err(Error::refused("the recovered instance is in service already, and nothing is known of the damaged one")

@@ -132,6 +132,19 @@ fn show(ctx: &Ctx, r: &Reachable) {
         );
         ctx.out.line(&format!("index     {what}"));
     }
+    if let Some(touched) = r.touched.filter(|n| *n > 0) {
+        ctx.out.line(&format!(
+            "touched   {touched} segments were written, moved or copied since they were read, and are the same objects still: breakglass \
+             wal index reads them again"
+        ));
+    }
+    if let Some(at) = r.read_since {
+        ctx.out.line(&format!(
+            "read      every byte of the log last on {} or later; what was flipped in it since shows when it is read: breakglass backup \
+             verify --all, or pitr check for what one moment needs",
+            at.date_hms()
+        ));
+    }
     for note in &r.notes {
         ctx.out.line(&format!("note      {note}"));
     }
@@ -146,6 +159,6 @@ fn document(r: &Reachable) -> serde_json::Value {
         "earliest_undamaged": r.undamaged_from(),
         "backups_damaged": r.backups.iter()
             .filter_map(|b| Some(serde_json::json!({"backup": b.id, "why": b.damaged.as_ref()?}))).collect::<Vec<_>>(),
-        "segments_not_indexed": r.unread, "notes": r.notes,
+        "segments_not_indexed": r.unread, "segments_touched": r.touched, "log_last_read": r.read_since, "notes": r.notes,
     })
 }

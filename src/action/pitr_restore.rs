@@ -1,34 +1,33 @@
 //! `pitr restore`: an isolated instance beside the damaged one, recovered to just before a moment.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args as _, Command, ValueEnum};
 use futures::future::BoxFuture;
 use sqlx::postgres::PgConnection;
 
+use super::along::{Along, first_damaged, log_bytes, of_cluster, passed_over, passed_over_json, predicted, source};
 use super::moment::{Moment, moment};
-use super::pitr_locate::{Search, first_remembered, remembered, search};
-use super::target::{Follow, blocking, database_name, instances_dir, now, parse_args, seen, server_user, superuser};
-use super::{Action, Ctx, Done, Preview, Spec, backend, pitr_overwrite, pitr_tail, reach, target};
-use crate::backup::catalog::READ;
-use crate::backup::damage::{self, is_damage};
+use super::offered::{first_remembered, remembered};
+use super::pitr_locate::{Search, search};
+use super::target::{Follow, instances_dir, now, parse_args, seen, server_user, superuser};
+use super::{Action, Ctx, Done, Preview, Spec, backend, other_base, pitr_overwrite, pitr_tail, reach, target};
+use crate::backup::damage::is_damage;
 use crate::config::Backend;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::incident::moment as on_record;
 use crate::model::event::Event;
+use crate::model::parse_duration;
 use crate::model::plan::Risk;
 use crate::model::target::{Identity, RecoveryTarget};
-use crate::model::{format_clock, parse_duration};
-use crate::postgres::{Database, Lsn, identity};
-use crate::process::spawn::quoted;
-use crate::recovery::backend::{Goal, Order, Recovery, Verdict, same_cluster};
+use crate::postgres::{Database, identity};
+use crate::recovery::backend::{Goal, Order, Verdict};
 use crate::recovery::locate::group_of;
-use crate::recovery::predict::{self, Throughput};
+use crate::recovery::predict;
 use crate::recovery::promote::{local_instance, source_settings as settings_of};
-use crate::recovery::range::{Base, PassedOver, Route, Stop};
-use crate::recovery::shadow::{Delta, Request, Shadow};
+use crate::recovery::range::{Route, Stop};
+use crate::recovery::shadow::{Delta, NAMED, Request, Shadow, unfinished_in, ways_of};
 use crate::recovery::verify::committed_here;
 use crate::recovery::{sequences, tables, takeover};
 
@@ -79,17 +78,6 @@ struct Args {
     deadline: Option<Duration>,
 }
 
-/// Along which timeline, and from which base backup; `pitr check` has the same.
-#[derive(Debug, Clone, clap::Args)]
-pub(super) struct Along {
-    /// Timeline to follow; the source's, else the newest, by default
-    #[arg(long, value_name = "N")]
-    timeline: Option<u32>,
-    /// Base backup to begin with; the newest that fits and is not damaged, by default
-    #[arg(long, value_name = "ID")]
-    backup: Option<String>,
-}
-
 impl Action for Restore {
     fn spec(&self) -> Spec {
         Spec {
@@ -134,9 +122,11 @@ impl Action for Restore {
                 into_line(&args, &root(ctx, &args, source.as_ref())?),
                 format!("replays the log {}{untouched}", to.until(after)),
             ]);
-            lines.push(predicted(&way, &root(ctx, &args, source.as_ref())?));
+            let root = root(ctx, &args, source.as_ref())?;
+            lines.push(predicted(&way, &root));
+            lines.extend(left_beside(&args, &root, (&to, after)));
             if to == RecoveryTarget::Latest {
-                lines.push(pitr_tail::behind(ctx, &*recovery, way.log_end).await.line);
+                lines.push(pitr_tail::behind(ctx, &*recovery, (way.timeline, way.log_end)).await.line);
             }
             lines.extend(belongs_to(&to, &way));
             lines.extend(keeps(ctx, &to, &way));
@@ -193,30 +183,6 @@ fn into_line(args: &Args, root: &std::path::Path) -> String {
     }
 }
 
-/// Bytes of log between a base backup and where a way stops.
-fn log_bytes(way: &Route) -> u64 {
-    let start: Lsn = way.backup.start_lsn.as_deref().and_then(|l| l.parse().ok()).unwrap_or_default();
-    let goal = match &way.stop {
-        Stop::Lsn(lsn) | Stop::After(lsn) => *lsn,
-        _ => way.first_lost.as_ref().map_or(way.log_end, |c| c.lsn),
-    };
-    goal.0.saturating_sub(start.0)
-}
-
-/// How long it will take, by what earlier recoveries took in the same place.
-fn predicted(way: &Route, root: &std::path::Path) -> String {
-    let known = root.parent().map(Throughput::load).unwrap_or_default();
-    let bytes = way.backup.plain_bytes();
-    let p = known.predict(bytes, log_bytes(way), way.stop == Stop::End);
-    let why = match p.runs {
-        0 => "assumed: no recovery was measured here yet".to_string(),
-        1 => "from 1 earlier recovery here".to_string(),
-        n => format!("from {n} earlier recoveries here"),
-    };
-    let clock = format_clock;
-    format!("takes about {}: files {}, log {} ({why})", clock(p.total()), clock(p.files), clock(p.replay))
-}
-
 /// What is on record as damage and stays in a recovery to this moment, for people.
 fn keeps(ctx: &Ctx, to: &RecoveryTarget, way: &Route) -> Option<String> {
     let at = match to {
@@ -224,15 +190,6 @@ fn keeps(ctx: &Ctx, to: &RecoveryTarget, way: &Route) -> Option<String> {
         _ => way.first_lost.as_ref().map(|c| c.at),
     };
     on_record::warning(&ctx.incident.as_ref()?.facts, to, at)
-}
-
-/// A repository of another cluster is seen before anything is built from it.
-///
-/// # Errors
-/// Refused when the live server is another cluster than the repository's.
-pub async fn of_cluster(recovery: &Arc<dyn Recovery>, live: &Identity) -> Result<()> {
-    let work = recovery.clone();
-    same_cluster(blocking(move || work.cluster()).await?.as_deref(), live)
 }
 
 /// Where it goes, if whoever recovers can do that.
@@ -282,49 +239,24 @@ fn belongs_to(to: &RecoveryTarget, way: &Route) -> Option<String> {
     Some(format!("{wanted} is a sub-transaction of {}, which is what recovery stops before", c.xid))
 }
 
-impl Along {
-    /// Whether anything of it was said.
-    pub(super) fn given(&self) -> bool {
-        self.timeline.is_some() || self.backup.is_some()
+/// What other recoveries left beside the folder that this one goes into, where nobody named that: they take room, and one may be
+/// what a person wants to go on with.
+fn left_beside(args: &Args, root: &std::path::Path, (to, after): (&RecoveryTarget, bool)) -> Vec<String> {
+    const MOST: usize = 3;
+    let Some(folder) = root.parent().filter(|_| args.dir.is_none()) else { return Vec::new() };
+    let left = unfinished_in(folder);
+    let mut lines = Vec::new();
+    for dir in left.iter().take(MOST) {
+        lines.push(format!(
+            "a recovery that is not finished lies in {}: it was broken off, or is still under way",
+            dir.display()
+        ));
+        lines.extend(ways_of(dir, to, after, args.along.timeline).into_iter().map(|way| format!("  {way}")));
     }
-
-    /// A source that was itself recovered is on a later timeline than its backups' first one.
-    fn timeline(&self, ctx: &Ctx, source: Option<&Identity>) -> Option<u32> {
-        let live = source.filter(|s| !s.in_recovery).map(|s| s.timeline);
-        self.timeline.or(first_damaged(ctx).map(|s| s.timeline)).or(live)
+    if left.len() > MOST {
+        lines.push(format!("and {} more in {}", left.len() - MOST, folder.display()));
     }
-
-    /// What is asked of whoever recovers.
-    pub(super) fn goal(
-        &self,
-        ctx: &Ctx,
-        source: Option<&Identity>,
-        (to, after): (&RecoveryTarget, bool),
-        suspects: Vec<u32>,
-    ) -> Goal {
-        let base = Base { only: self.backup.clone(), ..Base::ANY };
-        Goal { after, timeline: self.timeline(ctx, source), suspects, base, ..Goal::to(to.clone()) }
-    }
-}
-
-/// That newer base backups were left out, and why: nobody shall believe that the newest one is good.
-pub(super) fn passed_over(way: &Route) -> Vec<String> {
-    let line =
-        |p: &PassedOver| format!("WARNING: {}; going from {} instead, which takes longer", p.describe(), way.backup.id);
-    way.passed_over.iter().map(line).collect()
-}
-
-/// The cluster that was damaged first, when another was promoted in its place since: on its timeline lie all moments there are
-/// to choose from, and a recovery in its turn is built beside it.
-fn first_damaged(ctx: &Ctx) -> Option<&Identity> {
-    let facts = &ctx.incident.as_ref()?.facts;
-    facts.promoted.as_ref().and(facts.damaged.as_ref())
-}
-
-/// The source as it is seen live; none when it is gone, which does not keep anybody from recovering.
-pub(super) async fn source(ctx: &Ctx) -> Option<Identity> {
-    let at = reach::database(ctx).ok()?;
-    seen(ctx, &at).await.ok().map(|(_, id)| id)
+    lines
 }
 
 fn root(ctx: &Ctx, args: &Args, source: Option<&Identity>) -> Result<PathBuf> {
@@ -339,47 +271,12 @@ fn root(ctx: &Ctx, args: &Args, source: Option<&Identity>) -> Result<PathBuf> {
             // One that is moved stays on its file system where nothing else is said.
             let beside = || Some(args.dir.as_ref().filter(|_| moved)?.parent()?.join("breakglass"));
             let folder = instances_dir(ctx, first_damaged(ctx).or(source)).or_else(|e| beside().ok_or(e))?;
-            let first = folder.join(format!("shadow-{stamp}"));
+            let first = folder.join(format!("{NAMED}{stamp}"));
             // What a recovery that died this very second left behind is in the way of its repetition, and never overwritten.
             let others = (2..).map(|n| PathBuf::from(format!("{}-{n}", first.display())));
             Ok(std::iter::once(first.clone()).chain(others.take(1000)).find(|d| !d.exists()).unwrap_or(first))
         }
     }
-}
-
-/// The files of a base backup turned out to be damaged when they were read: what else there is to begin with.
-async fn other_base(ctx: &Ctx, recovery: &dyn Recovery, args: &Args, goal: &Goal, damaged: &str, e: Error) -> Error {
-    // The next one who asks begins with another.
-    if recovery.backend() == Backend::Native && !ctx.settings.read_only {
-        let (work, id, found) = (ctx.clone(), damaged.to_string(), e.clone());
-        let noted = blocking(move || {
-            let heads = work.settings.catalog_heads.as_ref();
-            Ok(damage::found(&reach::unlocked(&work)?, heads, &id, READ, &found))
-        });
-        if let Some(why) = noted.await.unwrap_or_else(|e| Some(e.to_string())) {
-            ctx.out.line(&format!("the catalog could not be told that backup {damaged} is damaged: {why}"));
-        }
-    }
-    let e = Error { what: format!("base backup {damaged} cannot be restored: {}", e.what), ..e };
-    ctx.out.line(&format!("base backup {damaged} is damaged; looking for another one that leads there"));
-    let base = Base { only: None, not: Some(damaged.into()), ..goal.base.clone() };
-    match backend::way(ctx, recovery, &Goal { base, ..goal.clone() }).await {
-        Ok(way) => {
-            let mut words = vec![if goal.after { "--to-after" } else { "--to" }.to_string(), goal.target.to_string()];
-            words.extend(args.along.timeline.iter().flat_map(|t| ["--timeline".to_string(), t.to_string()]));
-            words.extend(args.dir.iter().flat_map(|d| ["--dir".to_string(), d.display().to_string()]));
-            words.extend(["--backup".to_string(), way.backup.id.clone()]);
-            let words: Vec<String> = words.iter().map(|w| quoted(std::ffi::OsStr::new(w))).collect();
-            e.hint(format!(
-                "base backup {} of {} leads there, too: breakglass pitr restore {}",
-                way.backup.id,
-                way.backup.finished_at,
-                words.join(" ")
-            ))
-        }
-        Err(no) => e.hint(format!("no other base backup leads there: {}", no.why)),
-    }
-    .hint(format!("what of it is damaged: breakglass backup verify {damaged}"))
 }
 
 /// All transactions of the act that the target belongs to, while the source can still tell.
@@ -487,6 +384,7 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     }
     let mut suspects = if after { Vec::new() } else { suspects(ctx, &to, id.as_ref()).await };
     let goal = args.along.goal(ctx, id.as_ref(), (&to, after), suspects.clone());
+    let mut goal = Goal { records: true, ..goal };
     let way = backend::way(ctx, &*recovery, &goal).await?;
     for line in passed_over(&way) {
         ctx.out.line(&line);
@@ -509,22 +407,23 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
         ctx.out.line(&warning);
     }
     let behind = match &to {
-        RecoveryTarget::Latest => Some(pitr_tail::behind(ctx, &*recovery, way.log_end).await),
+        RecoveryTarget::Latest => Some(pitr_tail::behind(ctx, &*recovery, (way.timeline, way.log_end)).await),
         _ => None,
     };
     if let Some(b) = &behind {
         ctx.out.line(&b.line);
     }
-    let (replays, to_end) = (log_bytes(&way), way.stop == Stop::End);
     let follow = Follow::new(ctx);
     let helper = match &ctx.settings.helper_exe {
         Some(exe) => exe.clone(),
         None => crate::process::detach::own_executable()?,
     };
     let root = root(ctx, args, id.as_ref())?;
+    for line in left_beside(args, &root, (&to, after)) {
+        ctx.out.line(&line);
+    }
     ctx.out.line(&predicted(&way, &root));
-    let base = way.backup.id.clone();
-    let request = Request {
+    let mut request = Request {
         root: root.clone(),
         route: way,
         bin_dir: ctx.settings.bin_dir.clone(),
@@ -537,24 +436,30 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
         source_settings,
         source_front: front,
     };
-    let started = match recovery.start(&Order::Beside(Box::new(request)), follow.clone(), &ctx.cancel).await {
-        Err(e) if is_damage(&e) && !root.join("data").exists() => {
-            return Err(other_base(ctx, &*recovery, args, &goal, &base, e).await);
+    // Base backups that it was begun with and that could not be read.
+    let mut tried: Vec<String> = Vec::new();
+    let started = loop {
+        match recovery.start(&Order::Beside(Box::new(request.clone())), follow.clone(), &ctx.cancel).await {
+            Err(e) if is_damage(&e) && !root.join("data").exists() => {
+                let asked = (&args.along, args.dir.as_deref(), args.delta);
+                let other = other_base::instead(ctx, &*recovery, asked, &mut goal, &request.route, &root, e).await?;
+                tried.push(std::mem::replace(&mut request.route, other).backup.id);
+            }
+            started => break started?,
         }
-        started => started?,
     };
     let Verdict::Stands(shadow) = recovery.follow(started, follow, &ctx.cancel).await? else {
         return Err(Error::state("it was built beside and is said to be in place"));
     };
     // The next prediction rests on it; without it that is only less sure.
     if shadow.reused.is_none() {
-        let _ = predict::remember(&shadow, replays, to_end, now());
+        let _ = predict::remember(&shadow, log_bytes(&request.route), request.route.stop == Stop::End, now());
     }
     if let Some(marks) = marks {
         marks.save(&shadow.root, shadow.user()?.as_ref())?;
     }
     let instance = shadow.instance()?;
-    let at = instance.database(&database_name(ctx));
+    let at = instance.database(&target::meant(ctx, &instance.database("postgres")).await?);
     let mut c = at.connect().await?;
     let it = identity(&mut c, &at).await?;
     target::expected(ctx, &it, false)?;
@@ -566,9 +471,18 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
             summary.push_str(&format!("; KEEPS {there} of {all} suspect transactions: choose an earlier moment"));
         }
     }
+    if !tried.is_empty() {
+        summary.push_str(&format!(
+            "; from base backup {}, because {} turned out to be DAMAGED when it was read",
+            shadow.backup,
+            tried.join(" and ")
+        ));
+    }
     ctx.out.line(&summary);
     look_at_it(ctx, &mut c, &at).await;
-    let mut json = serde_json::json!({"shadow": shadow, "url": at.url()});
+    let mut json = serde_json::json!({
+        "shadow": shadow, "url": at.url(), "passed_over": passed_over_json(&request.route), "tried": tried,
+    });
     if let Some(b) = &behind {
         json["behind"] = b.document();
     }

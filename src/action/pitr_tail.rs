@@ -32,9 +32,19 @@ impl Behind {
 }
 
 /// Compares the end of the archived log with the live server, else with every position that was seen of it.
-pub async fn behind(ctx: &Ctx, recovery: &dyn Recovery, end: Lsn) -> Behind {
-    if let Some(live) = server(ctx).await {
+///
+/// `along` and `end` are those of the archived log that is recovered along.
+pub async fn behind(ctx: &Ctx, recovery: &dyn Recovery, (along, end): (u32, Lsn)) -> Behind {
+    if let Some((timeline, live)) = server(ctx).await {
         let lsn: Lsn = live.lsn.parse().unwrap_or_default();
+        if timeline != along {
+            // Positions of two timelines lie in two logs: their difference says nothing.
+            let line = format!(
+                "the live server is on timeline {timeline}, at {lsn}; this goes to the end of timeline {along}, {end}: what was \
+                 written on other timelines since is not in it"
+            );
+            return Behind { bytes: 0, known: None, line };
+        }
         let bytes = lsn.0.saturating_sub(end.0);
         let line = if let Some(gap) = &live.unheld {
             // Archived once, by the server's word: no containment archives them again.
@@ -95,8 +105,10 @@ pub async fn behind(ctx: &Ctx, recovery: &dyn Recovery, end: Lsn) -> Behind {
     Behind { bytes, known: Some(lsn), line }
 }
 
-async fn server(ctx: &Ctx) -> Option<exposure::Exposure> {
+/// The live server's timeline, and how it stands to what is archived.
+async fn server(ctx: &Ctx) -> Option<(u32, exposure::Exposure)> {
     let at = reach::database(ctx).ok()?;
     let mut c = at.connect_read_only(Duration::from_secs(2), Duration::from_secs(5)).await.ok()?;
-    exposure::measure(&mut c, &exposure::held_in(&ctx.settings)).await.ok().flatten()
+    let timeline = crate::postgres::identity(&mut c, &at).await.ok()?.timeline;
+    Some((timeline, exposure::measure(&mut c, &exposure::held_in(&ctx.settings)).await.ok().flatten()?))
 }

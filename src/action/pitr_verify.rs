@@ -6,10 +6,10 @@ use std::time::Duration;
 use clap::{Args as _, Command};
 use futures::future::BoxFuture;
 
-use super::target::{Follow, database_name, parse_args, recovered, shadow};
+use super::target::{Follow, parse_args, recovered, shadow, with_tables};
 use super::{Action, Ctx, Done, Preview, Spec, reach};
 use crate::error::{Error, Result};
-use crate::model::event::{Event, Verdict};
+use crate::model::event::{Check, Event, Verdict};
 use crate::model::parse_duration;
 use crate::model::plan::Risk;
 use crate::postgres::Database;
@@ -52,7 +52,8 @@ impl Action for Verify {
         Box::pin(async move {
             let args: Args = parse_args(self.arguments(), args)?;
             let s = shadow(ctx, args.shadow.as_deref())?;
-            let line = format!("reads every table of {} and of the damaged database", s.database(&database_name(ctx))?);
+            let line =
+                format!("reads every table of the instance in {}, and of the damaged database", s.root.display());
             Ok(Preview { lines: vec![line], ..Preview::default() })
         })
     }
@@ -66,7 +67,7 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     let (at, in_place) = recovered(ctx, &s).await?;
     if args.open_shadow && !in_place {
         let recovery = super::backend::recovery_of(ctx, s.backend).await?;
-        open::open(&s, &database_name(ctx), super::backend::origin(&*recovery)?).await?;
+        open::open(&s, at.name(), super::backend::origin(&*recovery)?).await?;
         ctx.out.line("the isolated shadow is open; it cannot be moved forward any more");
     }
     let source = match reach::replaced(ctx) {
@@ -92,7 +93,7 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     };
     let mut checks = verify::verify(&options, &*follow, &ctx.cancel).await?;
     let mut c = verify::open(&at, args.statement_timeout).await?;
-    let mut ids = sequences::check(&mut c, &database_name(ctx), Marks::load(&s.root).as_ref()).await?;
+    let mut ids = sequences::check(&mut c, at.name(), Marks::load(&s.root).as_ref()).await?;
     if args.open_shadow && !in_place && ids.verdict == Verdict::Failed {
         // What was opened to be read gives out no number; only a promotion moves its sequences.
         ids.verdict = Verdict::NotAvailable;
@@ -100,6 +101,9 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     }
     ctx.out.line(&verify::line(&ids));
     checks.push(ids);
+    if ctx.settings.database.is_none() {
+        checks.extend(others(ctx, &at, &options, &follow).await?);
+    }
     let passed = verify::passed(&checks);
     let count = |v: Verdict| checks.iter().filter(|c| c.verdict == v).count();
     let mut summary = format!("{} checks passed", count(Verdict::Passed));
@@ -112,7 +116,9 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     }
     let mut facts = vec![Event::ShadowVerified { passed, checks: checks.clone() }];
     let mut loss = None;
-    if let Some(source) = source {
+    if args.open_shadow && source.is_some() {
+        ctx.out.line("no loss to measure: this copy was opened, so that rows are brought back out of it; nothing goes back as a whole");
+    } else if let Some(source) = source {
         match measured(ctx, &source, &at, &s, &follow).await {
             Ok(later) => {
                 ctx.out.line(&loss_text(&later));
@@ -127,6 +133,24 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     let mut done = if passed { Done::ok(summary) } else { Done::check_failed(summary) };
     done.facts = facts;
     Ok(done.json(json))
+}
+
+/// Nobody said which database is meant: the others of the instance are looked at as well, by themselves.
+async fn others(ctx: &Ctx, at: &Database, options: &VerifyOptions, follow: &Follow) -> Result<Vec<Check>> {
+    ctx.out.line(&format!(
+        "{:?} was looked at as the largest database that has tables; DATABASE_URL names another",
+        at.name()
+    ));
+    let mut out = Vec::new();
+    for name in with_tables(at).await?.into_iter().filter(|n| n != at.name()) {
+        ctx.out.line(&format!("database {name:?}:"));
+        let options = VerifyOptions { shadow: at.with_name(&name), source: None, ..options.clone() };
+        let checks = verify::verify(&options, follow, &ctx.cancel).await?;
+        // What is of the whole instance was said.
+        let own = checks.into_iter().filter(|c| ["constraints", "indexes", "sequences"].contains(&c.name.as_str()));
+        out.extend(own.map(|c| Check { name: format!("{} of {name}", c.name), ..c }));
+    }
+    Ok(out)
 }
 
 /// Whether it was recovered further than what was promoted before: from there on the two have no common history to compare.
@@ -152,7 +176,7 @@ pub fn loss_text(later: &Later) -> String {
 /// promotion new rows take the keys of the lost ones.
 ///
 /// # Errors
-/// The shadow was promoted already, or a query fails.
+/// The shadow was opened or promoted already, or a query fails.
 pub async fn measured(ctx: &Ctx, source: &Database, at: &Database, s: &Shadow, follow: &Follow) -> Result<Later> {
     let limit = Duration::from_secs(1800);
     let mut there = verify::open(at, limit).await?;
@@ -161,8 +185,8 @@ pub async fn measured(ctx: &Ctx, source: &Database, at: &Database, s: &Shadow, f
         .await
         .map_err(|e| crate::postgres::connect::query_error("pg_is_in_recovery", &e))?;
     if !standing {
-        return Err(Error::target("the recovered instance was promoted already")
-            .why("rows written since would be taken for old ones"));
+        return Err(Error::target("the recovered instance is open already, and takes changes of its own")
+            .why("rows written to it since would be taken for old ones"));
     }
     let mut here = verify::open(source, limit).await?;
     let later = measure(&mut here, &mut there, &s.suspects, s.moment, follow, &ctx.cancel).await?;

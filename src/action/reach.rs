@@ -6,7 +6,7 @@ use crate::backup::cloud::url::service_of;
 use crate::backup::container::hex;
 use crate::backup::repository::{InitOptions, Repository, Unlocked};
 use crate::backup::store::open_place;
-use crate::backup::{damage, seen};
+use crate::backup::{damage, pinned, seen};
 use crate::config::settings::{DATABASE_PASSWORD, REPOSITORY_KEY};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::postgres::{Database, Programs, WhenNeeded};
@@ -58,10 +58,11 @@ pub fn unlocked(ctx: &Ctx) -> Result<Unlocked> {
 }
 
 /// As [`unlocked`], and makes the repository when there is none: the first backup needs no other command before it. The second
-/// value says so in a JSON document. `system` is the cluster that is backed up, when it is one.
+/// value says so in a JSON document. `system` is the cluster that is backed up, when it is one. One that is there is to be written
+/// to: its catalog is looked at first ([`goes_on`]).
 ///
 /// # Errors
-/// As [`unlocked`]; refused where a new one is evidently a mistake; when it cannot be made.
+/// As [`unlocked`] and [`goes_on`]; refused where a new one is evidently a mistake; when it cannot be made.
 pub async fn unlocked_or_new(ctx: &Ctx, system: Option<&str>) -> Result<(Unlocked, serde_json::Value)> {
     let (ctx, system) = (ctx.clone(), system.map(str::to_string));
     // Deriving the key and, elsewhere, the network take their time: off the loop.
@@ -69,6 +70,10 @@ pub async fn unlocked_or_new(ctx: &Ctx, system: Option<&str>) -> Result<(Unlocke
         let url = repository_url(&ctx)?;
         if Repository::exists(&url)? {
             let unlocked = unlocked(&ctx)?;
+            // A backup entered in a catalog that was put back would be followed by nothing but questions.
+            goes_on(&ctx, &unlocked, &Catalog::load(&unlocked)?)
+                .map_err(|e| e.hint("Nothing was stored; once that is done: this command again."))?;
+            pinned::check(&ctx.settings.recipients, unlocked.repository())?;
             if unlocked.repository().stop_being_a_copy()? {
                 ctx.out.line("this was a copy of the repository in another place; from now on it goes its own way");
             }
@@ -105,6 +110,11 @@ fn meant(ctx: &Ctx, url: &str, system: Option<&str>) -> Result<()> {
     let at = store.url();
     let refused = |why: String| Error::refused(format!("making a new repository in {at:?}")).why(why);
     const ANEW: &str = "If a new one is meant: breakglass backup init, then this command again.";
+    if !ctx.settings.recipients.is_empty() {
+        return Err(refused("backup.recipients names who anything may be sealed for, and a new one has a key of its own".into())
+            .hint("Is BACKUP_DIR right, is the disk mounted?")
+            .hint("If a new one is meant: breakglass backup init, breakglass doctor for the line to set, then this command again."));
+    }
     if let Some(heads) = &ctx.settings.catalog_heads {
         if let Some(seen) = seen::at(heads, &at)? {
             let why = format!(
@@ -178,6 +188,18 @@ pub fn catalog(ctx: &Ctx, unlocked: &Unlocked) -> Result<Catalog> {
 /// Holds a catalog against its head as it was last seen from here ([`anchor::check`]).
 pub fn rolled_back(ctx: &Ctx, unlocked: &Unlocked, catalog: &Catalog) -> Option<Error> {
     anchor::check(ctx.settings.catalog_heads.as_ref(), unlocked, catalog, &mut |line| ctx.out.line(line))
+}
+
+/// That nothing is missing from a catalog, and that it goes on from what was seen of it from here: before anything is written or
+/// removed on its word.
+///
+/// # Errors
+/// Refused, with [`rolled_back`].
+pub fn goes_on(ctx: &Ctx, unlocked: &Unlocked, catalog: &Catalog) -> Result<()> {
+    match rolled_back(ctx, unlocked, catalog) {
+        Some(e) => Err(Error { kind: ErrorKind::Refused, ..e }),
+        None => Ok(()),
+    }
 }
 
 /// The server programs of the settings, of this major version if one is given.

@@ -16,6 +16,7 @@ use crate::postgres::connect::query_error;
 use crate::postgres::{Database, identity, user};
 use crate::process::UnixUser;
 use crate::recovery::shadow::Shadow;
+use crate::recovery::tables::user_tables;
 use crate::recovery::{Phase, Watch};
 
 /// The time now. Actions touch the world; they may read its clock.
@@ -154,12 +155,55 @@ pub async fn recovered(ctx: &Ctx, s: &Shadow) -> Result<(Database, bool)> {
             _ => {}
         }
     }
-    Ok((s.database(&database_name(ctx))?, false))
+    Ok((s.database(&meant(ctx, &s.database(MAINTENANCE)?).await?)?, false))
 }
 
-/// Name of the database that is recovered.
+/// The database that every cluster has, and that is empty in most.
+const MAINTENANCE: &str = "postgres";
+
+/// Name of the database that is meant in a recovered instance: the one that is configured or expected, else the largest that has
+/// tables. On a new machine nothing but the instance itself knows which.
+///
+/// # Errors
+/// It has to be asked, and cannot be.
+pub async fn meant(ctx: &Ctx, any: &Database) -> Result<String> {
+    let configured = ctx.settings.database.as_ref().map(|d| d.database.clone());
+    if let Some(name) = configured.or_else(|| ctx.settings.expect.get("database").cloned()) {
+        return Ok(name);
+    }
+    Ok(with_tables(any).await?.into_iter().next().unwrap_or_else(|| MAINTENANCE.to_string()))
+}
+
+/// The databases of an instance that have tables of somebody's, the largest first; those that cannot be looked into last.
+///
+/// # Errors
+/// A query fails.
+pub async fn with_tables(any: &Database) -> Result<Vec<String>> {
+    let (lock, statement) = (Duration::from_secs(2), Duration::from_secs(30));
+    let mut c = any.connect_read_only(lock, statement).await?;
+    let sql = "SELECT datname::text FROM pg_catalog.pg_database WHERE datallowconn AND datconnlimit <> -2 \
+               AND NOT datistemplate ORDER BY pg_catalog.pg_database_size(oid) DESC, datname";
+    let names: Vec<String> = sqlx::query_scalar(sql).fetch_all(&mut c).await.map_err(|e| query_error(sql, &e))?;
+    let (mut out, mut unread) = (Vec::new(), Vec::new());
+    for name in names {
+        let has = async {
+            let mut c = any.with_name(&name).connect_read_only(lock, statement).await?;
+            Ok::<bool, Error>(!user_tables(&mut c).await?.is_empty())
+        };
+        match has.await {
+            Ok(true) => out.push(name),
+            Ok(false) => {}
+            // Whoever looks into it is told why that does not work.
+            Err(_) => unread.push(name),
+        }
+    }
+    out.append(&mut unread);
+    Ok(out)
+}
+
+/// Name of the database that is recovered, where its instance need not be asked.
 pub fn database_name(ctx: &Ctx) -> String {
-    ctx.settings.database.as_ref().map_or_else(|| "postgres".to_string(), |d| d.database.clone())
+    ctx.settings.database.as_ref().map_or_else(|| MAINTENANCE.to_string(), |d| d.database.clone())
 }
 
 /// The bootstrap superuser's name; `postgres` when it cannot be asked.

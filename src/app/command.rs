@@ -190,8 +190,8 @@ commands! {
     Filter "filter" "filter" "Narrow the list, or search the output; ! inverts" [Home Incident Timeline] Looks ["/"];
     NextMatch "next-match" "next" "Go to the next match in the output" [Search] Looks ["n"];
     PrevMatch "previous-match" "previous" "Go to the match before" [Search] Looks ["N"];
-    Up "up" "up" "Move up" [Motion Palette] Looks ["up" "k"];
-    Down "down" "down" "Move down" [Motion Palette] Looks ["down" "j"];
+    Up "up" "up" "Move up; in a form to the choice or the field before" [Motion Palette Form Confirm Choice] Looks ["up" "k"];
+    Down "down" "down" "Move down; in a form to the next choice or field" [Motion Palette Form Confirm Choice] Looks ["down" "j"];
     Left "left" "left" "Move the output sideways, or to the choice before" [Motion Choice Confirm] Looks ["left" "h"];
     Right "right" "right" "Move the output sideways, or to the next choice" [Motion Choice Confirm] Looks ["right" "l"];
     PageUp "page-up" "page up" "Move up one page; beside the steps: of the text that is read" [Motion Palette Form Confirm Choice] Looks ["pageup" "ctrl-b"];
@@ -216,8 +216,8 @@ commands! {
     Interrupt "interrupt" "interrupt" "Leave a dialog; twice within two seconds: leave the console" [Screen Palette Form Confirm Choice] Looks ["ctrl-c"];
     Accept "accept" "ok" "Accept what was entered or chosen" [Palette Form Choice] Looks ["enter"];
     Dismiss "dismiss" "back" "Leave the dialog without doing anything" [Palette Form Confirm Choice] Looks ["esc"];
-    NextField "next-field" "next field" "Go to the next field" [Form Choice Confirm] Looks ["tab" "down"];
-    PrevField "previous-field" "prev field" "Go to the field before" [Form Choice Confirm] Looks ["shift-tab" "up"];
+    NextField "next-field" "next field" "Go to the next field" [Form Choice Confirm] Looks ["tab"];
+    PrevField "previous-field" "prev field" "Go to the field before" [Form Choice Confirm] Looks ["shift-tab"];
     FillIn "fill-in" "fill in" "Fill in the blanks of the message that is shown" [Choice Confirm] Records ["e"];
     Yes "yes" "yes" "Do what the dialog asks" [Confirm] Acts ["y"];
     No "no" "no" "Do not do what the dialog asks" [Confirm] Looks ["n"];

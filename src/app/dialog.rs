@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::incident::rules::{Limits, Rules};
 use crate::incident::{Refusal, RunRequest};
 use crate::model::plan::Link;
 use crate::model::target::{Loss, RecoveryTarget};
@@ -10,6 +11,7 @@ use crate::model::{Digest, RunId, StepId, Time, may_hold_secret};
 use super::Preview;
 use super::command::Context;
 use super::field::Line;
+use super::words;
 
 /// What a dialog asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -234,6 +236,12 @@ pub const SAID: &str = "said by the responder";
 
 const WHEN: &str = "now; or 14:03, -10m, 2026-11-20 14:03 (UTC)";
 
+/// What a severity asks of the people: `respond within 15 min, tell customers within 1 h`.
+fn asks(limits: &Limits) -> String {
+    let (respond, tell) = (words::span(limits.respond), words::span(limits.communicate));
+    format!("respond within {respond}, tell {} within {tell}", limits.audience)
+}
+
 impl Dialog {
     /// A dialog with its fields empty.
     pub fn new(ask: Ask) -> Self {
@@ -249,7 +257,9 @@ impl Dialog {
             ],
             Ask::Values(names) => names.iter().map(|n| Field::asked(n)).collect(),
             Ask::Edit { planned, .. } => vec![Field::text("", "", planned)],
-            Ask::Variable => vec![Field::text("Name", "TARGET", ""), Field::text("Value", "never a secret", "")],
+            Ask::Variable => {
+                vec![Field::text("Name", "as the plan writes it", ""), Field::text("Value", "never a secret", "")]
+            }
             Ask::Destroy(_, name, _) => vec![Field::text("Type the name", name, "")],
             Ask::Refused(Refusal { gate: Some(_), .. }) => {
                 vec![Field::text("Waive, because", "the reason is recorded; esc to leave it", "")]
@@ -328,13 +338,17 @@ impl Dialog {
         Self { ask, fields, focus: 0, selected: 0, scroll: 0, problem: None }
     }
 
-    /// Preselects a severity, where the first field chooses one: what the plan or an earlier declaration says.
-    pub fn choose_severity(&mut self, level: Option<&str>) {
+    /// Preselects a severity, where the first field chooses one: what the plan or an earlier declaration says. Beside each stands
+    /// what it asks of the people.
+    pub fn choose_severity(&mut self, level: Option<&str>, rules: &Rules) {
         if !matches!(self.ask, Ask::Declare | Ask::Begin { .. }) {
             return;
         }
-        if let (Some(Field::Choice { at, .. }), Some(level)) = (self.fields.first_mut(), level) {
-            *at = SEVERITIES.iter().position(|(word, _)| *word == level).unwrap_or(0);
+        if let Some(Field::Choice { at, options, .. }) = self.fields.first_mut() {
+            *at = SEVERITIES.iter().position(|(word, _)| Some(*word) == level).unwrap_or(0);
+            for (word, about) in options {
+                about.push_str(&format!("; {}", asks(rules.limits(Some(word)))));
+            }
         }
     }
 

@@ -98,7 +98,11 @@ impl Shown {
     /// the item itself needs the room.
     pub fn top_for(&self, item: usize) -> Option<usize> {
         let ((all, rows), row, end) = (self.text, *self.item_rows.get(item)?, *self.item_ends.get(item)?);
-        let above = row.saturating_sub(rows / 4).max(end.saturating_sub(rows)).min(row);
+        // The one before, which was ticked a moment ago, stays in sight with it.
+        let before = item.checked_sub(1).and_then(|i| self.item_rows.get(i)).copied();
+        let before = before.filter(|start| end.saturating_sub(*start) <= rows);
+        let wished = before.unwrap_or_else(|| row.saturating_sub(rows / 4)).min(row.saturating_sub(rows / 4));
+        let above = wished.max(end.saturating_sub(rows)).min(row);
         Some(above.min(all.saturating_sub(rows)))
     }
 }
@@ -469,6 +473,14 @@ impl App {
             environment: &data.environment,
             actions: &self.env.actions,
         }
+    }
+
+    /// What the selected command of the open incident has no value for, in the order it is asked for.
+    pub fn needed(&self) -> Vec<String> {
+        let (Some(ui), Some(step)) = (&self.incident, self.step()) else { return vec![] };
+        let block = runnable::blocks(step).nth(ui.steps.block).or_else(|| runnable::blocks(step).next());
+        let missing = block.and_then(|block| runnable::request(step, block, &self.known(ui)).err());
+        missing.map(|m| m.names()).unwrap_or_default()
     }
 
     /// The selected step of the scenario on the screen.

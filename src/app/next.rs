@@ -6,7 +6,7 @@ use crate::incident::writes::{self, Back};
 use crate::incident::{Run, RunStatus, State, StepStatus, moment};
 use crate::model::Scenario;
 use crate::model::event::Kind;
-use crate::model::plan::{Block, Phase, Risk, Step};
+use crate::model::plan::{Block, Phase, Piece, Risk, Step};
 
 use super::command::Cmd;
 use super::data::Recording;
@@ -87,12 +87,12 @@ pub fn incident(ui: &IncidentUi) -> Next {
         return next(Cmd::Timeline, "read only: see what happened");
     }
     if let Some(run) = state.open_runs().find(|r| r.status == RunStatus::Unknown) {
-        return next(Cmd::Resolve, format!("say what became of run {}: {}", run.id, short(&run.shown)));
+        return next(Cmd::Resolve, format!("say what became of: {}", short(&run.shown)));
     }
     if let Some(run) = state.open_runs().find(|r| data.left_behind(r.id).is_some()) {
         return next(
             Cmd::Resolve,
-            format!("the worker of run {} died, its processes go on: watch or stop them", run.id),
+            format!("the worker of {} died, its processes go on: watch or stop", super::words::ran(run)),
         );
     }
     if let Some(run) = state.open_runs().next() {
@@ -103,13 +103,16 @@ pub fn incident(ui: &IncidentUi) -> Next {
             .map(|ms| format!(", about {} left", crate::model::format_clock(std::time::Duration::from_millis(ms))));
         let verb = if run.cancel_requested { "is stopping" } else { "is going on" };
         if let Some(host) = data.elsewhere(run.id) {
-            return next(Cmd::Resolve, format!("only if {host} is gone; else watch: run {} {verb} there", run.id));
+            return next(
+                Cmd::Resolve,
+                format!("only if {host} is gone; else watch: {} {verb} there", super::words::ran(run)),
+            );
         }
         // What it waits for, where that is what it does: a share of the work says nothing then.
         let phase = data.progress.get(&run.id).and_then(|p| p.phases.last());
         let what = phase.filter(|p| p.total.is_none() && !p.text.is_empty() && !run.cancel_requested);
         let what = what.map(|p| format!(", {}", p.text)).or(left).unwrap_or_default();
-        return wait(format!("nothing to do but watch: run {} {verb}{what}", run.id));
+        return wait(format!("nothing to do but watch: {} {verb}{what}", super::words::ran(run)));
     }
     if let (Some((since, Back::Now)), None) = (writes::off(state, &data.scenario), &state.people.tabletop) {
         let text = format!("turn writes on again, off since {} (contain --keep-writes)", since.at.hms());
@@ -169,14 +172,17 @@ pub fn incident(ui: &IncidentUi) -> Next {
     let tried = last.filter(|run| worked(run) && only_tried(state, run));
     if let Some(place) = in_turn(ui, step) {
         let blocks: Vec<&Block> = runnable::blocks(step).collect();
-        let (what, all) = (blocks.get(place).map_or(String::new(), |b| first_line(b)), blocks.len());
-        return match ui.steps.block.min(all.saturating_sub(1)) {
-            at if at < place => next(Cmd::NextBlock, format!("go on to command {} of {all}: {what}", place + 1)),
-            at if at > place => next(Cmd::PrevBlock, format!("go to command {} of {all}: {what}", place + 1)),
+        let what = blocks.get(place).map_or(String::new(), |b| brief(ui, b));
+        let number = numbered(&blocks, place);
+        let named = number.clone().unwrap_or_else(|| "the command".into());
+        let number = number.map(|n| format!(" ({n})")).unwrap_or_default();
+        return match ui.steps.block.min(blocks.len().saturating_sub(1)) {
+            at if at < place => next(Cmd::NextBlock, format!("go on to {named}: {what}")),
+            at if at > place => next(Cmd::PrevBlock, format!("go to {named}: {what}")),
             _ if tried.is_some() => {
-                next(Cmd::Edit, format!("--dry-run is taken out: nothing was changed yet (r: {what})"))
+                next(Cmd::Edit, "do it without --dry-run: nothing was changed yet (r: tries again)")
             }
-            _ => next(Cmd::Run, format!("run {what} (command {} of {all})", place + 1)),
+            _ => next(Cmd::Run, format!("run {what}{number}")),
         };
     }
     let told = tells(step) && !untold(state, step);
@@ -185,6 +191,12 @@ pub fn incident(ui: &IncidentUi) -> Next {
             Some(_) => next(Cmd::Tell, "write the step's message: it is filled in and shown first"),
             None => next(Cmd::Tell, "tell people, or write down that they were told"),
         };
+    }
+    let waits = if told && last.is_none_or(worked) { ui.still_to_tell(step) } else { vec![] };
+    if let Some(who) = waits.first() {
+        let first = !state.messages.iter().any(|(to, ..)| to == who);
+        let what = if first { "they have heard nothing yet" } else { "their next update is due, too" };
+        return next(Cmd::Tell, format!("tell the {who}: {what} (d: finish without)"));
     }
     let tick = || {
         let open = (0..step.items.len()).find(|i| !ticked(ui, step, *i)).and_then(|i| step.items.get(i));
@@ -202,7 +214,7 @@ pub fn incident(ui: &IncidentUi) -> Next {
                     Some("destroy") => "destroys; asks for the name",
                     _ => "changes; asks first",
                 };
-                next(Cmd::Run, format!("run {} ({ask})", first_line(block)))
+                next(Cmd::Run, format!("run {} ({ask})", brief(ui, block)))
             }
             None if items_left > 0 && state.step(&step.id).status != StepStatus::Done => tick(),
             None if told => next(Cmd::Done, format!("step {} is done", number + 1)),
@@ -260,6 +272,20 @@ fn behind(ui: &IncidentUi, step: &Step, last: &Run) -> Option<usize> {
     found.map(|(place, _)| place)
 }
 
+/// The number of a command among those of its step: `command 2 of 3`, none where there is one. What is another way, by hand,
+/// is counted by itself.
+pub fn numbered(blocks: &[&Block], at: usize) -> Option<String> {
+    let hand = by_hand(blocks.get(at)?);
+    let alike = |part: &[&Block]| part.iter().filter(|b| by_hand(b) == hand).count();
+    let (number, all) = (alike(&blocks[..=at]), alike(blocks));
+    match (hand, all) {
+        (true, 1) => Some("by hand".into()),
+        (true, _) => Some(format!("by hand, {number} of {all}")),
+        (false, 1) => None,
+        (false, _) => Some(format!("command {number} of {all}")),
+    }
+}
+
 /// Whether the plan gives a command as another way to do what one before it does.
 pub fn by_hand(block: &Block) -> bool {
     block.own.is_none() && block.caption.as_deref().is_some_and(|c| c.to_lowercase().contains("by hand"))
@@ -285,11 +311,55 @@ pub(super) fn only_tried_last(ui: &IncidentUi, step: &Step, block: &Block) -> bo
     last.is_some_and(|run| only_tried(&ui.data.state, run))
 }
 
-/// The first line of a command that says something: not the caption above it.
-fn first_line(block: &Block) -> String {
-    let lines = || block.code.lines().map(str::trim).filter(|l| !l.is_empty());
-    let comment = |l: &&str| l.starts_with('#') || l.starts_with("--");
-    short(lines().find(|l| !comment(l)).or_else(|| lines().next()).unwrap_or(""))
+/// A command in few words, for a line that has little room: one of ours by its name and as many options as fit whole, what is
+/// known filled in; a value that is asked for first by its name in plain words. Of another one the first line that says something.
+fn brief(ui: &IncidentUi, block: &Block) -> String {
+    const ROOM: usize = 44;
+    let state = &ui.data.state;
+    let Some(words) = &block.own else {
+        let lines = || block.code.lines().map(str::trim).filter(|l| !l.is_empty());
+        let comment = |l: &&str| l.starts_with('#') || l.starts_with("--");
+        return short(lines().find(|l| !comment(l)).or_else(|| lines().next()).unwrap_or(""));
+    };
+    let mut asked = None;
+    let mut texts = Vec::new();
+    for word in words {
+        let mut text = String::new();
+        for piece in &word.0 {
+            match piece {
+                Piece::Text(t) => text.push_str(t),
+                Piece::Var(name) | Piece::Bare(name) => match state.vars.get(name) {
+                    Some(value) => text.push_str(&said(state, name, value)),
+                    None => _ = asked.get_or_insert_with(|| name.to_lowercase().replace('_', " ")),
+                },
+            }
+        }
+        texts.push(text);
+    }
+    let name = texts.iter().take_while(|w| !w.starts_with('-')).count();
+    let mut out = texts[..name].join(" ");
+    if let Some(asked) = asked {
+        let what = if asked == "target" { "moment" } else { &asked };
+        return format!("{out}: asks for the {what} first");
+    }
+    // An option and its value stand or fall together.
+    let rest = &texts[name..];
+    let starts: Vec<usize> = (0..rest.len()).filter(|i| rest[*i].starts_with('-')).chain([rest.len()]).collect();
+    for pair in starts.windows(2) {
+        let option = rest[pair[0]..pair[1]].join(" ");
+        if out.chars().count() + option.chars().count() + 5 > ROOM {
+            out.push_str(" ...");
+            break;
+        }
+        out.push_str(&format!(" {option}"));
+    }
+    out
+}
+
+/// A variable's value as people say it: the moment by its time of day.
+fn said(state: &State, name: &str, value: &str) -> String {
+    let at = state.facts.chosen.as_ref().filter(|_| name == "TARGET").and_then(|(_, at, _)| *at);
+    at.map_or_else(|| value.to_string(), |at| at.hms())
 }
 
 /// Whether a run that did not succeed was a look all the same: bad health *is* the finding of a step that looks. The
@@ -306,13 +376,17 @@ fn ticked(ui: &IncidentUi, step: &Step, item: usize) -> bool {
     ui.data.state.steps.get(&step.id).is_some_and(|s| s.ticked.contains_key(&item))
 }
 
+/// The beginning of a text, its words whole.
 fn short(text: &str) -> String {
+    const ROOM: usize = 44;
     let line = text.lines().next().unwrap_or("");
-    let mut out: String = line.chars().take(44).collect();
-    if out.len() < line.len() || text.lines().count() > 1 {
-        out.push_str("...");
+    if line.chars().count() <= ROOM && text.lines().count() <= 1 {
+        return line.to_string();
     }
-    out
+    let cut: String = line.chars().take(ROOM).collect();
+    let whole = line.chars().nth(ROOM).is_none_or(char::is_whitespace);
+    let end = if whole { cut.len() } else { cut.rfind(' ').filter(|at| *at > ROOM / 2).unwrap_or(cut.len()) };
+    format!("{}...", cut[..end].trim_end())
 }
 
 /// The word for what a risk does.

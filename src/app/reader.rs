@@ -84,6 +84,8 @@ pub struct OutputUi {
     pub search: String,
     /// Line of the current match.
     pub hit: Option<u64>,
+    /// A result that is read from its beginning was put there.
+    pub begun: bool,
 }
 
 /// The scenario that is being read.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::data::Process;
 use crate::incident::state::Note;
-use crate::incident::{Instant, State};
+use crate::incident::{Instant, Run, State};
 use crate::model::Time;
 use crate::model::target::Loss;
 
@@ -41,6 +41,21 @@ pub fn about(d: Duration) -> String {
 pub fn ago(then: Time, now: Time) -> String {
     let d = now.since(then);
     if d.as_secs() < 5 { "just now".into() } else { format!("{} ago", about(d)) }
+}
+
+/// A run by what it runs: `pitr locate`; of a block that is not ours its program.
+pub fn ran(run: &Run) -> String {
+    const ROOM: usize = 16;
+    match run.action.as_str() {
+        "sql" => "the query".into(),
+        "notify" => "the message".into(),
+        "shell" => {
+            let lines = run.shown.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
+            let program = lines.filter_map(|l| l.split_whitespace().next()).next().unwrap_or_default();
+            if program.is_empty() || program.chars().count() > ROOM { "the command".into() } else { program.into() }
+        }
+        ours => ours.into(),
+    }
 }
 
 /// `4711 pg_basebackup, 4712 tar and 3 more`; `its processes` when none can be seen.

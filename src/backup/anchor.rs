@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::catalog::{Catalog, Head};
+use super::catalog::{Catalog, Head, manifest_name};
 use super::container::hex;
-use super::repository::{Unlocked, now};
+use super::repository::{Repository, Unlocked, now};
 use super::seen;
 use super::store::{Access, DirStore, Existing, Store};
 use crate::error::{Context, Error, Result};
@@ -57,7 +57,7 @@ impl Anchors {
 
     /// One for each place a repository is in: a copy may well be behind.
     fn name(unlocked: &Unlocked) -> String {
-        file_name(unlocked, ".json")
+        file_name(unlocked.repository(), ".json")
     }
 
     /// What is remembered of a repository.
@@ -106,7 +106,7 @@ impl Anchors {
     }
 
     fn bytes(&self, unlocked: &Unlocked, head: &Head) -> Result<Vec<u8>> {
-        let anchor = Anchor { head: head.clone(), at: now(), place: place(unlocked) };
+        let anchor = Anchor { head: head.clone(), at: now(), place: place(unlocked.repository()) };
         serde_json::to_vec(&anchor).state(|| "writing a catalog head".into())
     }
 
@@ -124,14 +124,14 @@ impl Anchors {
 }
 
 /// Name of a file that says something of a repository in a place.
-pub(super) fn file_name(unlocked: &Unlocked, ending: &str) -> String {
-    let place = Sha256::digest(place(unlocked).as_bytes());
-    format!("{}-{}{ending}", hex(&unlocked.repository().id()), hex(&place[..4]))
+pub(super) fn file_name(repository: &Repository, ending: &str) -> String {
+    let place = Sha256::digest(place(repository).as_bytes());
+    format!("{}-{}{ending}", hex(&repository.id()), hex(&place[..4]))
 }
 
 /// Where a repository is, without options: those do not make it another place.
-fn place(unlocked: &Unlocked) -> String {
-    place_of(&unlocked.repository().store().url())
+fn place(repository: &Repository) -> String {
+    place_of(&repository.store().url())
 }
 
 /// A repository's URL without options.
@@ -155,12 +155,53 @@ pub fn check(
         return Some(e);
     }
     match Anchors::new(folder?).look(unlocked, catalog) {
-        Ok(Standing::RolledBack(anchor)) => Some(anchor.against(&catalog.head)),
+        Ok(Standing::RolledBack(anchor)) => {
+            let error = anchor.against(&catalog.head);
+            Some(match unnamed(unlocked, catalog) {
+                None => error,
+                Some(which) => error.why(which),
+            })
+        }
         Ok(Standing::First | Standing::Follows) => None,
         Err(e) => {
             say(&format!("the head of the catalog cannot be remembered: {}: {}", e.what, e.why));
             None
         }
+    }
+}
+
+/// As [`check`], of a catalog that may be damaged: what cannot be read is not held against it, but it must not end before what was
+/// seen, nor have another entry there.
+pub fn went_back(folder: Option<&PathBuf>, unlocked: &Unlocked, catalog: &Catalog) -> Option<Error> {
+    if catalog.damage().is_none() {
+        return check(folder, unlocked, catalog, &mut |_| ());
+    }
+    let known = Anchors::new(folder?).known(unlocked).ok()??;
+    let other = catalog.digest(known.head.seq).is_some_and(|digest| digest != known.head.sha256);
+    (other || known.head.seq > catalog.head.seq).then(|| known.against(&catalog.head))
+}
+
+/// Most backups that are named.
+const MOST: usize = 5;
+
+/// Backups that lie in the repository and that no entry names: what a catalog that was put back does not know any more. None when
+/// there is none, or they cannot be listed.
+fn unnamed(unlocked: &Unlocked, catalog: &Catalog) -> Option<String> {
+    let names = unlocked.repository().store().list("backups/").ok()?;
+    let known = |id: &str| {
+        catalog.removed.contains(id)
+            || catalog.backups.iter().any(|b| b.manifest.id == id)
+            || catalog.lost.iter().any(|l| l.backup == id)
+    };
+    let whole = names.iter().filter_map(|e| Some((&e.name, e.name.split('/').nth(1)?)));
+    let ids: Vec<&str> =
+        whole.filter(|(name, id)| manifest_name(id) == **name && !known(id)).map(|(_, id)| id).collect();
+    let shown = ids.get(ids.len().saturating_sub(MOST)..).unwrap_or_default();
+    match (shown, ids.len() - shown.len()) {
+        ([], _) => None,
+        ([one], _) => Some(format!("backup {one} lies there and no entry names it")),
+        (all, 0) => Some(format!("backups {} lie there and no entry names them", all.join(", "))),
+        (all, n) => Some(format!("backups {} and {n} older ones lie there and no entry names them", all.join(", "))),
     }
 }
 
@@ -188,12 +229,18 @@ pub fn head_from_text(text: &str) -> Result<Head> {
 /// What to say of a catalog that does not go through a head that was kept.
 pub fn rolled_back(found: &Head, kept: &Head, whence: &str) -> Error {
     let what = match kept.seq > found.seq {
-        true => format!("the catalog was rolled back: it ends at entry {}, and had {} before", found.seq, kept.seq),
+        true => format!(
+            "the catalog was rolled back: it ends at entry {}, and had {} before; entries {} to {} are missing",
+            found.seq,
+            kept.seq,
+            found.seq + 1,
+            kept.seq
+        ),
         false => format!("the catalog was rewritten: entry {} is not the one it was", kept.seq),
     };
     Error::check(what)
         .why(whence)
-        .hint("Backups made since then are missing from it, and what a cleanup would remove cannot be known: put the folder `catalog` back from a copy.")
+        .hint("Backups made since then are missing from it, and what a cleanup would remove cannot be known: put the folders `catalog` and `backups` back from a copy.")
         .hint("If it is known why: breakglass backup verify --accept-catalog.")
 }
 

@@ -5,6 +5,7 @@
 //! An entry is stored under the next number only if nobody else took that number; that one step is what makes a backup
 //! exist. A crash before it leaves objects that no entry names, and the catalog as it was.
 
+mod append;
 mod manifest;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,11 +14,13 @@ use serde::{Deserialize, Serialize};
 
 use super::container::{ObjectType, hex};
 use super::damage;
-use super::repository::{SUFFIX, Unlocked, now};
-use super::store::Committed;
-use crate::error::{Context, Error, ErrorKind, Result};
+pub use super::kept::GivenUp;
+use super::kept::Kept;
+use super::repository::{SUFFIX, Unlocked};
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::Time;
 
+pub use append::{accept, add, append, check_writable};
 pub use manifest::{BackupKind, Manifest, ObjectRecord, manifest_name};
 
 /// What an entry says.
@@ -54,10 +57,13 @@ pub enum Change {
         /// Why.
         reason: String,
     },
-    /// Somebody knows that entries are missing or damaged, and goes on without them.
+    /// Somebody knows that entries are missing or damaged, or that the catalog was rolled back, and goes on from what is there.
     Accepted {
         /// First and last number of each stretch.
         entries: Vec<[u64; 2]>,
+        /// The head that had been seen, where the catalog does not go through it any more.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        instead_of: Option<Head>,
     },
 }
 
@@ -139,10 +145,14 @@ pub struct Catalog {
     pub head: Head,
     /// Ids of backups that were given up.
     pub removed: BTreeSet<String>,
+    /// Those of them that were given up by hand, damaged.
+    pub given_up: BTreeMap<String, GivenUp>,
     /// Backups whose manifest is missing or damaged.
     pub lost: Vec<Lost>,
     /// Entries that are missing or damaged.
     pub broken: Vec<Broken>,
+    /// That somebody knew of such entries, or of a catalog that was rolled back, and went on; oldest first.
+    pub accepted: Vec<Accepted>,
     chain: BTreeMap<u64, String>,
     /// Digests of manifests by the ids of their backups, as entered.
     manifests: BTreeMap<String, String>,
@@ -157,6 +167,39 @@ pub struct Lost {
     pub backup: String,
     /// What is wrong.
     pub why: String,
+}
+
+/// That somebody who holds the key knew what is missing, and went on from what is there ([`Change::Accepted`]).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Accepted {
+    /// Number of the entry that says so.
+    pub seq: u64,
+    /// When.
+    pub at: Time,
+    /// First and last number of each stretch that is missing or damaged.
+    pub entries: Vec<[u64; 2]>,
+    /// The head that had been seen before a catalog that was rolled back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instead_of: Option<Head>,
+}
+
+impl Accepted {
+    /// One phrase.
+    pub fn describe(&self) -> String {
+        let mut of: Vec<String> = self
+            .entries
+            .iter()
+            .map(
+                |[first, last]| {
+                    if first == last { format!("entry {first}") } else { format!("entries {first} to {last}") }
+                },
+            )
+            .collect();
+        of.extend(
+            self.instead_of.iter().map(|head| format!("the end that was seen before, {}:{}", head.seq, head.sha256)),
+        );
+        format!("entry {}: accepted on {} that {} is lost", self.seq, self.at.date_hms(), of.join(", "))
+    }
 }
 
 /// Entries of the chain that cannot be used.
@@ -216,6 +259,8 @@ impl Live {
 
 /// How a backup was verified when every byte was read ([`Change::Verified`]).
 pub const READ: &str = "read";
+/// How the reason of a backup that was damaged and given up by hand begins ([`Change::Removed`]).
+pub const GIVEN_UP: &str = "given up by hand";
 /// How a backup was verified when it was restored and looked at ([`Change::Verified`]).
 pub const RESTORED: &str = "restored";
 
@@ -225,6 +270,12 @@ const NONE: &str = "000000000000000000000000000000000000000000000000000000000000
 
 fn entry_name(seq: u64) -> String {
     format!("{FOLDER}{seq:08}{SUFFIX}")
+}
+
+/// Number of the entry of this name.
+pub(super) fn seq_of(name: &str) -> Option<u64> {
+    let seq = name.strip_prefix(FOLDER)?.strip_suffix(SUFFIX)?.parse().ok()?;
+    (seq > 0 && entry_name(seq) == name).then_some(seq)
 }
 
 impl Catalog {
@@ -239,8 +290,7 @@ impl Catalog {
         let mut broken = Vec::new();
         let mut present: Vec<(u64, String)> = Vec::new();
         for entry in store.list(FOLDER)? {
-            let digits = entry.name.strip_prefix(FOLDER).and_then(|n| n.strip_suffix(SUFFIX));
-            match digits.and_then(|d| d.parse().ok()).filter(|seq| *seq > 0 && entry_name(*seq) == entry.name) {
+            match seq_of(&entry.name) {
                 Some(seq) => present.push((seq, entry.name)),
                 None => broken.push(Broken::new(0, 0, format!("{:?} is no entry", entry.name))),
             }
@@ -260,8 +310,10 @@ impl Catalog {
         })?;
         let mut chain: BTreeMap<u64, String> = BTreeMap::new();
         let mut live: BTreeMap<String, Live> = BTreeMap::new();
-        let (mut removed, mut accepted) = (BTreeSet::new(), Vec::new());
+        let (mut removed, mut accepted) = (BTreeSet::new(), Vec::<Accepted>::new());
         let mut copy: Option<bool> = None;
+        let mut given_up: BTreeMap<String, GivenUp> = BTreeMap::new();
+        let mut kept: Option<BTreeMap<String, u64>> = None;
         for ((seq, _), read) in present.iter().zip(read) {
             let seq = *seq;
             let understood = read.and_then(|(bytes, summary)| {
@@ -308,17 +360,33 @@ impl Catalog {
                         b.damaged(seq, Damage { at: entry.at, how, why });
                     }
                 }
-                Change::Removed { backup, .. } => {
-                    live.remove(&backup);
-                    removed.insert(backup);
+                Change::Removed { backup, reason } => {
+                    let by_hand = reason.starts_with(GIVEN_UP);
+                    if by_hand && kept.is_none() {
+                        kept = Some(or_damage(Kept::read(&**store))?.unwrap_or_default().0);
+                    }
+                    let stays = by_hand && kept.as_ref().and_then(|k| k.get(&backup)) == Some(&seq);
+                    // Damaged elsewhere and whole here.
+                    if let (true, Some(b)) = (stays, live.get_mut(&backup)) {
+                        b.damaged = None;
+                    } else {
+                        let manifest = live.remove(&backup).map(|b| b.digest);
+                        if by_hand {
+                            given_up.insert(backup.clone(), GivenUp { seq, manifest });
+                        }
+                        removed.insert(backup);
+                    }
                 }
-                Change::Accepted { entries } => accepted.extend(entries),
+                Change::Accepted { entries, instead_of } => {
+                    accepted.push(Accepted { seq, at: entry.at, entries, instead_of });
+                }
             }
             chain.insert(seq, hex(&summary.stored_sha256));
         }
         for b in &mut broken {
             // One that was damaged may be missing by now, and join others that are: what counts is that each is known.
-            b.accepted = (b.first..=b.last).all(|n| accepted.iter().any(|[first, last]| (*first..=*last).contains(&n)));
+            let known = |n| accepted.iter().flat_map(|a| &a.entries).any(|[first, last]| (*first..=*last).contains(&n));
+            b.accepted = (b.first..=b.last).all(known);
         }
         let live: Vec<(String, Live)> = live.into_iter().collect();
         let manifests =
@@ -357,8 +425,10 @@ impl Catalog {
             backups: backups.into_iter().map(|(_, b)| b).collect(),
             head,
             removed,
+            given_up,
             lost: lost.into_iter().map(|(_, l)| l).collect(),
             broken,
+            accepted,
             chain,
             judged: live.iter().map(|(id, l)| (id.clone(), l.judged)).collect(),
             manifests: live.into_iter().map(|(id, l)| (id, l.digest)).collect(),
@@ -404,11 +474,31 @@ impl Catalog {
         }
     }
 
-    /// Names and reasons of the entries that the medium does not give and nobody accepted, when nothing else is wrong with the chain.
-    pub(super) fn unreadable(&self) -> Option<Vec<(String, String)>> {
-        let open: Vec<&Broken> = self.broken.iter().filter(|b| !b.accepted).collect();
-        let all = !open.is_empty() && open.iter().all(|b| b.unreadable);
-        all.then(|| open.iter().map(|b| (entry_name(b.first), b.why.clone())).collect())
+    /// Names and reasons of the entries that are missing, damaged or not given by the medium, and that nobody accepted. `None` when
+    /// one that is whole does not follow the one before: no damage does that.
+    pub(super) fn lacking(&self) -> Option<Vec<(String, String)>> {
+        let mut names = Vec::new();
+        for b in self.broken.iter().filter(|b| !b.accepted && b.first > 0) {
+            if self.chain.contains_key(&b.first) {
+                return None;
+            }
+            // A stretch can be long: it goes by its first.
+            names.push((entry_name(b.first), if b.first == b.last { b.why.clone() } else { b.describe() }));
+        }
+        Some(names)
+    }
+
+    /// Digest of an entry, if it could be read.
+    pub(super) fn digest(&self, seq: u64) -> Option<&str> {
+        self.chain.get(&seq).map(String::as_str)
+    }
+
+    /// The manifest of a backup that was given up here, as another place has it.
+    ///
+    /// # Errors
+    /// Check when that is missing, damaged or another one; the place cannot be read.
+    pub(super) fn manifest_of_given_up(&self, place: &Unlocked, id: &str) -> Result<Manifest> {
+        manifest::read(place, id, self.given_up.get(id).and_then(|g| g.manifest.as_deref()))
     }
 
     /// One sentence for each backup whose manifest is missing or damaged.
@@ -505,74 +595,4 @@ fn or_damage<T>(read: Result<T>) -> Result<std::result::Result<T, Error>> {
         Err(e) => Err(e),
         Ok(value) => Ok(Ok(value)),
     }
-}
-
-/// Before a backup is begun: that it can be entered when it is done.
-///
-/// # Errors
-/// Refused when the chain is broken; the repository cannot be read.
-pub fn check_writable(unlocked: &Unlocked) -> Result<()> {
-    unlocked.repository().store().sweep();
-    Catalog::load(unlocked)?.unbroken()
-}
-
-/// Writes down that the entries which are missing or damaged are lost, so that others can be written. `false` when nothing is
-/// missing.
-///
-/// # Errors
-/// The repository cannot be read or written.
-pub fn accept(unlocked: &Unlocked) -> Result<bool> {
-    let open: Vec<[u64; 2]> =
-        Catalog::load(unlocked)?.broken.iter().filter(|b| !b.accepted).map(|b| [b.first, b.last]).collect();
-    if open.is_empty() {
-        return Ok(false);
-    }
-    append(unlocked, &Change::Accepted { entries: open }).map(|_| true)
-}
-
-/// Stores a finished backup's manifest and then its entry. Before this returns the backup does not exist; after, it does.
-pub fn add(unlocked: &Unlocked, manifest: &Manifest) -> Result<Head> {
-    let name = manifest_name(&manifest.id);
-    let bytes = serde_json::to_vec(manifest).state(|| "writing a manifest".into())?;
-    let (committed, summary) = unlocked.write_own(ObjectType::Manifest, &name, &bytes)?;
-    if committed == Committed::Kept {
-        return Err(Error::refused(format!("adding backup {:?}", manifest.id)).why("a backup of this id exists"));
-    }
-    append(unlocked, &Change::Added { backup: manifest.id.clone(), manifest_sha256: hex(&summary.stored_sha256) })
-}
-
-/// Appends an entry. When somebody else appends at the same time, the chain is read again and the next number tried.
-pub fn append(unlocked: &Unlocked, change: &Change) -> Result<Head> {
-    for _ in 0..100 {
-        let catalog = Catalog::load(unlocked)?;
-        if !matches!(change, Change::Accepted { .. }) {
-            catalog.unbroken()?;
-        }
-        // What follows another place has no word of its own.
-        if matches!(change, Change::Verified { .. } | Change::Damaged { .. }) && unlocked.repository().is_copy()? {
-            return Ok(catalog.head);
-        }
-        match change {
-            // What is damaged can be given up all the same.
-            Change::Removed { backup, .. } if catalog.lost.iter().any(|l| l.backup == *backup) => {}
-            // Said already: once is enough, however often it is looked at again.
-            Change::Damaged { backup, how, why }
-                if catalog.find(backup)?.damaged.as_ref().is_some_and(|d| d.how == *how && d.why == *why) =>
-            {
-                return Ok(catalog.head);
-            }
-            Change::Verified { backup, .. } | Change::Damaged { backup, .. } | Change::Removed { backup, .. } => {
-                catalog.find(backup).map(|_| ())?
-            }
-            Change::Added { .. } | Change::Accepted { .. } => {}
-        }
-        let seq = catalog.head.seq + 1;
-        let entry = Entry { version: 1, seq, prev: catalog.head.sha256, at: now(), change: change.clone() };
-        let bytes = serde_json::to_vec(&entry).state(|| "writing a catalog entry".into())?;
-        let (committed, summary) = unlocked.write_own(ObjectType::CatalogEntry, &entry_name(seq), &bytes)?;
-        if committed == Committed::Stored {
-            return Ok(Head { seq, sha256: hex(&summary.stored_sha256) });
-        }
-    }
-    Err(Error::target("the catalog is being written by others without a pause").hint("Try again."))
 }

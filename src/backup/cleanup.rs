@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::catalog::{self, Catalog, Change, Damage, manifest_name};
+use super::catalog::{self, Catalog, Change, Damage, GIVEN_UP, manifest_name};
 use super::copies;
 use super::damage::{self, is_damage};
 use super::part::check_ends;
-use super::repository::Unlocked;
+use super::repository::{Repository, Unlocked};
 use super::retention::{self, Policy, Verdict};
 use super::wal::{DEFAULT_SEGMENT_SIZE, Segment, WalName};
 use crate::error::{Error, ErrorKind, Result};
@@ -52,34 +52,13 @@ impl Plan {
     }
 }
 
-/// Finds what may go.
+/// Finds what may go by a catalog that was read, with what was found from this machine ([`super::damage::load`]); the damaged
+/// backups `give_up` go, too. `copies` are other places of the repository: what one of them has whole is not given up.
 ///
 /// # Errors
-/// The catalog is damaged, or the repository cannot be listed. Nothing is removed on the word of a damaged catalog.
-pub fn plan(unlocked: &Unlocked, policy: Policy, now: Time) -> Result<Plan> {
-    plan_giving_up(unlocked, policy, now, &[], &[])
-}
-
-/// As [`plan`], and these damaged backups go, too. `copies` are other places of the repository: what one of them has whole is
-/// not given up.
-///
-/// # Errors
-/// As [`plan`]; usage when there is no such backup; refused when it is whole, or a copy has it whole.
-pub fn plan_giving_up(
-    unlocked: &Unlocked,
-    policy: Policy,
-    now: Time,
-    give_up: &[String],
-    copies: &[String],
-) -> Result<Plan> {
-    plan_by(unlocked, Catalog::load(unlocked)?, policy, now, give_up, copies)
-}
-
-/// As [`plan_giving_up`], by a catalog that was read already, with what was found from this machine ([`super::damage::load`]).
-///
-/// # Errors
-/// As [`plan_giving_up`].
-pub fn plan_by(
+/// The catalog is damaged, or the repository cannot be listed: nothing is removed on the word of a damaged catalog. Usage when
+/// there is no such backup; refused when it is whole, or a copy has it whole.
+pub fn plan(
     unlocked: &Unlocked,
     mut catalog: Catalog,
     policy: Policy,
@@ -161,12 +140,12 @@ pub fn plan_by(
     Ok(Plan { backups: verdicts, objects, log })
 }
 
-/// As [`plan_by`], and nothing is trusted unseen: where one backup of a kind and database goes, those that stay are looked at
+/// As [`plan`], and nothing is trusted unseen: where one backup of a kind and database goes, those that stay are looked at
 /// first, as far as their beginnings and ends tell ([`check_ends`]). One that is damaged stands for no other, and the plan is made
 /// anew without it. `seen` is told each that was looked at, and what is wrong with it.
 ///
 /// # Errors
-/// As [`plan_by`]; the repository cannot be read.
+/// As [`plan`]; the repository cannot be read.
 pub fn plan_looking(
     unlocked: &Unlocked,
     mut catalog: Catalog,
@@ -178,7 +157,7 @@ pub fn plan_looking(
 ) -> Result<Plan> {
     let mut looked: BTreeSet<String> = BTreeSet::new();
     loop {
-        let plan = plan_by(unlocked, catalog.clone(), policy, now, give_up, copies)?;
+        let plan = plan(unlocked, catalog.clone(), policy, now, give_up, copies)?;
         let goes = |id: &str| plan.removed().any(|v| v.backup == id);
         let poorer: BTreeSet<retention::Group<'_>> =
             catalog.backups.iter().filter(|b| goes(&b.manifest.id)).map(|b| retention::group(&b.manifest)).collect();
@@ -217,7 +196,7 @@ fn giving_up(unlocked: &Unlocked, catalog: &Catalog, id: &str, copies: &[String]
             let damaged = copies::damaged(unlocked, catalog, &backup.manifest)?;
             // What it takes the key to see, or a restore, or what is missing of its log.
             if let (true, Some(found)) = (damaged.is_empty(), backup.damage()) {
-                return Ok(Verdict { backup: id.to_string(), keep: false, why: format!("given up by hand, {found}") });
+                return Ok(Verdict { backup: id.to_string(), keep: false, why: format!("{GIVEN_UP}, {found}") });
             }
             let why = damaged.iter().map(|(_, why)| why.clone()).collect::<Vec<_>>().join("; ");
             (damaged.into_iter().map(|(name, _)| name).collect(), why)
@@ -231,14 +210,20 @@ fn giving_up(unlocked: &Unlocked, catalog: &Catalog, id: &str, copies: &[String]
             .hint("breakglass backup verify reads it with the key."));
     }
     for place in copies {
+        if !Repository::exists(place)? {
+            return Err(giving()
+                .why(format!("the copy in {place:?}, which may have it whole, is not there now"))
+                .hint("Is its disk mounted? Then this command again.")
+                .hint("If that copy is gone: --even-if-copied."));
+        }
         if copies::has_whole(unlocked, catalog, place, &objects)? {
             return Err(giving()
                 .why(format!("the copy in {place:?} has whole what is damaged here: {}", objects.join(", ")))
                 .hint("Put the files of these names back from there.")
-                .hint("To give it up all the same, there too, take that place out of repository.copies first."));
+                .hint("To give it up all the same: --even-if-copied; that place keeps it until `backup copy --remove-given-up`."));
         }
     }
-    Ok(Verdict { backup: id.to_string(), keep: false, why: format!("given up by hand, damaged: {why}") })
+    Ok(Verdict { backup: id.to_string(), keep: false, why: format!("{GIVEN_UP}, damaged: {why}") })
 }
 
 /// Does what a plan says. `progress` is told objects removed and in all.

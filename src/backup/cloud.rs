@@ -22,6 +22,7 @@ use object_store::{Error as StorageError, ObjectStore, ObjectStoreExt, UpdateVer
 use super::cleanup::IN_PROGRESS_MICROS;
 use super::container::header::check_name;
 use super::repository::now;
+use super::stamp::Stamp;
 use super::store::{Access, Entry, Store, Upload};
 use crate::error::{Error, Result};
 use client::Client;
@@ -122,7 +123,11 @@ impl Store for CloudStore {
             .filter_map(|o| {
                 let name = o.location.as_ref().strip_prefix(&folder)?.to_string();
                 // What is not an object of a repository was put there by somebody else.
-                check_name(&name).is_ok().then_some(Entry { name, size: o.size })
+                check_name(&name).is_ok().then_some(Entry {
+                    name,
+                    size: o.size,
+                    stamp: o.e_tag.as_deref().map(Stamp::of_tag),
+                })
             })
             .collect();
         found.sort_by(|a, b| a.name.cmp(&b.name));
@@ -184,7 +189,7 @@ impl Store for CloudStore {
                 let name = u.key.strip_prefix(&folder)?;
                 let (dir, file) = name.rsplit_once('/').map_or(("", name), |(d, f)| (d, f));
                 let slash = if dir.is_empty() { "" } else { "/" };
-                Some(Entry { name: format!("{dir}{slash}{UNFINISHED}{}-{file}", hex_of(&u.id)), size: 0 })
+                Some(Entry { name: format!("{dir}{slash}{UNFINISHED}{}-{file}", hex_of(&u.id)), size: 0, stamp: None })
             })
             .collect())
     }

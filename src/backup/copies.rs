@@ -1,14 +1,20 @@
 //! The same repository in a second place: every object byte for byte, read back there. It opens with the same key, and what
 //! is in the first place's catalog is in the second's, or the copy says that the two went different ways.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
+use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::catalog::{self, Catalog, Manifest};
+use super::anchor;
+use super::base::read_backup;
+use super::catalog::{self, Catalog, Change, Manifest, READ};
 use super::container::{Stored, check_stored, from_io, hex};
-use super::repository::{COPY, INFO, Repository, SUFFIX, Unlocked, now, of_object};
+use super::damage::{self, is_damage};
+use super::kept::{KEPT, Kept};
+use super::repository::{COPY, CopyOf, INFO, Repository, SUFFIX, Unlocked, of_object};
+use super::seen;
 use super::store::{Access, Committed, Existing, Store, open_place};
 use crate::error::{Context, Error, ErrorKind, Result};
 
@@ -25,10 +31,31 @@ pub struct Copied {
     pub present: u64,
     /// Objects removed, of backups that were given up.
     pub removed: u64,
+    /// The ids of those backups.
+    pub removed_backups: Vec<String>,
+    /// Backups that were given up here as damaged, and that the copy has whole and keeps.
+    pub kept: Vec<String>,
+    /// It is a repository of its own and stays one: nothing newer there was replaced, and what was damaged there is mended.
+    pub own: bool,
     /// Objects that are damaged, missing or cannot be read here and were therefore not copied. What the place had of them stayed.
     pub not_copied: Vec<NotCopied>,
     /// Damaged catalog entries that were left out: somebody wrote down that he knows of them.
     pub left_out: Vec<String>,
+    /// Objects that were damaged there, by what is on record, and were replaced.
+    pub mended: Vec<String>,
+    /// Backups that are on record as damaged and that copying did not put right.
+    pub on_record: Vec<OnRecord>,
+}
+
+/// A backup that is on record as damaged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OnRecord {
+    /// Its id.
+    pub backup: String,
+    /// Whether it is in the copy; else it is in the repository that is copied, and the copy is the same.
+    pub in_copy: bool,
+    /// What is wrong with it.
+    pub why: String,
 }
 
 /// An object that was not copied.
@@ -43,26 +70,55 @@ pub struct NotCopied {
 }
 
 impl Copied {
-    /// A check failure that names what was not copied, if there is anything.
+    /// A check failure that names what was not copied, or is still damaged in the copy, if there is anything.
     pub fn damage(&self) -> Option<Error> {
-        let first = self.not_copied.first()?;
+        let Some(first) = self.not_copied.first() else {
+            let still = self.on_record.iter().find(|o| o.in_copy)?;
+            return Some(
+                Error::check(format!("backup {} in {:?} is damaged", still.backup, self.to)).why(&still.why).hint(
+                    format!(
+                        "Copying did not put it right; breakglass backup verify {} with BACKUP_DIR={} says more.",
+                        still.backup, self.to
+                    ),
+                ),
+            );
+        };
         let more = match self.not_copied.len() {
             1 => String::new(),
             n => format!(" and {} more", n - 1),
         };
         let all = Error::check(format!("not copied to {:?}: {:?}{more}", self.to, first.name))
-            .why(format!("damaged in the repository, or cannot be read there: {}", first.why));
-        Some(match self.not_copied.iter().any(|o| o.whole_there) {
-            true => all.hint(format!("{:?} still has it whole: put the object's file back from there.", self.to)),
-            false => all.hint(
-                "Put it back from another copy, or take a new backup and give this one up (backup cleanup --give-up).",
-            ),
-        })
+            .why(format!("in the repository: {}", first.why));
+        if self.not_copied.iter().any(|o| o.whole_there) {
+            return Some(all.hint(format!("{:?} still has it whole: put the object's file back from there.", self.to)));
+        }
+        let mut hints: Vec<&str> = self.not_copied.iter().map(|o| way_on(&o.name)).collect();
+        hints.sort_unstable();
+        hints.dedup();
+        Some(hints.into_iter().fold(all, Error::hint))
+    }
+}
+
+/// What to do about an object that is damaged or missing, and that the copy has not got whole either.
+fn way_on(name: &str) -> &'static str {
+    match name.split('/').next() {
+        Some("backups") => {
+            "Put it back from another copy, or take a new backup and give this one up (backup cleanup --give-up ID)."
+        }
+        Some("wal") => {
+            "Put it back from another copy; the server may still have that log. If nobody has, nothing goes beyond it: take a new base \
+             backup, and see `breakglass pitr range`."
+        }
+        Some("catalog") => {
+            "Put it back from another copy; if there is none, breakglass backup verify --accept-catalog writes down that it is lost."
+        }
+        Some("index") => "Make it anew: breakglass wal index.",
+        _ => "Put it back from another copy.",
     }
 }
 
 /// What objects must be by the word of the catalog and its manifests.
-struct Known {
+pub(super) struct Known {
     /// The digest over an object as stored.
     digests: BTreeMap<String, String>,
     /// Objects that the catalog could not use, and why.
@@ -75,6 +131,20 @@ impl Known {
         let objects = objects.map(|o| (o.name.clone(), o.stored_sha256.clone()));
         let lost = catalog.lost.iter().map(|l| (catalog::manifest_name(&l.backup), l.why.clone()));
         Self { digests: objects.chain(catalog.documents()).collect(), unusable: lost.collect() }
+    }
+    /// The objects of one backup.
+    pub(super) fn of_manifest(manifest: &Manifest) -> Self {
+        let objects = manifest.objects.iter().map(|o| (o.name.clone(), o.stored_sha256.clone()));
+        Self { digests: objects.collect(), unusable: BTreeMap::new() }
+    }
+    /// Whether a place has all of them whole.
+    pub(super) fn all(&self, store: &dyn Store, repository: [u8; 16]) -> Result<bool> {
+        for name in self.digests.keys() {
+            if self.look(store, name, repository)?.is_some() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
     /// That an object as read is the one of this name and repository, and the one that was entered.
     fn check(&self, stored: &Stored, name: &str, repository: [u8; 16]) -> Result<()> {
@@ -99,13 +169,31 @@ impl Known {
     }
 }
 
-/// Brings the repository at `to` up to date with this one. `progress` is told objects done and in all.
+/// What somebody said.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CopyOptions {
+    /// What was given up here as damaged goes there, also where it is whole.
+    pub remove_given_up: bool,
+    /// What is a repository of its own becomes a copy.
+    pub as_copy: bool,
+}
+
+/// Brings the repository at `to` up to date with this one. `progress` is told objects done and in all. What is there in its length
+/// counts as right, except of backups that are on record as damaged (in the catalog, or in `heads` as found from this machine): those
+/// are read on both sides, and replaced where they are damaged there. What was given up here as damaged and is whole there stays,
+/// unless [`CopyOptions::remove_given_up`]. A repository of its own stays one, unless [`CopyOptions::as_copy`]: what is newer there stays.
 ///
 /// # Errors
 /// Refused when another repository is there; a check failure when an object is damaged on the way, or the two catalogs went
-/// different ways; target when a place cannot be read or written. What is damaged in this one is no error of the copy, nor is an
+/// different ways, as they did where the copy has entries that are not here; target when a place cannot be read or written. What is damaged in this one is no error of the copy, nor is an
 /// object of a folder that cannot be read: it is named in [`Copied::not_copied`], and all else is copied.
-pub fn copy_to(unlocked: &Unlocked, to: &str, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<Copied> {
+pub fn copy_to(
+    unlocked: &Unlocked,
+    to: &str,
+    heads: Option<&PathBuf>,
+    options: CopyOptions,
+    progress: &mut dyn FnMut(u64, u64) -> Result<()>,
+) -> Result<Copied> {
     let source = unlocked.repository();
     let dest = open_place(to, false)?;
     let mut done = Copied { to: dest.url(), ..Copied::default() };
@@ -113,7 +201,8 @@ pub fn copy_to(unlocked: &Unlocked, to: &str, progress: &mut dyn FnMut(u64, u64)
         return Err(Error::usage(format!("{to:?} is the repository itself")));
     }
     // A place that was written to by itself and did not go another way becomes a copy again.
-    let marked = dest.size(COPY)?.is_some();
+    let said = CopyOf::read(&*dest)?;
+    let (mut damaged_there, mut gone_there) = (Vec::new(), BTreeSet::new());
     if dest.size(INFO)?.is_some() {
         let there = Repository::open(to)?;
         if there.id() != source.id() {
@@ -121,25 +210,62 @@ pub fn copy_to(unlocked: &Unlocked, to: &str, progress: &mut dyn FnMut(u64, u64)
                 .why(format!("another repository is there: {}", hex(&there.id())))
                 .hint("Name a new folder."));
         }
-    } else if !dest.list("")?.is_empty() {
-        return Err(Error::refused(format!("copying the repository to {to:?}")).why("the folder is not empty"));
+        if let Some(heads) = heads {
+            damaged_there = damage::noted(heads, &there)?;
+        }
+        done.own = !options.as_copy && !there.is_copy()? && !dest.list("catalog/")?.is_empty();
+        if done.own {
+            let theirs = damage::load(&unlocked.of_copy(there)?, heads, &mut |_| ())?;
+            let found = theirs.backups.iter().filter_map(|b| Some((b.manifest.id.clone(), b.damage()?)));
+            damaged_there = found.chain(theirs.lost.iter().map(|l| (l.backup.clone(), l.why.clone()))).collect();
+            gone_there = theirs.removed;
+        }
+    } else if let Some(copy) = &said {
+        // It goes on where it was broken off.
+        if copy.of != hex(&source.id()) {
+            return Err(Error::refused(format!("copying the repository to {to:?}"))
+                .why(format!("an unfinished copy of another repository is there: {:?}", copy.of))
+                .hint("Name a new folder."));
+        }
+    } else if let Some(first) = dest.list("")?.first() {
+        return Err(Error::refused(format!("copying the repository to {to:?}"))
+            .why(format!(
+                "the folder is not empty: it holds {:?}, and nothing says that it is a copy of this repository",
+                first.name
+            ))
+            .hint("Name a new folder, or empty this one if nothing in it is needed."));
     }
     // The catalog is listed first and copied last, in its order: what an entry names is there before it, here and there.
     let entries = source.store().list("catalog/")?;
     let all = source.store().list("")?;
-    let catalog = Catalog::load(unlocked)?;
-    // Damage must not reach the copy that is needed to repair it. What cannot be read reaches nothing, and is named.
-    let unreadable = catalog.unreadable().unwrap_or_default();
-    if unreadable.is_empty() {
-        catalog.unbroken()?;
-    }
+    let catalog = damage::load(unlocked, heads, &mut |_| ())?;
     let entries: Vec<_> = entries.iter().filter(|e| e.name.ends_with(SUFFIX)).collect();
+    let beyond = ahead(source, &*dest, entries.last().map_or("", |e| e.name.as_str()), to);
+    // An earlier state must not become a copy that looks right.
+    if let Some(e) = anchor::went_back(heads, unlocked, &catalog) {
+        let e = Error { kind: ErrorKind::Refused, ..e };
+        return Err(match beyond {
+            Err(more) if more.kind == ErrorKind::Check => e.hint(format!("Nothing was copied; {}.", more.what)),
+            _ => e.hint("Nothing was copied."),
+        });
+    }
+    // Damage must not reach the copy that is needed to repair it. What is damaged or missing reaches nothing, and is named; two
+    // chains in one are another matter.
+    let Some(lacking) = catalog.lacking() else {
+        return Err(catalog.unbroken().err().unwrap_or_else(|| Error::state("a catalog that is broken, and is not")));
+    };
+    let stray = catalog.broken.iter().any(|b| b.first == 0 && !b.accepted);
     let objects: Vec<_> = all
         .iter()
         .filter(|e| e.name.ends_with(SUFFIX) && !e.name.starts_with("catalog/"))
-        .filter(|e| e.name.split('/').nth(1).is_none_or(|id| !catalog.removed.contains(id)))
+        .filter(|e| e.name.split('/').nth(1).is_none_or(|id| !catalog.removed.contains(id) && !gone_there.contains(id)))
         .collect();
     let known = Known::of(&catalog);
+    // What goes on behind its copy is what the copy is of.
+    let back = done.own && source.is_copy()?;
+    if !back {
+        beyond?;
+    }
     // Before anything is written: an entry that is whole there and another one here was made there.
     for entry in &entries {
         let Some(ours) = known.digests.get(&entry.name) else { continue };
@@ -157,12 +283,43 @@ pub fn copy_to(unlocked: &Unlocked, to: &str, progress: &mut dyn FnMut(u64, u64)
             _ => {}
         }
     }
-    let mut damaged: Vec<(String, String)> = Vec::new();
+    let begun = match &said {
+        Some(copy) => CopyOf { unfinished: false, ..copy.clone() },
+        None => CopyOf { unfinished: false, ..CopyOf::begun(source) },
+    };
+    // Of what lies there without it nobody could say whose it is.
+    if said.is_none() && dest.size(INFO)?.is_none() {
+        let first = CopyOf { unfinished: true, ..begun.clone() };
+        if first.write(&*dest, Existing::Keep)? == Committed::Kept
+            && CopyOf::read(&*dest)?.is_none_or(|c| c.of != begun.of)
+        {
+            return Err(Error::refused(format!("copying the repository to {to:?}"))
+                .why("another repository's copy was begun there just now")
+                .hint("Name a new folder."));
+        }
+    }
+    // Before the entry that gives it up is there.
+    let mut kept = Kept::read(&**source.store())?;
+    if !options.remove_given_up && dest.size(INFO)?.is_some() {
+        kept = Kept::of_copy(unlocked, &Repository::open(to)?, &catalog, &damaged_there)?;
+    }
+    if done.own {
+        kept.0.extend(Kept::read(&*dest)?.0);
+    }
+    kept.write_if_any(&*dest)?;
+    done.kept = kept.0.keys().filter(|id| catalog.given_up.contains_key(*id)).cloned().collect();
+    let mut damaged: Vec<(String, String)> =
+        lacking.iter().filter(|(name, _)| entries.binary_search_by(|e| e.name.cmp(name)).is_err()).cloned().collect();
     for name in known.digests.keys() {
         if all.binary_search_by(|e| e.name.cmp(name)).is_err() && source.store().size(name)?.is_none() {
             damaged.push((name.clone(), "it is missing".into()));
         }
     }
+    let here: Vec<OnRecord> = catalog
+        .backups
+        .iter()
+        .filter_map(|b| Some(OnRecord { backup: b.manifest.id.clone(), in_copy: false, why: b.damage()? }))
+        .collect();
     let total = (objects.len() + entries.len()) as u64;
     for (i, entry) in objects.into_iter().chain(entries).enumerate() {
         progress(i as u64, total)?;
@@ -170,12 +327,16 @@ pub fn copy_to(unlocked: &Unlocked, to: &str, progress: &mut dyn FnMut(u64, u64)
             damaged.push((entry.name.clone(), why.clone()));
             continue;
         }
-        if let Some(why) = unreadable.iter().find_map(|(name, why)| (*name == entry.name).then_some(why)) {
+        if let Some(why) = lacking.iter().find_map(|(name, why)| (*name == entry.name).then_some(why)) {
             damaged.push((entry.name.clone(), why.clone()));
             continue;
         }
         // Whoever accepted what is missing from the chain knows of it ([`Catalog::unbroken`]).
         if entry.name.starts_with("catalog/") && !known.digests.contains_key(&entry.name) {
+            if stray && catalog::seq_of(&entry.name).is_none() {
+                damaged.push((entry.name.clone(), "it is no entry of the catalog".into()));
+                continue;
+            }
             done.left_out.push(entry.name.clone());
             continue;
         }
@@ -184,12 +345,33 @@ pub fn copy_to(unlocked: &Unlocked, to: &str, progress: &mut dyn FnMut(u64, u64)
         if replaced && source.store().size(&entry.name)?.is_none() {
             continue;
         }
-        if !replaced && dest.size(&entry.name)? == Some(entry.size) {
+        let of = entry.name.strip_prefix("backups/").and_then(|n| n.split('/').next()).unwrap_or("");
+        if here.iter().any(|o| o.backup == of) {
+            let wrong = match known.look(&**source.store(), &entry.name, source.id()) {
+                Err(e) if is_damage(&e) => Some(e),
+                looked => looked?,
+            };
+            if let Some(e) = wrong {
+                damaged.push((entry.name.clone(), e.to_string()));
+                continue;
+            }
+        }
+        let mut mends = false;
+        if replaced && done.own && dest.size(&entry.name)?.is_some() {
             done.present += 1;
             continue;
         }
+        if !replaced && dest.size(&entry.name)? == Some(entry.size) {
+            mends =
+                damaged_there.iter().any(|(id, _)| id == of) && known.look(&*dest, &entry.name, source.id())?.is_some();
+            if !mends {
+                done.present += 1;
+                continue;
+            }
+        }
         match copy_object(unlocked, &*dest, &entry.name, &known) {
             Ok(()) => {
+                done.mended.extend(mends.then(|| entry.name.clone()));
                 done.objects += 1;
                 done.bytes += entry.size;
             }
@@ -202,22 +384,83 @@ pub fn copy_to(unlocked: &Unlocked, to: &str, progress: &mut dyn FnMut(u64, u64)
         done.not_copied.push(NotCopied { name, why, whole_there });
     }
     // Small files that change: keys before the file that makes it a repository.
-    for entry in all.iter().filter(|e| !e.name.ends_with(SUFFIX) && e.name != INFO && e.name != COPY) {
+    for entry in all.iter().filter(|e| !e.name.ends_with(SUFFIX) && ![INFO, COPY, KEPT].contains(&e.name.as_str())) {
+        if done.own && dest.size(&entry.name)?.is_some() {
+            continue;
+        }
         let access = if entry.name.starts_with("keys/") { Access::Private } else { Access::Public };
         small(&**source.store(), &*dest, &entry.name, access)?;
     }
-    if !marked {
-        let said = serde_json::json!({"of": hex(&source.id()), "since": now()}).to_string();
-        dest.put(COPY, Access::Public, said.as_bytes(), Existing::Replace)?;
+    if !done.own {
+        small(&**source.store(), &*dest, INFO, Access::Public)?;
     }
-    small(&**source.store(), &*dest, INFO, Access::Public)?;
+    if !done.own && said.as_ref() != Some(&begun) {
+        begun.write(&*dest, Existing::Replace)?;
+    }
     for entry in dest.list("backups/")? {
-        if entry.name.split('/').nth(1).is_some_and(|id| catalog.removed.contains(id)) && dest.delete(&entry.name)? {
+        let Some(id) = entry.name.split('/').nth(1) else { continue };
+        if catalog.removed.contains(id) && !kept.0.contains_key(id) && dest.delete(&entry.name)? {
             done.removed += 1;
+            if done.removed_backups.last().is_none_or(|last| last != id) {
+                done.removed_backups.push(id.to_string());
+            }
         }
+    }
+    let copy = Repository::open(to)?;
+    // Whoever gives something up is told of it. That it cannot be remembered hinders nothing.
+    let _ = heads.map(|h| seen::remember(h, &copy));
+    done.on_record = here;
+    if back {
+        // The catalog of a copy speaks of the place that was mended.
+        let noted = heads.map(|h| damage::noted(h, source)).transpose()?.unwrap_or_default();
+        done.on_record.retain(|o| noted.iter().any(|(id, _)| *id == o.backup));
+    }
+    if let (Some(heads), false) = (heads, damaged_there.is_empty()) {
+        let copy = unlocked.of_copy(copy)?;
+        let ids = damaged_there.into_iter().map(|(id, _)| id).filter(|id| catalog.find(id).is_ok());
+        for id in ids {
+            let read = read_backup(&copy, &id, &mut |_| progress(total, total));
+            match read {
+                Ok(_) => {
+                    // It has a word of its own, and the one that is on record is its.
+                    let change = Change::Verified { backup: id.clone(), how: READ.into() };
+                    let untold =
+                        if done.own { catalog::append(&copy, &change).err().map(|e| e.to_string()) } else { None };
+                    damage::right(&copy, Some(heads), &id, READ, untold.as_deref());
+                }
+                Err(e) if is_damage(&e) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        // What reading does not clear stays: that it could not be restored.
+        let still = match done.own {
+            false => damage::noted(heads, copy.repository())?,
+            true => {
+                let theirs = damage::load(&copy, Some(heads), &mut |_| ())?;
+                theirs.backups.iter().filter_map(|b| Some((b.manifest.id.clone(), b.damage()?))).collect()
+            }
+        };
+        let still = still.into_iter();
+        done.on_record.extend(still.map(|(backup, why)| OnRecord { backup, in_copy: true, why }));
     }
     progress(total, total)?;
     Ok(done)
+}
+
+/// That the copy has no entries behind the last one of here.
+fn ahead(source: &Repository, dest: &dyn Store, last: &str, to: &str) -> Result<()> {
+    let mut more = Vec::new();
+    for entry in dest.list("catalog/")? {
+        // One that was entered here since it was listed is no news.
+        if entry.name.ends_with(SUFFIX) && entry.name.as_str() > last && source.store().size(&entry.name)?.is_none() {
+            more.push(entry.name);
+        }
+    }
+    let (Some(first), Some(last)) = (more.first(), more.last()) else { return Ok(()) };
+    Err(Error::check(format!("the copy in {to:?} has entries of the catalog that are not here: {first:?} to {last:?}"))
+        .why("the catalog here was put back to an earlier state, or backups were made in the copy")
+        .hint(format!("Look at both: breakglass backup list, and the same with BACKUP_DIR={to}. Nothing was copied."))
+        .hint("If the copy is right, copy its folders `catalog` and `backups` back; if this one is, copy into a new folder."))
 }
 
 fn digest(store: &dyn Store, name: &str) -> Result<[u8; 32]> {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::anchor;
 use super::catalog::{self, Catalog, Change, Damage};
-use super::repository::{Unlocked, now};
+use super::repository::{Repository, Unlocked, now};
 use super::store::{Access, DirStore, Existing, Store};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::model::{CleanText, Time};
@@ -50,12 +50,12 @@ struct Note {
 
 type Notes = BTreeMap<String, Note>;
 
-fn file(heads: &Path, unlocked: &Unlocked) -> (DirStore, String) {
-    (DirStore::new(heads), anchor::file_name(unlocked, ".found.json"))
+fn file(heads: &Path, repository: &Repository) -> (DirStore, String) {
+    (DirStore::new(heads), anchor::file_name(repository, ".found.json"))
 }
 
-fn read(heads: &Path, unlocked: &Unlocked) -> Result<Notes> {
-    let (store, name) = file(heads, unlocked);
+fn read(heads: &Path, repository: &Repository) -> Result<Notes> {
+    let (store, name) = file(heads, repository);
     let Some(bytes) = store.get(&name, LIMIT)? else { return Ok(Notes::new()) };
     serde_json::from_slice(&bytes).map_err(|e| {
         Error::state(format!("what verifications found, {:?}, is damaged", store.root().join(&name).display()))
@@ -66,7 +66,7 @@ fn read(heads: &Path, unlocked: &Unlocked) -> Result<Notes> {
 
 /// Replaces what is remembered of a backup. Another process may do so for another backup at the same time.
 fn remember(heads: &Path, unlocked: &Unlocked, id: &str, note: Option<Note>) -> Result<()> {
-    let (store, name) = file(heads, unlocked);
+    let (store, name) = file(heads, unlocked.repository());
     for _ in 0..100 {
         let was = store.get(&name, LIMIT)?;
         let mut notes: Notes = was.as_deref().and_then(|b| serde_json::from_slice(b).ok()).unwrap_or_default();
@@ -88,6 +88,16 @@ fn remember(heads: &Path, unlocked: &Unlocked, id: &str, note: Option<Note>) -> 
     Err(Error::state(format!("{name:?} is being written by others without a pause")).hint("Try again."))
 }
 
+/// What verifications from this machine found damaged in a place, and the catalog was not told: the ids of the backups, and in a
+/// phrase what. Needs no secret.
+///
+/// # Errors
+/// What is remembered cannot be read.
+pub fn noted(heads: &Path, repository: &Repository) -> Result<Vec<(String, String)>> {
+    let damage = |(id, n): (String, Note)| Some((id, Damage { at: n.at, how: n.how, why: n.why? }.describe()));
+    Ok(read(heads, repository)?.into_iter().filter_map(damage).collect())
+}
+
 /// Reads the catalog with what was found from this machine. What cannot be read of that is told through `say`.
 ///
 /// # Errors
@@ -95,7 +105,7 @@ fn remember(heads: &Path, unlocked: &Unlocked, id: &str, note: Option<Note>) -> 
 pub fn load(unlocked: &Unlocked, heads: Option<&PathBuf>, say: &mut dyn FnMut(&str)) -> Result<Catalog> {
     let mut catalog = Catalog::load(unlocked)?;
     let Some(heads) = heads else { return Ok(catalog) };
-    let notes = match read(heads, unlocked) {
+    let notes = match read(heads, unlocked.repository()) {
         Ok(notes) if notes.is_empty() => return Ok(catalog),
         Ok(notes) => notes,
         Err(e) => {
@@ -161,7 +171,7 @@ fn told(
     let here = untold.is_some() || unlocked.repository().is_copy().unwrap_or(false);
     let remembered = || -> Result<()> {
         if why.is_none() {
-            let known = read(heads, unlocked).unwrap_or_default().remove(id);
+            let known = read(heads, unlocked.repository()).unwrap_or_default().remove(id);
             let damage = known.and_then(|n| Some(Damage { at: n.at, how: n.how, why: n.why? }));
             if damage.is_some_and(|d| !d.cleared_by(how)) {
                 return Ok(());

@@ -209,6 +209,17 @@ impl KeyFile {
         }
     }
 
+    /// The public keys of the extra recipients.
+    pub fn publics(&self) -> impl Iterator<Item = &str> {
+        self.recipients.iter().map(|r| r.public.as_str())
+    }
+
+    /// Whether the holder of this public key opens it.
+    pub fn has_recipient(&self, public: &[u8; 32]) -> bool {
+        let public = hex(public);
+        self.publics().any(|p| p == public)
+    }
+
     /// How many extra recipients there are.
     pub fn recipients(&self) -> usize {
         self.recipients.len()
@@ -236,7 +247,7 @@ impl KeyFile {
         seal::open_key(&key, &sealed).map_err(|_| {
             Error::usage("the passphrase does not open this repository")
                 .why("it is not the one the repository was created with, or the key file is damaged")
-                .hint("Check BACKUP_ENCRYPTION_KEY; surrounding spaces and line ends count.")
+                .hint("Check BACKUP_ENCRYPTION_KEY; surrounding spaces and line ends count. A `backup rotate-key` may have changed it.")
         })
     }
 
@@ -294,11 +305,19 @@ pub fn identity_from_text(text: &Secret) -> Result<Identity> {
 
 /// Refuses a passphrase that is too short.
 pub fn check_passphrase(passphrase: &Secret) -> Result<()> {
+    check_passphrase_of("BACKUP_ENCRYPTION_KEY", passphrase)
+}
+
+/// As [`check_passphrase`], of one that this variable holds.
+///
+/// # Errors
+/// Usage, naming the variable.
+pub fn check_passphrase_of(variable: &str, passphrase: &Secret) -> Result<()> {
     let n = passphrase.expose().chars().count();
     if n < MIN_PASSPHRASE {
-        return Err(Error::usage(format!("the repository's key has {n} characters"))
+        return Err(Error::usage(format!("the repository's key in {variable} has {n} characters"))
             .why(format!("at least {MIN_PASSPHRASE} are needed"))
-            .hint("Make one with `openssl rand -base64 33` and set it as BACKUP_ENCRYPTION_KEY."));
+            .hint(format!("Make one with `openssl rand -base64 33` and set it as {variable}.")));
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! A repository: one PostgreSQL cluster's backups and WAL in one place, under one key file.
 //!
 //! ```text
-//! copy.json                          only in a copy: what it follows
+//! copy.json                          only in a copy: what it follows, and whether it was ever finished
 //! repository.json                    public: id, format version, the public key that objects are written for
 //! keys/<id>.json                     the identities, sealed (owner only)
 //! wal/cluster.json                   the cluster whose WAL this is, set by the first archived segment
@@ -27,7 +27,7 @@ use super::rotation::{self, Earlier, WrittenFor};
 use super::store::{Access, Committed, Existing, Store, open_place};
 use crate::config::settings::{REPOSITORY_IDENTITY, REPOSITORY_KEY, Secrets};
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::model::{Secret, Time};
+use crate::model::{CleanText, Secret, Time};
 
 /// Ending of every sealed object's name.
 pub const SUFFIX: &str = ".bgo";
@@ -51,6 +51,57 @@ struct Info {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     earlier: Vec<Earlier>,
     created_at: Time,
+}
+
+/// What [`COPY`] says: written first as unfinished, and once more when all is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CopyOf {
+    /// Id of the repository.
+    pub of: String,
+    /// Since when.
+    pub since: Time,
+    /// The key that the repository was written for then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<String>,
+    /// Where the repository was, without options.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// Not all of it is there yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unfinished: bool,
+}
+
+impl CopyOf {
+    /// What a place says of itself; none when it says nothing that can be understood.
+    ///
+    /// # Errors
+    /// The place cannot be read.
+    pub(crate) fn read(store: &dyn Store) -> Result<Option<Self>> {
+        Ok(store.get(COPY, MAX_INFO)?.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+    }
+    /// For a repository's copies, from now on.
+    pub(crate) fn begun(of: &Repository) -> Self {
+        let from = Some(super::anchor::place_of(&of.store.url()));
+        Self { of: hex(&of.id), since: now(), key_id: Some(of.key_id()), from, unfinished: true }
+    }
+    /// Writes it.
+    ///
+    /// # Errors
+    /// The place cannot be written.
+    pub(crate) fn write(&self, store: &dyn Store, existing: Existing) -> Result<Committed> {
+        let bytes = serde_json::to_vec(self).state(|| format!("writing {COPY}"))?;
+        store.put(COPY, Access::Public, &bytes, existing)
+    }
+    /// What to say to whoever takes it for a repository.
+    fn never_finished(&self, place: &str) -> Error {
+        let of = CleanText::line(self.of.as_bytes());
+        let from = self.from.as_deref().map(|from| CleanText::line(from.as_bytes()));
+        let before =
+            from.map_or("with BACKUP_DIR of that repository".into(), |f| format!("with BACKUP_DIR={}", f.as_str()));
+        Error::check(format!("the copy of a repository in {place:?} was never finished"))
+            .why(format!("it is one of repository {}, and copying was broken off", of.as_str()))
+            .hint(format!("Go on with it: breakglass backup copy --to {place}, {before}."))
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -117,6 +168,8 @@ impl Repository {
             let error = Error::refused(format!("making a repository in {shown:?}"));
             return Err(if name == INFO || store.size(INFO)?.is_some() {
                 error.why("there is one already")
+            } else if let Some(copy) = CopyOf::read(&*store)? {
+                Error { kind: ErrorKind::Refused, ..copy.never_finished(&shown) }
             } else {
                 error.why(format!("the folder is not empty: it holds {name:?}")).hint("Name a new folder.")
             });
@@ -173,6 +226,9 @@ impl Repository {
         };
         let read = store.get(INFO, MAX_INFO);
         let bytes = read.map_err(|e| if is_damage(&e) { advised(e) } else { e })?.ok_or_else(|| {
+            if let Ok(Some(copy)) = CopyOf::read(&*store) {
+                return copy.never_finished(&shown);
+            }
             let error = Error::target(format!("no repository in {shown:?}")).why(format!("there is no {INFO}"));
             let rest = |folder| store.list(folder).is_ok_and(|l| !l.is_empty());
             match rest("keys/") || rest("catalog/") || rest("backups/") {
@@ -441,6 +497,16 @@ impl Unlocked {
     /// The repository.
     pub fn repository(&self) -> &Repository {
         &self.repository
+    }
+    /// The same repository in another place, opened with the keys of this one.
+    ///
+    /// # Errors
+    /// A check failure when another repository is there.
+    pub fn of_copy(&self, copy: Repository) -> Result<Self> {
+        match copy.id == self.repository.id {
+            true => Ok(Self { repository: copy, identities: self.identities.clone() }),
+            false => Err(Error::check(format!("another repository is in {:?}", copy.store.url())).why(hex(&copy.id))),
+        }
     }
     /// The keys, oldest first.
     pub fn identities(&self) -> &[Identity] {

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::anchor::place_of;
 use super::container::hex;
 use super::damage::is_damage;
-use super::repository::{INFO, Repository, now};
+use super::repository::{INFO, Repository, Unlocked, now};
 use super::store::{Access, DirStore, Existing, Store};
 use crate::config::settings::{REPOSITORY_IDENTITY, REPOSITORY_KEY, Secrets};
 use crate::error::{Context, Error, ErrorKind, Result};
@@ -34,10 +34,13 @@ pub struct Seen {
     pub place: String,
     /// Since when it is known so.
     pub at: Time,
+    /// Whether it was a copy of another place when it was last looked at.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub copy: bool,
 }
 
 /// A place as it is remembered: without options, and whatever the working directory.
-fn place(url: &str) -> String {
+pub fn place(url: &str) -> String {
     let place = place_of(url);
     if place.contains("://") {
         return place;
@@ -62,6 +65,7 @@ pub fn remember(folder: &Path, repository: &Repository) -> Result<()> {
         system_identifier: cluster,
         place,
         at: now(),
+        copy: repository.is_copy()?,
     };
     if let Some(known) = read(folder, &name(&seen.place)).ok().flatten() {
         let since = std::mem::replace(&mut seen.at, known.at);
@@ -91,7 +95,7 @@ pub fn at(folder: &Path, url: &str) -> Result<Option<Seen>> {
     read(folder, &name(&place(url)))
 }
 
-/// Every repository that was seen and still can be read of, by place.
+/// Every repository that was seen and still can be read of, by place, copies last.
 ///
 /// # Errors
 /// The folder cannot be read.
@@ -99,8 +103,18 @@ pub fn all(folder: &Path) -> Result<Vec<Seen>> {
     let names = DirStore::new(folder).list("")?;
     let names = names.iter().filter(|e| e.name.starts_with(PREFIX));
     let mut found: Vec<Seen> = names.filter_map(|e| read(folder, &e.name).ok().flatten()).collect();
-    found.sort_by(|a, b| a.place.cmp(&b.place));
+    found.sort_by(|a, b| (a.copy, &a.place).cmp(&(b.copy, &b.place)));
     Ok(found)
+}
+
+/// Other places in which this repository was seen.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn copies(folder: &Path, repository: &Repository) -> Result<Vec<String>> {
+    let (id, here) = (hex(&repository.id()), place(&repository.store().url()));
+    let others = all(folder)?.into_iter().filter(|s| s.repository == id && s.place != here);
+    Ok(others.map(|s| s.place).collect())
 }
 
 /// What can be said of the key that a repository says it is written for.
@@ -144,14 +158,23 @@ impl Known {
 
 /// Holds the key of a repository against what is known here: by the secret, where one is set, else by what was seen.
 pub fn judge(repository: &Repository, folder: Option<&PathBuf>, secrets: &Secrets) -> Known {
+    judge_open(repository, folder, secrets).0
+}
+
+/// As [`judge`], with the repository unlocked where the secret did that.
+pub fn judge_open(repository: &Repository, folder: Option<&PathBuf>, secrets: &Secrets) -> (Known, Option<Unlocked>) {
     if [REPOSITORY_KEY, REPOSITORY_IDENTITY].iter().any(|name| secrets.get(name).is_some()) {
         match repository.unlock_with(secrets) {
-            Ok(_) => return Known::Ours,
-            Err(e) if e.kind == ErrorKind::Check && is_damage(&e) => return Known::Stranger(e),
+            Ok(unlocked) => return (Known::Ours, Some(unlocked)),
+            Err(e) if e.kind == ErrorKind::Check && is_damage(&e) => return (Known::Stranger(e), None),
             // Another passphrase says nothing of the key.
             Err(_) => {}
         }
     }
+    (by_what_was_seen(repository, folder), None)
+}
+
+fn by_what_was_seen(repository: &Repository, folder: Option<&PathBuf>) -> Known {
     let Some(seen) = folder.and_then(|f| at(f, &repository.store().url()).ok().flatten()) else {
         return Known::Unknown;
     };
@@ -188,4 +211,15 @@ pub fn option_in(command: &str, option: &str) -> Option<String> {
         }
     }
     None
+}
+
+/// The program that a shell command, such as an `archive_command`, calls with `wal archive`.
+pub fn program_in(command: &str) -> Option<String> {
+    let before = command.get(..command.find(" wal archive")?)?.trim_end();
+    let word = match before.strip_suffix(['\'', '"']) {
+        Some(inside) => inside.rsplit_once(['\'', '"'])?.1,
+        None => before.rsplit(char::is_whitespace).next()?,
+    };
+    // As PostgreSQL reads it.
+    (!word.is_empty()).then(|| word.replace("%%", "%"))
 }

@@ -82,6 +82,9 @@ impl Drop for Spool {
     }
 }
 
+/// How the error of [`check_space`] begins.
+pub const NO_SPACE: &str = "no space for";
+
 /// Refuses when a folder's file system has less than `bytes` free for us.
 ///
 /// # Errors
@@ -93,7 +96,7 @@ pub fn check_space(dir: &Path, bytes: u64, what: &str) -> Result<()> {
     if free >= bytes {
         return Ok(());
     }
-    Err(Error::target(format!("no space for {what} in {:?}", dir.display()))
+    Err(Error::target(format!("{NO_SPACE} {what} in {:?}", dir.display()))
         .why(format!("{} MB are needed, {} MB are free", bytes / 1_000_000 + 1, free / 1_000_000))
         .hint("Free space there, or name another folder; --ignore-space goes on all the same."))
 }

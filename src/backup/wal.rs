@@ -3,6 +3,7 @@
 pub mod ahead;
 pub mod archive;
 pub mod fetch;
+pub mod look;
 pub mod name;
 pub mod range;
 pub mod received;

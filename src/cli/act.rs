@@ -31,6 +31,10 @@ pub fn add_actions(mut root: Command, registry: &Registry) -> Command {
         }
         root = match spec.name.split_once(' ') {
             None => root.subcommand(leaf),
+            // What the shell has with options of its own stays that.
+            Some((family, name)) if root.find_subcommand(family).is_some_and(|c| c.find_subcommand(name).is_some()) => {
+                root
+            }
             Some((family, _)) => {
                 if root.find_subcommand(family).is_none() {
                     root = root.subcommand(Command::new(family).about(family_about(family)).subcommand_required(true));
@@ -76,10 +80,8 @@ pub fn run(invocation: &Invocation, name: &str, matches: &ArgMatches) -> Result<
         cancel: cancel.clone(),
         ..Ctx::new(invocation.config.settings.clone(), invocation.config.secrets.clone(), out.clone())
     };
-    if matches.get_flag("read-only") && action.risk(&args) != Risk::Read && !args.iter().any(|a| a == "--dry-run") {
-        return Err(Error::refused(format!("{full:?} with --read-only"))
-            .why("it changes something")
-            .hint("Leave --read-only out, once you want that."));
+    if action.risk(&args) != Risk::Read && !args.iter().any(|a| a == "--dry-run") {
+        super::changes(matches, &full)?;
     }
     let stopped = Arc::new(OnceLock::new());
     {

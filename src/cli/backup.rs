@@ -66,11 +66,14 @@ pub fn is_mine(matches: &ArgMatches) -> bool {
 
 /// Runs it.
 pub fn run(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
+    if let Some((name @ ("init" | "rotate-key"), m)) = matches.subcommand() {
+        super::changes(m, &format!("{NAME} {name}"))?;
+    }
     match matches.subcommand() {
         Some(("init", m)) => init(invocation, m),
         Some(("list", m)) => list(invocation, m),
         Some(("verify", m)) => verify(invocation, m),
-        Some(("rotate-key", m)) => super::backup_keys::rotate(invocation, m, &url(invocation, m)?),
+        Some(("rotate-key", m)) => super::backup_keys::rotate(invocation, m, url(invocation, m)?),
         _ => Err(Error::usage("backup needs a subcommand").hint("breakglass backup --help")),
     }
 }
@@ -161,6 +164,10 @@ fn list(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
 }
 
 fn verify(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
+    let accept = matches.get_flag("accept-catalog");
+    if accept {
+        super::changes(matches, "backup verify --accept-catalog")?;
+    }
     let elsewhere = invocation.config.settings.backend;
     if elsewhere != Backend::Native && matches.get_one::<String>("repository").is_none() {
         let flags = ["deep", "accept-catalog"].into_iter().filter(|f| matches.get_flag(f));
@@ -179,16 +186,8 @@ fn verify(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
     }
     let unlocked = unlocked(invocation, matches)?;
     let mut catalog = Catalog::load(&unlocked)?;
-    if matches.get_flag("accept-catalog") {
-        let entered = catalog::accept(&unlocked)?;
-        if entered {
-            catalog = Catalog::load(&unlocked)?;
-        }
-        match invocation.config.settings.catalog_heads.as_ref() {
-            Some(heads) => Anchors::new(heads).accept(&unlocked, &catalog.head)?,
-            None if entered => {}
-            None => return Err(Error::config("there is no state directory to remember the catalog in")),
-        }
+    if accept {
+        catalog = accepted(invocation, &unlocked, catalog)?;
     }
     // First: what is missing from the catalog cannot be verified.
     if let Some(given) = matches.get_one::<String>("anchor") {
@@ -212,6 +211,13 @@ fn verify(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
         None if matches.get_flag("all") => catalog.backups.iter().collect(),
         None => super::backup_deep::pick(matches, &catalog)?.into_iter().collect(),
     };
+    if accept && wanted.is_empty() {
+        // It was rolled back to where there was no backup yet.
+        if invocation.json {
+            print(&format!("{:#}", serde_json::json!({"ok": !damaged, "backups": []})))?;
+        }
+        return Ok(u8::from(damaged));
+    }
     if matches.get_flag("deep") {
         return Ok(super::backup_deep::verify(invocation, matches, &unlocked, wanted)?.max(u8::from(damaged)));
     }
@@ -223,6 +229,32 @@ fn verify(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
     };
     let native = Native::of(unlocked, &invocation.config.settings, std::env::temp_dir());
     Ok(report(invocation, Box::new(native), which)?.max(u8::from(damaged)))
+}
+
+/// Writes down that the catalog is right as it is, in it and on this machine; gives it as it is then.
+fn accepted(invocation: &Invocation, unlocked: &Unlocked, catalog: Catalog) -> Result<Catalog> {
+    let heads = invocation.config.settings.catalog_heads.as_ref().map(|folder| Anchors::new(folder));
+    // One that cannot be read is replaced below.
+    let seen = heads.as_ref().and_then(|h| h.known(unlocked).ok().flatten()).map(|anchor| anchor.head);
+    let entered = catalog::accept(unlocked, seen.as_ref())?;
+    let now = if entered.is_some() { Catalog::load(unlocked)? } else { catalog };
+    match &heads {
+        Some(heads) => heads.accept(unlocked, &now.head)?,
+        None if entered.is_some() => {}
+        None => return Err(Error::config("there is no state directory to remember the catalog in")),
+    }
+    let said = match now.accepted.last().filter(|a| entered.as_ref().is_some_and(|head| head.seq == a.seq)) {
+        Some(a) => a.describe(),
+        None if seen.as_ref().is_some_and(|head| !now.holds(head)) => format!(
+            "the catalog is remembered as it is, up to entry {}, on this machine alone: it is a copy, and takes no entries of its own",
+            now.head.seq
+        ),
+        None => {
+            format!("the catalog is remembered as it is, up to entry {}; nothing was missing from it", now.head.seq)
+        }
+    };
+    let _ = writeln!(std::io::stderr(), "{said}");
+    Ok(now)
 }
 
 /// A line on stderr.

@@ -62,6 +62,7 @@ pub fn verify(invocation: &Invocation, m: &ArgMatches, unlocked: &Unlocked, want
         smoke: m.get_one::<String>("smoke").cloned(),
         smoke_limit: parse_duration(limit).map_err(|e| Error::usage(format!("--smoke-limit: {e}")))?,
         heads: settings.catalog_heads.clone(),
+        record: !settings.read_only,
     };
     let options = Options { scratch: std::path::absolute(&options.scratch).usage(|| "--scratch".into())?, ..options };
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -179,9 +179,9 @@ pub fn run(invocation: &Invocation, matches: &ArgMatches, start: Start) -> Resul
             }
             Ok(0)
         }
-        Ending::Signal(name) => {
-            let error = Error::interrupted(format!("the console was ended by {name}; nothing recorded is lost"));
-            Err(farewell.lines().fold(error, |e, line| e.hint(line)))
+        Ending::Signal(by) => {
+            let error = Error::interrupted(format!("the console was ended by {}; nothing recorded is lost", by.name()));
+            super::stoppable::ended(farewell.lines().fold(error, |e, line| e.hint(line)), Some(by), invocation.json)
         }
         Ending::Gone => Err(Error::interrupted("the terminal went away")),
     }

@@ -3,25 +3,26 @@
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use super::{Invocation, print};
+use super::{Invocation, print, stoppable};
 use crate::config::{Config, load::DrillConfig};
 use crate::drill::sandbox::{Options, Sandbox};
 use crate::drill::session::{self, Exercise};
 use crate::drill::unattended;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::export::{self, Format};
 use crate::incident::State;
 use crate::model::event::Verdict;
 use crate::model::{Record, format_clock, parse_duration};
 use crate::plan::library::Library;
 use crate::postgres::{Programs, install};
+use crate::process::signals::{Signals, Stop};
 use crate::runtime::{Incident, Store, policy};
 
 /// How long a set-up that was stopped may take to end in order; then the rest is left to its guard.
@@ -129,6 +130,8 @@ struct Played {
 impl Played {
     fn finish(&self, json: bool) -> Result<u8> {
         match json {
+            // Told already.
+            _ if self.json.is_null() => {}
             true => print(&format!("{:#}", self.json))?,
             false if self.summary.is_empty() => {}
             false => print(&self.summary.join("\n"))?,
@@ -146,9 +149,10 @@ fn every(invocation: &Invocation, m: &ArgMatches, slugs: &[&str]) -> Result<u8> 
         note(&format!("drill {slug}"));
         let folder = report.as_ref().map(|r| r.join(slug));
         let (drill, summary, json) = match one(invocation, m, slug, folder.as_deref(), false) {
+            Ok(Some(p)) if p.json.is_null() => return Ok(p.code),
             Ok(Some(p)) => (p.code, p.summary, p.json),
             Ok(None) => continue,
-            Err(e) if e.kind == crate::error::ErrorKind::Interrupted => return Err(e),
+            Err(e) if e.kind == ErrorKind::Interrupted => return Err(e),
             // One that could not be played must not keep the others from being played.
             Err(e) => (e.kind.exit_code(), vec![e.to_string()], e.to_json()),
         };
@@ -223,10 +227,29 @@ fn one(
     options.bin_dir.clone_from(&config.settings.bin_dir);
     options.run_as.clone_from(&config.settings.run_as);
     options.project_size_bytes = config.settings.project_size_bytes;
-    let stopped = stop_flag()?;
-    let sandbox = make(&options, &stopped)?;
+    let stopped = Arc::new(Stopped::default());
+    stopped.listen()?;
+    match unattended(invocation, &store, &exercise, &options, report, &stopped) {
+        Err(e) => {
+            let code = stoppable::ended(e, stopped.by.get().copied(), invocation.json)?;
+            Ok(Some(Played { code, summary: Vec::new(), json: serde_json::Value::Null }))
+        }
+        played => played.map(Some),
+    }
+}
+
+/// A drill that nobody works through, on a sandbox that is made for it and removed again.
+fn unattended(
+    invocation: &Invocation,
+    store: &Store,
+    exercise: &Exercise,
+    options: &Options,
+    report: Option<&Path>,
+    stopped: &Stopped,
+) -> Result<Played> {
+    let sandbox = make(options, &stopped.flag)?;
     note(&format!("ready after {}", format_clock(sandbox.setup())));
-    let result = play(invocation, &store, &sandbox, &exercise, report, &stopped);
+    let result = play(invocation, store, &sandbox, exercise, report, &stopped.flag);
     let dir = sandbox.dir().to_path_buf();
     match sandbox.teardown() {
         Ok(true) => note("the sandbox is removed"),
@@ -236,7 +259,7 @@ fn one(
         Err(e) if result.is_ok() => return Err(e),
         Err(e) => note(&e.to_string()),
     }
-    result.map(Some)
+    result
 }
 
 /// Makes the sandbox, and stops at once when asked to: what is left then is removed by the guard that watches every set-up.
@@ -337,7 +360,7 @@ fn play(
     sandbox: &Sandbox,
     exercise: &Exercise,
     report: Option<&Path>,
-    stopped: &Arc<AtomicBool>,
+    stopped: &AtomicBool,
 ) -> Result<Played> {
     let json = invocation.json;
     let mut on_record = |incident: &Incident, record: &Record| {
@@ -524,23 +547,30 @@ fn programs(configured: Option<&Path>, attended: bool) -> Result<()> {
     Programs::find(None, None).map(|_| ())
 }
 
-/// Set when somebody wants the drill to stop; the sandbox is then removed in order.
-fn stop_flag() -> Result<Arc<AtomicBool>> {
-    let flag = Arc::new(AtomicBool::new(false));
-    let set = flag.clone();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| Error::state("the asynchronous runtime cannot be started").why(e))?;
-    std::thread::spawn(move || {
-        runtime.block_on(async move {
-            if let Ok(mut signals) = crate::process::signals::Signals::listen() {
-                signals.next().await;
-                set.store(true, Ordering::Relaxed);
-            }
+/// That somebody wants the drill to stop, and how he said so; the sandbox is then removed in order.
+#[derive(Default)]
+struct Stopped {
+    flag: AtomicBool,
+    by: OnceLock<Stop>,
+}
+
+impl Stopped {
+    fn listen(self: &Arc<Self>) -> Result<()> {
+        let seen = self.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|e| Error::state("the asynchronous runtime cannot be started").why(e))?;
+        std::thread::spawn(move || {
+            runtime.block_on(async move {
+                if let Ok(mut signals) = Signals::listen() {
+                    let _ = seen.by.set(signals.next().await);
+                    seen.flag.store(true, Ordering::Relaxed);
+                }
+            });
         });
-    });
-    Ok(flag)
+        Ok(())
+    }
 }
 
 /// A remark that is no event: to stderr.

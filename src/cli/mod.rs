@@ -81,7 +81,7 @@ pub fn command() -> Command {
         .after_help(
             "Without a subcommand the console opens on the home screen.\n\
              Exit codes: 0 done, 1 the thing checked is not as it should be, 2 usage or configuration,\n\
-             3 a target or service failed, 4 refused for safety, 130 interrupted.",
+             3 a target or service failed, 4 refused for safety, 130 interrupted (143 by SIGTERM).",
         )
         .arg(
             Arg::new("config")
@@ -119,6 +119,7 @@ pub fn registry() -> crate::action::Registry {
     all.add(crate::action::compare::Compare);
     all.add(crate::action::backup_restore::BackupRestore);
     all.add(crate::action::backup_cleanup::BackupCleanup);
+    all.add(crate::action::backup_list::BackupList);
     all.add(crate::action::backup_copy::BackupCopy);
     all.add(crate::action::sql::Sql);
     all.add(crate::action::service::Releases);
@@ -215,6 +216,19 @@ fn dispatch(matches: &ArgMatches, json: bool) -> Result<u8> {
         }
     }
     act::run(&invocation, name, sub)
+}
+
+/// Refuses a command that changes something where only looking was asked for.
+///
+/// # Errors
+/// Refused, with `--read-only`.
+fn changes(matches: &ArgMatches, command: &str) -> Result<()> {
+    if !matches.get_flag("read-only") {
+        return Ok(());
+    }
+    Err(Error::refused(format!("{command:?} with --read-only"))
+        .why("it changes something")
+        .hint("Leave --read-only out, once you want that."))
 }
 
 /// Prints a document on stdout. A reader that closed the pipe (`| head`) is no error.

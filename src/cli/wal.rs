@@ -11,17 +11,21 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, value_parser};
 
 use super::{print, report};
-use crate::backup::repository::Repository;
+use crate::backup::pinned;
+use crate::backup::repository::{Repository, Unlocked};
 use crate::backup::seen::{self, Known};
-use crate::backup::wal::{self, EXIT_NOT_IN_ARCHIVE, EXIT_STOP_RECOVERY, Fetched};
+use crate::backup::wal::look::look;
+use crate::backup::wal::{self, EXIT_NOT_IN_ARCHIVE, EXIT_STOP_RECOVERY, Fetched, Hole, Listing};
 use crate::backup::wal_service::fetch_from;
 use crate::config::settings::DATABASE_PASSWORD;
 use crate::config::{Config, Environment};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{CleanText, Secret};
-use crate::postgres::Database;
+use crate::postgres::{Database, identity};
+use crate::recovery::backend::same_cluster;
 use crate::recovery::unheld::{Unheld, unheld};
 use crate::recovery::wal_health::{self, ServerWal};
+use crate::recovery::wal_index::{Exchanged, Index};
 
 /// The subcommand's name.
 pub const NAME: &str = "wal";
@@ -105,10 +109,21 @@ pub fn is_fetch(args: &[OsString]) -> bool {
 pub fn run(matches: &ArgMatches, json: bool) -> Result<u8> {
     let text = |m: &ArgMatches, id: &str| m.get_one::<String>(id).cloned().unwrap_or_default();
     let path = |m: &ArgMatches, id: &str| m.get_one::<PathBuf>(id).cloned().unwrap_or_default();
+    if let Some((name @ ("archive" | "receive" | "index"), m)) = matches.subcommand() {
+        super::changes(m, &format!("{NAME} {name}"))?;
+    }
     match matches.subcommand() {
         Some(("archive", m)) => {
-            let key = m.get_one::<String>("key-id").map(String::as_str);
-            wal::archive_ahead(&text(m, "repository"), &path(m, "path"), key).map(|_| 0)
+            let url = text(m, "repository");
+            let mut key = m.get_one::<String>("key-id").cloned();
+            // Nothing but what is named: a server's environment and working directory are not ours.
+            if let Some(file) = m.get_one::<PathBuf>("config") {
+                let config = Config::load(&Environment::read(), Some(file))?;
+                let pinned =
+                    pinned::key(&config.settings.recipients, &Repository::open_absolute(&url)?)?.map(String::from);
+                key = key.or(pinned);
+            }
+            wal::archive_ahead(&url, &path(m, "path"), key.as_deref()).map(|_| 0)
         }
         Some(("fetch", m)) => {
             let (name, dest, url) = (text(m, "name"), path(m, "dest"), text(m, "repository"));
@@ -152,17 +167,27 @@ fn fetch_with_key(url: &str, name: &str, dest: &Path) -> Result<Fetched> {
     wal::fetch(&Repository::open_absolute(url)?.unlock(&Secret::new(key))?, name, dest)
 }
 
+/// What a server said.
+struct Asked {
+    server: ServerWal,
+    gap: Option<Unheld>,
+    /// That the repository is of another cluster.
+    stranger: Option<Error>,
+}
+
 /// The configured server, when there is one; a server that does not answer is said and is no failure of the archive.
-fn server(
-    repository: &Repository,
-    archive: &wal::WalStatus,
-    config: &Config,
-) -> Option<Result<(ServerWal, Option<Unheld>)>> {
+fn server(repository: &Repository, archive: &wal::WalStatus, config: &Config) -> Option<Result<Asked>> {
     let at = Database::of(config.settings.database.as_ref()?, config.secrets.get(DATABASE_PASSWORD).cloned());
     let ask = async {
         let mut c = at.connect_read_only(Duration::from_secs(2), Duration::from_secs(30)).await?;
-        let server = wal_health::ask(&mut c, archive).await?;
-        Ok((server, unheld(&mut c, repository).await?))
+        let mut server = wal_health::ask(&mut c, archive).await?;
+        let archived = repository.cluster()?.map(|c| c.system_identifier.to_string());
+        if let Err(e) = same_cluster(archived.as_deref(), &identity(&mut c, &at).await?) {
+            // How far one cluster is ahead of another says nothing.
+            server.lag_bytes = None;
+            return Ok(Asked { server, gap: None, stranger: Some(e) });
+        }
+        Ok(Asked { server, gap: unheld(&mut c, repository).await?, stranger: None })
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     Some(
@@ -175,20 +200,26 @@ fn server(
 fn status(url: &str, config: &Config, json: bool) -> Result<u8> {
     let repository = Repository::open(url)?;
     let status = wal::status(&repository)?;
-    let (server, gap) = match server(&repository, &status, config) {
-        Some(Ok((server, gap))) => (Some(Ok(server)), gap),
-        Some(Err(e)) => (Some(Err(e)), None),
-        None => (None, None),
+    let (server, gap, stranger) = match server(&repository, &status, config) {
+        Some(Ok(Asked { server, gap, stranger })) => (Some(Ok(server)), gap, stranger),
+        Some(Err(e)) => (Some(Err(e)), None, None),
+        None => (None, None, None),
     };
-    let mut problems = match &server {
-        Some(Ok(s)) => s.problems(),
-        _ => Vec::new(),
-    };
+    let mut problems: Vec<String> =
+        stranger.iter().map(|e| format!("{}: {}; {}", e.what, e.why, e.hints.join(" "))).collect();
+    if let Some(Ok(s)) = &server {
+        problems.extend(s.problems());
+    }
     problems.extend(gap.iter().map(|g| format!("{}; {}", g.what(), g.advice())));
     problems.extend(status.received.as_ref().and_then(|r| wal_health::silent(r, crate::action::target::now())));
-    let known = seen::judge(&repository, config.settings.catalog_heads.as_ref(), &config.secrets);
+    let (known, unlocked) = seen::judge_open(&repository, config.settings.catalog_heads.as_ref(), &config.secrets);
+    let held = Held::look(&repository, unlocked.as_ref())?;
+    problems.extend(held.problems());
     if let Known::Stranger(e) = &known {
         problems.push(format!("{}: {}; {}", e.what, e.why, e.hints.join(" ")));
+    }
+    if let Err(e) = pinned::key(&config.settings.recipients, &repository) {
+        problems.push(format!("{}: {}", e.what, e.why));
     }
     if let Some(Ok(s)) = &server {
         problems.extend(other_key(&repository, s));
@@ -205,6 +236,9 @@ fn status(url: &str, config: &Config, json: bool) -> Result<u8> {
         if let Some(gap) = &gap {
             value["not_held"] = serde_json::json!(gap);
         }
+        value["unusable"] = serde_json::json!(held.unusable);
+        value["exchanged"] = held.exchanged.iter().map(|e| e.segment.to_string()).collect();
+        value["segments_not_looked_at"] = held.left.into();
         value["problems"] = serde_json::json!(problems);
         value["key_id"] = repository.key_id().into();
         value["key_known"] = known.describe().into();
@@ -230,6 +264,7 @@ fn status(url: &str, config: &Config, json: bool) -> Result<u8> {
                 print(&format!("  HOLE {} to {}: {}", hole.first, hole.last, hole.why))?;
             }
         }
+        held.lines().iter().try_for_each(|l| print(CleanText::line(l.as_bytes()).as_str()))?;
         if let Some(r) = &status.received {
             let lsn = match &server {
                 Some(Ok(s)) => s.lsn.parse().ok(),
@@ -248,12 +283,86 @@ fn status(url: &str, config: &Config, json: bool) -> Result<u8> {
         }
         problems.iter().try_for_each(|p| print(&format!("  PROBLEM {}", CleanText::line(p.as_bytes()))))?;
     }
-    let wrong = !problems.is_empty() || status.timelines.iter().any(|t| !t.holes.is_empty());
+    let wrong =
+        !problems.is_empty() || !held.unusable.is_empty() || status.timelines.iter().any(|t| !t.holes.is_empty());
     Ok(match (wrong, silent) {
         (true, _) => ErrorKind::Check.exit_code(),
         (false, true) => ErrorKind::Target.exit_code(),
         (false, false) => 0,
     })
+}
+
+/// What lies in the places of the segments, as far as it says so itself, and as far as it is what was read before.
+struct Held {
+    unusable: Vec<Hole>,
+    exchanged: Vec<Exchanged>,
+    left: u64,
+}
+
+impl Held {
+    /// Longest time for it: whoever asks for the status wants an answer.
+    const PATIENCE: Duration = Duration::from_secs(10);
+    /// Lines and names of one kind that are shown.
+    const MOST: usize = 20;
+
+    fn look(repository: &Repository, unlocked: Option<&Unlocked>) -> Result<Self> {
+        let listing = Listing::read(repository)?;
+        let index = unlocked.map_or_else(|| Ok(Index::default()), |u| Index::of(u, &listing))?;
+        let identities = unlocked.map_or(&[][..], Unlocked::identities);
+        let sure = |segment, bytes, stamp| index.is_sure(segment, bytes, stamp);
+        let seen = look(repository, identities, &listing, &sure, Self::PATIENCE)?;
+        let mut unusable = seen.unusable;
+        let mut damaged = index.damaged();
+        damaged.sort_unstable();
+        let known = |name: &String| unusable.iter().any(|h| h.first <= *name && *name <= h.last);
+        let read: Vec<(String, &str)> = damaged.iter().map(|(s, why)| (s.to_string(), *why)).collect();
+        let read: Vec<_> = read.into_iter().filter(|(name, _)| !known(name)).collect();
+        let hole = |(name, why): (String, &str)| Hole { first: name.clone(), last: name, next: None, why: why.into() };
+        unusable.extend(read.into_iter().map(hole));
+        Ok(Self { unusable, exchanged: index.exchanged, left: seen.left })
+    }
+
+    fn problems(&self) -> Option<String> {
+        let names: Vec<String> = self.exchanged.iter().take(Self::MOST).map(Exchanged::what).collect();
+        let more = self.exchanged.len().saturating_sub(names.len());
+        let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+        (!names.is_empty()).then(|| {
+            format!(
+                "{}{more}: nobody of ours writes a segment twice; breakglass wal index reads what lies there now, and a copy of the \
+                 repository has what lay there",
+                names.join(", ")
+            )
+        })
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let one = |h: &Hole| match h.first == h.last {
+            true => format!("  UNUSABLE {}: {}", h.first, h.why),
+            false => format!("  UNUSABLE {} to {}: {}", h.first, h.last, h.why),
+        };
+        let mut out: Vec<String> = self.unusable.iter().take(Self::MOST).map(one).collect();
+        if self.unusable.len() > Self::MOST {
+            out.push(format!(
+                "  UNUSABLE and {} stretches more: --json has them all",
+                self.unusable.len() - Self::MOST
+            ));
+        }
+        if !self.unusable.is_empty() {
+            out.push(
+                "  no moment whose way leads over them can be recovered: put them back from a copy, or take a base backup now \
+                 (breakglass backup create --physical)"
+                    .into(),
+            );
+        }
+        if self.left > 0 {
+            out.push(format!(
+                "  {} segments, the oldest, were not looked at: {} s were over",
+                self.left,
+                Self::PATIENCE.as_secs()
+            ));
+        }
+        out
+    }
 }
 
 /// What only the server knows.

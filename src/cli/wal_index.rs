@@ -68,7 +68,8 @@ pub fn run(matches: &ArgMatches, json: bool) -> Result<u8> {
         // Following has no end of its own: to be stopped is to be done.
         (Ok(_) | Err(Error { kind: crate::error::ErrorKind::Interrupted, .. }), Some(_)) if follow => Ok(0),
         (Ok(_), Some(stop)) => Ok(stop.exit_code()),
-        (done, _) => done,
+        (Err(e), stop) => super::stoppable::ended(e, stop, json),
+        (done, None) => done,
     }
 }
 

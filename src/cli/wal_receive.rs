@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Arg, ArgMatches, Command, value_parser};
 
+use crate::backup::pinned;
 use crate::backup::repository::Repository;
 use crate::config::settings::DATABASE_PASSWORD;
 use crate::config::{Config, Environment};
@@ -68,6 +69,7 @@ pub fn run(matches: &ArgMatches) -> Result<u8> {
     if let Some(key) = matches.get_one::<String>("key-id") {
         repository.expect_key(key)?;
     }
+    pinned::key(&config.settings.recipients, &repository)?;
     let connection = config.settings.database.as_ref().ok_or_else(|| {
         Error::config("no database is configured").hint("set DATABASE_URL, or target.url in breakglass.toml")
     })?;

@@ -114,6 +114,7 @@ struct File {
 #[serde(default, deny_unknown_fields)]
 struct FileBackup {
     tiers: FileTiers,
+    recipients: Vec<Spanned<String>>,
 }
 
 /// The table `backup.tiers`, as [`Tiers`].
@@ -350,6 +351,16 @@ impl Config {
                 ));
             }
         }
+        for r in &file.backup.recipients {
+            let text: &String = r.as_ref();
+            if ![32, 64].contains(&text.len()) || !text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+                let what = format!(
+                    "backup.recipients: {text:?} is neither a key id (32 hexadecimal digits) nor a public key (64)"
+                );
+                return Err(bad(r.span().start, what).hint("`breakglass doctor` prints the line"));
+            }
+        }
+        s.recipients = file.backup.recipients.into_iter().map(Spanned::into_inner).collect();
         let names = |all: Vec<Spanned<String>>| all.into_iter().map(Spanned::into_inner).collect();
         s.tiers = Tiers { critical: names(critical), important: names(important) };
         if let Some(word) = &file.recovery.backend {

@@ -178,6 +178,9 @@ pub struct Settings {
     pub repository: Option<String>,
     /// Places that get a copy of the repository after every backup.
     pub repository_copies: Vec<String>,
+    /// All that anything may be sealed for: the key id of the repository, and the public keys of its extra recipients. Empty: nobody is
+    /// refused.
+    pub recipients: Vec<String>,
     /// Folder in the state directory where the heads of catalogs are remembered; none: they are not.
     pub catalog_heads: Option<PathBuf>,
     /// Only look: what was verified is not written down.

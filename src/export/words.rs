@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::incident::State;
-use crate::model::event::{Outcome, OutputSeal};
+use crate::model::event::{NOT_KEPT, Outcome, OutputSeal};
 use crate::model::{Event, Kind, Record, Risk, RunId, Scenario, StepId, Time};
 
 use super::clean;
@@ -459,8 +459,12 @@ fn recovery(event: &Event) -> Said {
                 .details(checks.iter().map(check_words))
         }
         Event::Promoted { identity, kept } => {
-            Said::new(Tone::Milestone, format!("Promoted: the service runs on {}", identity_words(identity)))
-                .details([format!("the damaged cluster is kept at {}", clean(kept))])
+            Said::new(Tone::Milestone, format!("Promoted: the service runs on {}", identity_words(identity))).details([
+                match kept.starts_with(NOT_KEPT) {
+                    true => format!("the damaged cluster: {}", clean(kept)),
+                    false => format!("the damaged cluster is kept at {}", clean(kept)),
+                },
+            ])
         }
         Event::StandbySeen { identity, received, last_commit, behind_bytes, behind_ms, sampled_at, .. } => {
             let behind = match (behind_bytes, behind_ms) {

@@ -389,7 +389,12 @@ impl State {
                 facts.fenced = None;
                 facts.rebuilt = Some((identity, how, when));
             }
-            Event::IntrudersSuspected { roles, .. } => facts.intruders = roles,
+            Event::IntrudersSuspected { roles, findings } => {
+                facts.intruders = roles;
+                if facts.isolated.is_none() {
+                    facts.intruder_findings = findings;
+                }
+            }
             Event::EvidenceSealed { after_isolation, .. } => {
                 // What was collected in time stays collected in time.
                 let late = facts.evidence_after_isolation.unwrap_or(true) && after_isolation;

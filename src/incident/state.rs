@@ -327,6 +327,8 @@ pub struct Facts {
     pub rebuilt: Option<(Identity, String, Instant)>,
     /// Roles suspected to be an intruder's, worst first.
     pub intruders: Vec<String>,
+    /// Why, one line each, as it was before they were locked out: that changed their roles.
+    pub intruder_findings: Vec<String>,
     /// Evidence was sealed; whether only after the suspects were isolated.
     pub evidence_after_isolation: Option<bool>,
     /// When the suspects were locked out.

@@ -141,6 +141,22 @@ pub fn next(deadlines: &[Deadline]) -> Option<&Deadline> {
     deadlines.iter().filter(|d| d.left_ms().is_some()).min_by_key(|d| d.left_ms())
 }
 
+/// Everybody to whom a message is still due, whoever waits for the first one first; `since` then only those who heard nothing
+/// since. Put off or not: at the end of it they have to hear.
+pub fn waiting(state: &State, rules: &Rules, since: Option<&Instant>) -> Vec<String> {
+    let limits = rules.limits(state.severity.as_deref());
+    let first = Some(&limits.audience).filter(|who| !who.is_empty() && told(state, who).is_none());
+    let again = limits.cadence.iter().map(|(who, _)| who).filter(|who| Some(*who) != first && !informed(state, who));
+    let heard = |who: &String| since.is_some_and(|s| messages(state, who).any(|w| w.recorded >= s.recorded));
+    first.into_iter().chain(again).filter(|who| !heard(who)).cloned().collect()
+}
+
+/// Whether nobody of an audience waits for more: the good news names a next update, and that one says that it held.
+fn informed(state: &State, audience: &str) -> bool {
+    let since_back = |r: &Restored| messages(state, audience).filter(|w| w.at >= r.at).count();
+    state.restored.as_ref().is_some_and(|r| since_back(r) >= 2)
+}
+
 /// When the impact began, and how long ago that is by the clock that no correction of the wall clock moves.
 fn start(state: &State, now: &Now) -> (Time, Duration) {
     match &state.impact {
@@ -223,10 +239,7 @@ fn updates(state: &State, limits: &Limits, now: &Now) -> Vec<Deadline> {
         }
         let (since, elapsed) = last.map_or((start, since_start), |w| (w.at, w.elapsed(now)));
         let timer = Timer::Update(audience.clone());
-        // The good news names a next update, and that one says that it held: after it nobody waits for more.
-        let since_back = |r: &Restored| messages(state, audience).filter(|w| w.at >= r.at).count();
-        let informed = state.restored.as_ref().is_some_and(|r| since_back(r) >= 2);
-        let standing = match state.closed.is_some() || informed {
+        let standing = match state.closed.is_some() || informed(state, audience) {
             true => Standing::Over,
             false => running(state, now, &timer, last, *period, elapsed),
         };

@@ -10,6 +10,9 @@ use super::plan::Risk;
 use super::target::{Candidate, Identity, Loss, RecoveryTarget};
 use super::{Actor, Digest, IncidentId, RunId, StepId, Time};
 
+/// How the place where a damaged cluster is kept reads when nothing is known of it.
+pub const NOT_KEPT: &str = "nothing of it is known to be left";
+
 /// Whether it is the real thing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -368,7 +371,7 @@ pub enum Event {
     Promoted {
         /// Identity of what is now the primary.
         identity: Identity,
-        /// Where the damaged cluster is kept.
+        /// Where the damaged cluster is kept; begins with [`NOT_KEPT`] where nobody knows.
         kept: String,
     },
     /// A standby was looked at, against the last sample of its primary.

@@ -143,7 +143,8 @@ pub struct Loss {
     pub window_ms: u64,
     /// Transactions committed at or after the moment, the suspects excluded; none when unknown.
     pub transactions: Option<u64>,
-    /// Rows per table inserted after the moment.
+    /// Rows per table that others wrote after the moment: inserted, updated or deleted where the log says so; else as far as is
+    /// known.
     #[serde(default)]
     pub rows: std::collections::BTreeMap<String, u64>,
     /// Whether the figures are upper bounds.

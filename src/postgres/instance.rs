@@ -279,6 +279,30 @@ impl Instance {
         self.launch(true)
     }
 
+    /// The server's own options: its configuration stands outside the data directory.
+    fn start_options(&self) -> String {
+        let config = self.layout.config.join("postgresql.conf");
+        let mut options = format!("-c config_file={}", shell_quote(&config.display().to_string()));
+        for (name, value) in &self.overrides {
+            options.push_str(&format!(" -c {}", shell_quote(&format!("{name}={value}"))));
+        }
+        options
+    }
+
+    /// How a person starts it again, after the machine was, say: a line for a shell. Without `config_file` it would come up with
+    /// settings of another server, or not at all.
+    pub fn start_command(&self) -> String {
+        let path = |p: &Path| shell_quote(&p.display().to_string());
+        let who = self.user.as_ref().map_or_else(String::new, |u| format!("sudo -u {} ", shell_quote(&u.name)));
+        format!(
+            "{who}{} start -D {} -l {} -o {}",
+            path(&self.programs.path("pg_ctl")),
+            path(&self.layout.data),
+            path(&self.layout.log),
+            shell_quote(&self.start_options())
+        )
+    }
+
     fn launch(&self, of_run: bool) -> Result<Starting> {
         let major = data_version(&self.layout.data)?;
         if major != self.programs.major {
@@ -291,11 +315,7 @@ impl Instance {
         if self.state() != State::Stopped {
             return Ok(Starting { log_from: 0, began: Instant::now() });
         }
-        let config = self.layout.config.join("postgresql.conf");
-        let mut options = format!("-c config_file={}", shell_quote(&config.display().to_string()));
-        for (name, value) in &self.overrides {
-            options.push_str(&format!(" -c {}", shell_quote(&format!("{name}={value}"))));
-        }
+        let options = self.start_options();
         // What earlier runs wrote must not be taken for this one's.
         let log_from = std::fs::metadata(&self.layout.log).map_or(0, |m| m.len());
         let mut pg_ctl = self.programs.detached("pg_ctl", self.user.as_ref(), of_run)?;

@@ -1,7 +1,8 @@
 //! What chosen tables need besides themselves and `pg_dump --table` leaves out: types, functions, collations, extensions, sequences
 //! that belong to no chosen table, and relations that they are made from.
 //!
-//! PostgreSQL records it in `pg_depend`. What stands in the body of a function as text is not recorded, and not found here.
+//! PostgreSQL records it in `pg_depend`. What stands in the body of a function as text is not recorded, and not found here: such
+//! functions are named ([`Need::body`]). Of a body that PostgreSQL keeps parsed (`BEGIN ATOMIC`) it is recorded.
 
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgConnection;
@@ -24,6 +25,9 @@ pub struct Need {
     /// `pg_class.relkind`, of a relation: those are dumped by being chosen, and not with the definitions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
+    /// A function or procedure whose body is text: what it calls is not followed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub body: bool,
 }
 
 impl Need {
@@ -61,10 +65,13 @@ WITH RECURSIVE need(class, oid) AS (
          OR EXISTS (SELECT FROM pg_class k WHERE k.oid = n.oid AND k.relkind IN ('i', 'I', 'c')))
 )
 SELECT coalesce(json_agg(json_build_object('class', n.class::int8, 'oid', n.oid::int8, 'what', pg_describe_object(n.class, n.oid, 0),
-  'schema', (pg_identify_object(n.class, n.oid, 0)).schema, 'kind', k.relkind) ORDER BY n.class, n.oid), '[]')::text
+  'schema', (pg_identify_object(n.class, n.oid, 0)).schema, 'kind', k.relkind, 'body', p.oid IS NOT NULL
+    AND to_jsonb(p) ->> 'prosqlbody' IS NULL AND l.lanname NOT IN ('internal', 'c')) ORDER BY n.class, n.oid), '[]')::text
 FROM need n
 LEFT JOIN pg_class k ON n.class = 'pg_class'::regclass AND k.oid = n.oid
 LEFT JOIN pg_type t ON n.class = 'pg_type'::regclass AND t.oid = n.oid
+LEFT JOIN pg_proc p ON n.class = 'pg_proc'::regclass AND p.oid = n.oid AND p.prokind <> 'a'
+LEFT JOIN pg_language l ON l.oid = p.prolang
 WHERE n.class NOT IN ('pg_attrdef'::regclass, 'pg_constraint'::regclass, 'pg_trigger'::regclass, 'pg_rewrite'::regclass,
     'pg_policy'::regclass, 'pg_statistic_ext'::regclass, 'pg_namespace'::regclass)
   AND NOT (n.class = 'pg_class'::regclass AND (n.oid = ANY ($1::int8[]) OR k.relkind IN ('i', 'I', 'c', 't')))
@@ -80,4 +87,23 @@ pub async fn needs(c: &mut PgConnection, tables: &[u32]) -> Result<Vec<Need>> {
     let oids: Vec<i64> = tables.iter().map(|o| i64::from(*o)).collect();
     let text: String = sqlx::query_scalar(SQL).bind(&oids).fetch_one(c).await.map_err(|e| query_error(SQL, &e))?;
     serde_json::from_str(&text).state(|| "the server's answer cannot be understood".into())
+}
+
+/// Most functions that are named.
+const MOST: usize = 10;
+
+/// What to say of functions whose bodies were not followed; none when there is none.
+pub fn not_followed(needs: &[Need]) -> Option<String> {
+    let all: Vec<&str> = needs.iter().filter(|n| n.body).map(|n| n.what.as_str()).collect();
+    let (first, rest) = all.split_first()?;
+    let shown: Vec<&str> = std::iter::once(*first).chain(rest.iter().take(MOST - 1).copied()).collect();
+    let more = match all.len() - shown.len() {
+        0 => String::new(),
+        n => format!(" and {n} more"),
+    };
+    Some(format!(
+        "NOTE: what stands in the body of {}{more} is not followed: a table, type or function that is named there comes back only if \
+         it was chosen, too",
+        shown.join(", ")
+    ))
 }

@@ -32,6 +32,23 @@ pub fn own_executable() -> Result<PathBuf> {
     std::env::current_exe().state(|| "cannot find our own executable".into())
 }
 
+/// Where our own executable is, for other processes to find it: links followed, and by the name it has now.
+///
+/// # Errors
+/// State when the system cannot tell, or it is gone since it was started.
+pub fn own_path() -> Result<PathBuf> {
+    let exe = std::env::current_exe().state(|| "cannot find our own executable".into())?;
+    if exe.exists() {
+        return Ok(exe);
+    }
+    // Linux says so of a file that was replaced while it ran; another one is in its place by now.
+    let replaced = exe.to_string_lossy().strip_suffix(" (deleted)").map(PathBuf::from).filter(|p| p.exists());
+    replaced.ok_or_else(|| {
+        Error::state(format!("this program is no longer where it was started from: {:?}", exe.display()))
+            .hint("start it from where it is now, and ask again")
+    })
+}
+
 /// Marks every file above 2 that we were started with close-on-exec, so that no child of ours keeps somebody else's pipe open.
 /// To be called first thing in `main`.
 pub fn seal_inherited_files() {

@@ -16,6 +16,14 @@ pub enum Stop {
 }
 
 impl Stop {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hangup => "SIGHUP",
+            Self::Interrupt => "SIGINT",
+            Self::Terminate => "SIGTERM",
+        }
+    }
     /// The exit code a shell would report for it.
     pub fn exit_code(self) -> u8 {
         match self {

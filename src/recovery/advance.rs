@@ -101,6 +101,7 @@ pub async fn advance(
         after: request.route.after(),
         moment: request.route.first_lost.as_ref().map(|c| c.at),
         timeline: request.route.timeline,
+        along: Some(request.route.along),
         suspects: request.suspects.clone(),
         reached_lsn: reached.lsn.to_string(),
         reached_time: reached.time.or(shadow.reached_time),

@@ -135,7 +135,7 @@ impl Archive for Unlocked {
         true
     }
     fn index(&self) -> Result<Index> {
-        Index::load(self)
+        Index::of(self, &self.listing()?)
     }
     fn at_once(&self) -> usize {
         self.repository().store().at_once()

@@ -166,7 +166,7 @@ pub fn build(
     let archive = LogArchive::open(unlocked, programs, timeline)?;
     let way = Way::list(unlocked, timeline)?;
     let mut axis = Axis { throughput, ..Axis::default() };
-    for m in usable(unlocked.backups()?, &archive, timeline) {
+    for m in usable(unlocked.backups()?, &archive) {
         let (Some(start), Some(_)) = (start_of(&m), stop_of(&m)) else { continue };
         let bytes = m.objects.iter().map(|o| o.plain_bytes).sum();
         axis.backups.push(BackupMark { at: m.finished_at, start, bytes });

@@ -25,7 +25,7 @@ use crate::model::Time;
 use crate::model::target::{Identity, RecoveryTarget};
 use crate::postgres::Lsn;
 
-pub use native::Native;
+pub use native::{Native, known_damage};
 
 /// Something that cannot be done, why, and what to do instead.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -132,6 +132,10 @@ pub struct Reachable {
     pub holes: Vec<Hole>,
     /// Segments the index does not know yet; none where there is no index.
     pub unread: Option<u64>,
+    /// Segments on the way that were touched since they were read; none where there is no index.
+    pub touched: Option<u64>,
+    /// Every segment on the way was last read to its last byte then, or later; those that never were do not count.
+    pub read_since: Option<Time>,
     /// What a person should know about these figures.
     pub notes: Vec<String>,
 }
@@ -175,7 +179,13 @@ impl Reachable {
             backups: r.backups.iter().map(known).collect(),
             holes: r.holes,
             unread: indexed.then_some(r.unread),
-            notes: Vec::new(),
+            touched: indexed.then_some(r.touched),
+            read_since: r.read_since,
+            notes: r
+                .exchanged
+                .iter()
+                .map(|e| format!("WAL segment {}: breakglass wal index reads it", e.what()))
+                .collect(),
         }
     }
 }
@@ -197,6 +207,8 @@ pub struct Goal {
     pub again: Option<String>,
     /// Which base backup to begin with.
     pub base: Base,
+    /// Write down what is found damaged, where the backups are listed.
+    pub records: bool,
 }
 
 impl Goal {
@@ -210,6 +222,7 @@ impl Goal {
             patience: Patience::Refuse,
             again: None,
             base: Base::default(),
+            records: false,
         }
     }
 }
@@ -315,7 +328,7 @@ pub trait Recovery: Send + Sync {
     /// It cannot be asked.
     fn range(&self, timeline: Option<u32>) -> BoxFuture<'_, Result<Vec<Reachable>>>;
 
-    /// Finds out whether a target can be reached, and how; touches nothing.
+    /// Finds out whether a target can be reached, and how; touches nothing but, where the goal says so, the record of what is damaged.
     ///
     /// # Errors
     /// Refused, with what can be reached, when it cannot.

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::archive::Archive;
-use crate::backup::wal::range::Branch;
+use crate::backup::catalog::Manifest;
+use crate::backup::wal::range::{Branch, leads_along};
 use crate::backup::wal::{Segment, WalName};
 use crate::error::{Context, Error, Result};
 use crate::model::{CleanText, Time};
@@ -111,6 +112,14 @@ impl<'a> LogArchive<'a> {
     /// Bytes per segment.
     pub fn segment_bytes(&self) -> u64 {
         self.segment_bytes
+    }
+    /// Whether a base backup leads along the way.
+    pub fn leads_from(&self, m: &Manifest) -> bool {
+        leads_along(&self.path, m)
+    }
+    /// The timeline that a position lies on, and where it was left; none for the end of the last one.
+    pub fn on(&self, lsn: Lsn) -> Option<Branch> {
+        self.path.iter().find(|b| b.ends_at.is_none_or(|end| lsn.0 < end)).copied()
     }
     /// The timeline that holds the segment of this number on the way.
     pub fn owner(&self, number: u64) -> u32 {

@@ -10,7 +10,7 @@ use sqlx::postgres::PgConnection;
 use tokio_util::sync::CancellationToken;
 
 use self::ranges::{Range, Terms};
-use super::tables::{Table, only_named, user_tables};
+use super::tables::{Column, Table, only_named, user_tables};
 use super::verify::fingerprint::row_hash;
 use super::watch::{Phase, Watch, check_cancel};
 use crate::error::Result;
@@ -157,11 +157,8 @@ async fn rows(
                 let text = options.text || !physical;
                 one_table(source, shadow, a, b, text, cancel).await?
             }
-            (a, _) => TableResult {
-                note: Some(if a.is_some() { "only in the source".into() } else { "only in the shadow".into() }),
-                equal: Some(false),
-                ..empty(&t.name, Form::Text)
-            },
+            (Some(a), None) => one_side(source, a, true).await?,
+            (_, _) => one_side(shadow, t, false).await?,
         };
         done += u64::try_from(t.estimate).unwrap_or(0);
         if result.equal != Some(true) {
@@ -209,6 +206,25 @@ impl TableResult {
     }
 }
 
+/// A table that the other side does not have: its rows are counted all the same.
+async fn one_side(c: &mut PgConnection, t: &Table, source: bool) -> Result<TableResult> {
+    let mut out = TableResult { equal: Some(false), ..empty(&t.name, Form::Text) };
+    let place = if source { "only in the source" } else { "only in the shadow" };
+    out.note = Some(place.into());
+    match sum(c, t, &text_hash(t.columns.iter())).await? {
+        Ok(seen) if source => (out.source_rows, out.source_fingerprint) = seen,
+        Ok(seen) => (out.shadow_rows, out.shadow_fingerprint) = seen,
+        Err(why) => out.note = Some(format!("{place}, and cannot be read there: {why}")),
+    }
+    Ok(out)
+}
+
+/// SQL: the hash of a row's text in these columns.
+fn text_hash<'a>(columns: impl Iterator<Item = &'a Column>) -> String {
+    let columns: Vec<String> = columns.map(|c| format!("t.{}", quote_ident(&c.name))).collect();
+    format!("pg_catalog.hashtextextended(ROW({})::text, 0)", columns.join(", "))
+}
+
 async fn one_table(
     source: &mut PgConnection,
     shadow: &mut PgConnection,
@@ -222,13 +238,8 @@ async fn one_table(
     let (form, hash) = if record {
         (Form::Record, row_hash(a))
     } else {
-        let common: Vec<String> = a
-            .columns
-            .iter()
-            .filter(|c| b.columns.iter().any(|d| d.name == c.name))
-            .map(|c| format!("t.{}", quote_ident(&c.name)))
-            .collect();
-        (Form::Text, format!("pg_catalog.hashtextextended(ROW({})::text, 0)", common.join(", ")))
+        let common = a.columns.iter().filter(|c| b.columns.iter().any(|d| d.name == c.name));
+        (Form::Text, text_hash(common))
     };
     let mut out = empty(&a.name, form);
     let (one, two) = tokio::join!(sum(source, a, &hash), sum(shadow, b, &hash));

@@ -12,11 +12,12 @@ use super::verify::indexes::check_indexes;
 use super::verify::{check, passed};
 use super::watch::check_cancel;
 use super::{Phase, Watch};
-use crate::backup::base::{RestoreOptions, needed_log, restore_base, verify_backup};
+use crate::backup::base::{RestoreOptions, needed_log, read_backup, restore_base, verify_backup};
 use crate::backup::catalog::{self, BackupKind, Change, Manifest};
 use crate::backup::damage::{self, is_damage};
 use crate::backup::files::restore_files;
 use crate::backup::repository::Unlocked;
+use crate::backup::spool::{NO_SPACE, check_space};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::model::event::{Check, Verdict};
 use crate::model::{CleanText, Time};
@@ -39,6 +40,8 @@ pub struct Options {
     pub smoke_limit: Duration,
     /// Where what was found is remembered when the catalog cannot be told.
     pub heads: Option<PathBuf>,
+    /// What was found is written down.
+    pub record: bool,
 }
 
 /// What was found.
@@ -120,8 +123,17 @@ pub async fn deep(
     let mut wrong: Option<(&str, Error)> = None;
     match tested {
         Ok(()) => {}
+        Err(Broke::Machine(e)) => {
+            check_cancel(cancel, "the restore test was not finished")?;
+            return Err(untried(e, manifest, options));
+        }
+        Err(Broke::Test(e)) if e.kind == ErrorKind::Target && lacks_room(&e) => {
+            return Err(untried(e, manifest, options));
+        }
+        // It could not be read, which says nothing of what is there.
+        Err(Broke::Test(e)) if e.kind == ErrorKind::Target && checks.is_empty() && !is_damage(&e) => return Err(e),
         // What a damaged backup or a failing restore says is the result, not a failure of the test.
-        Err(e) if matches!(e.kind, ErrorKind::Check | ErrorKind::Target | ErrorKind::Refused) => {
+        Err(Broke::Test(e)) if matches!(e.kind, ErrorKind::Check | ErrorKind::Target | ErrorKind::Refused) => {
             check_cancel(cancel, "the restore test was not finished")?;
             let (name, how) = match checks.is_empty() {
                 true => ("every byte", catalog::READ),
@@ -132,7 +144,7 @@ pub async fn deep(
             let refused = dump::does_not_come_back(&e);
             wrong = refused.or_else(|| is_damage(&e).then_some(e)).map(|e| (how, e));
         }
-        Err(e) => return Err(e),
+        Err(Broke::Test(e)) => return Err(e),
     }
     let ok = passed(&checks);
     if let Some(c) =
@@ -140,8 +152,11 @@ pub async fn deep(
     {
         wrong = Some((catalog::RESTORED, Error::check(format!("{}: {}", c.name, c.detail))));
     }
-    let (work, id, heads) = (unlocked.clone(), manifest.id.clone(), options.heads.clone());
+    let (work, id, heads, record) = (unlocked.clone(), manifest.id.clone(), options.heads.clone(), options.record);
     blocking(move || {
+        if !record {
+            return Ok(None);
+        }
         if ok {
             let change = Change::Verified { backup: id.clone(), how: catalog::RESTORED.into() };
             let untold = catalog::append(&work, &change).err().map(|e| format!("{}: {}", e.what, e.why));
@@ -157,6 +172,42 @@ pub async fn deep(
     Ok(Report { backup: manifest.id.clone(), kind: manifest.kind, at, took_ms, restored_ms, checks, ok })
 }
 
+/// Why the checks broke off.
+enum Broke {
+    /// By the backup, as far as can be seen.
+    Test(Error),
+    /// Before the backup had its say: the private server could not be made.
+    Machine(Error),
+}
+
+impl From<Error> for Broke {
+    fn from(e: Error) -> Self {
+        Self::Test(e)
+    }
+}
+
+/// That the restore did not happen for want of room: a dump that is refused, a copy that does not start, a file that ends early.
+fn lacks_room(e: &Error) -> bool {
+    ["No space left on device", "Disk quota exceeded", "could not extend file"].iter().any(|w| e.why.contains(w))
+        || e.what.starts_with(NO_SPACE)
+}
+
+/// What to say when this machine could not make the test.
+fn untried(e: Error, manifest: &Manifest, options: &Options) -> Error {
+    if !matches!(e.kind, ErrorKind::Target | ErrorKind::Refused) {
+        return e;
+    }
+    let scratch = options.scratch.display().to_string();
+    let said = Error::target(format!("the restore of backup {} could not be tried in {scratch:?}", manifest.id));
+    let said = said.why(e.what).why(e.why);
+    // There is no such option here.
+    let hints = e.hints.into_iter().filter(|h| !h.contains("--ignore-space"));
+    hints.fold(said, Error::hint).hint(format!(
+        "Nothing is held against the backup: every byte of it was read and is right. Make room in {scratch:?}, or name another folder \
+         with --scratch, then this command again."
+    ))
+}
+
 async fn run_checks(
     unlocked: &Unlocked,
     manifest: &Manifest,
@@ -165,14 +216,13 @@ async fn run_checks(
     cancel: &CancellationToken,
     checks: &mut Vec<Check>,
     restored_ms: &mut Option<u64>,
-) -> Result<()> {
+) -> Result<(), Broke> {
     let begun = Instant::now();
     watch.phase(&Phase { name: "read", unit: "bytes", text: "every byte".into(), ..Phase::default() });
     let bytes = {
-        let (u, id, stop) = (unlocked.clone(), manifest.id.clone(), cancel.clone());
-        blocking(move || verify_backup(&u, &id, &mut |_| check_cancel(&stop, "nothing was restored")))
-            .await?
-            .plain_bytes
+        let (u, id, stop, record) = (unlocked.clone(), manifest.id.clone(), cancel.clone(), options.record);
+        let read = if record { verify_backup } else { read_backup };
+        blocking(move || read(&u, &id, &mut |_| check_cancel(&stop, "nothing was restored"))).await?.plain_bytes
     };
     checks.push(check("every byte", Verdict::Passed, format!("{bytes} bytes authentic and as the manifest says")));
     if manifest.kind == BackupKind::Files {
@@ -181,49 +231,70 @@ async fn run_checks(
         return Ok(());
     }
     let private = private_server(unlocked, manifest, options, cancel).await?;
-    let databases = match manifest.kind {
-        BackupKind::Physical => databases(&private.instance).await?,
-        _ => {
-            let target = private.instance.database(manifest.database.as_deref().unwrap_or("restored"));
-            let request = Request {
-                // The private server has databases of its own; one of their names is no reason to fail.
-                overwrite: true,
-                partial: true,
-                target: target.clone(),
-                selection: Selection::default(),
-                tiers: Default::default(),
-                jobs: 2,
-                no_owner: false,
-                no_privileges: false,
-                create_roles: true,
-                scratch: options.scratch.clone(),
-                ignore_space: false,
-                bin_dir: options.bin_dir.clone(),
-                run_as: options.run_as.clone(),
-            };
-            let done = dump::restore(unlocked, manifest, &request, watch, cancel).await?;
-            let detail = format!("{} tables, {} rows: as many as when the dump was taken", done.tables, done.rows);
-            checks.push(check("rows", Verdict::Passed, detail));
-            vec![target]
+    let looked = async {
+        let databases = match manifest.kind {
+            BackupKind::Physical => databases(&private.instance).await?,
+            _ => {
+                let target = private.instance.database(manifest.database.as_deref().unwrap_or("restored"));
+                let request = Request {
+                    // The private server has databases of its own; one of their names is no reason to fail.
+                    overwrite: true,
+                    partial: true,
+                    target: target.clone(),
+                    selection: Selection::default(),
+                    tiers: Default::default(),
+                    jobs: 2,
+                    no_owner: false,
+                    no_privileges: false,
+                    create_roles: true,
+                    scratch: options.scratch.clone(),
+                    ignore_space: false,
+                    bin_dir: options.bin_dir.clone(),
+                    run_as: options.run_as.clone(),
+                };
+                let done = dump::restore(unlocked, manifest, &request, watch, cancel).await?;
+                let detail = format!("{} tables, {} rows: as many as when the dump was taken", done.tables, done.rows);
+                checks.push(check("rows", Verdict::Passed, detail));
+                vec![target]
+            }
+        };
+        *restored_ms = u64::try_from(begun.elapsed().as_millis()).ok();
+        checks.push(check("starts", Verdict::Passed, format!("{} databases accept connections", databases.len())));
+        if manifest.kind == BackupKind::Physical {
+            checks.push(check(
+                "rows",
+                Verdict::NotAvailable,
+                "a base backup records no counts: it is not of one moment",
+            ));
         }
+        for at in &databases {
+            check_cancel(cancel, "the restore test was not finished")?;
+            let mut c = at.connect().await?;
+            let mut found = check_indexes(&mut c, watch, cancel).await?;
+            found.name = format!("{} {}", found.name, at.name());
+            checks.push(found);
+        }
+        if let Some(command) = &options.smoke {
+            let at = databases.first().ok_or_else(|| Error::check("the copy holds no database"))?;
+            checks.push(smoke(command, at, options, cancel).await?);
+        }
+        Ok(())
     };
-    *restored_ms = u64::try_from(begun.elapsed().as_millis()).ok();
-    checks.push(check("starts", Verdict::Passed, format!("{} databases accept connections", databases.len())));
-    if manifest.kind == BackupKind::Physical {
-        checks.push(check("rows", Verdict::NotAvailable, "a base backup records no counts: it is not of one moment"));
+    // A server that died on a full disk says that it is gone, and seldom why: as long as its files are there, it shows.
+    let looked: Result<(), Broke> = looked.await;
+    looked.map_err(|e| no_room(e, &private.root))
+}
+
+/// What a server needs at least to start and to work: a segment of its log.
+const LEAST: u64 = 16 << 20;
+
+fn no_room(e: Broke, at: &Path) -> Broke {
+    match (e, check_space(at, LEAST, "the private server")) {
+        (Broke::Test(e), Err(room)) if e.kind == ErrorKind::Target && !is_damage(&e) => {
+            Broke::Machine(room.why(e.what).why(e.why))
+        }
+        (e, _) => e,
     }
-    for at in &databases {
-        check_cancel(cancel, "the restore test was not finished")?;
-        let mut c = at.connect().await?;
-        let mut found = check_indexes(&mut c, watch, cancel).await?;
-        found.name = format!("{} {}", found.name, at.name());
-        checks.push(found);
-    }
-    if let Some(command) = &options.smoke {
-        let at = databases.first().ok_or_else(|| Error::check("the copy holds no database"))?;
-        checks.push(smoke(command, at, options, cancel).await?);
-    }
-    Ok(())
 }
 
 /// Files into a folder of their own, each compared with what was stored.
@@ -253,18 +324,18 @@ async fn private_server(
     manifest: &Manifest,
     options: &Options,
     cancel: &CancellationToken,
-) -> Result<Private> {
+) -> Result<Private, Broke> {
     let major = manifest.postgres_version.as_deref().and_then(|v| v.split('.').next()).and_then(|v| v.parse().ok());
-    let programs = Programs::find(options.bin_dir.as_deref(), major)?;
+    let programs = Programs::find(options.bin_dir.as_deref(), major).map_err(Broke::Machine)?;
     let mut unique = [0u8; 4];
     getrandom::fill(&mut unique).map_err(|e| Error::state("no random numbers").why(e))?;
     let root = options.scratch.join(format!("breakglass-deep-{}", crate::backup::container::hex(&unique)));
-    user::own_dir(&root, options.run_as.as_ref())?;
+    user::own_dir(&root, options.run_as.as_ref()).map_err(Broke::Machine)?;
     let instance = match Instance::new(programs, &root, options.run_as.clone()) {
         Ok(instance) => instance,
         Err(e) => {
             let _ = std::fs::remove_dir_all(&root);
-            return Err(e);
+            return Err(Broke::Machine(e));
         }
     };
     let private = Private { instance, root };
@@ -300,7 +371,12 @@ async fn private_server(
         instance.configure(&settings, None)?;
         instance.start(Duration::from_secs(600))
     })
-    .await?;
+    .await
+    .map_err(|e| match manifest.kind {
+        // Nothing of the backup is in it yet.
+        BackupKind::Logical | BackupKind::SchemaOnly if !is_damage(&e) => Broke::Machine(e),
+        _ => no_room(Broke::Test(e), &private.root),
+    })?;
     Ok(private)
 }
 

@@ -1,11 +1,13 @@
 //! A dump back into a database: verified whole before the server is touched, built under another name, compared with what
 //! was counted when it was taken, and only then given its name.
 
+mod memory;
 mod needs;
 mod order;
 mod part;
 mod select;
 mod swap;
+mod tool;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -26,11 +28,13 @@ use crate::error::{Context, Error, Result};
 use crate::model::CleanText;
 use crate::postgres::connect::{query_error, quote_ident, quote_literal, run};
 use crate::postgres::inventory::{Inventory, TableRecord, measure, pin};
-use crate::postgres::{Client, Database, tiers};
-use crate::process::{ChildSpec, RunOptions, UnixUser};
+use crate::postgres::{Client, Database, table_needs, tiers};
+use crate::process::UnixUser;
 
 pub use needs::{Missing, missing};
 pub use select::Selection;
+use tool::Tool;
+pub use tool::does_not_come_back;
 
 /// What to restore and how.
 #[derive(Debug, Clone)]
@@ -70,6 +74,8 @@ pub struct Restored {
     pub database: String,
     /// Name under which the one that was there before is kept.
     pub kept: Option<String>,
+    /// Sessions of others that were connected to that one and were ended.
+    pub sessions_ended: usize,
     /// Tables whose rows were counted and agree with the dump's count.
     pub tables: usize,
     /// Their rows.
@@ -160,7 +166,8 @@ pub async fn restore(
     let finished = match outcome {
         Ok((temporary, loaded)) => swap::name(made.c, &request.target, &temporary, there).await.map(|kept| Restored {
             database: request.target.name().to_string(),
-            kept,
+            sessions_ended: kept.as_ref().map_or(0, |k| k.ended),
+            kept: kept.map(|k| k.name),
             tables: loaded.tables,
             rows: loaded.rows,
             roles: made.roles.clone(),
@@ -172,10 +179,24 @@ pub async fn restore(
     match finished {
         Ok(restored) => Ok(restored),
         Err(e) => {
-            let e = made.undo(e).await;
+            let e = made.undo(of_a_part(e, manifest)).await;
             check_cancel(cancel, NOTHING)?;
             Err(e)
         }
+    }
+}
+
+/// Adds what to do where a dump of some tables lacks what those need.
+fn of_a_part(e: Error, manifest: &Manifest) -> Error {
+    match &manifest.part {
+        Some(part) if e.why.contains("does not exist") => {
+            let part = CleanText::line(part.as_bytes());
+            e.hint(format!(
+                "The dump is of {part} only: what those are made from, or call, is not in it. Choose that, too (backup \
+                            create --table), or take it out of a whole dump (backup restore ID --table)."
+            ))
+        }
+        _ => e,
     }
 }
 
@@ -352,7 +373,11 @@ async fn build(
     if !inventory.needs.is_empty() {
         needed(tool, &at, inventory, lacking, unlocked, manifest, watch).await?;
     }
+    let lent = memory::lend(made.c, &temporary, request.jobs).await?;
     let loaded = load(tool, &at, list, &lacking.tablespaces, selected, manifest.kind, watch).await?;
+    if lent {
+        memory::take_back(made.c, &temporary).await?;
+    }
     swap::properties(made.c, &temporary, inventory, request).await?;
     Ok((temporary, loaded))
 }
@@ -387,6 +412,7 @@ async fn needed(
         return Ok(());
     }
     watch.line(&format!("making {} definitions that the tables need", chosen.len()));
+    table_needs::not_followed(&inventory.needs).iter().for_each(|line| watch.line(line));
     tool.load(at, &(chosen.join("\n") + "\n"), &lacking.tablespaces, watch).await
 }
 
@@ -483,141 +509,6 @@ async fn count(at: &Database, selected: &[&TableRecord], watch: &dyn Watch) -> R
         watch.line(&format!("{fingerprints} tables have the fingerprints taken with the dump"));
     }
     Ok((tables, rows))
-}
-
-/// `pg_restore` on the spooled dump.
-struct Tool<'a> {
-    client: Client,
-    request: &'a Request,
-    dump: &'a Spool,
-    cancel: &'a CancellationToken,
-}
-
-impl Tool<'_> {
-    fn spec(&self) -> ChildSpec {
-        ChildSpec::new(self.client.bin_dir.join("pg_restore"))
-            .bare_env()
-            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
-            .env("LC_ALL", "C")
-            .cwd("/")
-            .user(self.request.run_as.clone())
-            .pass_fd(self.dump.fd())
-    }
-
-    /// The archive's list of contents.
-    async fn list(&self) -> Result<String> {
-        let spec = self.spec().arg("--list").arg(self.dump.path());
-        let options = RunOptions { cancel: self.cancel.clone(), ..RunOptions::default() };
-        Ok(crate::process::capture(&spec, &options).await?.ok(&spec)?.text())
-    }
-
-    /// Loads what the list names.
-    async fn load(&self, at: &Database, list: &str, tablespaces: &[String], watch: &dyn Watch) -> Result<()> {
-        let request = self.request;
-        let owner = request.run_as.as_ref().map(|u| (u.uid, u.gid));
-        let mut chosen = Spool::new(&request.scratch, owner)?;
-        std::io::Write::write_all(&mut chosen, list.as_bytes()).target(|| "writing the list of contents".into())?;
-        let mut spec = self
-            .spec()
-            .pass_fd(chosen.fd())
-            .args(["--verbose", "--exit-on-error", "--no-password"])
-            .arg(format!("--jobs={}", request.jobs.max(1)))
-            .arg(format!("--use-list={}", chosen.path().display()))
-            .arg(format!("--dbname={}", at.name()));
-        for (option, wanted) in [
-            ("--no-owner", request.no_owner),
-            ("--no-privileges", request.no_privileges),
-            ("--no-tablespaces", !tablespaces.is_empty()),
-        ] {
-            if wanted {
-                spec = spec.arg(option);
-            }
-        }
-        for (name, value) in at.tool_env() {
-            spec = spec.env(name, value.expose());
-        }
-        spec = spec.arg(self.dump.path());
-        let total = list.lines().filter(|l| !l.starts_with(';')).count() as u64;
-        let begun = Instant::now();
-        let (mut said, mut done, mut rest) = (Vec::<String>::new(), 0u64, Vec::<u8>::new());
-        let options = RunOptions { cancel: self.cancel.clone(), merge: true, ..RunOptions::default() };
-        let end = crate::process::run(&spec, &options, |_, bytes| {
-            rest.extend_from_slice(bytes);
-            while let Some(at) = rest.iter().position(|b| *b == b'\n') {
-                let line: Vec<u8> = rest.drain(..=at).collect();
-                let line = CleanText::line(line.trim_ascii_end()).to_string();
-                let words = line.strip_prefix("pg_restore: ").unwrap_or(&line).to_string();
-                if words.starts_with("creating ")
-                    || words.starts_with("processing data")
-                    || words.starts_with("finished item")
-                {
-                    done += u64::from(!words.starts_with("processing data"));
-                    watch.phase(&Phase::counted("load", done.min(total), total, "items", &words, begun));
-                }
-                said.push(words);
-                let over = said.len().saturating_sub(12);
-                said.drain(..over);
-            }
-        })
-        .await?;
-        if end.success() {
-            return Ok(());
-        }
-        check_cancel(self.cancel, "nothing was restored")?;
-        let about = said.iter().position(|l| l.contains("error:")).unwrap_or(said.len().saturating_sub(4));
-        Err(Error::target(format!("{TOOL_FAILED}: {}", end.describe())).why(said[about..].join(SAID)))
-    }
-}
-
-/// How the error begins when `pg_restore` ends with another code than 0, and what separates the lines it said.
-const TOOL_FAILED: &str = "pg_restore failed";
-const SAID: &str = " | ";
-
-/// What a server says when it, its machine or what is installed there is the reason, and not the dump.
-const OF_THE_MACHINE: &[&str] = &[
-    "No space left",
-    "Disk quota",
-    "could not extend file",
-    "could not write",
-    "could not resize shared memory",
-    "out of memory",
-    "out of shared memory",
-    "Cannot allocate memory",
-    "Too many open files",
-    "too many clients",
-    "connection to server",
-    "server closed the connection",
-    "terminating connection",
-    "shutting down",
-    "starting up",
-    "recovery mode",
-    "extension control file",
-    "extension \"",
-    "could not access file",
-    "could not load library",
-    "could not create locale",
-    "could not open",
-    "not supported by this build",
-    "unrecognized configuration parameter",
-    "permission denied",
-    "role \"",
-    "tablespace \"",
-];
-
-/// That the server refused what a dump holds, without the rows that it quotes: proof, where the server is one that was made for
-/// it, that the dump does not come back. None when the reason may be the machine: a full disk, an extension, role or locale that
-/// is not there, a server or tool that died.
-pub fn does_not_come_back(e: &Error) -> Option<Error> {
-    let said: Vec<&str> = e.why.split(SAID).skip_while(|l| !l.contains("error:")).collect();
-    let errors = || said.iter().filter(|l| ["error:", "ERROR:", "FATAL:", "PANIC:"].iter().any(|w| l.contains(w)));
-    let of_server = errors().any(|l| l.contains("ERROR:"));
-    let of_machine = errors().any(|l| OF_THE_MACHINE.iter().any(|w| l.contains(w)));
-    if !e.what.starts_with(TOOL_FAILED) || !e.what.contains("exit code") || !of_server || of_machine {
-        return None;
-    }
-    let quotes = |l: &&str| ["DETAIL:", "CONTEXT:", "Command was:"].iter().any(|w| l.trim_start().starts_with(w));
-    let shown: Vec<&str> = said.into_iter().take_while(|l| !quotes(l)).collect();
-    Some(Error::check(e.what.clone()).why(shown.join(SAID)))
 }
 
 fn unique() -> Result<String> {

@@ -20,16 +20,16 @@ pub struct Suspect {
     pub sessions: i64,
     /// Statements that changed rows, by the audit log, since.
     pub writes: i64,
-    /// Made or changed since.
-    pub changed: bool,
+    /// When it was made or changed last, if that was since.
+    pub changed: Option<Time>,
 }
 
 impl Suspect {
     /// Why, one line.
     pub fn why(&self) -> String {
         let mut why = Vec::new();
-        if self.changed {
-            why.push("made or changed since then".to_string());
+        if let Some(at) = self.changed {
+            why.push(format!("made or changed at {} UTC", at.date_hms()));
         }
         if self.writes > 0 {
             why.push(format!("changed rows by hand, {} statements", self.writes));
@@ -68,12 +68,13 @@ pub async fn suspects(c: &mut PgConnection, from: Time, trusted: &[String]) -> R
         }
         None => "0::int8".into(),
     };
+    let changed = since("r.xmin");
     let sql = format!(
-        "SELECT r.rolname::text AS role, {writes} AS writes, {} AS changed, \
+        "SELECT r.rolname::text AS role, {writes} AS writes, {changed} AS changed, \
+           CASE WHEN {changed} THEN (extract(epoch FROM pg_catalog.pg_xact_commit_timestamp(r.xmin)) * 1000000)::int8 END AS at, \
            (SELECT count(*) FROM pg_catalog.pg_stat_activity s WHERE s.usesysid = r.oid) AS sessions \
          FROM pg_catalog.pg_authid r WHERE r.rolname !~ '^pg_' AND r.oid <> 10 AND r.rolname <> current_user \
-           AND r.rolname <> ALL ($2) ORDER BY changed DESC, writes DESC, 1",
-        since("r.xmin")
+           AND r.rolname <> ALL ($2) ORDER BY changed DESC, writes DESC, 1"
     );
     let rows = sqlx::query(&sql).bind(from.micros()).bind(trusted).fetch_all(&mut *c).await;
     let rows = rows.map_err(|e| query_error(&sql, &e))?;
@@ -81,9 +82,9 @@ pub async fn suspects(c: &mut PgConnection, from: Time, trusted: &[String]) -> R
         role: r.get("role"),
         sessions: r.get("sessions"),
         writes: r.get("writes"),
-        changed: r.get("changed"),
+        changed: r.get::<Option<i64>, _>("at").map(Time::from_micros),
     });
-    Ok(all.filter(|s| s.changed || s.writes > 0).collect())
+    Ok(all.filter(|s| s.changed.is_some() || s.writes > 0).collect())
 }
 
 /// A transaction of an intruder.

@@ -33,6 +33,7 @@ pub mod shadow;
 pub mod supabase;
 pub mod tables;
 pub mod takeover;
+pub mod typed;
 pub mod unheld;
 pub mod verify;
 pub mod wal_health;

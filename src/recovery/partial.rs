@@ -5,9 +5,13 @@
 
 pub mod apply;
 pub mod catalog;
+pub mod columns;
 pub mod open;
 pub mod recreate;
 pub mod rows;
+pub mod sequences;
+mod settle;
+pub mod since;
 pub mod undo;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,8 +21,10 @@ use sqlx::postgres::PgConnection;
 use tokio_util::sync::CancellationToken;
 
 use self::catalog::{ForeignKey, foreign_keys};
+use self::columns::Columns;
 use self::recreate::Schema;
-use self::rows::{Pair, count, equal, execute, keys, list, load, pipe, readable, rows_by, stage_lost, texts};
+use self::rows::{Pair, equal, execute, keys, list, load, pipe, readable, rows_by, stage_lost, texts};
+use self::since::Since;
 use super::tables::{Table, only_named, user_tables};
 use super::watch::{Phase, Watch, check_cancel};
 use crate::error::{Error, Result};
@@ -40,6 +46,30 @@ pub struct Options {
     pub condition: Option<String>,
     /// Let the triggers of users fire.
     pub fire_triggers: bool,
+    /// Columns that have another name in the live database: the shadow's name, and the live one.
+    pub columns: Vec<(String, String)>,
+    /// Columns of the shadow that are left out on purpose.
+    pub without_columns: Vec<String>,
+    /// Columns whose values the damage changed, as known from before, of each table.
+    pub damage: BTreeMap<String, Vec<String>>,
+    /// Only look whether everything is back: what would be refused is noted instead.
+    pub audit: bool,
+}
+
+/// Rows that do not come back.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Left {
+    /// Why.
+    pub why: String,
+    /// How many.
+    pub rows: u64,
+    /// The keys of some.
+    pub keys: Vec<String>,
+    /// SQL that shows those in the shadow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub query: Option<String>,
+    /// They are not back for certain; otherwise it cannot be told.
+    pub certain: bool,
 }
 
 /// What is or was done with one table.
@@ -68,6 +98,18 @@ pub struct Part {
     pub foreign_keys: Vec<String>,
     /// A few of the keys.
     pub examples: Vec<String>,
+    /// Rows that do not come back, by reason.
+    #[serde(default)]
+    pub left: Vec<Left>,
+    /// Columns that only the shadow has, with the number of rows that have a value there.
+    #[serde(default)]
+    pub lost_columns: Vec<(String, u64)>,
+    /// Columns whose values the damage changed.
+    #[serde(default)]
+    pub damage: Vec<String>,
+    /// Views that went with the table and are not made again.
+    #[serde(default)]
+    pub views: Vec<String>,
 }
 
 /// A table with its staging tables.
@@ -77,6 +119,12 @@ pub struct Staged {
     shadow: Table,
     /// Columns of the staging tables.
     columns: Vec<String>,
+    /// Their names in the shadow, in the same order.
+    from: Vec<String>,
+    /// Columns that only the live table has.
+    new: Vec<String>,
+    /// Columns that only the shadow has, and that nobody left out on purpose.
+    gone: Vec<String>,
     /// Those that can be written.
     writable: Vec<String>,
     lost_stage: String,
@@ -90,9 +138,18 @@ pub struct Plan {
     tables: Vec<Staged>,
     keys: Vec<ForeignKey>,
     schema: Schema,
+    /// Tables made again, quoted, with the partitioned ones above them; and schemas made for them.
+    made: (Vec<String>, Vec<String>),
     /// Foreign keys of tables that stay to tables made again.
     lost_keys: Vec<ForeignKey>,
-    fire_triggers: bool,
+    options: Options,
+}
+
+impl Staged {
+    /// The columns by which a row is named.
+    fn naming(&self) -> &[String] {
+        if self.shadow.key.is_empty() { &self.columns } else { &self.shadow.key }
+    }
 }
 
 impl Plan {
@@ -128,7 +185,8 @@ pub async fn begin(live: &mut PgConnection, shadow: &mut PgConnection) -> Result
 /// transaction, the tables that are gone.
 ///
 /// # Errors
-/// A table is unknown, cannot be read in the shadow now, cannot be made again, or a query fails.
+/// A table is unknown, cannot be read in the shadow now, cannot be made again, or a query fails. Refused when rows would come
+/// back without values of columns that only the shadow has.
 pub async fn prepare(
     live: &mut PgConnection,
     shadow: &mut PgConnection,
@@ -151,13 +209,15 @@ pub async fn prepare(
         tables: Vec::new(),
         keys: Vec::new(),
         schema: Schema::default(),
+        made: Default::default(),
         lost_keys: Vec::new(),
-        fire_triggers: options.fire_triggers,
+        options: options.clone(),
     };
     let old_keys = foreign_keys(shadow).await?;
     if !gone.is_empty() {
-        recreate::schemas(live, shadow, &gone).await?;
+        plan.made.1 = recreate::schemas(live, shadow, &gone).await?;
         let patterns = recreate::with_ancestors(shadow, &gone).await?;
+        plan.made.0.clone_from(&patterns);
         let work = definitions.clone();
         plan.schema = tokio::task::spawn_blocking(move || recreate::schema(&work.programs, &work.shadow, &patterns))
             .await
@@ -179,10 +239,22 @@ pub async fn prepare(
         check_cancel(cancel, "nothing was changed")?;
         let at = stage(live, &mut plan, &here, t, None).await?;
         plan.tables[at].part.recreated = is_gone(&t.name);
-        fill(live, shadow, &mut plan.tables[at], options, watch, cancel).await?;
+        let since = fill(live, shadow, &mut plan.tables[at], options, watch, cancel).await?;
+        since::look(live, shadow, &mut plan.tables[at], at, since, options).await?;
     }
     close(live, shadow, &mut plan, &here, &there, options.with_children, cancel).await?;
-    settle(live, &mut plan).await?;
+    settle::settle(live, &mut plan).await?;
+    for s in &mut plan.tables {
+        columns::count_values(live, shadow, s, options.audit).await?;
+    }
+    let mut named = BTreeSet::new();
+    for s in &mut plan.tables {
+        let views = catalog::lost_views(live, shadow, s.shadow.oid).await?;
+        s.part.views = views.into_iter().filter(|v| named.insert(v.clone())).collect();
+    }
+    if !options.audit {
+        columns::refuse(&plan.tables)?;
+    }
     Ok(plan)
 }
 
@@ -202,9 +274,8 @@ async fn stage(
             .why(because.unwrap_or_default())
             .hint(format!("bring it back in the same go: --table {}", shadow.name)));
     };
-    let names = |t: &Table| t.columns.iter().map(|c| c.name.clone()).collect::<Vec<_>>();
-    let (ours, theirs) = (names(table), names(shadow));
-    let columns: Vec<String> = ours.iter().filter(|c| theirs.contains(c)).cloned().collect();
+    let paired = Columns::pair(table, shadow, &plan.options);
+    let columns = paired.live;
     if let Some(k) = shadow.key.iter().find(|k| !columns.contains(k)) {
         return Err(Error::refused(format!("the rows of {} cannot be paired", shadow.name))
             .why(format!("column {k:?} of its primary key is gone in the live database"))
@@ -219,17 +290,15 @@ async fn stage(
         part: Part {
             table: shadow.name.clone(),
             because,
-            other_columns: ours
-                .iter()
-                .filter(|c| !theirs.contains(c))
-                .chain(theirs.iter().filter(|c| !ours.contains(c)))
-                .cloned()
-                .collect(),
+            other_columns: paired.new.iter().chain(&paired.gone).chain(&paired.left_out).cloned().collect(),
             ..Part::default()
         },
         live: table.clone(),
         shadow: shadow.clone(),
         columns,
+        from: paired.shadow,
+        new: paired.new,
+        gone: paired.gone,
     };
     for s in [&staged.lost_stage, &staged.old_stage] {
         let table = s.trim_start_matches("pg_temp.");
@@ -244,7 +313,7 @@ async fn stage(
     Ok(n)
 }
 
-/// Fills the staging tables of a named table.
+/// Fills the staging tables of a named table; rows of both sides that are not the same version.
 async fn fill(
     live: &mut PgConnection,
     shadow: &mut PgConnection,
@@ -252,10 +321,10 @@ async fn fill(
     options: &Options,
     watch: &dyn Watch,
     cancel: &CancellationToken,
-) -> Result<()> {
+) -> Result<Since> {
     let condition = options.condition.as_ref().map_or_else(|| "true".to_string(), |c| format!("({c}\n)"));
-    let all = format!("SELECT {} FROM ONLY {} t WHERE {condition}", list("t", &s.columns), s.shadow.sql);
-    let pair = Pair { live: &s.live, shadow: &s.shadow, columns: &s.columns };
+    let all = format!("SELECT {} FROM ONLY {} t WHERE {condition}", list("t", &s.from), s.shadow.sql);
+    let pair = Pair { live: &s.live, shadow: &s.shadow, columns: &s.columns, from: &s.from };
     let total = u64::try_from(s.shadow.estimate).ok();
     let mut check = |n: u64| {
         let text = s.shadow.name.clone();
@@ -263,6 +332,8 @@ async fn fill(
         check_cancel(cancel, "nothing was changed")
     };
     check(0)?;
+    let mut since = Since::default();
+    let by_key = !s.part.recreated && !s.shadow.key.is_empty();
     if options.lost || s.part.recreated {
         if s.part.recreated {
             pipe(shadow, &all, live, &s.lost_stage, &s.columns).await?;
@@ -282,11 +353,16 @@ async fn fill(
                 numbered(&format!("ONLY {}", s.live.sql), "")
             );
             execute(live, &sql).await?;
-        } else {
-            stage_lost(live, shadow, &pair, &s.lost_stage, &condition, &mut check).await?;
         }
     }
+    if by_key && (options.lost || !options.damaged_by.is_empty()) {
+        let stage = options.lost.then_some(s.lost_stage.as_str());
+        since = stage_lost(live, shadow, &pair, stage, (&condition, &options.damaged_by), &mut check).await?;
+    }
     if !options.damaged_by.is_empty() && !s.part.recreated {
+        if s.shadow.key.is_empty() && options.audit {
+            return Ok(since);
+        }
         if s.shadow.key.is_empty() {
             return Err(Error::refused(format!(
                 "damaged rows of {} cannot be paired with their former values",
@@ -302,10 +378,10 @@ async fn fill(
             written_by("t", &options.damaged_by)
         );
         let marked = keys(live, &sql).await?;
-        let rows = rows_by(shadow, &s.shadow, &s.shadow.key, &marked, &s.columns).await?;
+        let rows = rows_by(shadow, &s.shadow, &s.shadow.key, &marked, &s.from).await?;
         load(live, &s.old_stage, &s.columns, &rows).await?;
     }
-    Ok(())
+    Ok(since)
 }
 
 /// SQL: the last writer of a row is one of these transactions.
@@ -375,7 +451,7 @@ async fn close(
                 readable(shadow, parent).await?;
                 let why = format!("rows of {} reference them ({})", k.child, k.name);
                 let p = stage(live, plan, here, parent, Some(why)).await?;
-                let rows = rows_by(shadow, parent, &k.parent_cols, &new, &plan.tables[p].columns).await?;
+                let rows = rows_by(shadow, parent, &k.parent_cols, &new, &plan.tables[p].from).await?;
                 added |= !rows.is_empty();
                 load(live, &plan.tables[p].lost_stage, &plan.tables[p].columns, &rows).await?;
             }
@@ -423,77 +499,9 @@ async fn children(
             let present: BTreeSet<usize> = super::loss::keys_there(live, &probe, batch).await?.into_iter().collect();
             missing.extend(batch.iter().enumerate().filter(|(i, _)| !present.contains(i)).map(|(_, k)| k.clone()));
         }
-        let values = rows_by(shadow, child, &child.key, &missing, &s.columns).await?;
+        let values = rows_by(shadow, child, &child.key, &missing, &s.from).await?;
         added |= !values.is_empty();
         load(live, &s.lost_stage, &s.columns, &values).await?;
     }
     Ok(added)
-}
-
-/// Takes out what cannot be brought back and counts what remains.
-async fn settle(live: &mut PgConnection, plan: &mut Plan) -> Result<()> {
-    for s in &plan.tables {
-        if !s.shadow.key.is_empty() {
-            let key = &s.shadow.key;
-            let sql = format!(
-                "DELETE FROM {0} a USING {0} b WHERE a.ctid > b.ctid AND {1}",
-                s.lost_stage,
-                equal("a", key, "b", key)
-            );
-            execute(live, &sql).await?;
-        }
-    }
-    let mut newer: BTreeMap<usize, u64> = BTreeMap::new();
-    let mut blocked: BTreeMap<usize, u64> = BTreeMap::new();
-    for (at, s) in plan.tables.iter().enumerate() {
-        if s.part.recreated {
-            continue;
-        }
-        let mut taken: Vec<Vec<String>> = catalog::unique_columns(live, &s.live.sql).await?;
-        taken.push(s.live.key.clone());
-        for cols in taken.iter().filter(|c| !c.is_empty() && c.iter().all(|c| s.columns.contains(c))) {
-            let sql = format!(
-                "DELETE FROM {} s WHERE EXISTS (SELECT FROM ONLY {} t WHERE {})",
-                s.lost_stage,
-                s.live.sql,
-                equal("t", cols, "s", cols)
-            );
-            *newer.entry(at).or_default() += execute(live, &sql).await?;
-        }
-    }
-    loop {
-        let mut removed = 0;
-        for (at, s) in plan.tables.iter().enumerate() {
-            for k in keys_of(plan, s) {
-                for stage in [&s.lost_stage, &s.old_stage] {
-                    let n = execute(live, &format!("DELETE FROM {stage} s WHERE {}", orphan(plan, &k, true))).await?;
-                    *blocked.entry(at).or_default() += n;
-                    removed += n;
-                }
-            }
-        }
-        if removed == 0 {
-            break;
-        }
-    }
-    for at in 0..plan.tables.len() {
-        let s = plan.tables[at].clone();
-        let mut part = s.part.clone();
-        part.lost = count(live, &format!("SELECT count(*) FROM {}", s.lost_stage)).await?;
-        part.damaged = count(live, &format!("SELECT count(*) FROM {}", s.old_stage)).await?;
-        part.newer_kept = newer.get(&at).copied().unwrap_or(0);
-        part.blocked = blocked.get(&at).copied().unwrap_or(0);
-        if !plan.fire_triggers && !part.recreated {
-            part.silent_triggers =
-                catalog::triggers(live, &s.live.sql).await?.into_iter().map(|(name, _)| name).collect();
-        }
-        let back = plan.lost_keys.iter().filter(|k| part.recreated && k.parent == s.live.name);
-        part.foreign_keys = back.map(|k| format!("{} of {}", k.name, k.child)).collect();
-        if !s.shadow.key.is_empty() {
-            let sql = format!("SELECT {} FROM {} s ORDER BY 1 LIMIT 3", texts("s", &s.shadow.key), s.lost_stage);
-            part.examples = keys(live, &sql).await?.iter().map(|k| k.join(", ")).collect();
-        }
-        plan.tables[at].part = part;
-    }
-    Ok(())
 }

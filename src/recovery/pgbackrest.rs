@@ -270,6 +270,7 @@ impl Recovery for PgBackRest {
                 scratch: &work.it.scratch,
                 after: goal.after,
                 base: &goal.base,
+                found: None,
             };
             Ok(Way::Beside(Box::new(route(&work, &work.programs(), &ask, &*watch, &cancel)?)))
         }))

@@ -14,6 +14,7 @@ use super::archive::Archive;
 use super::commits::{Commit, LogArchive, RestorePoint};
 use super::watch::{Phase, Watch, check_cancel};
 use crate::backup::catalog::{BackupKind, Damage, Manifest};
+use crate::backup::wal::range::Branch;
 use crate::backup::wal::{Continuity, Depth, Hole, Segment, WalName};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Time;
@@ -23,7 +24,7 @@ use crate::postgres::{FindPrograms, Lsn};
 use base::{first_whole, none_whole, with_passed};
 use broken::Log;
 
-pub use base::{Base, Look, PassedOver};
+pub use base::{Base, Found, Look, PassedOver};
 pub use reach::{Reach, range, ranges, ranges_of};
 
 /// Where recovery is told to stop: before it, unless a person asked for the rare other.
@@ -48,8 +49,10 @@ pub struct Route {
     pub target: RecoveryTarget,
     /// Base backup to begin with.
     pub backup: Manifest,
-    /// Timeline to follow.
+    /// Timeline to follow: the one on which it stops.
     pub timeline: u32,
+    /// Timeline that was asked for, on which a recovery can be moved forward.
+    pub along: u32,
     /// Where to stop.
     pub stop: Stop,
     /// The commit that is the first not to be replayed, when known.
@@ -81,12 +84,11 @@ pub fn newest_timeline(archive: &dyn Archive) -> Result<u32> {
     Ok(archive.listing()?.timelines().last().copied().unwrap_or(1))
 }
 
-/// Physical backups whose timeline leads to the log archive's, oldest first.
-pub(super) fn usable(backups: Vec<Manifest>, archive: &LogArchive<'_>, timeline: u32) -> Vec<Manifest> {
+/// Physical backups that lead along the log archive's way, oldest first.
+pub(super) fn usable(backups: Vec<Manifest>, archive: &LogArchive<'_>) -> Vec<Manifest> {
     let mut out: Vec<Manifest> = backups
         .into_iter()
-        .filter(|m| m.kind == BackupKind::Physical && m.timeline.is_some_and(|t| t <= timeline))
-        .filter(|m| start_of(m).is_some_and(|lsn| Some(archive.owner(archive.number(lsn))) >= m.timeline))
+        .filter(|m| m.kind == BackupKind::Physical && start_of(m).is_some() && archive.leads_from(m))
         .collect();
     out.sort_by_key(|m| (stop_of(m), m.started_at));
     out
@@ -152,7 +154,7 @@ pub fn route(
     };
     let archive = LogArchive::open(store, programs, timeline)?;
     let way = store.way(&store.listing()?, timeline)?;
-    let backups = usable(store.backups()?, &archive, timeline);
+    let backups = usable(store.backups()?, &archive);
     let Some(oldest) = backups.first() else {
         return Err(Error::refused(format!("cannot recover to {}", ask.target))
             .why(format!("the repository has no base backup that leads to timeline {timeline}"))
@@ -201,7 +203,7 @@ pub fn route(
             .hint(format!("the earliest point is time:{}", oldest.finished_at)));
     }
     let fitting = backups.iter().zip(&ends).rev().filter(|(m, _)| fits(m) && ask.base.allows(m));
-    let (chosen, passed_over) = first_whole(store, fitting, ask.base, watch, cancel)?;
+    let (chosen, passed_over) = first_whole(store, fitting, ask.base, ask.found, watch, cancel)?;
     let Some((backup, (c, _))) = chosen else {
         return Err(none_whole(cannot(), ask.base, &backups, &passed_over));
     };
@@ -243,10 +245,15 @@ pub fn route(
             check(Some(last))?;
         }
     }
+    let follow = match &found.first_lost {
+        Some(c) => ends_on(&log, backup, c, timeline)?,
+        None => timeline,
+    };
     Ok(Route {
         target: ask.target.clone(),
         backup: backup.clone(),
-        timeline,
+        timeline: follow,
+        along: timeline,
         stop: found.stop,
         first_lost: found.first_lost,
         log_end,
@@ -255,6 +262,28 @@ pub fn route(
         verified_at: None,
         damaged: None,
     })
+}
+
+/// The timeline to follow so as to stop before this commit: the one that it lies on, where the archive holds that one's own log as
+/// far. Following a later one stops at the same record, but what is promoted there would have a history in which it branched off from
+/// a timeline that had not begun yet.
+fn ends_on(log: &Log<'_>, backup: &Manifest, first_lost: &Commit, followed: u32) -> Result<u32> {
+    let archive = log.archive;
+    let Some(Branch { timeline, ends_at: Some(left) }) = archive.on(first_lost.lsn) else { return Ok(followed) };
+    let own = log.store.way(&log.store.listing()?, timeline)?;
+    let first = start_of(backup).map_or(0, |lsn| archive.number(lsn));
+    // The record may go on in the next one.
+    let last = (archive.number(first_lost.lsn) + 1).min(archive.number(Lsn(left)));
+    for number in first..=last {
+        let there = own.segment(number).filter(|_| !own.is_begun(number)).map(|(s, _)| s);
+        let Some(segment) = there else { return Ok(followed) };
+        // The others were looked at on the way.
+        let other = log.way.segment(number).is_none_or(|(s, _)| s != segment);
+        if other && log.store.inspect(segment, false, Depth::Stored)?.is_some() {
+            return Ok(followed);
+        }
+    }
+    Ok(timeline)
 }
 
 fn position(text: &str) -> Result<Lsn> {
@@ -280,6 +309,8 @@ pub struct Ask<'a> {
     pub after: bool,
     /// Which base backups may be begun with.
     pub base: &'a Base,
+    /// Takes those that are found damaged, whatever comes of it.
+    pub found: Option<&'a Found>,
 }
 
 static ANY: Base = Base::ANY;
@@ -287,7 +318,7 @@ static ANY: Base = Base::ANY;
 impl<'a> Ask<'a> {
     /// To just before this, along the newest timeline, from any base backup.
     pub fn to(target: &'a RecoveryTarget, scratch: &'a Path) -> Self {
-        Self { target, suspects: &[], timeline: None, scratch, after: false, base: &ANY }
+        Self { target, suspects: &[], timeline: None, scratch, after: false, base: &ANY, found: None }
     }
 }
 
@@ -469,7 +500,7 @@ fn with_end(
     cancel: &CancellationToken,
 ) -> Result<Error> {
     let allowed = log.backups.iter().zip(ends).rev().filter(|(m, _)| ask.base.allows(m));
-    let (chosen, passed) = first_whole(log.store, allowed, ask.base, watch, cancel)?;
+    let (chosen, passed) = first_whole(log.store, allowed, ask.base, ask.found, watch, cancel)?;
     let e = with_passed(e, &passed);
     let Some((m, (c, _))) = chosen else { return Ok(e) };
     if c.hole.is_some() {

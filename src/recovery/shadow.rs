@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-pub use place::{Delta, KEPT_LOG, free_space};
+pub use place::{Delta, KEPT_LOG, NAMED, free_space, unfinished_in, ways_of};
 use place::{check_space, prepare_root};
 
 use super::origin::Origin;
@@ -76,6 +76,9 @@ pub struct Shadow {
     pub backend: Backend,
     /// Timeline it follows.
     pub timeline: u32,
+    /// Timeline on which it can be moved forward; none when that is the one it follows.
+    #[serde(default)]
+    pub along: Option<u32>,
     /// Transactions that must not be in it.
     #[serde(default)]
     pub suspects: Vec<u32>,
@@ -250,6 +253,7 @@ async fn build_in(
         backup: manifest.id.clone(),
         backend: origin.backend(),
         timeline: request.route.timeline,
+        along: Some(request.route.along),
         suspects: request.suspects.clone(),
         bin_dir: instance.programs.bin_dir.clone(),
         // By name also when it is ourselves: whoever comes later may be root, as whom no server runs.

@@ -161,7 +161,11 @@ pub async fn require_commit_times(c: &mut PgConnection) -> Result<()> {
     }
     Err(Error::target("the server does not record commit times (track_commit_timestamp is off)")
         .why("without them no row tells when it was written")
-        .hint("choose the moment from deploy times and application logs: pitr restore --to 2026-11-20T14:01:07Z")
+        .hint(
+            "the archived log knows it all the same, with BACKUP_DIR and its key: breakglass assess --deleted for what is gone, \
+             breakglass pitr locate for the moment",
+        )
+        .hint("without an archive choose the moment from deploy times and application logs: pitr restore --to 2026-11-20T14:01:07Z")
         .hint("for the next time: set track_commit_timestamp = on and restart the server"))
 }
 

@@ -65,6 +65,18 @@ async fn all_checks(options: &VerifyOptions, watch: &dyn Watch, cancel: &Cancell
         checks.push(c);
     };
     add(state(&mut shadow).await?);
+    if tables.is_empty() {
+        let detail = format!("there is no table in {:?}: nothing of it could be verified", options.shadow.name());
+        // What is empty in the source as well may be so; else it is the wrong database that was looked at, or nothing came back.
+        let meant = match &options.source {
+            Some(source) => match open(source, options.statement_timeout).await {
+                Ok(mut c) => user_tables(&mut c).await?.is_empty(),
+                Err(_) => false,
+            },
+            None => false,
+        };
+        add(check("tables", if meant { Verdict::NotAvailable } else { Verdict::Failed }, detail));
+    }
     let mut gone = damage_gone(&mut shadow, &options.suspects).await?;
 
     match &options.source {

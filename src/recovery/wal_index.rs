@@ -3,20 +3,24 @@
 //!
 //! The archiving side holds no secret, so it cannot write this; whoever holds one does: `wal index`, a backup, a search. Every
 //! object is written by a holder of the repository's key and authenticates. An entry counts for a segment only as long as
-//! that one has the size it had; anything else about a segment is checked before a recovery begins, never here.
+//! that one is the object it was; what changed inside of it is found by whoever reads it, before a recovery begins, never here.
 
+pub mod confirm;
 pub mod update;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
 use super::wal_locate::{NameMap, SegmentIndex};
 use crate::backup::container::ObjectType;
 use crate::backup::repository::{SUFFIX, Unlocked};
+use crate::backup::stamp::Stamp;
 use crate::backup::wal::Segment;
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::model::Time;
 
+pub use confirm::{Exchanged, was_read};
 pub use update::{Updated, update};
 
 /// Folder of the index in the repository.
@@ -41,6 +45,16 @@ pub enum Known {
 pub struct Entry {
     /// Its bytes as stored when it was read.
     pub bytes: u64,
+    /// The object that was read, as it names itself ([`crate::backup::container::Header::id`]), in hexadecimal; none in entries of
+    /// programs before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object: Option<String>,
+    /// Its stamp before it was read, where its place tells one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stamp: Option<Stamp>,
+    /// When it was last read to its last byte.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_at: Option<Time>,
     /// What was found.
     pub known: Known,
 }
@@ -55,9 +69,16 @@ struct Chunk {
 #[derive(Debug, Clone, Default)]
 pub struct Index {
     entries: HashMap<Segment, Entry>,
+    /// Segments that were touched since they were read, and are still the objects that they were.
+    pub touched: HashSet<Segment>,
+    /// Segments that are other objects than those that were read; they count as not read.
+    pub exchanged: Vec<Exchanged>,
     /// Objects of the index that cannot be used, in words; their segments count as not read.
     pub problems: Vec<String>,
 }
+
+/// Segments of one timeline: number to bytes as stored and stamp.
+type There = BTreeMap<u64, (u64, Option<Stamp>)>;
 
 fn chunk_name(timeline: u32, chunk: u64) -> String {
     format!("{FOLDER}{timeline:08X}/{chunk:08X}{SUFFIX}")
@@ -123,19 +144,14 @@ impl Index {
         self.entries.is_empty()
     }
 
-    fn set(&mut self, segment: Segment, bytes: u64, known: Known) {
-        self.entries.insert(segment, Entry { bytes, known });
+    fn set(&mut self, segment: Segment, entry: Entry) {
+        self.touched.remove(&segment);
+        self.exchanged.retain(|e| e.segment != segment);
+        self.entries.insert(segment, entry);
     }
 
     /// Writes the entries of one chunk that belong to segments in `kept`.
-    fn store(
-        &self,
-        unlocked: &Unlocked,
-        timeline: u32,
-        chunk: u64,
-        size: u32,
-        kept: &BTreeMap<u64, u64>,
-    ) -> Result<()> {
+    fn store(&self, unlocked: &Unlocked, timeline: u32, chunk: u64, size: u32, kept: &There) -> Result<()> {
         let entries: BTreeMap<String, Entry> = kept
             .range(chunk * CHUNK..(chunk + 1) * CHUNK)
             .filter_map(|(number, _)| {

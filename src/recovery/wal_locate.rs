@@ -12,6 +12,8 @@ pub mod suspect;
 pub mod tracker;
 pub mod xact;
 
+use std::collections::HashMap;
+
 use crate::error::Result;
 use crate::model::Time;
 use crate::model::target::Candidate;
@@ -21,7 +23,7 @@ use crate::postgres::wal::{Reader, Stop, Tail};
 pub use index::{Activity, Overview, RestorePoint, SegmentIndex};
 pub use names::{NameMap, Relation};
 pub use source::Segment;
-pub use suspect::{Act, Deed, Outcome, Suspect};
+pub use suspect::{Act, Deed, Outcome, Suspect, same_act};
 pub use tracker::{PerMinute, Tracker};
 
 /// When a transaction is a suspect, and which are wanted.
@@ -45,6 +47,8 @@ pub struct Rules {
     pub database: Option<String>,
     /// Also count rows changed per minute and table.
     pub per_minute: bool,
+    /// Transactions to be told of whatever they did, each with the number of the act that it belongs to.
+    pub asked: HashMap<u32, usize>,
 }
 
 impl Default for Rules {
@@ -59,6 +63,7 @@ impl Default for Rules {
             tables: Vec::new(),
             database: None,
             per_minute: false,
+            asked: HashMap::new(),
         }
     }
 }
@@ -100,6 +105,8 @@ pub struct EndOfLog {
 pub struct Report {
     /// Committed suspects in the order of their ends.
     pub suspects: Vec<Suspect>,
+    /// Those committed that were asked for, with the number of their act, in the order of their ends; suspects or not.
+    pub asked: Vec<(usize, Suspect)>,
     /// Suspects rolled back, when asked for.
     pub rolled_back: Vec<Suspect>,
     /// Suspects without an end in the log that was read.

@@ -28,6 +28,7 @@ use crate::error::{Context, Result};
 use crate::incident::Now;
 use crate::model::IncidentId;
 use crate::model::event::Kind;
+use crate::process::signals::Stop;
 use keymap::{Keymap, Resolved};
 use terminal::Terminal;
 use theme::Theme;
@@ -60,8 +61,8 @@ pub struct Options {
 pub enum Ending {
     /// The responder left; the drill on the screen, when it was closed.
     Left(Option<IncidentId>),
-    /// A signal, by name.
-    Signal(&'static str),
+    /// A signal.
+    Signal(Stop),
     /// The terminal went away.
     Gone,
 }
@@ -113,9 +114,9 @@ pub async fn run(
         let mut effects = Vec::new();
         tokio::select! {
             biased;
-            _ = signals.term.recv() => return Ok(Ending::Signal("SIGTERM")),
-            _ = signals.hup.recv() => return Ok(Ending::Signal("SIGHUP")),
-            _ = signals.int.recv() => return Ok(Ending::Signal("SIGINT")),
+            _ = signals.term.recv() => return Ok(Ending::Signal(Stop::Terminate)),
+            _ = signals.hup.recv() => return Ok(Ending::Signal(Stop::Hangup)),
+            _ = signals.int.recv() => return Ok(Ending::Signal(Stop::Interrupt)),
             _ = signals.size.recv() => {
                 let (w, h) = terminal::size();
                 if (w, h) != app.size {

@@ -91,7 +91,11 @@ fn every_place_gets_it_and_says_when_it_does_not() {
         std::fs::write(path, bytes).unwrap();
     };
     flip(&d.join("repo/catalog/00000001.bgo"));
-    assert_eq!(program(d, NOBODY, &[], &["backup", "copy", "--to", "sixth"]).status.code(), Some(4), "not accepted");
+    // Not accepted: named, and all else is copied.
+    let done = json(d, NOBODY, 1, &["backup", "copy", "--to", "sixth"]);
+    let not = &done["copies"][0]["not_copied"];
+    assert!(not.as_array().is_some_and(|all| all.len() == 1) && not[0]["name"] == "catalog/00000001.bgo", "{done}");
+    assert!(done["copies"][0]["objects"].as_u64().unwrap() > 10, "the rest went on: {done}");
     assert_eq!(program(d, NOBODY, &[], &["backup", "verify", "--accept-catalog"]).status.code(), Some(0));
     let done = json(d, NOBODY, 0, &["backup", "copy", "--to", "sixth"]);
     assert_eq!(done["copies"][0]["left_out"], serde_json::json!(["catalog/00000001.bgo"]), "{done}");
@@ -112,6 +116,81 @@ fn every_place_gets_it_and_says_when_it_does_not() {
         assert_eq!(said, wanted.map(|(name, there)| (name.to_string(), there)), "{done}");
     }
     assert!(done["copies"][1]["objects"].as_u64().unwrap() > 10, "the rest went on: {done}");
+}
+
+/// What is on record as damaged, here or there, is never called up to date: it is mended, or named.
+#[test]
+fn a_copy_or_a_repository_on_record_as_damaged_is_mended_or_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    std::fs::create_dir(d.join("data")).unwrap();
+    std::fs::write(d.join("data/file"), "content".repeat(5000)).unwrap();
+    std::fs::write(d.join("breakglass.toml"), "[repository]\ncopies = [\"second\"]\n").unwrap();
+    let id = json(d, NOBODY, 0, &["backup", "create", "--files", "data"])["id"].as_str().unwrap().to_string();
+    let object = |place: &str| d.join(place).join("backups").join(&id).join("files.tar.bgo");
+    let whole = std::fs::read(object("repo")).unwrap();
+    let mut bad = whole.clone();
+    bad[whole.len() / 2] ^= 1;
+    let run = |place: &str, args: &[&str]| {
+        let out = program(d, NOBODY, &[("BACKUP_DIR", place)], args);
+        (out.status.code(), text(&out))
+    };
+
+    // The copy, as long as before: found by a verification, mended by the next copy, right by the word of one that reads it.
+    std::fs::write(object("second"), &bad).unwrap();
+    assert_eq!(run("second", &["backup", "verify"]).0, Some(1));
+    let (code, said) = run("repo", &["doctor"]);
+    assert!(code == Some(1) && said.contains(&format!("second: backup {id}  DAMAGED, found")), "{said}");
+    let done = json(d, NOBODY, 0, &["backup", "copy"]);
+    let (mended, left) = (&done["copies"][0]["mended"], &done["copies"][0]["on_record"]);
+    assert!(mended[0].as_str().is_some_and(|n| n.ends_with("files.tar.bgo")), "{done}");
+    assert_eq!((mended.as_array().unwrap().len(), left), (1, &serde_json::json!([])), "{done}");
+    assert!(std::fs::read(object("second")).unwrap() == whole);
+    let (code, said) = run("second", &["backup", "list"]);
+    assert!(code == Some(0) && said.contains("verified") && !said.contains("DAMAGED"), "{said}");
+    assert_eq!(json(d, NOBODY, 0, &["backup", "copy"])["copies"][0]["mended"], serde_json::json!([]));
+
+    // The repository itself: the copy has it whole, and says so.
+    std::fs::write(object("repo"), &bad).unwrap();
+    assert_eq!(run("repo", &["backup", "verify"]).0, Some(1));
+    let done = json(d, NOBODY, 1, &["backup", "copy"]);
+    let not = &done["copies"][0]["not_copied"];
+    assert!(not.as_array().is_some_and(|all| all.len() == 1) && not[0]["whole_there"] == true, "{done}");
+    assert!(std::fs::read(object("second")).unwrap() == whole);
+    // Put back from there, it is on record until a verification finds it right.
+    std::fs::write(object("repo"), &whole).unwrap();
+    let (code, said) = run("repo", &["backup", "copy"]);
+    assert!(code == Some(1) && said.contains("ON RECORD in the repository") && said.contains(&id), "{said}");
+    assert_eq!(run("repo", &["backup", "verify"]).0, Some(0));
+    let (code, said) = run("repo", &["backup", "copy"]);
+    assert!(code == Some(0) && said.contains("1 places up to date"), "{said}");
+    // Damaged in both: named, and nothing is called whole.
+    for place in ["repo", "second"] {
+        std::fs::write(object(place), &bad).unwrap();
+        assert_eq!(run(place, &["backup", "verify"]).0, Some(1));
+    }
+    let done = json(d, NOBODY, 1, &["backup", "copy"]);
+    assert_eq!(done["copies"][0]["not_copied"][0]["whole_there"], false, "{done}");
+    let record: Vec<_> = done["copies"][0]["on_record"].as_array().unwrap().iter().map(|o| &o["in_copy"]).collect();
+    assert_eq!(record, [&serde_json::json!(false), &serde_json::json!(true)], "{done}");
+    std::fs::write(object("repo"), &whole).unwrap();
+
+    // A catalog that was put back is behind its copy: nothing is copied over what goes on there.
+    let last = std::fs::read_dir(d.join("repo/catalog")).unwrap().map(|e| e.unwrap().path()).max().unwrap();
+    run("repo", &["backup", "copy"]);
+    std::fs::remove_file(last).unwrap();
+    let (code, said) = run("repo", &["backup", "copy"]);
+    assert!(code == Some(4) && said.contains("entries of the catalog that are not here"), "{said}");
+    let other = [("BREAKGLASS_HOME", "other")];
+    let out = program(d, NOBODY, &other, &["backup", "copy"]);
+    assert!(out.status.code() == Some(1) && text(&out).contains("catalog that are not here"), "{}", text(&out));
+    // Into a new place neither: an earlier state would become a copy that looks right.
+    let (code, said) = run("repo", &["backup", "copy", "--to", "third"]);
+    assert_eq!(code, Some(4), "{said}");
+    for says in ["rolled back", "--accept-catalog", "folders `catalog` and `backups` back", "Nothing was copied"] {
+        assert!(said.contains(says), "{says:?} is not in {said}");
+    }
+    assert!(!d.join("third").exists(), "nothing was written");
 }
 
 /// A sector that cannot be read: said of the object it is in, and all else is copied.
@@ -137,10 +216,134 @@ fn an_object_that_cannot_be_read_is_named_and_the_rest_is_copied() {
     let not = done["copies"][0]["not_copied"].as_array().unwrap();
     assert!(not.len() == 1 && not[0]["name"].as_str().unwrap().contains(&ids[0]), "{done}");
     assert!(not[0]["why"].as_str().unwrap().contains("Input/output error"), "{done}");
-    assert!(text(&out).contains("NOT COPIED") && text(&out).contains("cannot be read there"), "{}", text(&out));
+    assert!(text(&out).contains("NOT COPIED") && text(&out).contains("in the repository: "), "{}", text(&out));
     assert!(!object("second", &ids[0]).exists() && object("second", &ids[1]).exists(), "the rest went on");
     // The disk answers again: the next copy brings what was missing.
     json(d, NOBODY, 0, &["backup", "copy", "--to", "second"]);
     let verified = program(d, NOBODY, &[("BACKUP_DIR", "second")], &["backup", "verify", "--all"]);
     assert_eq!(verified.status.code(), Some(0), "{}", text(&verified));
+}
+
+/// A first copy that dies half-way: it says whose it is and is no repository; the same command goes on, in this folder and no other.
+#[test]
+fn a_first_copy_that_was_broken_off_is_told_and_goes_on() {
+    if !strace() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    std::fs::create_dir(d.join("data")).unwrap();
+    std::fs::write(d.join("data/file"), "content".repeat(5000)).unwrap();
+    for _ in 0..2 {
+        json(d, NOBODY, 0, &["backup", "create", "--files", "data"]);
+    }
+    let copy = ["backup", "copy", "--to", "second"];
+    let killed = ["-o", "/dev/null", "-e", "trace=rename", "-e", "inject=rename:signal=KILL:when=4"];
+    let full = ["-o", "/dev/null", "-e", "trace=rename", "-e", "inject=rename:error=ENOSPC:when=2+"];
+    assert!(!command(d, NOBODY, &[], &killed, &copy).output().unwrap().status.success());
+    let place = d.join("second");
+    assert!(place.join("backups").is_dir() && !place.join("repository.json").exists(), "it died on its way");
+    let id =
+        serde_json::from_slice::<serde_json::Value>(&std::fs::read(d.join("repo/repository.json")).unwrap()).unwrap();
+    let id = id["id"].as_str().unwrap();
+    let there = [("BACKUP_DIR", "second")];
+    for look in [&["backup", "list"] as &[&str], &["backup", "verify"]] {
+        let out = program(d, NOBODY, &there, look);
+        assert_eq!(out.status.code(), Some(1), "{}", text(&out));
+        for says in ["was never finished", id, "breakglass backup copy --to", "BACKUP_DIR="] {
+            assert!(text(&out).contains(says), "{says:?} is not in {}", text(&out));
+        }
+    }
+    let out = program(d, NOBODY, &there, &["backup", "create", "--files", "data"]);
+    assert!(out.status.code() == Some(4) && text(&out).contains("never finished"), "{}", text(&out));
+    // Another repository has no business there.
+    std::fs::create_dir(d.join("other")).unwrap();
+    super::repository(&d.join("other"));
+    let out = program(d, NOBODY, &[("BACKUP_DIR", "other/repo")], &copy);
+    assert!(out.status.code() == Some(4) && text(&out).contains("of another repository"), "{}", text(&out));
+    // A full disk: said, and the same command goes on.
+    let out = command(d, NOBODY, &[], &full, &copy).output().unwrap();
+    assert_eq!(out.status.code(), Some(3), "{}", text(&out));
+    assert!(text(&out).contains("the same command goes on from there"), "{}", text(&out));
+    let done = json(d, NOBODY, 0, &copy);
+    assert!(done["copies"][0]["present"].as_u64().unwrap() >= 1, "{done}");
+    let out = program(d, NOBODY, &there, &["backup", "verify", "--all"]);
+    assert_eq!(out.status.code(), Some(0), "{}", text(&out));
+    assert!(!std::fs::read_to_string(place.join("copy.json")).unwrap().contains("unfinished"));
+}
+
+/// Given up here as damaged, whole in a copy: that one may be the last, and goes only by somebody's word.
+#[test]
+fn the_last_whole_copy_of_a_backup_goes_only_by_somebodys_word() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    std::fs::create_dir(d.join("data")).unwrap();
+    std::fs::write(d.join("data/file"), "content".repeat(5000)).unwrap();
+    let made = || json(d, NOBODY, 0, &["backup", "create", "--files", "data"])["id"].as_str().unwrap().to_string();
+    let (id, _) = (made(), made());
+    let copy = ["backup", "copy", "--to", "second"];
+    json(d, NOBODY, 0, &copy);
+    let object = |place: &str| d.join(place).join("backups").join(&id).join("files.tar.bgo");
+    let mut bad = std::fs::read(object("repo")).unwrap();
+    let at = bad.len() / 2;
+    bad[at] ^= 1;
+    std::fs::write(object("repo"), &bad).unwrap();
+    let run = |place: &str, args: &[&str]| {
+        let out = program(d, NOBODY, &[("BACKUP_DIR", place)], args);
+        (out.status.code(), text(&out))
+    };
+    // The place is remembered from the copy, whatever the configuration says; and it must be there.
+    let give = ["backup", "cleanup", "--give-up", &id];
+    let (code, said) = run("repo", &give);
+    assert!(code == Some(4) && said.contains("has whole what is damaged here"), "{said}");
+    std::fs::rename(d.join("second"), d.join("away")).unwrap();
+    let (code, said) = run("repo", &give);
+    assert!(code == Some(4) && said.contains("is not there now") && said.contains("--even-if-copied"), "{said}");
+    std::fs::rename(d.join("away"), d.join("second")).unwrap();
+    let (code, said) = run("repo", &["backup", "cleanup", "--give-up", &id, "--even-if-copied"]);
+    assert_eq!(code, Some(0), "{said}");
+    // It stays there, listed and restorable; the second time, too.
+    for _ in 0..2 {
+        let (code, said) = run("repo", &copy);
+        assert!(code == Some(0) && said.contains("KEPT there") && said.contains(&id), "{said}");
+    }
+    assert!(run("second", &["backup", "list"]).1.contains(&id) && !run("repo", &["backup", "list"]).1.contains(&id));
+    let (code, said) = run("second", &["backup", "restore", &id, "--into", "out"]);
+    assert_eq!(code, Some(0), "{said}");
+    // By somebody's word.
+    let (code, said) = run("repo", &["backup", "copy", "--to", "second", "--remove-given-up"]);
+    assert!(code == Some(0) && said.contains("REMOVED there: 4 objects of 1 backups") && said.contains(&id), "{said}");
+    assert!(!object("second").exists() && !run("second", &["backup", "list"]).1.contains(&id));
+}
+
+/// Copied back into the damaged repository that it is a copy of: that is mended, and stays what it is.
+#[test]
+fn a_copy_mends_the_repository_it_was_made_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    std::fs::create_dir(d.join("data")).unwrap();
+    std::fs::write(d.join("data/file"), "content".repeat(5000)).unwrap();
+    let id = json(d, NOBODY, 0, &["backup", "create", "--files", "data"])["id"].as_str().unwrap().to_string();
+    json(d, NOBODY, 0, &["backup", "copy", "--to", "second"]);
+    let object = d.join("repo/backups").join(&id).join("files.tar.bgo");
+    let whole = std::fs::read(&object).unwrap();
+    let mut bad = whole.clone();
+    bad[whole.len() / 2] ^= 1;
+    std::fs::write(&object, &bad).unwrap();
+    let run = |place: &str, args: &[&str]| {
+        let out = program(d, NOBODY, &[("BACKUP_DIR", place)], args);
+        (out.status.code(), text(&out))
+    };
+    // On record there, behind what the copy knows of the catalog.
+    assert_eq!(run("repo", &["backup", "verify"]).0, Some(1));
+    let (code, said) = run("second", &["backup", "copy", "--to", "repo"]);
+    assert!(code == Some(0) && said.contains("MENDED") && said.contains("stays one"), "{said}");
+    assert!(std::fs::read(&object).unwrap() == whole && !d.join("repo/copy.json").exists());
+    let (code, said) = run("repo", &["backup", "list"]);
+    assert!(code == Some(0) && !said.contains("DAMAGED"), "{said}");
+    // And it goes on as before: its copy follows.
+    let (code, said) = run("repo", &["backup", "copy", "--to", "second"]);
+    assert_eq!(code, Some(0), "{said}");
+    let (code, said) = run("second", &["backup", "copy", "--to", "repo", "--as-copy"]);
+    assert!(code == Some(0) && !said.contains("stays one") && d.join("repo/copy.json").exists(), "{said}");
 }

@@ -65,6 +65,19 @@ fn a_dump_is_proven_restorable() {
     std::fs::remove_file(&begun).unwrap();
     assert!(names(&scratch.path).is_empty(), "{:?}", names(&scratch.path));
 
+    // No room for a server: the machine's fault, which is said.
+    if crate::bad_input::can_mount() {
+        let script = "mount -t tmpfs -o size=20m,mode=1777 tmpfs \"$1\" || exit 99; exec \"$2\" backup verify --deep --scratch \"$1\"";
+        let mut c = std::process::Command::new("unshare");
+        c.args(["-m", "sh", "-c", script, "sh", &at, env!("CARGO_BIN_EXE_breakglass")]).env_clear();
+        c.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("HOME", d).env("BREAKGLASS_HOME", d.join("state"));
+        c.env("BACKUP_DIR", d.join("repo")).env("BACKUP_ENCRYPTION_KEY", super::PASSPHRASE).current_dir(d);
+        let out = c.output().unwrap();
+        let said = text(&out);
+        assert!(out.status.code() == Some(3) && said.contains("could not be tried"), "{:?} {said}", out.status);
+        assert!(!said.contains("NOT RESTORABLE"), "{said}");
+    }
+
     let bad = json(
         d,
         &url,

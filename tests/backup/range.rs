@@ -1,6 +1,7 @@
 //! Whether a recovery can run through: holes at every place, damage, timelines that branch.
 
 use breakglass::backup::repository::Unlocked;
+use breakglass::backup::wal::range::parse_history;
 use breakglass::backup::wal::{Continuity, Depth, archive, check_continuity, parse_lsn, status};
 use breakglass::error::ErrorKind;
 
@@ -112,4 +113,23 @@ fn the_way_follows_the_timelines() {
     assert_eq!(all.timelines.iter().map(|t| (t.timeline, t.segments)).collect::<Vec<_>>(), [(1, 7), (2, 3)]);
     assert_eq!(all.system_identifier, Some(SYSTEM.to_string()));
     assert!(all.timelines[1].last_archived_at.is_some());
+}
+
+#[test]
+fn a_history_of_a_recovery_that_ended_before_its_timeline_began_is_read() {
+    let path = |text: &str| {
+        parse_history(text).map(|p| p.iter().map(|b| (b.timeline, b.ends_at.unwrap())).collect::<Vec<_>>())
+    };
+    assert_eq!(path("1\t0/3000\tx\n\n# y\n2\t0/5000\tz\n"), Some(vec![(1, 0x3000), (2, 0x5000)]));
+    // Told to follow timeline 2, ended on timeline 1: of 2 nothing leads on.
+    assert_eq!(path("1\t0/6000000\tx\n2\t0/30000D0\ty\n"), Some(vec![(1, 0x0300_00D0)]));
+    assert_eq!(
+        path("1\t0/6000000\tx\n2\t0/30000D0\ty\n3\t0/7000000\tz\n"),
+        Some(vec![(1, 0x0300_00D0), (3, 0x0700_0000)])
+    );
+    // Promoted and left at once.
+    assert_eq!(path("1\t0/3000\tx\n2\t0/3000\ty\n"), Some(vec![(1, 0x3000), (2, 0x3000)]));
+    for bad in ["2\t0/3000\tx\n1\t0/5000\ty\n", "1\tx\n", "one\t0/1\n", "1\n"] {
+        assert_eq!(path(bad), None, "{bad:?}");
+    }
 }

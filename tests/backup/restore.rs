@@ -50,13 +50,25 @@ fn beside_by_default_and_over_it_only_by_name() {
         sleeper.env(k, v.expose());
     }
     let mut sleeper = sleeper.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let deadline = std::time::Instant::now() + crate::support::cluster::LIMIT;
+    while c
+        .sql("postgres", "select count(*) from pg_stat_activity where datname = 'rest1' and query like '%sleep(300)'")
+        != "1"
+    {
+        assert!(std::time::Instant::now() < deadline, "the session did not come");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
     let done =
         json(d, &url, 0, &["backup", "restore", "latest", "--into", "rest1", "--overwrite", "--confirm", "rest1"]);
     assert!(!sleeper.wait().unwrap().success());
+    assert!(done["restored"]["sessions_ended"].as_u64() == Some(1), "{done}");
     let kept = done["restored"]["kept"].as_str().unwrap();
     assert_eq!(c.sql("rest1", "select count(*) from orders"), "3000");
     assert_eq!(c.sql(kept, "select count(*) from orders"), "3001", "the old one is kept whole");
     assert_eq!(done["restored"]["rows"], 3500);
+    // The way back that it names is one.
+    c.sql("postgres", done["way_back"].as_str().unwrap());
+    assert_eq!(c.sql("rest1", "select count(*) from orders"), "3001");
 }
 
 #[test]
@@ -92,7 +104,7 @@ fn a_part_brings_what_it_needs() {
     let d = dir.path();
     let done = json(d, &url, 0, &["backup", "restore", &id, "--into", "part1", "--table", "s.items"]);
     assert_eq!(c.sql("part1", "select (select count(*) from s.items), (select count(*) from orders)"), "500|0");
-    assert!(done["restored"]["left_out"].to_string().contains("1 foreign keys"), "{done}");
+    assert!(done["restored"]["left_out"].to_string().contains("1 foreign key: items_id_fkey"), "{done}");
     json(d, &url, 0, &["backup", "restore", &id, "--into", "part2", "--schema", "public"]);
     assert_eq!(c.sql("part2", "select (select count(*) from s.items), (select count(*) from orders)"), "0|3000");
     let out = json(d, &url, 2, &["backup", "restore", &id, "--into", "part3", "--table", "itemz"]);
@@ -154,4 +166,26 @@ fn a_missing_collation_is_said_first() {
     ours.sql("postgres", "select pg_import_system_collations('pg_catalog')");
     json(dir.path(), &url(&ours, "postgres"), 0, &restore);
     assert_eq!(ours.sql("here", "select name from t"), "one");
+}
+
+#[test]
+fn a_load_has_memory_for_its_indexes_and_leaves_no_setting() {
+    let (c, dir, url, _) = dumped("rest_memory");
+    let d = dir.path();
+    c.sql("postgres", "alter system set maintenance_work_mem = '1MB'");
+    c.sql("postgres", "select pg_reload_conf()");
+    // It is filled when it is loaded: with what the session that fills it has.
+    c.sql("rest_memory", "create materialized view seen as select current_setting('maintenance_work_mem') as memory");
+    c.sql("postgres", "alter database rest_memory set maintenance_work_mem = '2MB'");
+    let restore = |into: &str| {
+        json(d, &url, 0, &["backup", "create", "--logical"]);
+        json(d, &url, 0, &["backup", "restore", "latest", "--into", into, "--jobs", "2"]);
+        let setting = "select setconfig::text from pg_db_role_setting s join pg_database d on d.oid = s.setdatabase \
+                       where datname = ";
+        (c.sql(into, "select memory from seen"), c.sql("postgres", &format!("{setting}'{into}'")))
+    };
+    // The cluster has 16 MB of shared buffers, and two jobs share half of them.
+    assert_eq!(restore("rest_memory_a"), ("4MB".into(), "{maintenance_work_mem=2MB}".into()), "the dumped one's own");
+    c.sql("postgres", "alter database rest_memory reset maintenance_work_mem");
+    assert_eq!(restore("rest_memory_b"), ("4MB".into(), String::new()));
 }

@@ -14,15 +14,18 @@ fn a_dump_of_a_table_brings_what_the_table_needs() {
          create domain even as int check (kinds.even(value)); \
          create sequence odd.numbers start 100; select nextval('odd.numbers'); \
          create function touched() returns trigger language plpgsql as 'begin new.at = now(); return new; end'; \
+         create function parsed(a int) returns int language sql immutable begin atomic; select a + 1; end; \
          create table others (id int primary key); insert into others values (1); \
          create table shop (id int primary key default nextval('odd.numbers'), m kinds.mood not null, ms kinds.mood[], p kinds.pair, \
-           e even, at timestamptz, other int references others); \
+           e even, at timestamptz, other int references others, n int default parsed(1)); \
          create trigger touch before insert on shop for each row execute function touched(); \
          create index shop_even on shop (kinds.even(id)); \
          insert into shop (m, ms, p, e, other) values ('ok', '{sad,ok}', row(1, 'sad'), 2, 1), ('sad', null, null, 4, 1); \
-         create type never as enum ('x'); create view seen as select id, m from shop; \
+         create type never as enum ('x'); \
          create role needs1_other; create table hidden (id int); alter table hidden owner to needs1_other",
     );
+    let columns: Vec<String> = (0..30).map(|n| format!("id + {n} as c{n}")).collect();
+    c.sql("needs1", &format!("create view seen as select m, {} from shop", columns.join(", ")));
     let at = url(&c, "needs1");
     let dir = tempfile::tempdir().unwrap();
     let d = dir.path();
@@ -34,11 +37,20 @@ fn a_dump_of_a_table_brings_what_the_table_needs() {
     let done: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
     let id = done["id"].as_str().unwrap();
     assert_eq!(done["lacks"], serde_json::json!([]), "{done}");
+    // What the trigger's function calls stands in its body as text: nobody follows it, and that is said, then and now. Of a body
+    // that the server keeps parsed, what it calls is known.
+    assert_eq!(
+        done["not_followed"],
+        serde_json::json!(["function kinds.even(integer)", "function public.touched()"]),
+        "{done}"
+    );
+    assert!(said.contains("function public.touched() is not followed"), "{said}");
     assert_eq!(json(d, &at, 0, &["backup", "verify", id])["ok"], true);
 
     let back = json(d, &at, 0, &["backup", "restore", id, "--into", "needs1_back"]);
     assert_eq!(back["restored"]["rows"], 2, "{back}");
-    assert!(back["restored"]["left_out"].to_string().contains("1 foreign key"), "{back}");
+    let left_out = back["restored"]["left_out"].to_string();
+    assert!(left_out.contains("1 foreign key: shop_other_fkey of ") && left_out.contains("shop"), "{back}");
     let c2 = |sql: &str| c.sql("needs1_back", sql);
     assert_eq!(
         c2(
@@ -61,6 +73,23 @@ fn a_dump_of_a_table_brings_what_the_table_needs() {
     let done: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
     assert!(done["lacks"].to_string().contains("table public.shop"), "{done}");
     assert!(text(&out).contains("does not come back by itself"), "{}", text(&out));
+    // The line that matters, and not the end of a statement that is longer than all that is kept.
+    let id = done["id"].as_str().unwrap();
+    let out = program(d, &at, &[], &["backup", "restore", id, "--into", "needs1_seen"]);
+    assert_eq!(out.status.code(), Some(3), "{}", text(&out));
+    for says in ["relation \"public.shop\" does not exist", "at VIEW seen", "only: what those are made from"] {
+        assert!(text(&out).contains(says), "{says}: {}", text(&out));
+    }
+    assert!(!text(&out).contains("CREATE VIEW"), "{}", text(&out));
+
+    // Of many keys that are left out some are named, and the rest is counted.
+    let many: String = (0..12).map(|n| format!("create table k{n} (id int primary key); ")).collect();
+    let columns: Vec<String> = (0..12).map(|n| format!("k{n} int references k{n}")).collect();
+    c.sql("needs1", &format!("{many} create table keys ({})", columns.join(", ")));
+    let keys = json(d, &at, 0, &["backup", "create", "--table", "keys"]);
+    let back = json(d, &at, 0, &["backup", "restore", keys["id"].as_str().unwrap(), "--into", "needs1_keys"]);
+    let left_out = back["restored"]["left_out"].to_string();
+    assert!(left_out.contains("12 foreign keys: ") && left_out.contains("and 2 more"), "{back}");
 }
 
 fn breakglass_err(c: &crate::support::cluster::Cluster, sql: &str) -> String {

@@ -144,7 +144,7 @@ fn clock(screen: &str, word: &str) -> u64 {
 
 /// The rows of the output's pane.
 fn output(screen: &str) -> Vec<String> {
-    let all = screen.lines().skip_while(|l| !l.contains("output of run")).skip(1);
+    let all = screen.lines().skip_while(|l| !l.contains("output of ")).skip(1);
     all.filter_map(|l| l.split_once(['│', '┤']))
         .map(|(_, right)| right.trim().to_string())
         .filter(|r| !r.is_empty())
@@ -168,7 +168,7 @@ fn the_obvious_next_thing_leads_through_the_whole_drill() {
     let (held, run) = Held::restore(home.path());
     let going = |s: &str| {
         let printed = output(s).iter().any(|line| line.contains("restoring base backup"));
-        whole(s) && printed && s.contains("running for") && s.contains(&format!("output of run {}", run.id))
+        whole(s) && printed && s.contains("running for") && s.contains("output of pitr restore")
     };
     let before = first.wait_long("it runs and prints", PATIENCE, going);
     first.signal(Signal::KILL);

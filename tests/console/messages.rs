@@ -127,6 +127,15 @@ fn the_step_that_tells_people_offers_its_own_message_and_writing_it_is_its_work(
             state.told.is_some() && state.status == StepStatus::Active && state.ticked.is_empty(),
             "{name}: {state:?}"
         );
+        // Whoever else waits comes next.
+        for _ in 0..3 {
+            let waits = desk.app.incident.as_ref().unwrap().still_to_tell(&step);
+            let Some(who) = waits.into_iter().next() else { break };
+            assert_eq!(obvious(&desk.app).cmd, Some(Cmd::Tell), "{name}: {who}");
+            desk.press("w");
+            assert_eq!(desk.chosen(0).0, who, "{name}");
+            desk.press("enter enter y");
+        }
         let wanted = if step.items.is_empty() { Cmd::Done } else { Cmd::Tick };
         assert_eq!(obvious(&desk.app).cmd, Some(wanted), "{name}: {:?}", obvious(&desk.app));
         // Opened again, it is to be told again.

@@ -135,7 +135,7 @@ fn the_text_of_a_step_is_read_row_by_row_down_to_its_first_item() {
 #[test]
 fn the_pane_that_has_the_focus_is_marked() {
     let mut app = with_incident(SIZE, 343, recovering_data(Kind::Real));
-    for (key, title) in [("2", "▶ 6 Recover beside"), ("3", "▶ output of run")] {
+    for (key, title) in [("2", "▶ 6 Recover beside"), ("3", "▶ output of pitr restore")] {
         assert!(!text(&render(&mut app)).contains(title));
         press(&mut app, key);
         let screen = text(&render(&mut app));

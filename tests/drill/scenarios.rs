@@ -164,6 +164,11 @@ fn an_intruder_is_locked_out_and_nothing_of_it_is_left() {
     let damage = on_record(home.path(), "damage_assessed").pop().unwrap();
     let findings = damage["findings"].as_array().unwrap();
     assert!(!findings.is_empty() && !findings.iter().any(|f| f.as_str().unwrap().contains(": role ")), "{damage:#}");
+    // The sandbox's secrets were changed, and none of the team's.
+    let mut c = std::process::Command::new(env!("CARGO_BIN_EXE_breakglass"));
+    c.args(["--json", "secrets", "list"]).env("BREAKGLASS_HOME", home.path()).current_dir(home.path());
+    let (code, text) = crate::support::archived::said(&mut c);
+    assert!(code == 0 && text.contains("\"rotated\": null") && !text.contains("\"rotated\": \""), "{text}");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use super::{ROWS, SIZE, journal, of, opened, parsed, shown};
 use crate::support::console::*;
 
 /// A run of a command of a plan's step, finished.
-fn ran(
+pub(super) fn ran(
     story: &mut Story,
     plan: &Scenario,
     step: usize,
@@ -52,13 +52,13 @@ fn contained(done: &[&str]) -> Vec<Event> {
 }
 
 /// The screen's words in one line, the right side only, as they are read.
-fn right(app: &mut App) -> String {
+pub(super) fn right(app: &mut App) -> String {
     let seen = shown(app);
     let rows = seen.lines().map(|l| l.rsplit('│').next().unwrap_or("").trim());
     rows.collect::<Vec<_>>().join(" ").split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-fn next_line(app: &mut App) -> String {
+pub(super) fn next_line(app: &mut App) -> String {
     let seen = shown(app);
     seen.lines().rev().nth(1).unwrap_or_default().to_string()
 }
@@ -245,7 +245,7 @@ fn a_try_is_offered_as_the_real_thing() {
     assert_eq!(line.cursor(), "breakglass pitr partial".len());
 }
 
-fn printed(data: &mut breakglass::app::data::Incident, lines: &[&str]) {
+pub(super) fn printed(data: &mut breakglass::app::data::Incident, lines: &[&str]) {
     let run = *data.state.runs.keys().last().unwrap();
     let output = breakglass::app::data::Output { lines: Memory::of(0, lines), file: "output.log".into() };
     data.outputs.insert(run, output);
@@ -407,14 +407,14 @@ fn a_command_by_hand_is_named_as_another_way() {
     let mut app = opened(9, of(&story, &plan));
     assert_eq!(obvious(&app).cmd, Some(Cmd::Done));
     press(&mut app, "]");
-    assert!(shown(&mut app).contains("command 2 of 3, by hand"), "{}", shown(&mut app));
+    assert!(shown(&mut app).contains("by hand, 1 of 2"), "{}", shown(&mut app));
     // Who began by hand is led on by hand.
     let mut story = Story::open(Kind::Real);
     ran(&mut story, &plan, 1, 2, 5, None, vec![]);
-    assert!(obvious(&opened(9, of(&story, &plan))).text.contains("command 3 of 3"));
+    assert!(obvious(&opened(9, of(&story, &plan))).text.contains("by hand, 2 of 2"));
 }
 
-fn shipped(name: &str) -> breakglass::model::Plan {
+pub(super) fn shipped(name: &str) -> breakglass::model::Plan {
     let text = std::fs::read(format!("{}/runbooks/{name}.md", env!("CARGO_MANIFEST_DIR"))).unwrap();
     breakglass::plan::parse(&format!("{name}.md"), &text).unwrap()
 }

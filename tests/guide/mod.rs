@@ -3,6 +3,7 @@
 
 mod doubts;
 mod edit;
+mod first_time;
 
 use breakglass::app::command::Cmd;
 use breakglass::app::dialog::{Ask, Dialog, Field};
@@ -266,7 +267,7 @@ fn a_choice_says_how_it_is_made() {
             }
             seen += 1;
             let text = shown(&mut app);
-            assert!(text.lines().last().unwrap().contains("←→ choose"), "{}: {text}", shot.name);
+            assert!(text.lines().last().unwrap().contains("↑↓ choose"), "{}: {text}", shot.name);
         }
     }
     assert!(seen >= 20, "{seen} dialogs with a choice");
@@ -389,7 +390,7 @@ fn next_says_what_a_run_waits_for() {
     let app = opened(343, data);
     let next = obvious(&app).text;
     assert!(
-        next.starts_with("nothing to do but watch: run") && next.ends_with(&format!("is going on, {text}")),
+        next.starts_with("nothing to do but watch: pitr restore ") && next.ends_with(&format!("is going on, {text}")),
         "{next}"
     );
 }

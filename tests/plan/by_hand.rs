@@ -121,7 +121,7 @@ const PLANS: [Read; 5] = [
         roles: &["Incident lead", "Keyboard", "Data owner", "Communications"],
         levels: USUAL,
         gravest: [15, 15, 60],
-        afterwards: 6,
+        afterwards: 7,
     },
     Read {
         file: "application-failure.md",

@@ -175,6 +175,17 @@ fn true_copies_are_equal_whatever_the_types_and_every_change_is_found() {
     assert_eq!(lines, ["x3, 3: 1 only in the source", "x3, 1000: 1 only in the shadow"]);
     assert!(table("public.parts_1").note.as_ref().unwrap().contains("no common primary key"));
 
+    // A table that one side does not have is counted, not said to be empty.
+    psql(&files, "create table alone as select generate_series(1, 2500) as n").unwrap();
+    for (a, b, line) in [
+        (&live, &files, "0 rows, 2500 rows; only in the shadow"),
+        (&files, &live, "2500 rows, 0 rows; only in the source"),
+    ] {
+        let r = go(a, b, true, &Options { tables: vec!["alone".into()], ..Options::default() });
+        assert!(!r.equal && r.tables[0].line().contains(line), "{:?}", r.tables[0].line());
+    }
+    psql(&files, "drop table alone").unwrap();
+
     // Everything that is not rows.
     for (category, change) in [
         ("indexes", "drop index gap_b"),

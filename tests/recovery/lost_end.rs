@@ -1,10 +1,18 @@
 //! The end of the archive is gone and the server knows nothing of it: every command that speaks of the archive's end says so.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
-use crate::support::archived::Archived;
-use crate::support::cluster::{LIMIT, psql};
+use breakglass::action::pitr_restore::Restore;
+use breakglass::action::{Action, Ctx, Nowhere};
+use breakglass::config::Secrets;
+use breakglass::config::settings::REPOSITORY_KEY;
+use breakglass::model::Secret;
+use breakglass::postgres::Layout;
+
+use crate::support::archived::{Archived, PASSPHRASE};
+use crate::support::cluster::{LIMIT, block_on, psql};
 
 /// The segments that lie in the repository, by name.
 fn held(repository: &Path) -> Vec<std::path::PathBuf> {
@@ -61,8 +69,35 @@ fn segments_that_the_server_believes_stored_and_are_gone_are_named_by_every_comm
         assert_ne!(code, 0, "{text}");
         assert!(text.contains(&format!("the repository ends at {keeps}")), "{command}: {text}");
     }
-    let (_, text) = a.run(&["pitr", "check", "--to", "latest"]);
-    println!("{text}");
+    // A recovery to the latest says that the latest is not here, and how much is missing.
+    let settings = a.settings(&a.room.path);
+    let mut secrets = Secrets::default();
+    secrets.set(REPOSITORY_KEY, Secret::new(PASSPHRASE));
+    let ctx = Ctx::new(settings, secrets, Arc::new(Nowhere));
+    let left = a.room.path.join("shadow-left");
+    std::fs::create_dir_all(Layout::under(&left, 0).config).unwrap();
+    let said = block_on(Restore.preview(&ctx, &["--to".into(), "latest".into()])).unwrap().lines.join("\n");
+    assert!(said.contains("THE LIVE SERVER HAS MORE: ") && said.contains("are not in the repository"), "{said}");
+    // Who only checks is told the same.
+    let (code, checked) = a.run(&["pitr", "check", "--to", "latest"]);
+    assert!(code == 0 && checked.contains("THE LIVE SERVER HAS MORE: "), "{checked}");
+    assert!(said.contains(&format!("the repository ends at {keeps}")), "{said}");
+    assert!(said.contains("take a base backup now: breakglass backup create --physical"), "{said}");
+    assert!(!said.contains("breakglass contain archives them"), "{said}");
+    // And that another one lies there that was broken off.
+    let left = left.display().to_string();
+    assert!(said.contains(&format!("a recovery that is not finished lies in {left}: ")), "{said}");
+    let ways =
+        format!("breakglass pitr discard --shadow {left}, then breakglass pitr restore --to latest --dir {left}");
+    assert!(said.contains(&ways), "{said}");
+
+    // Nor does whoever locks an intruder out promise what no recovery gets to.
+    psql(&db, "create role mallory login").unwrap();
+    let (code, text) = a.run(&["breach", "isolate", "--role", "mallory", "--json"]);
+    assert!(code == 0 && text.contains(&format!("WARNING: {} to ", name(gone[0]))), "{text}");
+    assert!(text.contains("\"recoverable\": false") && text.contains("\"archived\": \"0/"), "{text}");
+    let (_, text) = a.run(&["pitr", "locate", "--since", "2h"]);
+    assert!(text.contains(&format!("WARNING: the log is broken at {} to ", name(gone[0]))), "{text}");
 
     // It archives on, over the hole: a containment does not promise what it does not know.
     let (code, text) = a.run(&["contain"]);

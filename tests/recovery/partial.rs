@@ -1,10 +1,11 @@
 //! Partial recovery: lost and damaged rows and whole tables come back, newer rows stay, and it can be undone.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use breakglass::model::Time;
 use breakglass::postgres::{Database, Stop};
-use breakglass::recovery::partial::undo::{Record, Undone, undo};
+use breakglass::recovery::partial::undo::{Outcome, Record, Undone, undo};
 use breakglass::recovery::partial::{Definitions, Options, Part, apply, begin, prepare};
 use breakglass::recovery::verify;
 use breakglass::recovery::watch::Unwatched;
@@ -31,37 +32,48 @@ GRANT SELECT ON orders TO pg_monitor;
 ";
 
 /// A live database and a copy of it as it was before the damage.
-struct Two {
-    _cluster: std::sync::Arc<Cluster>,
-    live: Database,
-    before: Database,
-    room: Scratch,
+pub struct Two {
+    cluster: Arc<Cluster>,
+    pub live: Database,
+    pub before: Database,
+    pub room: Scratch,
 }
 
 impl Two {
     fn start(name: &str, schema: &str) -> Self {
-        let cluster = Cluster::start(name, &[]);
-        cluster.sql("postgres", "create database live");
-        script(&cluster.database("live"), schema);
-        cluster.sql("postgres", "create database before template live");
-        let (live, before) = (cluster.database("live"), cluster.database("before"));
-        Self { _cluster: cluster, live, before, room: Scratch::new("partial") }
+        Self::in_cluster(Cluster::start(name, &[]), "live", schema)
     }
-    fn ask(&self, sql: &str) -> String {
+    /// Another pair in the same cluster.
+    pub fn another(&self, name: &str, schema: &str) -> Self {
+        Self::in_cluster(self.cluster.clone(), name, schema)
+    }
+    fn in_cluster(cluster: Arc<Cluster>, name: &str, schema: &str) -> Self {
+        let before = format!("{name}_before");
+        cluster.sql("postgres", &format!("create database {name}"));
+        script(&cluster.database(name), schema);
+        cluster.sql("postgres", &format!("create database {before} template {name}"));
+        let (live, before) = (cluster.database(name), cluster.database(&before));
+        Self { cluster, live, before, room: Scratch::new("partial") }
+    }
+    pub fn ask(&self, sql: &str) -> String {
         psql(&self.live, sql).unwrap_or_else(|e| panic!("{sql}: {e}"))
     }
     /// Everything in the live tables, for comparing.
-    fn picture(&self) -> String {
+    pub fn picture(&self) -> String {
         let tables = self.ask("select string_agg(relname, ',' order by relname) from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace");
         let each = tables.split(',').map(|t| {
             format!("{t} {}", self.ask(&format!("select md5(string_agg(t::text, '|' order by t::text)) from {t} t")))
         });
         each.collect::<Vec<_>>().join("\n")
     }
-    fn preview(&self, options: &Options) -> Vec<Part> {
+    pub fn preview(&self, options: &Options) -> Vec<Part> {
         self.go(options, None).unwrap().1
     }
-    fn go(&self, options: &Options, folder: Option<PathBuf>) -> breakglass::error::Result<(Option<Record>, Vec<Part>)> {
+    pub fn go(
+        &self,
+        options: &Options,
+        folder: Option<PathBuf>,
+    ) -> breakglass::error::Result<(Option<Record>, Vec<Part>)> {
         block_on(async {
             let mut live = verify::open(&self.live, LIMIT).await?;
             breakglass::postgres::connect::run(&mut live, "SET default_transaction_read_only = off").await?;
@@ -76,20 +88,24 @@ impl Two {
             Ok((Some(r), p))
         })
     }
-    fn undo(&self, folder: &std::path::Path) -> breakglass::error::Result<Vec<Undone>> {
+    pub fn undo(&self, folder: &std::path::Path) -> breakglass::error::Result<Vec<Undone>> {
+        self.undo_or_look(folder, false).map(|done| done.now.tables)
+    }
+    pub fn undo_or_look(&self, folder: &std::path::Path, dry: bool) -> breakglass::error::Result<Outcome> {
         block_on(async {
             let mut live = verify::open(&self.live, LIMIT).await?;
             breakglass::postgres::connect::run(&mut live, "SET default_transaction_read_only = off").await?;
-            undo(&mut live, &Record::load(folder)?, folder).await
+            let now = Time::parse("2026-11-20T15:00:00Z").unwrap();
+            undo(&mut live, &Record::load(folder)?, folder, now, dry).await
         })
     }
 }
 
-fn lost(tables: &[&str]) -> Options {
+pub fn lost(tables: &[&str]) -> Options {
     Options { tables: tables.iter().map(|t| (*t).to_string()).collect(), lost: true, ..Options::default() }
 }
 
-fn part<'a>(parts: &'a [Part], table: &str) -> &'a Part {
+pub fn part<'a>(parts: &'a [Part], table: &str) -> &'a Part {
     parts.iter().find(|p| p.table == table).unwrap_or_else(|| panic!("{table}: {parts:#?}"))
 }
 
@@ -156,6 +172,7 @@ fn lost_rows_come_back_with_what_they_reference_and_newer_rows_stay() {
     );
     t.undo(&folder).unwrap();
     assert_eq!(t.picture(), damaged);
+    super::partial_whole::all(&t);
 }
 
 #[test]
@@ -359,6 +376,26 @@ fn killed_at_any_point_it_happened_whole_or_not_at_all_and_the_record_tells() {
     assert!(!text.contains("only in the source") && !text.contains("back again"), "{text}");
     let text = run(&["pitr", "check", "--shadow", &dir, "--table", "orders", "--table", "log"]);
     assert!(text.contains("everything that was lost is back"), "{text}");
+
+    // Somebody's row under the key of a lost one is not it; where that one is to be seen is said.
+    psql(&db, "delete from orders where id = 7").unwrap();
+    psql(&db, "insert into orders (id, customer_id, net, note) values (7, 1, 5, 'somebody else')").unwrap();
+    let check = ["pitr", "check", "--shadow", &dir, "--table", "orders"];
+    let (code, text) = a.run(&check);
+    assert!(code == 1 && !text.contains("everything that was lost is back"), "{code} {text}");
+    assert!(text.contains("public.orders: 1 left out: another row was written under their key since: 7"), "{text}");
+    assert!(
+        text.contains("as they were: ") && text.contains("psql") && text.contains("not as it should be: left out"),
+        "{text}"
+    );
+    let text = run(&[&check[..], &["--accept-left-out"]].concat());
+    assert!(text.contains("what was left out was accepted") && !text.contains("everything"), "{text}");
+    psql(&db, "delete from orders where id = 7").unwrap();
+    let again = a.room.path.join("again").display().to_string();
+    run(&["pitr", "partial", "--shadow", &dir, "--table", "orders", "--out", &again]);
+    assert_eq!(psql(&db, "select net from orders where id = 7").unwrap(), "7.00");
+    assert!(run(&["pitr", "partial", "--undo", &again, "--dry-run"]).contains("public.orders: 1 rows go again"));
+    run(&check);
 
     // A containment leaves writes off: it is not as it should be, and the way back is said and works.
     let text = run(&["contain"]);

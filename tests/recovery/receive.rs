@@ -205,7 +205,7 @@ fn what_is_only_in_the_unfinished_segment_survives_killed_receivers_and_a_crashe
     // What a recovery to the latest has and what not: said while the server can be asked, and when it cannot.
     let end = |s: &Received| s.end_lsn.parse::<Lsn>().unwrap();
     let recovery = block_on(breakglass::action::backend::recovery(&context(&a))).unwrap();
-    let tail = |end: Lsn| block_on(pitr_tail::behind(&context(&a), &*recovery, end));
+    let tail = |end: Lsn| block_on(pitr_tail::behind(&context(&a), &*recovery, (1, end)));
     let all = tail(end(&covered(&a)));
     assert_eq!(all.bytes, 0, "{all:?}");
     assert!(all.line.contains("nothing committed that is not archived"), "{all:?}");

@@ -5,14 +5,20 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
+use breakglass::action::pitr_restore::Restore;
+use breakglass::action::{Action, Ctx, Nowhere};
+use breakglass::config::settings::{Connection, REPOSITORY_KEY};
+use breakglass::config::{Secrets, Settings};
+use breakglass::model::Secret;
 use breakglass::postgres::user;
 use breakglass::recovery::shadow::Shadow;
 use serde_json::Value;
 
 use super::shop::{damage, script, traffic};
 use crate::support::archived::{Archived, PASSPHRASE};
-use crate::support::cluster::{LIMIT, programs, server_user};
+use crate::support::cluster::{LIMIT, block_on, programs, server_user};
 
 const HBA: &str = "local all,replication postgres trust\n\
     hostssl shop app 127.0.0.1/32 scram-sha-256\n\
@@ -90,6 +96,15 @@ impl Source {
 
     /// The program, as an administrator on the database's machine starts it.
     fn breakglass(&self, args: &[&str]) -> (i32, Value, String) {
+        self.with_address(Some(self.url("dba")), args)
+    }
+
+    /// The same where nothing but the repository and its passphrase is known.
+    fn alone(&self, args: &[&str]) -> (i32, Value, String) {
+        self.with_address(None, args)
+    }
+
+    fn with_address(&self, url: Option<String>, args: &[&str]) -> (i32, Value, String) {
         let out = Command::new(env!("CARGO_BIN_EXE_breakglass"))
             .args(args)
             .arg("--json")
@@ -97,7 +112,7 @@ impl Source {
             .env("PATH", std::env::var_os("PATH").unwrap())
             .env("HOME", &self.a.room.path)
             .env("BREAKGLASS_HOME", self.a.room.path.join("state"))
-            .env("DATABASE_URL", self.url("dba"))
+            .envs(url.map(|url| ("DATABASE_URL", url)))
             .env("BACKUP_DIR", &self.a.repository)
             .env("BACKUP_ENCRYPTION_KEY", PASSPHRASE)
             .current_dir(&self.a.room.path)
@@ -240,6 +255,25 @@ fn clients_find_the_recovered_database_where_the_damaged_one_was() {
     record.instance().unwrap().stop(breakglass::postgres::Stop::Immediate, LIMIT).unwrap();
 }
 
+/// The commands that README gives for a primary that is gone, with this folder for its own.
+fn readme(shadow: &str) -> Vec<Vec<String>> {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let section = text.split("## When the primary is gone").nth(1).unwrap();
+    let fence = section.split("```").nth(1).unwrap();
+    let ours = fence.lines().filter_map(|l| l.strip_prefix("breakglass "));
+    // Every second part is between quotes.
+    let words = |line: &str| -> Vec<String> {
+        let parts = line.split('"').enumerate();
+        parts
+            .flat_map(|(i, part)| match i % 2 {
+                1 => vec![part.to_string()],
+                _ => part.split_whitespace().map(|w| w.replace("/srv/recovered", shadow)).collect(),
+            })
+            .collect()
+    };
+    ours.map(words).collect()
+}
+
 #[test]
 fn a_place_that_cannot_be_taken_leaves_the_recovered_database_reachable() {
     let s = Source::start("noplace");
@@ -250,22 +284,71 @@ fn a_place_that_cannot_be_taken_leaves_the_recovered_database_reachable() {
     s.a.archive_now();
     let root = s.a.room.path.join("recovered");
     let shadow = root.display().to_string();
-    let (code, _, said) = s.breakglass(&["pitr", "restore", "--to", "latest", "--dir", &shadow]);
+    // Nothing says which database is meant: the one that has tables, not the empty one that every cluster has.
+    let readme = readme(&shadow);
+    let words = |n: usize| readme[n].iter().map(String::as_str).collect::<Vec<_>>();
+    assert_eq!(s.alone(&words(0)).0, 0, "what can be recovered: {:?}", readme[0]);
+    let (code, _, said) = s.alone(&words(2));
     assert_eq!(code, 0, "{said}");
+    assert!(said.contains("to look at it: psql ") && said.contains("/shop?"), "{said}");
+    let (code, _, said) = s.alone(&words(3));
+    assert!(code == 0 && said.contains("\"shop\" was looked at as the largest database that has tables"), "{said}");
+    let empty = s.url("dba").replace("/shop", "/postgres");
+    let (code, _, said) = s.with_address(Some(empty), &["pitr", "verify", "--shadow", &shadow]);
+    assert!(said.contains("there is no table in \"postgres\": nothing of it could be verified"), "{code}: {said}");
+    let nobody = "postgres://postgres@127.0.0.1:1/postgres".to_string();
+    let (code, _, said) = s.with_address(Some(nobody), &["pitr", "verify", "--shadow", &shadow]);
+    assert!(code == 1 && said.contains("FAILED        tables: there is no table in \"postgres\""), "{code}: {said}");
     // Broken while nobody looked: the running source has it in memory.
     std::fs::write(s.etc.join("server.crt"), "no certificate").unwrap();
     let (code, _, said) = s.breakglass(&["pitr", "promote", "--shadow", &shadow, "--confirm", "shop"]);
     assert_eq!(code, 3, "{said}");
     assert!(said.contains("promoted and stands on its own socket") && said.contains("--own-address"), "{said}");
     assert!(!s.a.cluster.instance.is_running(), "fenced all the same");
-    let args =
-        ["pitr", "promote", "--shadow", &shadow, "--confirm", "shop", "--own-address", "--source-is-fenced", "stopped"];
-    let (code, done, said) = s.breakglass(&args);
+    // Gone for good, and nobody knows its address: said so, with what to do, and not needed where a person answers for it.
+    let args = ["pitr", "promote", "--shadow", &shadow, "--confirm", "shop"];
+    let (code, _, said) = s.alone(&args);
+    assert!(code == 2 && said.contains("also when it is dead: postgres://USER@HOST:5432/DATABASE"), "{code}: {said}");
+    assert!(said.contains("no address is needed: promote with --source-is-fenced REASON"), "{said}");
+    let (code, done, said) = s.alone(&words(4));
     assert_eq!(code, 0, "{said}");
+    assert!(said.contains("the damaged cluster: nothing of it is known to be left (disk is gone)"), "{said}");
     let to_do = done["to_do"].to_string();
     assert!(to_do.contains("point the service at") && done["url"].as_str().unwrap().contains("recovered"), "{to_do}");
+    // The line that starts it again does.
     let record = Shadow::load(&root).unwrap();
+    record.instance().unwrap().stop(breakglass::postgres::Stop::Fast, LIMIT).unwrap();
+    let start = done["start"].as_str().unwrap();
+    assert!(said.contains(start), "{said}");
+    let start = start
+        .strip_prefix("sudo -u ")
+        .map_or(start.to_string(), |s| format!("runuser -u {}", s.replacen(' ', " -- ", 1)));
+    let mut sh = Command::new("/bin/sh");
+    sh.args(["-c", &start]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).current_dir("/");
+    assert!(sh.status().unwrap().success(), "{start}");
     let own = record.database("shop").unwrap();
     assert_eq!(crate::support::cluster::psql(&own, "select n, pg_is_in_recovery() from t").unwrap(), "1|f");
+    // What is in service now is on timeline 2. Of a recovery along timeline 1 it has no "more": it is another log.
+    let connection = Connection {
+        host: own.host().into(),
+        port: own.port(),
+        user: "postgres".into(),
+        database: "shop".into(),
+        sslmode: None,
+    };
+    let settings = Settings { database: Some(connection), ..s.a.settings(&s.a.room.path) };
+    let mut secrets = Secrets::default();
+    secrets.set(REPOSITORY_KEY, Secret::new(PASSPHRASE));
+    let ctx = Ctx::new(settings, secrets, Arc::new(Nowhere));
+    let preview = |args: &[&str]| {
+        let args: Vec<String> = args.iter().map(|a| a.to_string()).collect();
+        block_on(async { Restore.preview(&ctx, &args).await }).unwrap().lines.join("\n")
+    };
+    let lines = preview(&["--to", "latest", "--timeline", "1"]);
+    assert!(
+        lines.contains("the live server is on timeline 2, at ") && lines.contains("to the end of timeline 1"),
+        "{lines}"
+    );
+    assert!(!lines.contains("THE LIVE SERVER HAS MORE"), "{lines}");
     record.instance().unwrap().stop(breakglass::postgres::Stop::Immediate, LIMIT).unwrap();
 }

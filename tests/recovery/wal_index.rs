@@ -142,6 +142,102 @@ fn what_was_read_piece_by_piece_is_what_is_read_at_once_and_the_range_is_the_sam
     assert_eq!((code, text.trim()), (0, format!("0 segments read, {} known", all.len()).as_str()));
 }
 
+/// The object of these bytes under this name, as anybody can make it who may write there.
+fn sealed(a: &Archived, name: &str, plain: &[u8]) -> Vec<u8> {
+    let spec = Spec::new(ObjectType::WalSegment, a.unlocked.repository().id(), name, Time::from_micros(0));
+    let mut writer = Writer::new(Vec::new(), &spec, &[a.unlocked.repository().recipient()]).unwrap();
+    std::io::Write::write_all(&mut writer, plain).unwrap();
+    writer.finish().unwrap().0
+}
+
+/// Other objects of the very same length in the place of a segment that was read, and the same one written into.
+fn exchanged_and_touched(a: &Archived, index: &mut Index, segment: Segment) {
+    let name = WalName::Segment(segment).object();
+    let path = a.repository.join(&name);
+    let good = std::fs::read(&path).unwrap();
+    let status = |key: bool| -> (i32, serde_json::Value) {
+        let mut c = a.command(&["wal", "status", "--json"]);
+        c.env_remove("DATABASE_URL");
+        if !key {
+            c.env_remove("BACKUP_ENCRYPTION_KEY");
+        }
+        let (code, text) = said(&mut c);
+        (code, serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}")))
+    };
+    let reach = || range(&a.unlocked, &programs(), None, &a.room.path).unwrap();
+    let began = reach().read_since.unwrap();
+    assert!(reach().touched == 0 && reach().exchanged.is_empty());
+    let (code, json) = status(true);
+    assert_eq!((code, &json["unusable"]), (0, &serde_json::json!([])), "{json:#}");
+
+    // Another segment's, an empty one, one that nobody sealed: by how it begins, with a key and without one.
+    let plain = breakglass::backup::wal::fetch::read(&a.unlocked, &WalName::Segment(segment)).unwrap().unwrap();
+    let other = Segment::from_number(segment.timeline, segment.number(SIZE) + 1, SIZE);
+    let foreign = sealed(a, &WalName::Segment(other).object(), &plain);
+    assert_eq!(foreign.len(), good.len());
+    for (bytes, why) in [
+        (foreign, "objects were swapped or renamed"),
+        (Vec::new(), "0 bytes are left"),
+        (vec![7; good.len()], "not an object of a breakglass repository"),
+    ] {
+        std::fs::write(&path, &bytes).unwrap();
+        let holes = reach().holes;
+        assert!(holes.len() == 1 && holes[0].first == segment.to_string() && holes[0].why.contains(why), "{holes:?}");
+        for key in [true, false] {
+            let (code, json) = status(key);
+            let found = &json["unusable"][0];
+            assert!(code == 1 && found["first"] == segment.to_string(), "{why}: {json:#}");
+            assert!(found["why"].as_str().unwrap().contains(why), "{why}: {json:#}");
+            assert_eq!(json["unusable"].as_array().unwrap().len(), 1, "{why}: {json:#}");
+        }
+        let (_, text) = said(a.command(&["wal", "status"]).env_remove("DATABASE_URL"));
+        assert!(text.contains(&format!("UNUSABLE {segment}: ")), "{text}");
+    }
+    // Of the same name, sealed for the right key: nothing is wrong with it but that it is not the one that was read.
+    std::fs::write(&path, sealed(a, &name, &plain)).unwrap();
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), good.len() as u64);
+    let found = reach();
+    assert_eq!((found.exchanged.len(), found.unread, found.holes.len()), (1, 1, 0), "{found:?}");
+    let (code, json) = status(true);
+    assert_eq!((code, &json["exchanged"][0]), (1, &segment.to_string().into()), "{json:#}");
+    assert!(json["problems"].to_string().contains("is another object than the one that was read on 20"), "{json:#}");
+    let (code, text) = a.run(&["pitr", "range"]);
+    assert!(code == 0 && text.contains(&format!("note      WAL segment {segment} is another object")), "{text}");
+    std::fs::write(&path, &good).unwrap();
+
+    // The same one, written into, the time of its content put back: touched, and read again whoever reads it next.
+    assert_eq!(update(a, index).segments, 1);
+    assert_eq!(reach().touched, 0);
+    let mut rotten = good.clone();
+    rotten[good.len() / 2] ^= 1;
+    let modified = std::fs::metadata(&path).unwrap().modified().unwrap();
+    std::fs::write(&path, &rotten).unwrap();
+    std::fs::File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
+    let found = reach();
+    assert_eq!((found.touched, found.exchanged.len(), found.holes.len()), (1, 0, 0), "{found:?}");
+    let (_, text) = a.run(&["pitr", "range"]);
+    assert!(text.contains("touched   1 segments were written, moved or copied since they were read"), "{text}");
+    assert!(text.contains("read      every byte of the log last on 20"), "{text}");
+    assert_eq!(update(a, index).damaged.len(), 1);
+    let (code, json) = status(true);
+    assert!(code == 1 && json["unusable"][0]["first"] == segment.to_string(), "{json:#}");
+    std::fs::write(&path, &good).unwrap();
+    assert_eq!(update(a, index).segments, 1);
+
+    // A verification that reads it all says when.
+    let (code, text) = a.run(&["backup", "verify", "--all"]);
+    assert_eq!(code, 0, "{text}");
+    assert!(reach().read_since.unwrap() > began && reach().touched == 0);
+    let (code, text) = a.run(&["pitr", "range", "--json"]);
+    let json: serde_json::Value =
+        serde_json::from_str(&text[text.find('{').unwrap()..=text.rfind('}').unwrap()]).unwrap();
+    assert_eq!((code, &json["segments_touched"]), (0, &0.into()), "{text}");
+    assert!(json["log_last_read"].is_string(), "{text}");
+    let (code, text) = a.run(&["pitr", "check", "--json", "--to", "latest"]);
+    assert!(code == 0 && text.contains("\"log_every_byte_read\": true"), "{text}");
+    *index = Index::load(&a.unlocked).unwrap();
+}
+
 #[test]
 fn damage_is_known_and_mending_too_and_an_index_nobody_holding_the_key_wrote_counts_for_nothing() {
     let a = Archived::start("walindexdamage");
@@ -174,6 +270,8 @@ fn damage_is_known_and_mending_too_and_an_index_nobody_holding_the_key_wrote_cou
     let done = update(&a, &mut index);
     assert_eq!((done.segments, done.damaged.len()), (1, 0), "{done:?}");
     assert!(range(&a.unlocked, &programs(), None, &a.room.path).unwrap().holes.is_empty());
+
+    exchanged_and_touched(&a, &mut index, bad);
 
     // An object that is whole but was written without the key.
     let store = a.unlocked.repository().store();

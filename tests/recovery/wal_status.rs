@@ -5,6 +5,10 @@ use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 use std::time::Instant;
 
+use breakglass::backup::keys::KdfCost;
+use breakglass::backup::repository::{InitOptions, Repository};
+use breakglass::model::Secret;
+
 use crate::support::archived::{Archived, PASSPHRASE, said};
 use crate::support::cluster::{LIMIT, psql, server_user};
 
@@ -44,6 +48,17 @@ fn the_servers_side_of_the_archive_is_told_and_a_failing_archiver_is_a_problem()
     assert!(server["free_bytes"].as_u64().unwrap() > 0 && server["full_in_ms"].as_u64().unwrap() > 0, "{json:#}");
     assert!(server["wal_bytes"].as_u64().unwrap() >= 1 << 20);
     assert_eq!(server["slots"][0]["name"], "forgotten");
+
+    // The repository of another cluster: how far one is behind the other says nothing.
+    let other = a.room.path.join("other").display().to_string();
+    let options = InitOptions { kdf: KdfCost { memory_kib: 64, passes: 1, lanes: 1 }, ..InitOptions::default() };
+    Repository::init(&other, &Secret::new(PASSPHRASE), &options).unwrap().bind_cluster(4711, Some(1 << 20)).unwrap();
+    let (code, text) = said(a.command(&["--json", "wal", "status"]).env("BACKUP_DIR", &other));
+    assert_eq!(code, 1, "{text}");
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let problem = json["problems"][0].as_str().unwrap();
+    assert!(problem.contains("the repository holds cluster 4711") && problem.contains("BACKUP_DIR"), "{json:#}");
+    assert!(json["server"]["lag_bytes"].is_null() && json["not_held"].is_null(), "{json:#}");
 
     // The archive stops taking anything: what piles up shows, and who is to blame.
     psql(&db, "alter system set archive_command = 'false'").unwrap();

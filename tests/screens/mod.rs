@@ -297,7 +297,7 @@ pub fn shots() -> Vec<Shot> {
         shot("elsewhere", elsewhere),
         shot("message-good", |size| {
             let mut a = recovering_app(size);
-            a.say(Tone::Good, "run 19 succeeded: 2 moments found".into());
+            a.say(Tone::Good, "pitr locate succeeded: 2 moments found".into());
             a
         }),
         shot("message-bad", |size| {
@@ -316,7 +316,7 @@ pub fn shots() -> Vec<Shot> {
         shot("moment-other", |size| pressed(real(size), "m G")),
         shot("messages", |size| {
             let mut a = recovering_app(size);
-            a.say(Tone::Good, "run 19 succeeded: 2 moments found".into());
+            a.say(Tone::Good, "pitr locate succeeded: 2 moments found".into());
             a.say(Tone::Bad, "the target did not answer: connection refused at /run/drill:5432".into());
             pressed(a, "M")
         }),
@@ -613,11 +613,10 @@ fn the_command_that_will_run_is_whole_in_its_dialog() {
 }
 
 #[test]
-fn a_run_is_known_by_its_number() {
+fn a_run_is_known_by_what_it_runs() {
     let data = recovering_data(Kind::Drill);
-    let run: RunId = *data.workers.keys().next().unwrap();
     let mut app = with_incident((80, 24), 343, data);
-    assert!(text(&render(&mut app)).contains(&format!("run {run}")));
+    assert!(text(&render(&mut app)).contains("output of pitr restore"));
 }
 
 #[test]

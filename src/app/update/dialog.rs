@@ -12,6 +12,9 @@ pub(super) fn command(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
     if dialog.context() == Context::Palette {
         return palette(app, cmd, out);
     }
+    let chosen = dialog.value(0).to_string();
+    let before = app.dialogs.len();
+    let Some(dialog) = app.dialogs.last_mut() else { return };
     match cmd {
         Cmd::Dismiss | Cmd::No => dismiss(app),
         Cmd::Yes => accept(app, out),
@@ -23,9 +26,13 @@ pub(super) fn command(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
         }
         Cmd::Accept => accept(app, out),
         Cmd::FillIn => super::tell::fill_in(app),
-        Cmd::Left | Cmd::Right | Cmd::NextField | Cmd::PrevField if dialog.fields.is_empty() => {
+        Cmd::Left | Cmd::Right | Cmd::Up | Cmd::Down | Cmd::NextField | Cmd::PrevField if dialog.fields.is_empty() => {
             dialog.focus = 1 - dialog.focus.min(1);
         }
+        // Choices stand below each other, above the next field: that is the way the arrows go.
+        Cmd::Up | Cmd::Down if stays(dialog, cmd == Cmd::Down) => choose(dialog, cmd == Cmd::Down),
+        Cmd::Up => command(app, Cmd::PrevField, out),
+        Cmd::Down => command(app, Cmd::NextField, out),
         Cmd::NextField | Cmd::PrevField if dialog.fields.len() == 1 => {
             choose(dialog, cmd == Cmd::NextField);
         }
@@ -37,6 +44,23 @@ pub(super) fn command(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
             super::motion::command(app, cmd);
         }
         _ => {}
+    }
+    if app.dialogs.len() == before && app.dialogs.last().is_some_and(|d| d.value(0) != chosen) {
+        super::tell::suit(app);
+    }
+}
+
+/// Whether a move up or down ends at another choice of the same field.
+fn stays(dialog: &Dialog, forward: bool) -> bool {
+    match dialog.fields.get(dialog.focus) {
+        Some(Field::Choice { options, at, .. }) => {
+            if forward {
+                at + 1 < options.len()
+            } else {
+                *at > 0
+            }
+        }
+        _ => false,
     }
 }
 

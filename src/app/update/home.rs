@@ -5,6 +5,7 @@ use super::super::data::ScenarioRow;
 use super::super::dialog::{Ask, Dialog, Field};
 use super::super::{App, Effect, HomeRow, Pane, PlanUi, Screen, Tone};
 use super::incident;
+use crate::incident::Rules;
 use crate::incident::rules::asks_codename;
 
 pub(super) fn command(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
@@ -21,7 +22,7 @@ pub(super) fn command(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
                 Ask::Begin { file, scenario, title }
             };
             let mut dialog = Dialog::new(ask);
-            dialog.choose_severity(severity.as_deref());
+            dialog.choose_severity(severity.as_deref(), &Rules::of(&row.plan, &row.scenario));
             if cmd == Cmd::Declare {
                 dialog.ask_codename(asks_codename(&row.scenario), None);
             }

@@ -3,7 +3,7 @@
 use crate::incident::{Command, Context, Run, RunRequest, RunStatus, State, decide, moment as moments, writes};
 use crate::model::plan::{Risk, Step};
 use crate::model::target::RecoveryTarget;
-use crate::model::{RunId, Time};
+use crate::model::{RunId, Time, may_hold_secret};
 
 use super::super::command::Cmd;
 use super::super::dialog::{Ask, Dialog, Field};
@@ -55,7 +55,7 @@ fn steps(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
             }
         }
         Cmd::Moment => open_moments(app, out),
-        Cmd::Variable => app.dialogs.push(Dialog::new(Ask::Variable)),
+        Cmd::Variable => variable(app),
         Cmd::Waive => app.dialogs.push(Dialog::new(Ask::Waive)),
         Cmd::Cancel => {
             let running = app.incident.as_ref().and_then(|ui| {
@@ -85,7 +85,9 @@ fn steps(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
             let severity = app.incident.as_ref().and_then(|i| i.data.state.severity.clone());
             let impact = app.incident.as_ref().and_then(|i| i.data.state.impact.clone());
             let mut dialog = Dialog::new(Ask::Declare);
-            dialog.choose_severity(severity.as_deref());
+            if let Some(ui) = &app.incident {
+                dialog.choose_severity(severity.as_deref(), &ui.rules());
+            }
             if let Some(impact) = impact {
                 dialog.fields[1] = Field::text("Impact began", "now", &impact.at.date_hms());
                 dialog.fields[2] = Field::text("Known from", "first alert, first report", &impact.source);
@@ -220,6 +222,20 @@ pub(super) fn run(app: &mut App, out: &mut Vec<Effect>) {
         Ok(request) => ask(app, request, out),
         Err(missing) => need(app, missing, false, out),
     }
+}
+
+/// Asks for a variable: the first one that the selected command needs stands there already.
+fn variable(app: &mut App) {
+    let Some(name) = app.needed().into_iter().next() else {
+        return app.dialogs.push(Dialog::new(Ask::Variable));
+    };
+    if may_hold_secret(&name) {
+        return app.dialogs.push(Dialog::new(Ask::Values(vec![name])));
+    }
+    let mut dialog = Dialog::new(Ask::Variable);
+    dialog.fields[0] = Field::text("Name", "as the plan writes it", &name);
+    dialog.focus = 1;
+    app.dialogs.push(dialog);
 }
 
 /// Turns writes on again, like every run that changes something: looked at first, then asked. It belongs to no step: the one
@@ -455,10 +471,19 @@ pub(super) fn follow_run(app: &mut App, out: &mut Vec<Effect>) {
     let Some(ui) = &mut app.incident else { return };
     let step = ui.data.scenario.steps.get(ui.steps.step);
     let run: Option<RunId> = step.and_then(|s| ui.run_of(s)).map(|r| r.id);
-    if run == ui.output.run {
+    let fresh = run != ui.output.run;
+    if fresh {
+        ui.output = super::super::OutputUi { run, follow: true, ..Default::default() };
+    }
+    // A table is read from its head; everything else from what was said last.
+    let table = |r: &Run| r.action == "sql" && !r.is_open();
+    if !ui.output.begun && run.and_then(|r| ui.data.state.runs.get(&r)).is_some_and(table) {
+        (ui.output.begun, ui.output.follow, ui.output.top, ui.output.left_at) = (true, false, 0, u64::MAX);
+        app.dirty = true;
+    }
+    if !fresh {
         return;
     }
-    ui.output = super::super::OutputUi { run, follow: true, ..Default::default() };
     if run.is_none() && ui.steps.pane == Pane::Output {
         ui.steps.pane = Pane::Steps;
     }

@@ -458,16 +458,15 @@ fn announce(
         if before == Some(run.status) {
             continue;
         }
+        let what = super::words::ran(run);
         let (tone, text) = match run.status {
-            RunStatus::Finished(_) if run.succeeded() => {
-                (Tone::Good, format!("run {} succeeded: {}", run.id, run.summary))
-            }
+            RunStatus::Finished(_) if run.succeeded() => (Tone::Good, format!("{what} succeeded: {}", run.summary)),
             RunStatus::Finished(_) if super::next::looked(&new.scenario, run) => {
-                (Tone::Info, format!("run {} found: {}", run.id, run.summary))
+                (Tone::Info, format!("{what} found: {}", run.summary))
             }
-            RunStatus::Finished(_) => (Tone::Bad, format!("run {} did not succeed: {}", run.id, run.summary)),
-            RunStatus::Unknown => (Tone::Bad, format!("run {}: its worker vanished, the outcome is unknown", run.id)),
-            RunStatus::Withdrawn => (Tone::Info, format!("run {} never started and was taken back", run.id)),
+            RunStatus::Finished(_) => (Tone::Bad, format!("{what} did not succeed: {}", run.summary)),
+            RunStatus::Unknown => (Tone::Bad, format!("{what}: its worker vanished, the outcome is unknown")),
+            RunStatus::Withdrawn => (Tone::Info, format!("{what} never started and was taken back")),
             RunStatus::Running | RunStatus::Requested => continue,
         };
         *read = false;

@@ -78,6 +78,10 @@ pub(super) fn tick(app: &mut App, out: &mut Vec<Effect>) {
             // The next item comes into sight by itself.
             ui.steps.scrolled &= ui.steps.pane == Pane::Text;
             ui.ticking.insert((id.clone(), item), done);
+            let read_on = after.filter(|_| done && ui.steps.pane == Pane::Text);
+            if let Some(after) = read_on.filter(|i| !app.shown.seen.1.contains(i)) {
+                motion::show_item(app, after);
+            }
             out.push(Effect::Submit(Command::Tick { step: id, item, done }, None));
         }
         None => app.say(Tone::Info, "everything is ticked; enter, then space, unticks an item".into()),

@@ -7,7 +7,8 @@ use super::super::{App, Effect, IncidentUi, Tone, words};
 use super::people::standing;
 use crate::action::blanks::variable_of;
 use crate::action::message::{self, Known};
-use crate::incident::people::tells;
+use crate::incident::people::{tells, untold};
+use crate::incident::rules::{AUTHORITIES, speaks_of_authorities};
 use crate::incident::{Command, Now, RunRequest, StepStatus, Timer, timers};
 use crate::model::event::Kind;
 use crate::model::plan::Risk;
@@ -42,6 +43,20 @@ impl IncidentUi {
         blanks.retain(|b| !may_hold_secret(b) && seen.insert(variable_of(b)));
         blanks
     }
+    /// Everybody who has heard nothing since a step that tells people was begun, and to whom a message is due; the authorities at
+    /// last, where the step speaks of them.
+    pub fn still_to_tell(&self, step: &Step) -> Vec<String> {
+        let state = &self.data.state;
+        let worked = state.step(&step.id);
+        let since = worked.begun.as_ref().or(worked.again.as_ref()).filter(|_| tells(step));
+        let mut all = timers::waiting(state, &self.rules(), since);
+        let says = std::iter::once(&step.text).chain(step.items.iter().map(|i| &i.title));
+        let asked = tells(step) && says.chain([&step.title]).any(|text| speaks_of_authorities(text));
+        if asked && !state.messages.iter().any(|(to, ..)| to == AUTHORITIES) {
+            all.push(AUTHORITIES.into());
+        }
+        all
+    }
     /// The selected step, when telling people is its work and it is not over.
     pub fn telling(&self) -> Option<&Step> {
         let step = self.data.scenario.steps.get(self.steps.step)?;
@@ -58,26 +73,53 @@ fn place(plan: &Plan, step: Option<&Step>) -> Option<usize> {
     there.or_else(|| all.iter().position(|t| t.text == own.code))
 }
 
-/// Asks whom to tell and what. At a step that tells people its own message is chosen; for a deadline it is the audience's.
-pub(super) fn open(app: &mut App, audience: Option<String>) {
-    let Some(ui) = &app.incident else { return };
-    let step = ui.telling().filter(|_| audience.is_none());
-    let own = place(&ui.data.plan, step);
-    let all = ui.deadlines(&app.now);
-    // Whoever waits for longest comes first.
-    let due =
-        all.iter().filter(|d| matches!(d.timer, Timer::Update(_) | Timer::Communicate)).cloned().collect::<Vec<_>>();
-    let meant = step.filter(|_| own.is_some()).map(|s| message::meant_for(&s.title).to_string());
-    let first = audience.or(meant).or_else(|| timers::next(&due).map(|d| d.about.clone()));
-    let options = audiences(ui, &app.now);
-    let at = options.iter().position(|(who, _)| Some(who) == first.as_ref()).unwrap_or(0);
-    let who = options.get(at).map_or("", |(who, _)| who.as_str());
+/// The message that fits an audience: what the plan has for the authorities is theirs, and a step's own is not for them.
+fn fitting(ui: &IncidentUi, own: Option<usize>, who: &str) -> usize {
+    let templates = message::templates(&ui.data.plan);
+    let theirs = || templates.iter().position(|t| t.line.is_some() && message::meant_for(&t.title) == AUTHORITIES);
     let told = ui.data.state.messages.iter().any(|(to, ..)| to == who);
     let kind = match (ui.data.state.restored.is_some(), told) {
         (true, _) => "service is back",
         (false, true) => "update",
         (false, false) => "first message",
     };
+    let ours = || templates.iter().position(|t| t.line.is_none() && t.title == kind);
+    let planned = if who == AUTHORITIES { theirs() } else { own };
+    planned.or_else(ours).unwrap_or(0)
+}
+
+/// Another audience was chosen: so is the message that fits it.
+pub(super) fn suit(app: &mut App) {
+    let Some(ui) = &app.incident else { return };
+    let Some(dialog) = app.dialogs.last_mut() else { return };
+    let Ask::Tell(id) = &dialog.ask else { return };
+    let step = ui.data.scenario.steps.iter().find(|s| Some(&s.id) == id.as_ref());
+    let own = place(&ui.data.plan, step.filter(|s| untold(&ui.data.state, s)));
+    let fits = fitting(ui, own, dialog.value(0));
+    if let Some(Field::Choice { at, .. }) = dialog.fields.get_mut(1) {
+        *at = fits;
+    }
+}
+
+/// Asks whom to tell and what. At a step that tells people its own message is chosen; for a deadline it is the audience's.
+pub(super) fn open(app: &mut App, audience: Option<String>) {
+    let Some(ui) = &app.incident else { return };
+    let step = ui.telling().filter(|_| audience.is_none());
+    // Once the step's own message is out it is the turn of whoever else waits.
+    let others = step.filter(|s| !untold(&ui.data.state, s)).map(|s| ui.still_to_tell(s)).unwrap_or_default();
+    let own = place(&ui.data.plan, step).filter(|_| others.is_empty());
+    let all = ui.deadlines(&app.now);
+    // Whoever waits for longest comes first.
+    let due =
+        all.iter().filter(|d| matches!(d.timer, Timer::Update(_) | Timer::Communicate)).cloned().collect::<Vec<_>>();
+    let meant = step.filter(|_| own.is_some()).map(|s| message::meant_for(&s.title).to_string());
+    let first = audience
+        .or_else(|| others.into_iter().next())
+        .or(meant)
+        .or_else(|| timers::next(&due).map(|d| d.about.clone()));
+    let options = audiences(ui, &app.now);
+    let at = options.iter().position(|(who, _)| Some(who) == first.as_ref()).unwrap_or(0);
+    let who = options.get(at).map_or("", |(who, _)| who.as_str());
     let about = |i: usize, planned: bool| match planned {
         _ if own == Some(i) => "of this step",
         true => "of the plan",
@@ -87,11 +129,10 @@ pub(super) fn open(app: &mut App, audience: Option<String>) {
     let mut messages: Vec<(String, String)> =
         templates.iter().enumerate().map(|(i, t)| (t.title.clone(), about(i, t.line.is_some()).to_string())).collect();
     messages.push((OWN_WORDS.into(), "what is written below".into()));
-    let ours = || templates.iter().position(|t| t.line.is_none() && t.title == kind);
-    let fitting = own.or_else(ours).unwrap_or(0);
+    let fits = fitting(ui, own, who);
     let fields = vec![
         Field::Choice { label: "To".into(), options, at },
-        Field::Choice { label: "Message".into(), options: messages, at: fitting },
+        Field::Choice { label: "Message".into(), options: messages, at: fits },
         Field::text("Own words", "one line; with this chosen above", ""),
     ];
     let ask = Ask::Tell(step.map(|s| s.id.clone()));

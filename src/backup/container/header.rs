@@ -8,6 +8,9 @@ use super::seal;
 use crate::error::{Error, Result};
 use crate::model::Time;
 
+/// What tells an object from every other ([`Header::id`]).
+pub type ObjectId = [u8; 16];
+
 /// First bytes of every object: a byte above 127, letters, and line ends that a text transfer would change.
 pub const MAGIC: [u8; 8] = *b"\x89BGO\r\n\x1a\n";
 /// The format version written and read.
@@ -340,6 +343,14 @@ impl Header {
         let (spec, salt) = parse_core(&core)?;
         let core_hash = Sha256::digest(&core).into();
         Ok(Self { spec, salt, stanzas, core_hash, len: all.len() as u64, core, signed, mac })
+    }
+
+    /// Tells this object from every other, also of the same name and content: by its core, which random bytes are part of. For whom
+    /// it is sealed may change, and it is still this one.
+    pub fn id(&self) -> ObjectId {
+        let mut id = [0; 16];
+        id.copy_from_slice(&self.core_hash[..16]);
+        id
     }
 
     /// Checks type, repository and name. The fields compared are authenticated by the payload key and the MAC.

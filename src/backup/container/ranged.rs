@@ -268,8 +268,14 @@ impl Read for Part<'_> {
     }
 }
 
-/// The header of an object of this size.
-fn head(store: &Arc<dyn Store>, name: &str, size: u64, fetched: &mut u64) -> Result<Header> {
+/// The header of an object of this size; `fetched` counts what was read for it.
+///
+/// # Errors
+/// A check failure when it has none; it cannot be read.
+pub fn head(store: &Arc<dyn Store>, name: &str, size: u64, fetched: &mut u64) -> Result<Header> {
+    if size == 0 {
+        return Err(Error::check("the object is empty").why("0 bytes are left of it"));
+    }
     let bytes = fetch(store, name, 0..size.min(HEAD), fetched)?;
     match Header::read(&mut Cursor::new(&bytes)) {
         Err(_) if size > HEAD => {
@@ -299,14 +305,22 @@ fn closes(footer: &[u8], payload: u64) -> bool {
 pub fn check_ends(store: &Arc<dyn Store>, identities: &[Identity], expect: &Expect<'_>) -> Result<()> {
     let name = expect.name;
     let size = store.size(name)?.ok_or_else(|| Error::check(format!("{name:?} vanished while it was checked")))?;
-    let mut fetched = 0;
+    let header = begins_and_ends(store, size, expect)?;
+    super::opens(&header, identities)
+}
+
+/// As [`check_ends`], of an object of this size, without looking whether a key opens it: its header.
+///
+/// # Errors
+/// A check failure when it is another one, or was cut; it cannot be read.
+pub fn begins_and_ends(store: &Arc<dyn Store>, size: u64, expect: &Expect<'_>) -> Result<Header> {
+    let (name, mut fetched) = (expect.name, 0);
     let header = head(store, name, size, &mut fetched)?;
     header.is_as(expect)?;
-    unseal(&header, identities)?;
     let payload = payload_of(&header, size)?;
     let footer = fetch(store, name, size - FOOTER as u64..size, &mut fetched)?;
     if closes(&footer, payload) {
-        return Ok(());
+        return Ok(header);
     }
     Err(Error::check(format!("{name:?} does not end as it should")).why(format!("it was cut: {size} bytes are left")))
 }

@@ -446,6 +446,14 @@ impl<R: Read> BufRead for Reader<R> {
     }
 }
 
+/// Looks whether one of the identities opens an object with this header.
+///
+/// # Errors
+/// Usage when none does; a check failure when the header was edited.
+pub fn opens(header: &Header, identities: &[Identity]) -> Result<()> {
+    unseal(header, identities).map(|_| ())
+}
+
 /// What opens the chunks of an object, its header authenticated; and whether a holder of the repository's secret wrote it.
 pub(super) fn unseal(header: &Header, identities: &[Identity]) -> Result<(Stream, bool)> {
     let (file_key, own) = find_key(header, identities)?;

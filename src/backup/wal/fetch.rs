@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
 
-use super::super::container::ObjectType;
+use super::super::container::{ObjectId, ObjectType};
 use super::super::repository::{Repository, Unlocked, of_object};
 use super::name::{Segment, WalName, timeline_folder};
 use super::received;
@@ -69,6 +69,16 @@ pub fn read(unlocked: &Unlocked, name: &WalName) -> Result<Option<Vec<u8>>> {
     }
 }
 
+/// As [`read`], of a whole segment, with the id of the object that it was read from.
+///
+/// # Errors
+/// As [`fetch`].
+pub(crate) fn read_segment(unlocked: &Unlocked, segment: Segment) -> Result<Option<(Vec<u8>, ObjectId)>> {
+    let mut bytes = Vec::with_capacity(16 << 20);
+    let object = WalName::Segment(segment).object();
+    Ok(pour(unlocked, ObjectType::WalSegment, &object, &mut bytes)?.map(|(_, id)| (bytes, id)))
+}
+
 /// As [`read`], written to `out` while it is opened, on this thread alone: several are opened side by side. What was written
 /// counts only when this returns how many bytes it is.
 ///
@@ -76,7 +86,7 @@ pub fn read(unlocked: &Unlocked, name: &WalName) -> Result<Option<Vec<u8>>> {
 /// As [`fetch`], or writing fails.
 pub(crate) fn read_to(unlocked: &Unlocked, name: &WalName, out: &mut dyn Write) -> Result<Option<u64>> {
     let object = name.object();
-    if let Some(bytes) = pour(unlocked, object_type(name), &object, out)? {
+    if let Some((bytes, _)) = pour(unlocked, object_type(name), &object, out)? {
         return Ok(Some(bytes));
     }
     let Some(bytes) = instead(unlocked, name)? else { return Ok(None) };
@@ -100,10 +110,11 @@ pub(crate) fn read_object(unlocked: &Unlocked, kind: ObjectType, object: &str) -
     Ok(pour(unlocked, kind, object, &mut bytes)?.map(|_| bytes))
 }
 
-/// Writes an object of the repository's own cluster to `out`, on this thread alone; how many bytes it is, once the last of them
-/// is authenticated.
-fn pour(unlocked: &Unlocked, kind: ObjectType, object: &str, out: &mut dyn Write) -> Result<Option<u64>> {
+/// Writes an object of the repository's own cluster to `out`, on this thread alone; how many bytes it is and which object, once the
+/// last of them is authenticated.
+fn pour(unlocked: &Unlocked, kind: ObjectType, object: &str, out: &mut dyn Write) -> Result<Option<(u64, ObjectId)>> {
     let Some(reader) = unlocked.open_object(kind, object)? else { return Ok(None) };
+    let id = reader.header().id();
     if let Some(cluster) = unlocked.repository().cluster()? {
         let said = reader.header().spec.system_identifier;
         if said != 0 && said != cluster.system_identifier {
@@ -116,7 +127,7 @@ fn pour(unlocked: &Unlocked, kind: ObjectType, object: &str, out: &mut dyn Write
         out.write_all(bytes).target(|| writing(object))?;
     }
     let (_, summary) = reader.finish().map_err(|e| of_object(e, object))?;
-    Ok(Some(summary.plain_len))
+    Ok(Some((summary.plain_len, id)))
 }
 
 fn writing(object: &str) -> String {
@@ -161,17 +172,11 @@ fn refuse_hole(repository: &Repository, missing: &Segment) -> Result<Place> {
 
 /// The whole segments of a timeline that are in the repository, in order.
 pub fn segments(repository: &Repository, timeline: u32) -> Result<Vec<Segment>> {
-    Ok(sized_segments(repository, timeline)?.into_iter().map(|(s, _)| s).collect())
-}
-
-/// As [`segments`], each with its bytes as stored.
-pub(crate) fn sized_segments(repository: &Repository, timeline: u32) -> Result<Vec<(Segment, u64)>> {
-    let mut found: Vec<(Segment, u64)> = repository
-        .store()
-        .list(&timeline_folder(timeline))?
-        .iter()
-        .filter_map(|e| match WalName::from_object(&e.name) {
-            Some(WalName::Segment(s)) if s.timeline == timeline => Some((s, e.size)),
+    let listed = repository.store().list(&timeline_folder(timeline))?;
+    let named = listed.iter().filter_map(|e| WalName::from_object(&e.name));
+    let mut found: Vec<Segment> = named
+        .filter_map(|name| match name {
+            WalName::Segment(s) if s.timeline == timeline => Some(s),
             _ => None,
         })
         .collect();

@@ -1,12 +1,14 @@
 //! What the archive holds: per timeline from where to where, with every hole; and whether a recovery can run through.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::Serialize;
 
+use super::super::catalog::Manifest;
 use super::super::container::{Expect, Header, ObjectType, SEALED_FOR, check_ends, check_stored_for, verify};
 use super::super::damage::is_damage;
 use super::super::repository::{Repository, Unlocked, of_object};
+use super::super::stamp::Stamp;
 use super::fetch::read;
 use super::name::{DEFAULT_SEGMENT_SIZE, Segment, WalName, parse_lsn};
 use super::received::{self, Received};
@@ -175,19 +177,36 @@ pub fn path_by(timeline: u32, read: &mut dyn FnMut(&WalName) -> Result<Option<Ve
     Ok(path)
 }
 
-/// Lines of a history file: parent timeline, the position it was left at, a reason.
-fn parse_history(text: &str) -> Option<Vec<Branch>> {
-    let mut path: Vec<Branch> = Vec::new();
+/// The timelines before one, oldest first, by the lines of its history file: a timeline, the position it was left at, a reason.
+///
+/// A recovery that ended before the timeline it was to follow had begun leaves a line with an earlier position than the line above it:
+/// PostgreSQL names the timeline it was told to follow, not the one it was on (`writeTimeLineHistory` in xlog.c). Of the timelines
+/// above only what lies before that position led here; one of which nothing does is left out.
+pub fn parse_history(text: &str) -> Option<Vec<Branch>> {
+    let mut path: Vec<(u32, u64)> = Vec::new();
     for line in text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
         let mut words = line.split_whitespace();
         let timeline = words.next()?.parse().ok()?;
         let ends_at = parse_lsn(words.next()?)?;
-        if path.last().is_some_and(|b| b.timeline >= timeline || b.ends_at > Some(ends_at)) {
+        if path.last().is_some_and(|(before, _)| *before >= timeline) {
             return None;
         }
-        path.push(Branch { timeline, ends_at: Some(ends_at) });
+        let begins_at = path.last().map_or(0, |(_, end)| *end);
+        path.iter_mut().for_each(|(_, end)| *end = ends_at.min(*end));
+        // The server reads an empty stretch as one, too: it may come to be on a timeline that was promoted at once.
+        if ends_at >= begins_at {
+            path.push((timeline, ends_at));
+        }
     }
-    Some(path)
+    Some(path.into_iter().map(|(timeline, end)| Branch { timeline, ends_at: Some(end) }).collect())
+}
+
+/// Whether a base backup leads along this path: it was complete before the path left its timeline. One of a timeline that branched
+/// off elsewhere does not.
+pub fn leads_along(path: &[Branch], backup: &Manifest) -> bool {
+    let end = backup.stop_lsn.as_deref().or(backup.start_lsn.as_deref()).and_then(parse_lsn);
+    let on = |b: &Branch| Some(b.timeline) == backup.timeline && b.ends_at.is_none_or(|left| end <= Some(left));
+    end.is_some() && path.iter().any(on)
 }
 
 /// Whether the archive holds, without a gap, everything from `start` (a segment's name) along the way to `timeline`,
@@ -219,6 +238,8 @@ pub struct Listing {
     /// Segments of which the beginning is there.
     begun: BTreeMap<u32, Vec<(u64, u64)>>,
     histories: BTreeSet<u32>,
+    /// Stamps of whole segments, where the place tells them.
+    stamps: HashMap<Segment, Stamp>,
 }
 
 impl Listing {
@@ -229,7 +250,26 @@ impl Listing {
     pub fn read(repository: &Repository) -> Result<Self> {
         let segment_size = repository.cluster()?.and_then(|c| c.wal_segment_size).unwrap_or(DEFAULT_SEGMENT_SIZE);
         let entries = repository.store().list("wal/")?;
-        Ok(Self::of(segment_size, entries.iter().filter_map(|e| Some((WalName::from_object(&e.name)?, e.size)))))
+        let named = || entries.iter().filter_map(|e| Some((WalName::from_object(&e.name)?, e)));
+        let stamps = named().filter_map(|(name, e)| match name {
+            WalName::Segment(s) => Some((s, e.stamp?)),
+            _ => None,
+        });
+        Ok(Self { stamps: stamps.collect(), ..Self::of(segment_size, named().map(|(name, e)| (name, e.size))) })
+    }
+
+    /// Every whole segment with its bytes as stored and its stamp, by timeline and position.
+    pub fn segments(&self) -> impl Iterator<Item = (Segment, u64, Option<Stamp>)> {
+        let size = self.segment_size;
+        let all = self.whole.iter().flat_map(move |(timeline, numbers)| {
+            numbers.iter().map(move |(number, bytes)| (Segment::from_number(*timeline, *number, size), *bytes))
+        });
+        all.map(|(s, bytes)| (s, bytes, self.stamps.get(&s).copied()))
+    }
+
+    /// Bytes of a segment of the log.
+    pub fn segment_size(&self) -> u32 {
+        self.segment_size
     }
 
     /// From names and sizes, wherever they come from.

@@ -9,10 +9,11 @@ use crate::action::target::mismatch;
 use crate::backup::anchor::Anchors;
 use crate::backup::catalog::{BackupKind, Catalog};
 use crate::backup::cloud::url::service_of;
-use crate::backup::damage;
+use crate::backup::keys::KeyFile;
 use crate::backup::repository::Repository;
 use crate::backup::seen::{self, Known};
 use crate::backup::wal;
+use crate::backup::{damage, pinned};
 use crate::config::Backend;
 use crate::config::settings::{DATABASE_PASSWORD, REPOSITORY_IDENTITY, REPOSITORY_KEY};
 use crate::error::{Context, Error, Result};
@@ -20,6 +21,7 @@ use crate::model::target::Identity;
 use crate::model::{Time, format_clock};
 use crate::postgres::connect::{query_error, quote_literal};
 use crate::postgres::{Database, Programs};
+use crate::process::detach::own_path;
 use crate::recovery::backend::{newest_backup, open_as};
 use crate::recovery::{exposure, health, unheld};
 
@@ -162,6 +164,7 @@ async fn database(invocation: &Invocation, at: &Database, key: Option<&Key>, che
     } else {
         archiving(invocation, &mut c, &text("archive_command"), &text("archive_library"), on("standby"), key, checks)
             .await?;
+        program(at, &mut c, &text("archive_command"), key, checks).await;
     }
     if text("checksums") == "off" {
         checks.warning(
@@ -265,7 +268,7 @@ async fn archiving(
         }
         return Ok(());
     }
-    if !command.contains("breakglass") {
+    if !command.contains("breakglass") && !command.contains("wal archive") {
         let what = "archive_command does not name breakglass: another tool holds the log";
         checks.advised(AREA, Level::Warning, what, archive_advice(key));
         return Ok(());
@@ -321,6 +324,24 @@ async fn archiving(
     Ok(())
 }
 
+/// Whether the program that `archive_command` calls is there, where the server is on this machine: one that was renamed, moved or
+/// removed archives nothing.
+async fn program(at: &Database, c: &mut sqlx::PgConnection, command: &str, key: Option<&Key>, checks: &mut Checks) {
+    let Some(program) = seen::program_in(command).filter(|p| p.starts_with('/')) else { return };
+    let sql = "SELECT setting FROM pg_catalog.pg_settings WHERE name = 'data_directory'";
+    let data: Option<String> = sqlx::query_scalar(sql).fetch_optional(c).await.ok().flatten();
+    let here = at.is_socket() || data.is_some_and(|d| std::path::Path::new(&d).exists());
+    let gone = || std::fs::metadata(&program).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound);
+    if here && gone() {
+        checks.advised(
+            "archiving",
+            Level::Problem,
+            format!("archive_command calls {program}, which is not there: nothing is archived, and the log piles up in pg_wal"),
+            archive_advice(key),
+        );
+    }
+}
+
 /// The other repository that `archive_command` stores to, if it is another.
 fn another(repository: &Repository, command: &str) -> Option<String> {
     let to = unheld::elsewhere(repository, command)?;
@@ -335,17 +356,25 @@ fn clock(e: &exposure::Exposure) -> String {
 /// Whether each copy is there, is one of this repository, and is as new. A copy is not read through: `backup copy` does that.
 fn copies(invocation: &Invocation, repository: &Repository, catalog: &Catalog, checks: &mut Checks) {
     const AREA: &str = "copy";
+    let heads = invocation.config.settings.catalog_heads.as_ref();
     for place in &invocation.config.settings.repository_copies {
-        let look = || -> Result<Option<String>> {
+        let shown = place.split_once('?').map_or(place.as_str(), |(short, _)| short);
+        let mut look = || -> Result<Option<String>> {
             let copy = Repository::open(place)?;
             if copy.id() != repository.id() {
                 return Ok(Some("holds another repository".into()));
             }
             let entries = copy.store().list("catalog/")?.len() as u64;
+            for (id, why) in heads.map(|h| damage::noted(h, &copy)).transpose()?.unwrap_or_default() {
+                checks.problem(
+                    AREA,
+                    format!("{shown}: backup {id}  {why}"),
+                    "breakglass backup copy mends what is whole here",
+                );
+            }
             let behind = catalog.head.seq.saturating_sub(entries);
             Ok((behind > 0).then(|| format!("is {behind} entries of the catalog behind")))
         };
-        let shown = place.split_once('?').map_or(place.as_str(), |(short, _)| short);
         match look() {
             Ok(None) => checks.good(AREA, format!("{shown} is up to date")),
             Ok(Some(what)) => checks.warning(AREA, format!("{shown} {what}"), "breakglass backup copy"),
@@ -362,8 +391,7 @@ fn archive_to(repository: &Repository) -> Result<String> {
         false => std::path::absolute(&url).usage(|| format!("{url:?} is not a folder"))?.display().to_string(),
     };
     // As another process finds it: `/proc/self/exe` would be that one's own.
-    let exe = std::env::current_exe().state(|| "where this program is cannot be found out".into())?;
-    wal::archive_command(&exe, &place, Some(&repository.key_id()))
+    wal::archive_command(&own_path()?, &place, Some(&repository.key_id()))
 }
 
 /// Whoever else makes the backups: whether it answers, whose they are, and what could be recovered from them.
@@ -420,6 +448,28 @@ fn too_old(what: &str, limit: Duration) -> String {
     format!("{what}; policy.backup_max_age is {}", format_clock(limit))
 }
 
+/// Who a repository is sealed for, and whether anybody else would be refused (`backup.recipients`).
+fn sealed_for(invocation: &Invocation, key: &Key, keys: &KeyFile, checks: &mut Checks) {
+    const AREA: &str = "repository";
+    let (repository, pins) = (&key.repository, &invocation.config.settings.recipients);
+    let many = format!("sealed for key {} and {} more recipients", repository.key_id(), keys.recipients());
+    let line = pinned::line(&pinned::sealed_for(repository, keys));
+    // What nobody has checked is recommended to nobody.
+    let ours = matches!(key.known, Known::Ours);
+    match pinned::key(pins, repository).and_then(|_| pinned::recipients(pins, keys)) {
+        Ok(()) if !pins.is_empty() => checks.good(AREA, format!("{many}, all named by backup.recipients")),
+        Ok(()) if ours => checks.advised(
+            AREA,
+            Level::Good,
+            format!("{many}; backup.recipients is not set, so nobody else is refused"),
+            vec![format!("to refuse anybody else, {line}")],
+        ),
+        Ok(()) => {}
+        Err(e) if ours => checks.error(AREA, &e.hint(format!("if all of them are yours, {line}"))),
+        Err(e) => checks.error(AREA, &e),
+    }
+}
+
 /// Whether it opens, whose it is, and what could be restored from it.
 fn repository(invocation: &Invocation, url: &str, key: &Key, of: Option<&Identity>, checks: &mut Checks) -> Result<()> {
     const AREA: &str = "repository";
@@ -454,7 +504,9 @@ fn repository(invocation: &Invocation, url: &str, key: &Key, of: Option<&Identit
             );
         }
     }
-    if repository.key_file()?.recipients() == 0 {
+    let keys = repository.key_file()?;
+    sealed_for(invocation, key, &keys, checks);
+    if keys.recipients() == 0 {
         checks.warning(
             AREA,
             "has no second recipient: who loses BACKUP_ENCRYPTION_KEY loses every backup",

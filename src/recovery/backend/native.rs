@@ -1,6 +1,6 @@
 //! Our own repository as one who recovers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -10,18 +10,18 @@ use tokio_util::sync::CancellationToken;
 use super::{Abilities, Backups, Goal, NEVER_IN_PLACE, Reachable, Recovery, Seen, Verified, Way, Which, apart};
 use crate::backup::anchor;
 use crate::backup::base::{read_backup, verify_backup};
-use crate::backup::catalog::{Backup, BackupKind, Catalog, Manifest, READ};
+use crate::backup::catalog::{Accepted, Backup, BackupKind, Catalog, Manifest, READ};
 use crate::backup::damage::{self, is_damage};
 use crate::backup::part::{self, Affected};
-use crate::backup::repository::{Repository, Unlocked};
-use crate::backup::wal::range::{Branch, path_to};
-use crate::backup::wal::{self, DEFAULT_SEGMENT_SIZE, Depth, Segment, parse_lsn, status};
+use crate::backup::repository::{Repository, Unlocked, now};
+use crate::backup::wal::range::{Branch, inspect, leads_along, path_to};
+use crate::backup::wal::{self, DEFAULT_SEGMENT_SIZE, Depth, Listing, Segment, parse_lsn, status};
 use crate::config::{Backend, Secrets, Settings};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::model::CleanText;
 use crate::postgres::{Lsn, WhenNeeded};
 use crate::recovery::origin::Origin;
-use crate::recovery::range::{Ask, Look, Route, range, ranges, route};
+use crate::recovery::range::{Ask, Found, Look, PassedOver, Route, range, ranges, route};
 use crate::recovery::wal_index;
 use crate::recovery::watch::{Phase, Watch, check_cancel};
 
@@ -58,6 +58,28 @@ impl Native {
         }
     }
 
+    /// Writes down which base backups were found damaged, and says so; those that could not be, with the reason.
+    fn write_down(&self, found: &[PassedOver], watch: &dyn Watch) -> BTreeMap<String, String> {
+        let mut untold = BTreeMap::new();
+        for p in found {
+            let why = match self.read_only {
+                true => Some("nothing is written with --read-only".to_string()),
+                false => {
+                    let damage = Error::check(p.why.as_str());
+                    damage::found(&self.unlocked, self.heads.as_ref(), &p.backup, READ, &damage)
+                }
+            };
+            match why {
+                None => watch.line(&format!("base backup {} is damaged: it stands in the catalog now", p.backup)),
+                Some(why) => {
+                    watch.line(&not_told(&p.backup, &why));
+                    untold.insert(p.backup.clone(), why);
+                }
+            }
+        }
+        untold
+    }
+
     fn programs(&self) -> WhenNeeded {
         WhenNeeded::new(self.bin_dir.as_deref())
     }
@@ -74,11 +96,16 @@ impl Native {
         let found = found.map(|(id, why)| serde_json::json!({"backup": id, "why": why}));
         let damaged: Vec<serde_json::Value> = lost.chain(found).collect();
         let json = serde_json::json!({
-            "backups": catalog.backups, "head": catalog.head, "rolled_back": rolled_back.is_some(),
-            "damaged": damaged, "broken": catalog.broken,
+            "backups": catalog.backups, "head": catalog.head,
+            "rolled_back": rolled_back.is_some() && catalog.damage().is_none(),
+            "damaged": damaged, "broken": catalog.broken, "accepted": catalog.accepted,
         });
         let mut lines: Vec<String> = catalog.backups.iter().map(describe).collect();
         lines.extend(catalog.lost_lines().iter().map(|l| CleanText::line(l.as_bytes()).to_string()));
+        // The same as in the document: entries that cannot be used, and what somebody knows of.
+        let broken = catalog.broken.iter().map(|b| b.describe() + if b.accepted { " (accepted)" } else { "" });
+        let known = broken.chain(catalog.accepted.iter().map(Accepted::describe));
+        lines.extend(known.map(|l| format!("catalog  {}", CleanText::line(l.as_bytes()))));
         let found = catalog.damaged_lines().len();
         if found > 0 {
             let (one, it) = if found == 1 { ("1 backup is", "it") } else { ("some backups are", "them") };
@@ -90,6 +117,16 @@ impl Native {
         let damaged = catalog.damage().is_some() || found > 0;
         Ok(Backups { lines, damaged, warnings, json })
     }
+}
+
+/// What is on record of damaged backups: ids and what is wrong with them.
+pub fn known_damage(catalog: &Catalog) -> BTreeMap<String, String> {
+    let damaged = catalog.backups.iter().filter_map(|b| Some((&b.manifest.id, b.damaged.as_ref()?)));
+    damaged.map(|(id, d)| (id.clone(), format!("found on {}: {}", d.at.date_hms(), d.why))).collect()
+}
+
+fn not_told(id: &str, why: &str) -> String {
+    format!("the catalog could not be told that backup {id} is damaged: {why}")
 }
 
 /// A backup in one line.
@@ -117,12 +154,13 @@ fn describe(b: &Backup) -> String {
 }
 
 /// The archived log from the oldest base backup on, to the newest segment of every timeline that a backup leads to: every byte.
-/// What is wrong is named, stretch by stretch.
+/// What is wrong is named, stretch by stretch; whole segments that are right go into `right`.
 fn log(
     unlocked: &Unlocked,
     backups: &[&Manifest],
     watch: &dyn Watch,
     cancel: &CancellationToken,
+    right: &mut BTreeSet<Segment>,
 ) -> Result<Vec<Verified>> {
     let found = status(unlocked.repository())?;
     let size = unlocked.repository().cluster()?.and_then(|c| c.wal_segment_size).unwrap_or(DEFAULT_SEGMENT_SIZE);
@@ -148,8 +186,8 @@ fn log(
         };
         let left = |b: &Branch| b.ends_at.map_or(u64::MAX, |lsn| lsn / u64::from(size));
         let start = |m: &&&Manifest| {
-            let lsn = m.start_lsn.as_deref().and_then(parse_lsn)?;
-            Some(Segment::at(m.timeline.filter(|t| path.iter().any(|b| b.timeline == *t))?, lsn, size))
+            let lsn = m.start_lsn.as_deref().and_then(parse_lsn).filter(|_| leads_along(&path, m))?;
+            Some(Segment::at(m.timeline?, lsn, size))
         };
         let Some(first) = backups.iter().filter_map(|m| start(&m)).min_by_key(|s| s.number(size)) else { continue };
         let mut from = first.number(size);
@@ -173,7 +211,14 @@ fn log(
         let what = format!("log from {first} along timeline {timeline}");
         let mut at = first.to_string();
         loop {
-            let run = way.check(unlocked, &at, None, Depth::Full, &mut step)?;
+            let mut read = |segment, begun| {
+                let wrong = inspect(unlocked, segment, begun, Depth::Full)?;
+                if wrong.is_none() && !begun {
+                    right.insert(segment);
+                }
+                Ok(wrong)
+            };
+            let run = way.check_by(&at, None, &mut read, &mut step)?;
             let Some(hole) = run.hole else {
                 if !out.iter().any(|v| v.what == what) {
                     let upto = run.last.unwrap_or(at);
@@ -237,7 +282,7 @@ impl Recovery for Native {
                 }
                 let damaged =
                     r.backups.iter().filter_map(|b| Some(format!("base backup {} is {}", b.id, b.damaged.as_ref()?)));
-                r.notes = notes.iter().cloned().chain(damaged).collect();
+                r.notes = notes.iter().cloned().chain(damaged).chain(std::mem::take(&mut r.notes)).collect();
                 r
             };
             Ok(all.into_iter().map(|r| known(Reachable::of(r, true))).collect())
@@ -255,10 +300,9 @@ impl Recovery for Native {
             let mut base = goal.base.clone();
             // One that is named, or read anew, is judged by what is seen now.
             if base.only.is_none() && base.look == Look::Ends {
-                for (b, d) in catalog.backups.iter().filter_map(|b| b.damaged.as_ref().map(|d| (b, d))) {
-                    base.known.insert(b.manifest.id.clone(), format!("found on {}: {}", d.at.date_hms(), d.why));
-                }
+                base.known.extend(known_damage(&catalog));
             }
+            let found = Found::default();
             let ask = Ask {
                 target: &goal.target,
                 suspects: &goal.suspects,
@@ -266,12 +310,21 @@ impl Recovery for Native {
                 scratch: &work.scratch,
                 after: goal.after,
                 base: &base,
+                found: Some(&found),
             };
             let damage = catalog.damage().map(|e| e.to_string());
             for line in damage.into_iter().chain(catalog.lost_lines()) {
                 watch.line(&format!("WARNING: {line}"));
             }
-            let mut way: Route = route(&work.unlocked, &work.programs(), &ask, &*watch, &cancel)?;
+            let way = route(&work.unlocked, &work.programs(), &ask, &*watch, &cancel);
+            let untold = match goal.records {
+                true => work.write_down(&found.into_inner(), &*watch),
+                false => BTreeMap::new(),
+            };
+            let mut way: Route = way.map_err(|e| untold.iter().fold(e, |e, (id, why)| e.hint(not_told(id, why))))?;
+            for p in &mut way.passed_over {
+                p.unrecorded = untold.get(&p.backup).cloned();
+            }
             let known = catalog.find(&way.backup.id).ok();
             way.verified_at = known.and_then(|b| b.verified_at);
             way.damaged = known.and_then(|b| b.damaged.clone());
@@ -348,7 +401,14 @@ impl Recovery for Native {
             }
             if matches!(which, Which::All) {
                 let manifests: Vec<&Manifest> = catalog.backups.iter().map(|b| &b.manifest).collect();
-                for one in log(&work.unlocked, &manifests, &*watch, &cancel)? {
+                // What is archived or touched meanwhile was not read.
+                let (listing, began, mut right) = (Listing::read(work.unlocked.repository())?, now(), BTreeSet::new());
+                let read = log(&work.unlocked, &manifests, &*watch, &cancel, &mut right)?;
+                if !work.read_only {
+                    // Whoever may not write there leaves the time of the reading before: that errs on the safe side.
+                    let _ = wal_index::was_read(&work.unlocked, &listing, &right, began);
+                }
+                for one in read {
                     seen(&one);
                     all.push(one);
                 }

@@ -102,15 +102,15 @@ pub fn filter(list: &str, inventory: &Inventory, selected: &[&TableRecord]) -> (
     }
     let between = |[constraint, other]: &[u32; 2]| wanted.contains(other).then_some(*constraint);
     let kept: BTreeSet<u32> = selected.iter().flat_map(|t| &t.references).filter_map(between).collect();
-    let (mut out, mut rows, mut keys, mut others) = (String::new(), 0, 0, 0);
-    let mut views: Vec<String> = Vec::new();
+    let (mut out, mut rows, mut others) = (String::new(), 0, 0);
+    let (mut views, mut keys): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
     for line in list.lines() {
         let (_, oid, what) = entry(line).unwrap_or((0, 0, ""));
         let drop = if what.starts_with("TABLE DATA ") && !wanted.contains(&oid) {
             rows += 1;
             true
         } else if what.starts_with("FK CONSTRAINT ") && !kept.contains(&oid) {
-            keys += 1;
+            keys.push(foreign_key(what, oid, inventory));
             true
         } else if what.starts_with("MATERIALIZED VIEW DATA ") {
             let view =
@@ -129,13 +129,37 @@ pub fn filter(list: &str, inventory: &Inventory, selected: &[&TableRecord]) -> (
         }
     }
     let mut left_out = Vec::new();
-    for (n, what) in [(rows, "tables' rows"), (keys, "foreign keys"), (others, "lists of large objects")] {
-        if n > 0 {
-            left_out.push(format!("{n} {what}"));
-        }
+    if rows > 0 {
+        left_out.push(format!("{rows} tables' rows"));
+    }
+    if !keys.is_empty() {
+        let (count, more) = (keys.len(), keys.len().saturating_sub(MOST));
+        keys.truncate(MOST);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let word = if count == 1 { "foreign key" } else { "foreign keys" };
+        left_out.push(format!("{count} {word}: {}{more}", keys.join(", ")));
+    }
+    if others > 0 {
+        left_out.push(format!("{others} lists of large objects"));
     }
     if !views.is_empty() {
         left_out.push(format!("rows of materialized views, until REFRESH MATERIALIZED VIEW: {}", views.join(", ")));
     }
     (out, left_out)
+}
+
+/// Most foreign keys that are named.
+const MOST: usize = 10;
+
+/// A foreign key of the list by its name, with the table that has it and, where the dump knows it, the one it points at.
+fn foreign_key(what: &str, oid: u32, inventory: &Inventory) -> String {
+    let mut all = inventory.tables.iter().flat_map(|t| t.references.iter().map(move |[key, other]| (t, *key, *other)));
+    let Some((table, _, other)) = all.find(|(_, key, _)| *key == oid) else {
+        return what.trim_start_matches("FK CONSTRAINT ").to_string();
+    };
+    // `FK CONSTRAINT schema table name owner`.
+    let name = what.strip_prefix(&format!("FK CONSTRAINT {} {} ", table.schema, table.name)).unwrap_or(what);
+    let name = name.rsplit_once(' ').map_or(name, |(name, _)| name);
+    let to = inventory.tables.iter().find(|t| t.oid == other).map_or_else(String::new, |t| format!(" to {}", t.sql()));
+    format!("{name} of {}{to}", table.sql())
 }

@@ -1,6 +1,6 @@
 //! Making a database like the one that was dumped, and giving it its name: in one transaction when another has that name.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use sqlx::postgres::PgConnection;
@@ -9,7 +9,7 @@ use super::Request;
 use crate::error::Result;
 use crate::model::Time;
 use crate::postgres::Database;
-use crate::postgres::connect::{quote_ident, quote_literal, run};
+use crate::postgres::connect::{query_error, quote_ident, quote_literal, run};
 use crate::postgres::inventory::Inventory;
 
 /// Settings whose stored value is a list of quoted names already.
@@ -115,11 +115,19 @@ pub async fn properties(c: &mut PgConnection, name: &str, inventory: &Inventory,
     Ok(())
 }
 
-/// Gives the finished database its name. One that has it is renamed in the same transaction; returns what it is called then.
+/// The database that was replaced.
+pub struct Kept {
+    /// What it is called now.
+    pub name: String,
+    /// Sessions of others that were connected to it and were ended.
+    pub ended: usize,
+}
+
+/// Gives the finished database its name. One that has it is renamed in the same transaction; returns what became of that.
 ///
 /// # Errors
 /// The name was taken meanwhile, or sessions do not go; everything then has the name it had.
-pub async fn name(c: &mut PgConnection, target: &Database, temporary: &str, there: bool) -> Result<Option<String>> {
+pub async fn name(c: &mut PgConnection, target: &Database, temporary: &str, there: bool) -> Result<Option<Kept>> {
     let wanted = quote_ident(target.name());
     let finish = format!("ALTER DATABASE {} RENAME TO {wanted}", quote_ident(temporary));
     if !there {
@@ -136,10 +144,13 @@ pub async fn name(c: &mut PgConnection, target: &Database, temporary: &str, ther
     // The rename holds the database's lock while it waits for sessions to go, so that none can come anew; they are ended
     // from a second connection meanwhile. Whatever happens to us, the transaction is done wholly or not at all.
     let mut other = super::maintenance(target).await?;
+    // In the list of columns: as a condition it might be asked before the others, and end whoever is there.
     let end = format!(
-        "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE datname = {} AND pid <> pg_catalog.pg_backend_pid()",
+        "SELECT pid, pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE datname = {} \
+         AND pid <> pg_catalog.pg_backend_pid()",
         quote_literal(target.name())
     );
+    let mut ended: HashSet<i32> = HashSet::new();
     run(c, "BEGIN").await?;
     let rename = format!("ALTER DATABASE {wanted} RENAME TO {}", quote_ident(&kept));
     let renamed = {
@@ -148,7 +159,11 @@ pub async fn name(c: &mut PgConnection, target: &Database, temporary: &str, ther
         loop {
             tokio::select! {
                 done = &mut renaming => break done,
-                () = tokio::time::sleep(Duration::from_millis(50)) => run(&mut other, &end).await?,
+                () = tokio::time::sleep(Duration::from_millis(50)) => {
+                    let told: Vec<(i32, bool)> =
+                        sqlx::query_as(&end).fetch_all(&mut other).await.map_err(|e| query_error(&end, &e))?;
+                    ended.extend(told.into_iter().filter(|(_, gone)| *gone).map(|(pid, _)| pid));
+                }
             }
         }
     };
@@ -161,5 +176,5 @@ pub async fn name(c: &mut PgConnection, target: &Database, temporary: &str, ther
         let _ = run(c, "ROLLBACK").await;
         return Err(e);
     }
-    Ok(Some(kept))
+    Ok(Some(Kept { name: kept, ended: ended.len() }))
 }

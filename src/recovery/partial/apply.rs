@@ -5,12 +5,13 @@ use std::path::Path;
 use sqlx::postgres::PgConnection;
 
 use super::catalog;
-use super::rows::{count, equal, execute, list, pipe_file};
-use super::undo::{Record, RecordedTable};
-use super::{Part, Plan, Staged, keys_of, orphan, written_by};
-use crate::error::Result;
+use super::catalog::ForeignKey;
+use super::rows::{count, equal, execute, list, pipe_file, shown, texts, together};
+use super::undo::{Made, Record, RecordedTable};
+use super::{Part, Plan, Staged, keys_of, orphan, sequences, written_by};
+use crate::error::{Context, Result};
 use crate::model::Time;
-use crate::postgres::connect::{query_error, quote_ident, run, sqlstate};
+use crate::postgres::connect::{query_error, quote_ident, run};
 
 /// Brings the staged rows back, notes in `folder` what undoing needs (durable before the commit), and commits.
 ///
@@ -26,16 +27,39 @@ pub async fn apply(
     folder: &Path,
     now: Time,
 ) -> Result<(Record, Vec<Part>)> {
+    let what = || format!("cannot make the folder {:?}", folder.display());
+    if let Some(parent) = folder.parent() {
+        std::fs::create_dir_all(parent).target(what)?;
+    }
+    std::fs::create_dir(folder).target(what)?;
+    let written = write(live, shadow, plan, damaged_by, folder, now).await;
+    if written.is_err() {
+        // It is ours, and nothing can be undone with it. What failed first is what counts.
+        let _ = std::fs::remove_dir_all(folder);
+    }
+    let done = written?;
+    // From here on the record stays: whether the commit happened is asked of the server.
+    run(live, "COMMIT").await?;
+    Ok(done)
+}
+
+/// All of it but the commit.
+async fn write(
+    live: &mut PgConnection,
+    shadow: &mut PgConnection,
+    plan: &Plan,
+    damaged_by: &[u32],
+    folder: &Path,
+    now: Time,
+) -> Result<(Record, Vec<Part>)> {
     let mut parts = Vec::new();
     let mut record = Record::begin(live, now).await?;
-    std::fs::create_dir_all(folder)
-        .map_err(|e| crate::error::Error::target(format!("cannot make the folder {:?}", folder.display())).why(e))?;
     run(live, "SET CONSTRAINTS ALL DEFERRED").await?;
     let order = order(plan);
     let mut muted = Vec::new();
-    for at in &order {
+    for at in order.iter().flatten() {
         let s = &plan.tables[*at];
-        if plan.fire_triggers || s.part.recreated {
+        if plan.options.fire_triggers || s.part.recreated {
             continue;
         }
         for (name, always) in catalog::triggers(live, &s.live.sql).await? {
@@ -43,27 +67,30 @@ pub async fn apply(
             muted.push((s.live.sql.clone(), name, always));
         }
     }
-    for (n, at) in order.iter().enumerate() {
-        let s = &plan.tables[*at];
+    let mut inserted = Vec::new();
+    for group in &order {
+        inserted.extend(insert(live, plan, group).await?);
+    }
+    for (n, (at, came, blocked)) in inserted.into_iter().enumerate() {
+        let s = &plan.tables[at];
         let mut part = s.part.clone();
-        let waiting = order[n..]
-            .iter()
-            .any(|a| a != at && keys_of(plan, s).iter().any(|k| k.parent == plan.tables[*a].live.name));
-        (part.lost, part.damaged) = (0, 0);
         let staged = s.part.lost;
-        if staged > 0 {
-            if !waiting {
-                part.blocked += drop_orphans(live, plan, s).await?;
-            }
+        (part.lost, part.damaged) = (came, 0);
+        part.blocked += blocked;
+        let skipped = staged.saturating_sub(came + blocked);
+        part.newer_kept += skipped;
+        if skipped > 0 && !s.shadow.key.is_empty() {
+            let key = &s.shadow.key;
             let sql = format!(
-                "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} s ON CONFLICT DO NOTHING",
+                "SELECT {} AS k FROM {} s WHERE NOT EXISTS (SELECT FROM ONLY {} t WHERE {})",
+                texts("s", key),
+                s.lost_stage,
                 s.live.sql,
-                names(&s.writable),
-                list("s", &s.writable),
-                s.lost_stage
+                equal("t", key, "s", key)
             );
-            part.lost = execute(live, &sql).await?;
-            part.newer_kept = (s.part.newer_kept + staged).saturating_sub(part.lost + part.blocked - s.part.blocked);
+            let mut s = s.clone();
+            s.leave("a newer row has a unique value of theirs".into(), shown(live, &sql).await?, true);
+            part.left.clone_from(&s.part.left);
         }
         let mut old_rows = None;
         if s.part.damaged > 0 {
@@ -103,6 +130,7 @@ pub async fn apply(
         record.tables.push(RecordedTable {
             table: s.live.name.clone(),
             sql: s.live.sql.clone(),
+            oid: Some(oid(live, &s.live.sql).await?),
             recreated: part.recreated,
             brought_back: part.lost,
             put_back: part.damaged,
@@ -136,11 +164,52 @@ pub async fn apply(
         run(live, &format!("ALTER TABLE {table} {how} {}", quote_ident(&name))).await?;
     }
     for s in &plan.tables {
-        raise_sequences(live, shadow, s).await?;
+        sequences::raise(live, shadow, &s.live.sql).await?;
     }
+    for sql in &plan.made.0 {
+        record.made.push(Made { sql: sql.clone(), oid: Some(oid(live, sql).await?) });
+    }
+    record.schemas.clone_from(&plan.made.1);
     record.save(folder)?;
-    run(live, "COMMIT").await?;
     Ok((record, parts))
+}
+
+async fn oid(live: &mut PgConnection, table_sql: &str) -> Result<u32> {
+    let sql = "SELECT $1::text::regclass::oid::int8";
+    let n: i64 =
+        sqlx::query_scalar(sql).bind(table_sql).fetch_one(&mut *live).await.map_err(|e| query_error(sql, &e))?;
+    u32::try_from(n).target(|| format!("cannot read the number of {table_sql}"))
+}
+
+/// Inserts the staged rows of tables that wait for nobody but each other; of each its place in the plan, how many came, and
+/// how many lost the row they reference meanwhile. In one statement: foreign keys are held at its end, also those in a circle
+/// that cannot be deferred.
+async fn insert(live: &mut PgConnection, plan: &Plan, group: &[usize]) -> Result<Vec<(usize, u64, u64)>> {
+    let mut out: Vec<(usize, u64, u64)> = Vec::new();
+    let mut statements = Vec::new();
+    for at in group {
+        let s = &plan.tables[*at];
+        let mut blocked = 0;
+        if s.part.lost > 0 {
+            blocked = drop_orphans(live, plan, s, group).await?;
+            statements.push(format!(
+                "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} s ON CONFLICT DO NOTHING",
+                s.live.sql,
+                names(&s.writable),
+                list("s", &s.writable),
+                s.lost_stage
+            ));
+        }
+        out.push((*at, 0, blocked));
+    }
+    let came = match &statements[..] {
+        [] => Vec::new(),
+        [one] => vec![execute(live, one).await?],
+        all => together(live, all).await?,
+    };
+    let with_rows = out.iter_mut().filter(|(at, ..)| plan.tables[*at].part.lost > 0);
+    with_rows.zip(came).for_each(|((_, n, _), came)| *n = came);
+    Ok(out)
 }
 
 fn names(columns: &[String]) -> String {
@@ -148,57 +217,46 @@ fn names(columns: &[String]) -> String {
 }
 
 /// Rows whose referenced row was not brought back after all: another session was quicker with a unique value.
-async fn drop_orphans(live: &mut PgConnection, plan: &Plan, s: &Staged) -> Result<u64> {
+async fn drop_orphans(live: &mut PgConnection, plan: &Plan, s: &Staged, group: &[usize]) -> Result<u64> {
     let mut gone = 0;
     for k in keys_of(plan, s) {
-        // Of the table itself the staged rows count: they come in one statement.
-        let own = k.parent == s.live.name;
+        // Of tables that come in the same statement the staged rows count.
+        let own = group.iter().any(|at| holds(&plan.tables[*at], &k));
         gone += execute(live, &format!("DELETE FROM {} s WHERE {}", s.lost_stage, orphan(plan, &k, own))).await?;
     }
     Ok(gone)
 }
 
-/// Referenced tables before referencing ones; in a circle, as they come (deferrable keys then still hold at the end).
-pub(super) fn order(plan: &Plan) -> Vec<usize> {
-    let mut out: Vec<usize> = Vec::new();
-    let needs = |at: usize, out: &[usize]| {
-        keys_of(plan, &plan.tables[at]).iter().any(|k| {
-            plan.tables
-                .iter()
-                .enumerate()
-                .any(|(p, t)| p != at && !out.contains(&p) && (t.live.name == k.parent || t.live.family == k.parent))
-        })
-    };
-    while out.len() < plan.tables.len() {
-        let left: Vec<usize> = (0..plan.tables.len()).filter(|i| !out.contains(i)).collect();
-        let next = left.iter().copied().find(|i| !needs(*i, &out)).unwrap_or(left[0]);
-        out.push(next);
-    }
-    out
+/// Whether a foreign key leads to this table, or to the partitioned one it belongs to.
+fn holds(s: &Staged, k: &ForeignKey) -> bool {
+    s.live.name == k.parent || s.live.family == k.parent
 }
 
-/// A sequence must not hand out a value that came back. It is only ever moved on, which a rollback need not undo.
-async fn raise_sequences(live: &mut PgConnection, shadow: &mut PgConnection, s: &Staged) -> Result<()> {
-    for (sequence, column) in catalog::sequences(live, &s.live.sql).await? {
-        let sql = format!("SELECT last_value FROM {sequence}");
-        // A table made again gets its sequence's place, too; elsewhere the shadow's sequence may not exist.
-        let before: Option<i64> = if s.part.recreated {
-            match sqlx::query_scalar(&sql).fetch_one(&mut *shadow).await {
-                Ok(n) => Some(n),
-                Err(e) if sqlstate(&e).is_some() => None,
-                Err(e) => return Err(query_error(&sql, &e)),
+/// Referenced tables before referencing ones. Tables that reference each other in a circle are one group.
+fn order(plan: &Plan) -> Vec<Vec<usize>> {
+    let mut out: Vec<Vec<usize>> = Vec::new();
+    let mut left: Vec<usize> = (0..plan.tables.len()).collect();
+    while !left.is_empty() {
+        // All that must be there for a table, directly or not; of the smallest such set every member needs every other.
+        let with_needs = |at: usize| {
+            let mut all = vec![at];
+            let mut n = 0;
+            while let Some(i) = all.get(n).copied() {
+                let keys = keys_of(plan, &plan.tables[i]);
+                let more: Vec<usize> = left
+                    .iter()
+                    .copied()
+                    .filter(|p| !all.contains(p) && keys.iter().any(|k| holds(&plan.tables[*p], k)))
+                    .collect();
+                all.extend(more);
+                n += 1;
             }
-        } else {
-            None
+            all
         };
-        let move_on = format!(
-            "SELECT pg_catalog.setval({}, m, true) FROM (SELECT greatest((SELECT max({column})::int8 FROM {}), $1::int8) AS m) x, \
-             {sequence} q, pg_catalog.pg_sequence d WHERE d.seqrelid = {0}::regclass AND d.seqincrement > 0 AND m <= d.seqmax \
-             AND (m > q.last_value OR (m = q.last_value AND NOT q.is_called))",
-            crate::postgres::connect::quote_literal(&sequence),
-            s.live.sql
-        );
-        sqlx::query(&move_on).bind(before).execute(&mut *live).await.map_err(|e| query_error(&move_on, &e))?;
+        let mut group = left.iter().map(|at| with_needs(*at)).min_by_key(Vec::len).unwrap_or_default();
+        group.sort_unstable();
+        left.retain(|i| !group.contains(i));
+        out.push(group);
     }
-    Ok(())
+    out
 }

@@ -1,4 +1,4 @@
-//! What the catalog says about tables whose rows are brought back: foreign keys, triggers, unique indexes, sequences.
+//! What the catalog says about tables whose rows are brought back: foreign keys, triggers, unique indexes.
 
 use sqlx::Row;
 use sqlx::postgres::PgConnection;
@@ -99,17 +99,24 @@ pub async fn unique_columns(c: &mut PgConnection, table_sql: &str) -> Result<Vec
     sqlx::query_scalar(sql).bind(table_sql).fetch_all(&mut *c).await.map_err(|e| query_error(sql, &e))
 }
 
-/// Sequences that belong to columns of a table: sequence and column, both quoted.
+/// Views of the shadow that read the table, directly or through other views, and that the live database does not have.
 ///
 /// # Errors
-/// The query fails.
-pub async fn sequences(c: &mut PgConnection, table_sql: &str) -> Result<Vec<(String, String)>> {
-    let sql = "SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(s.relname), \
-        pg_catalog.quote_ident(a.attname) FROM pg_catalog.pg_depend d \
-        JOIN pg_catalog.pg_class s ON s.oid = d.objid AND s.relkind = 'S' \
-        JOIN pg_catalog.pg_namespace n ON n.oid = s.relnamespace \
-        JOIN pg_catalog.pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid \
-        WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.refclassid = 'pg_catalog.pg_class'::regclass \
-          AND d.refobjid = $1::text::regclass AND d.deptype IN ('a', 'i') AND d.refobjsubid > 0";
-    sqlx::query_as(sql).bind(table_sql).fetch_all(&mut *c).await.map_err(|e| query_error(sql, &e))
+/// A query fails.
+pub async fn lost_views(live: &mut PgConnection, shadow: &mut PgConnection, table: u32) -> Result<Vec<String>> {
+    let sql = "WITH RECURSIVE up AS (SELECT $1::int8::oid AS oid \
+               UNION SELECT relid::oid FROM pg_catalog.pg_partition_ancestors($1::int8::oid::regclass)), \
+        read AS (SELECT oid FROM up UNION SELECT r.ev_class FROM read JOIN pg_catalog.pg_depend d \
+               ON d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = read.oid AND d.classid = 'pg_catalog.pg_rewrite'::regclass \
+               JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid) \
+        SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) FROM read \
+        JOIN pg_catalog.pg_class c ON c.oid = read.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+        WHERE c.relkind IN ('v', 'm') ORDER BY 1";
+    let views: Vec<String> = sqlx::query_scalar(sql)
+        .bind(i64::from(table))
+        .fetch_all(&mut *shadow)
+        .await
+        .map_err(|e| query_error(sql, &e))?;
+    let sql = "SELECT v FROM unnest($1::text[]) v WHERE pg_catalog.to_regclass(v) IS NULL ORDER BY 1";
+    sqlx::query_scalar(sql).bind(views).fetch_all(&mut *live).await.map_err(|e| query_error(sql, &e))
 }

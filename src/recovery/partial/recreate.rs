@@ -61,23 +61,25 @@ pub async fn with_ancestors(shadow: &mut PgConnection, tables: &[&Table]) -> Res
     Ok(rows.iter().map(|(s, t)| format!("{}.{}", quote_ident(s), quote_ident(t))).collect())
 }
 
-/// Makes the schemas of the tables where they are gone, too.
+/// Makes the schemas of the tables where they are gone, too; those it made.
 ///
 /// # Errors
 /// A query fails.
-pub async fn schemas(live: &mut PgConnection, shadow: &mut PgConnection, tables: &[&Table]) -> Result<()> {
+pub async fn schemas(live: &mut PgConnection, shadow: &mut PgConnection, tables: &[&Table]) -> Result<Vec<String>> {
     let oids: Vec<i64> = tables.iter().map(|t| i64::from(t.oid)).collect();
     let sql = "SELECT DISTINCT n.nspname::text, pg_catalog.pg_get_userbyid(n.nspowner)::text FROM pg_catalog.pg_class c \
                JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ANY ($1::int8[]::oid[])";
     let rows: Vec<(String, String)> =
         sqlx::query_as(sql).bind(oids).fetch_all(&mut *shadow).await.map_err(|e| query_error(sql, &e))?;
+    let mut made = Vec::new();
     for (name, owner) in rows {
         let there = "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1)";
         let there: bool =
             sqlx::query_scalar(there).bind(&name).fetch_one(&mut *live).await.map_err(|e| query_error(there, &e))?;
         if !there {
             run(live, &format!("CREATE SCHEMA {} AUTHORIZATION {}", quote_ident(&name), quote_ident(&owner))).await?;
+            made.push(name);
         }
     }
-    Ok(())
+    Ok(made)
 }

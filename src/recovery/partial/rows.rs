@@ -1,10 +1,13 @@
 //! Rows from the shadow into staging tables of the live session. Values travel as text, with everything pinned that
 //! changes how a value looks.
 
+use std::collections::BTreeMap;
+
 use futures::TryStreamExt;
 use sqlx::Row;
 use sqlx::postgres::PgConnection;
 
+use super::since::Since;
 use crate::error::{Context, Error, Result};
 use crate::postgres::connect::{query_error, quote_ident, run, sqlstate};
 use crate::recovery::tables::Table;
@@ -185,8 +188,49 @@ pub async fn execute(c: &mut PgConnection, sql: &str) -> Result<u64> {
     Ok(sqlx::query(sql).execute(&mut *c).await.map_err(|e| query_error(sql, &e))?.rows_affected())
 }
 
+/// Runs several statements that change rows as one, so that constraints are held at the end of all of them; rows of each.
+///
+/// # Errors
+/// It fails.
+pub async fn together(c: &mut PgConnection, statements: &[String]) -> Result<Vec<u64>> {
+    let each = statements.iter().enumerate();
+    let with: Vec<String> = each.clone().map(|(n, s)| format!("s{n} AS ({s} RETURNING 1)")).collect();
+    let counts: Vec<String> = each.map(|(n, _)| format!("(SELECT count(*) FROM s{n})")).collect();
+    let sql = format!("WITH {} SELECT ARRAY[{}]::int8[]", with.join(", "), counts.join(", "));
+    let rows: Vec<i64> = sqlx::query_scalar(&sql).fetch_one(&mut *c).await.map_err(|e| query_error(&sql, &e))?;
+    Ok(rows.into_iter().map(|n| u64::try_from(n).unwrap_or(0)).collect())
+}
+
+/// Some rows by their key, and how many there are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// How many.
+    pub rows: u64,
+    /// The keys of the first.
+    pub keys: Vec<Vec<Option<String>>>,
+}
+
+/// How many keys are shown.
+const SHOWN: usize = 20;
+
+/// Runs a statement that gives one array of texts `k` a row; how many, and the first of them.
+///
+/// # Errors
+/// It fails.
+pub async fn shown(c: &mut PgConnection, statement: &str) -> Result<Shown> {
+    let sql = format!(
+        "WITH d AS ({statement}) SELECT count(*), coalesce(pg_catalog.json_agg(k ORDER BY n) FILTER (WHERE n <= {SHOWN}), '[]')::text \
+         FROM (SELECT k, row_number() OVER (ORDER BY length(k::text), k) AS n FROM d) x"
+    );
+    let (rows, keys): (i64, String) =
+        sqlx::query_as(&sql).fetch_one(&mut *c).await.map_err(|e| query_error(&sql, &e))?;
+    let keys = serde_json::from_str(&keys).target(|| "cannot read keys".to_string())?;
+    Ok(Shown { rows: u64::try_from(rows).unwrap_or(0), keys })
+}
+
 /// Keys of the shadow's table that the live one does not have, found batch by batch through its index, and their rows
-/// appended to the staging table. Returns how many.
+/// appended to the staging table, when there is one. Returns rows of both that are not the same version, but for those that
+/// `scope`'s transactions wrote; its first part is the condition on the shadow's rows.
 ///
 /// # Errors
 /// A query fails, or `check` says stop.
@@ -194,21 +238,21 @@ pub async fn stage_lost(
     live: &mut PgConnection,
     shadow: &mut PgConnection,
     pair: &Pair<'_>,
-    stage: &str,
-    condition: &str,
+    stage: Option<&str>,
+    scope: (&str, &[u32]),
     check: &mut (dyn FnMut(u64) -> Result<()> + Send),
-) -> Result<u64> {
+) -> Result<Since> {
     let key = &pair.shadow.key;
-    // The live table is asked by the shadow's key, whatever its own is now.
-    let probe = Table { key: key.clone(), ..pair.live.clone() };
     let declare = format!(
-        "DECLARE breakglass_keys NO SCROLL CURSOR FOR SELECT {} FROM ONLY {} t WHERE {condition}",
+        "DECLARE breakglass_keys NO SCROLL CURSOR FOR SELECT {} || t.xmin::text FROM ONLY {} t WHERE {}",
         texts("t", key),
-        pair.shadow.sql
+        pair.shadow.sql,
+        scope.0
     );
     run(shadow, &declare).await?;
     let fetch = format!("FETCH {BATCH} FROM breakglass_keys");
-    let (mut seen, mut lost) = (0u64, 0u64);
+    let (mut seen, mut since) = (0u64, Since::default());
+    let damage: Vec<String> = scope.1.iter().map(u32::to_string).collect();
     loop {
         let batch = keys(shadow, &fetch).await?;
         if batch.is_empty() {
@@ -216,16 +260,54 @@ pub async fn stage_lost(
         }
         seen += batch.len() as u64;
         check(seen)?;
-        let there: std::collections::BTreeSet<usize> =
-            crate::recovery::loss::keys_there(live, &probe, &batch).await?.into_iter().collect();
-        let missing: Vec<Vec<String>> =
-            batch.into_iter().enumerate().filter(|(i, _)| !there.contains(i)).map(|(_, k)| k).collect();
-        let rows = rows_by(shadow, pair.shadow, key, &missing, pair.columns).await?;
-        lost += rows.len() as u64;
-        load(live, stage, pair.columns, &rows).await?;
+        let there = versions(live, pair, &batch).await?;
+        let mut missing = Vec::new();
+        for (i, mut k) in batch.into_iter().enumerate() {
+            let was = k.pop().unwrap_or_default();
+            match there.get(&i) {
+                None => missing.push(k),
+                Some((now, _)) if *now == was || damage.contains(now) => {}
+                Some((_, place)) => since.push(k, place.clone()),
+            }
+        }
+        if let Some(stage) = stage {
+            let rows = rows_by(shadow, pair.shadow, key, &missing, pair.from).await?;
+            load(live, stage, pair.columns, &rows).await?;
+        }
     }
     run(shadow, "CLOSE breakglass_keys").await?;
-    Ok(lost)
+    Ok(since)
+}
+
+/// The live rows with these keys, by place in the batch: who wrote them, and where they are. An element behind the key is not
+/// looked at.
+async fn versions(
+    live: &mut PgConnection,
+    pair: &Pair<'_>,
+    batch: &[Vec<String>],
+) -> Result<BTreeMap<usize, (String, String)>> {
+    // The live table is asked by the shadow's key, whatever its own is now.
+    let key = &pair.shadow.key;
+    let (mut arrays, mut names, mut equal) = (Vec::new(), Vec::new(), Vec::new());
+    for (i, k) in key.iter().enumerate() {
+        let ty = pair.live.columns.iter().find(|c| c.name == *k).map_or("text", |c| c.ty.as_str());
+        arrays.push(format!("${}::text[]::{ty}[]", i + 1));
+        names.push(format!("k{i}"));
+        equal.push(format!("t.{} = k.k{i}", quote_ident(k)));
+    }
+    let sql = format!(
+        "SELECT k.place, t.xmin::text, t.ctid::text FROM unnest({}) WITH ORDINALITY k({}, place) JOIN ONLY {} t ON {}",
+        arrays.join(", "),
+        names.join(", "),
+        pair.live.sql,
+        equal.join(" AND ")
+    );
+    let mut query = sqlx::query_as::<_, (i64, String, String)>(&sql);
+    for i in 0..key.len() {
+        query = query.bind(batch.iter().map(|k| k.get(i).cloned().unwrap_or_default()).collect::<Vec<String>>());
+    }
+    let rows = query.fetch_all(&mut *live).await.map_err(|e| query_error(&sql, &e))?;
+    Ok(rows.into_iter().filter_map(|(n, x, place)| Some((usize::try_from(n - 1).ok()?, (x, place)))).collect())
 }
 
 /// One table as both sides know it.
@@ -237,6 +319,8 @@ pub struct Pair<'a> {
     pub shadow: &'a Table,
     /// Columns that both have, in the live table's order.
     pub columns: &'a [String],
+    /// Their names in the shadow.
+    pub from: &'a [String],
 }
 
 /// Writes the rows of a query into a new file of mode 0600, durable, in COPY's text format.

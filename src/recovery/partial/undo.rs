@@ -7,13 +7,17 @@ use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgConnection;
 
 use super::catalog::{foreign_keys, triggers};
-use super::rows::{count, equal, execute, pipe_back};
+use super::rows::{count, equal, execute, list, pipe_back, together};
 use crate::error::{Context, Error, Result};
 use crate::model::Time;
 use crate::postgres::connect::{query_error, quote_ident, run};
+use crate::recovery::tables::user_tables;
 
 /// Name of the record in its folder.
 pub const RECORD: &str = "partial.json";
+
+/// Name of what was undone of it, beside it.
+const UNDONE: &str = "undone.json";
 
 /// What a partial recovery did; enough to undo it. Written before its transaction commits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +37,22 @@ pub struct Record {
     /// Constraints made again on tables that had stayed: table (quoted) and name.
     #[serde(default)]
     pub constraints: Vec<(String, String)>,
+    /// Every table made again, the partitioned ones above partitions, too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub made: Vec<Made>,
+    /// Schemas made again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub schemas: Vec<String>,
+}
+
+/// A table that was made again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Made {
+    /// Quoted.
+    pub sql: String,
+    /// Its OID; a table of this name with another one was made by somebody else.
+    #[serde(default)]
+    pub oid: Option<u32>,
 }
 
 /// One table of a record.
@@ -42,6 +62,9 @@ pub struct RecordedTable {
     pub table: String,
     /// Quoted.
     pub sql: String,
+    /// Its OID.
+    #[serde(default)]
+    pub oid: Option<u32>,
     /// Made again.
     pub recreated: bool,
     /// Rows inserted.
@@ -60,7 +83,7 @@ pub struct RecordedTable {
 }
 
 /// What undoing did with one table.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Undone {
     /// `schema.table`.
     pub table: String,
@@ -68,10 +91,40 @@ pub struct Undone {
     pub removed: u64,
     /// Rows put back to what they were before.
     pub restored: u64,
-    /// Rows left as they are: changed since, or referenced by rows written since.
+    /// Rows left as they are: changed or deleted since, or referenced by rows written since.
     pub kept: u64,
     /// The table itself was dropped again.
     pub dropped: bool,
+    /// The table was gone already: there was nothing to take out.
+    #[serde(default)]
+    pub gone: bool,
+}
+
+/// One undoing, as kept beside the record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Undoing {
+    /// When.
+    pub at: Time,
+    /// Its transaction (64 bits, as text); it counts when that committed.
+    pub transaction: String,
+    /// What it did.
+    pub tables: Vec<Undone>,
+}
+
+impl Undoing {
+    /// Whether it changed anything.
+    pub fn changed(&self) -> bool {
+        self.tables.iter().any(|t| t.removed + t.restored > 0 || t.dropped)
+    }
+}
+
+/// What undoing did now, and what was undone before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Outcome {
+    /// Now (or would do).
+    pub now: Undoing,
+    /// Before, oldest first.
+    pub before: Vec<Undoing>,
 }
 
 impl Record {
@@ -84,7 +137,17 @@ impl Record {
                    pg_catalog.current_database()::text";
         let (transaction, system_identifier, database): (String, String, String) =
             sqlx::query_as(sql).fetch_one(&mut *live).await.map_err(|e| query_error(sql, &e))?;
-        Ok(Self { v: 1, at, system_identifier, database, transaction, tables: Vec::new(), constraints: Vec::new() })
+        Ok(Self {
+            v: 1,
+            at,
+            system_identifier,
+            database,
+            transaction,
+            tables: Vec::new(),
+            constraints: Vec::new(),
+            made: Vec::new(),
+            schemas: Vec::new(),
+        })
     }
 
     /// Writes it into `folder`, durable.
@@ -116,22 +179,66 @@ impl Record {
     }
 }
 
-/// Undoes a partial recovery in one transaction. Rows changed since, and rows that later ones reference, stay.
+/// Undoes a partial recovery in one transaction. Rows changed since, and rows that later ones reference, stay. `dry` does it
+/// and rolls it back: so it says, and refuses, what the real one would.
 ///
 /// # Errors
-/// Refused when it is another database or the transaction never committed; a statement fails: then nothing was changed.
-pub async fn undo(live: &mut PgConnection, record: &Record, folder: &Path) -> Result<Vec<Undone>> {
+/// Refused when it is another database, the transaction never committed, or a table made again has newer rows or something
+/// that hangs on it; a statement fails: then nothing was changed.
+pub async fn undo(live: &mut PgConnection, record: &Record, folder: &Path, now: Time, dry: bool) -> Result<Outcome> {
     run(live, "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL xmloption = content").await?;
-    let result = undo_in(live, record, folder).await;
+    let result = undo_in(live, record, folder, now).await;
     match &result {
-        Ok(_) => run(live, "COMMIT").await?,
-        Err(_) => run(live, "ROLLBACK").await?,
+        Ok(done) if !dry && done.now.changed() => {
+            let mut all = done.before.clone();
+            all.push(done.now.clone());
+            save_undone(folder, &all)?;
+            run(live, "COMMIT").await?;
+        }
+        _ => run(live, "ROLLBACK").await?,
     }
     result
 }
 
-async fn undo_in(live: &mut PgConnection, record: &Record, folder: &Path) -> Result<Vec<Undone>> {
-    let now = Record::begin(live, record.at).await?;
+fn save_undone(folder: &Path, all: &[Undoing]) -> Result<()> {
+    let text = serde_json::to_string_pretty(all).state(|| "cannot write what was undone".into())?;
+    crate::postgres::user::own_file(&folder.join(UNDONE), &text, None)?;
+    let what = || format!("cannot write into {:?}", folder.display());
+    std::fs::File::open(folder).and_then(|d| d.sync_all()).target(what)
+}
+
+/// What was undone before and committed.
+async fn undone_before(live: &mut PgConnection, folder: &Path) -> Result<Vec<Undoing>> {
+    let file = folder.join(UNDONE);
+    let Ok(text) = std::fs::read_to_string(&file) else { return Ok(Vec::new()) };
+    let all: Vec<Undoing> = serde_json::from_str(&text).state(|| format!("cannot understand {:?}", file.display()))?;
+    let mut out = Vec::new();
+    for one in all {
+        if status(live, &one.transaction).await?.as_deref() != Some("aborted") {
+            out.push(one);
+        }
+    }
+    Ok(out)
+}
+
+async fn status(live: &mut PgConnection, transaction: &str) -> Result<Option<String>> {
+    let sql = "SELECT pg_catalog.pg_xact_status($1::text::xid8)";
+    sqlx::query_scalar(sql).bind(transaction).fetch_one(&mut *live).await.map_err(|e| query_error(sql, &e))
+}
+
+/// Whether the table stands that was written to then, not another one of its name.
+async fn stands(live: &mut PgConnection, table_sql: &str, oid: Option<u32>) -> Result<bool> {
+    let sql = "SELECT coalesce(pg_catalog.to_regclass($1)::oid::int8 = coalesce($2, pg_catalog.to_regclass($1)::oid::int8), false)";
+    sqlx::query_scalar(sql)
+        .bind(table_sql)
+        .bind(oid.map(i64::from))
+        .fetch_one(&mut *live)
+        .await
+        .map_err(|e| query_error(sql, &e))
+}
+
+async fn undo_in(live: &mut PgConnection, record: &Record, folder: &Path, at: Time) -> Result<Outcome> {
+    let now = Record::begin(live, at).await?;
     if (&now.system_identifier, &now.database) != (&record.system_identifier, &record.database) {
         return Err(Error::refused(format!(
             "this is database {:?} of cluster {}",
@@ -140,87 +247,188 @@ async fn undo_in(live: &mut PgConnection, record: &Record, folder: &Path) -> Res
         .why(format!("the rows were brought back into {:?} of cluster {}", record.database, record.system_identifier))
         .hint("set DATABASE_URL to that database"));
     }
-    let sql = "SELECT pg_catalog.pg_xact_status($1::text::xid8)";
-    let status: Option<String> = sqlx::query_scalar(sql)
-        .bind(&record.transaction)
-        .fetch_one(&mut *live)
-        .await
-        .map_err(|e| query_error(sql, &e))?;
-    if status.as_deref() == Some("aborted") {
+    if status(live, &record.transaction).await?.as_deref() == Some("aborted") {
         return Err(Error::refused("there is nothing to undo")
             .why(format!("transaction {} did not commit: nothing was brought back", record.transaction))
             .hint("run the partial recovery again"));
     }
-    let mark = record.mark()?;
-    let mine = |alias: &str| format!("{alias}.xmin::text = '{mark}'");
-    let keys = foreign_keys(live).await?;
-    for (table, name) in &record.constraints {
-        run(live, &format!("ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {}", quote_ident(name))).await?;
+    let before = undone_before(live, folder).await?;
+    if before.is_empty() {
+        // The last one first: a partition's goes with that of the table above it.
+        for (table, name) in record.constraints.iter().rev() {
+            let name = quote_ident(name);
+            run(live, &format!("ALTER TABLE IF EXISTS {table} DROP CONSTRAINT IF EXISTS {name}")).await?;
+        }
+    }
+    let mut tables = drop_made(live, record).await?;
+    let mut staying = Vec::new();
+    for (n, t) in record.tables.iter().enumerate().filter(|(_, t)| !t.recreated) {
+        if stands(live, &t.sql, t.oid).await? {
+            staying.push((n, t));
+        } else {
+            tables.push(Undone { table: t.table.clone(), gone: true, ..Undone::default() });
+        }
     }
     let mut muted = Vec::new();
-    for t in record.tables.iter().filter(|t| !t.recreated) {
+    for (_, t) in &staying {
         for (name, always) in triggers(live, &t.sql).await? {
             run(live, &format!("ALTER TABLE {} DISABLE TRIGGER {}", t.sql, quote_ident(&name))).await?;
             muted.push((t.sql.clone(), name, always));
         }
     }
-    let mut out = Vec::new();
-    for (n, t) in record.tables.iter().enumerate().rev() {
-        let mut done = Undone { table: t.table.clone(), ..Undone::default() };
-        let all = format!("SELECT count(*) FROM ONLY {} t WHERE", t.sql);
-        if t.recreated {
-            let later = count(live, &format!("{all} NOT ({})", mine("t"))).await?;
-            if later > 0 {
-                return Err(Error::refused(format!("{} was made again and has {later} rows written since", t.table))
-                    .why("dropping it would lose them")
-                    .hint("save them first, then drop the table by hand"));
-            }
-            done.removed = count(live, &format!("{all} true")).await?;
-            run(live, &format!("DROP TABLE {}", t.sql)).await?;
-            done.dropped = true;
-            out.push(done);
-            continue;
-        }
-        if let Some(file) = &t.old_rows {
-            let stage = format!("breakglass_undo_{n}");
-            let columns: Vec<String> = t.columns.iter().map(|c| format!("t.{}", quote_ident(c))).collect();
-            let sql = format!(
-                "CREATE TEMPORARY TABLE {stage} ON COMMIT DROP AS SELECT {} FROM ONLY {} t WITH NO DATA",
-                columns.join(", "),
-                t.sql
-            );
-            run(live, &sql).await?;
-            pipe_back(live, &folder.join(file), &format!("pg_temp.{stage}"), &t.columns).await?;
-            let set: Vec<String> = t
-                .writable
-                .iter()
-                .filter(|c| !t.key.contains(c))
-                .map(|c| format!("{0} = s.{0}", quote_ident(c)))
-                .collect();
-            let sql = format!(
-                "UPDATE ONLY {} t SET {} FROM pg_temp.{stage} s WHERE {} AND {}",
-                t.sql,
-                set.join(", "),
-                equal("t", &t.key, "s", &t.key),
-                mine("t")
-            );
-            done.restored = execute(live, &sql).await?;
-        }
-        let mut free = String::new();
-        for k in keys.iter().filter(|k| k.parent == t.table) {
-            let pairs = equal("c", &k.cols, "t", &k.parent_cols);
-            // Of a table that refers to itself, rows that came back with this one go with it.
-            let own = if k.child == t.table { format!(" AND NOT ({})", mine("c")) } else { String::new() };
-            free.push_str(&format!(" AND NOT EXISTS (SELECT FROM {} c WHERE {pairs}{own})", k.child_sql));
-        }
-        done.removed = execute(live, &format!("DELETE FROM ONLY {} t WHERE {}{free}", t.sql, mine("t"))).await?;
-        done.kept = (t.brought_back + t.put_back).saturating_sub(done.removed + done.restored);
-        out.push(done);
+    let mut done = Vec::new();
+    for (n, t) in &staying {
+        let restored = restore(live, record, folder, *n, t).await?;
+        done.push(Undone { table: t.table.clone(), restored, ..Undone::default() });
     }
+    let removed = take_out(live, &staying, record.mark()?).await?;
+    for ((u, (_, t)), removed) in done.iter_mut().zip(&staying).zip(removed) {
+        u.removed = removed;
+        let earlier = before.iter().flat_map(|b| &b.tables).filter(|b| b.table == u.table);
+        let earlier: u64 = earlier.map(|b| b.removed + b.restored).sum();
+        u.kept = (t.brought_back + t.put_back).saturating_sub(u.removed + u.restored + earlier);
+    }
+    tables.extend(done);
     run(live, "SET CONSTRAINTS ALL IMMEDIATE").await?;
     for (table, name, always) in muted {
         let how = if always { "ENABLE ALWAYS TRIGGER" } else { "ENABLE TRIGGER" };
         run(live, &format!("ALTER TABLE {table} {how} {}", quote_ident(&name))).await?;
     }
+    Ok(Outcome { now: Undoing { at, transaction: now.transaction, tables }, before })
+}
+
+/// Drops all that was made again and still stands, in one go.
+async fn drop_made(live: &mut PgConnection, record: &Record) -> Result<Vec<Undone>> {
+    let recreated: Vec<&RecordedTable> = record.tables.iter().filter(|t| t.recreated).collect();
+    let mut made = record.made.clone();
+    if made.is_empty() {
+        made = recreated.iter().map(|t| Made { sql: t.sql.clone(), oid: t.oid }).collect();
+    }
+    let mut standing = Vec::new();
+    for m in made {
+        if stands(live, &m.sql, m.oid).await? {
+            standing.push(m.sql);
+        }
+    }
+    let mut out = Vec::new();
+    for t in &recreated {
+        let there = stands(live, &t.sql, t.oid).await?;
+        out.push(Undone { table: t.table.clone(), dropped: there, gone: !there, ..Undone::default() });
+    }
+    if standing.is_empty() {
+        return Ok(out);
+    }
+    // Nobody writes another row between the count and the drop.
+    run(live, &format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", standing.join(", "))).await?;
+    // With the partitions that were added since: they would go with the table above them.
+    let sql = "SELECT DISTINCT c.oid::regclass::text, pg_catalog.format('%s.%s', n.nspname, c.relname) FROM unnest($1::text[]) m, \
+               LATERAL (SELECT m::regclass::oid AS relid UNION SELECT relid FROM pg_catalog.pg_partition_tree(m::regclass)) p \
+               JOIN pg_catalog.pg_class c ON c.oid = p.relid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+               WHERE c.relkind = 'r' ORDER BY 2";
+    let leaves: Vec<(String, String)> =
+        sqlx::query_as(sql).bind(&standing).fetch_all(&mut *live).await.map_err(|e| query_error(sql, &e))?;
+    let mark = record.mark()?;
+    for (sql, name) in leaves {
+        let all = count(live, &format!("SELECT count(*) FROM ONLY {sql} t")).await?;
+        let later = count(live, &format!("SELECT count(*) FROM ONLY {sql} t WHERE t.xmin::text <> '{mark}'")).await?;
+        if later > 0 {
+            return Err(Error::refused(format!("{name} was made again and has {later} rows written since"))
+                .why("dropping it would lose them; nothing was undone")
+                .hint(
+                    "save them, and delete them there or drop the table by hand; then undo again, which does the rest",
+                ));
+        }
+        if let Some(u) = out.iter_mut().find(|u| u.table == name) {
+            u.removed = all;
+        }
+    }
+    let hangs = |e: Error| {
+        Error::refused("what was made again cannot be dropped again")
+            .why(format!("something that was made since hangs on it: {}", e.why))
+            .hint("drop that by hand; then undo again")
+    };
+    run(live, &format!("DROP TABLE {}", standing.join(", "))).await.map_err(hangs)?;
+    for schema in &record.schemas {
+        let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace = pg_catalog.to_regnamespace($1)) \
+                   OR EXISTS (SELECT FROM pg_catalog.pg_proc WHERE pronamespace = pg_catalog.to_regnamespace($1)) \
+                   OR EXISTS (SELECT FROM pg_catalog.pg_type WHERE typnamespace = pg_catalog.to_regnamespace($1))";
+        let name = quote_ident(schema);
+        let used: bool =
+            sqlx::query_scalar(sql).bind(&name).fetch_one(&mut *live).await.map_err(|e| query_error(sql, &e))?;
+        if !used {
+            run(live, &format!("DROP SCHEMA IF EXISTS {name}")).await.map_err(hangs)?;
+        }
+    }
     Ok(out)
+}
+
+/// Rows that were put back get the values they had, as far as they still bear the mark.
+async fn restore(live: &mut PgConnection, record: &Record, folder: &Path, n: usize, t: &RecordedTable) -> Result<u64> {
+    let Some(file) = &t.old_rows else { return Ok(0) };
+    let stage = format!("breakglass_undo_{n}");
+    let sql = format!(
+        "CREATE TEMPORARY TABLE {stage} ON COMMIT DROP AS SELECT {} FROM ONLY {} t WITH NO DATA",
+        list("t", &t.columns),
+        t.sql
+    );
+    run(live, &sql).await?;
+    pipe_back(live, &folder.join(file), &format!("pg_temp.{stage}"), &t.columns).await?;
+    let set: Vec<String> =
+        t.writable.iter().filter(|c| !t.key.contains(c)).map(|c| format!("{0} = s.{0}", quote_ident(c))).collect();
+    let sql = format!(
+        "UPDATE ONLY {} t SET {} FROM pg_temp.{stage} s WHERE {} AND t.xmin::text = '{}'",
+        t.sql,
+        set.join(", "),
+        equal("t", &t.key, "s", &t.key),
+        record.mark()?
+    );
+    execute(live, &sql).await
+}
+
+/// Deletes the rows that bear the mark and that nothing references but rows that go, too; how many of each table.
+async fn take_out(live: &mut PgConnection, staying: &[(usize, &RecordedTable)], mark: u32) -> Result<Vec<u64>> {
+    if staying.is_empty() {
+        return Ok(Vec::new());
+    }
+    run(live, "CREATE TEMPORARY TABLE breakglass_go (rel oid, place tid) ON COMMIT DROP").await?;
+    for (_, t) in staying {
+        let mine = format!("FROM ONLY {} t WHERE t.xmin::text = '{mark}'", t.sql);
+        // Locked: nobody changes them, or writes a row that references them, from here on.
+        count(live, &format!("SELECT count(*) FROM (SELECT 1 {mine} FOR UPDATE) l")).await?;
+        execute(live, &format!("INSERT INTO pg_temp.breakglass_go SELECT t.tableoid, t.ctid {mine}")).await?;
+    }
+    run(live, "CREATE INDEX ON pg_temp.breakglass_go (rel, place); ANALYZE pg_temp.breakglass_go").await?;
+    let keys = foreign_keys(live).await?;
+    let here = user_tables(live).await?;
+    loop {
+        let mut freed = 0;
+        for (_, t) in staying {
+            let family = here.iter().find(|h| h.name == t.table).map(|h| h.family.as_str());
+            for k in keys.iter().filter(|k| k.parent == t.table || Some(k.parent.as_str()) == family) {
+                let sql = format!(
+                    "DELETE FROM pg_temp.breakglass_go g USING ONLY {} t WHERE g.rel = t.tableoid AND g.place = t.ctid \
+                     AND EXISTS (SELECT FROM {} c WHERE {} AND NOT EXISTS \
+                     (SELECT FROM pg_temp.breakglass_go x WHERE x.rel = c.tableoid AND x.place = c.ctid))",
+                    t.sql,
+                    k.child_sql,
+                    equal("c", &k.cols, "t", &k.parent_cols)
+                );
+                freed += execute(live, &sql).await?;
+            }
+        }
+        if freed == 0 {
+            break;
+        }
+    }
+    // As one statement: rows may reference each other in a circle.
+    let statements: Vec<String> = staying
+        .iter()
+        .map(|(_, t)| {
+            format!(
+                "DELETE FROM ONLY {} t USING pg_temp.breakglass_go g WHERE g.rel = t.tableoid AND g.place = t.ctid",
+                t.sql
+            )
+        })
+        .collect();
+    together(live, &statements).await
 }

@@ -1,6 +1,7 @@
 //! Which base backup a recovery begins with: the newest that fits and whose files are as they should be, as far as they were
 //! looked at.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -28,8 +29,6 @@ pub enum Look {
 pub struct Base {
     /// This one only.
     pub only: Option<String>,
-    /// Any but this one.
-    pub not: Option<String>,
     /// None of these, by what was found before: ids and what is wrong with them.
     pub known: BTreeMap<String, String>,
     /// How closely it is looked at.
@@ -38,10 +37,10 @@ pub struct Base {
 
 impl Base {
     /// Any one, and its ends are looked at.
-    pub const ANY: Self = Self { only: None, not: None, known: BTreeMap::new(), look: Look::Ends };
+    pub const ANY: Self = Self { only: None, known: BTreeMap::new(), look: Look::Ends };
 
     pub(super) fn allows(&self, m: &Manifest) -> bool {
-        self.only.as_ref().is_none_or(|id| *id == m.id) && self.not.as_ref() != Some(&m.id)
+        self.only.as_ref().is_none_or(|id| *id == m.id)
     }
 }
 
@@ -52,6 +51,8 @@ pub struct PassedOver {
     pub backup: String,
     /// What is wrong with it.
     pub why: String,
+    /// Why that is not on record where the backups are listed; none when it is, or is not to be.
+    pub unrecorded: Option<String>,
 }
 
 impl PassedOver {
@@ -61,10 +62,14 @@ impl PassedOver {
     }
 }
 
+/// Base backups that were found damaged on the way.
+pub type Found = RefCell<Vec<PassedOver>>;
+
 /// A base backup that is as it should be, and those that were passed over before it.
 pub(super) type Whole<'m, T> = (Option<(&'m Manifest, T)>, Vec<PassedOver>);
 
-/// The first of these, the best first, whose files are as they should be; and those before it.
+/// The first of these, the best first, whose files are as they should be; and those before it. What is found of them now goes into
+/// `found`, too, also where the end is an error.
 ///
 /// # Errors
 /// The archive cannot be read, or stopped on request.
@@ -72,6 +77,7 @@ pub(super) fn first_whole<'m, T>(
     store: &dyn Archive,
     candidates: impl Iterator<Item = (&'m Manifest, T)>,
     base: &Base,
+    found: Option<&Found>,
     watch: &dyn Watch,
     cancel: &CancellationToken,
 ) -> Result<Whole<'m, T>> {
@@ -87,10 +93,12 @@ pub(super) fn first_whole<'m, T>(
                 Ok(())
             })?,
         };
-        match wrong {
-            None => return Ok((Some((m, with)), passed)),
-            Some(why) => passed.push(PassedOver { backup: m.id.clone(), why }),
+        let Some(why) = wrong else { return Ok((Some((m, with)), passed)) };
+        let over = PassedOver { backup: m.id.clone(), why, unrecorded: None };
+        if let Some(found) = found.filter(|_| !base.known.contains_key(&m.id)) {
+            found.borrow_mut().push(over.clone());
         }
+        passed.push(over);
     }
     Ok((None, passed))
 }
@@ -110,7 +118,7 @@ pub(super) fn none_whole(e: Error, base: &Base, backups: &[Manifest], passed: &[
         ([], Some(id)) => {
             e.why(format!("no base backup {id:?} leads to this timeline")).hint(format!("there are: {}", ids()))
         }
-        ([], None) => e.why("no other base backup was complete by then"),
+        ([], None) => e.why("no base backup was complete by then"),
         (passed, _) => e
             .why(passed.iter().map(PassedOver::describe).collect::<Vec<_>>().join("; "))
             .hint("put the object back from a copy of the repository, let breakglass backup verify read it, and try again")

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio_util::sync::CancellationToken;
 
@@ -10,13 +9,14 @@ use super::broken::Log;
 use super::{start_of, stop_of, usable};
 use crate::backup::catalog::Manifest;
 use crate::backup::repository::Unlocked;
+use crate::backup::side_by_side;
 use crate::backup::wal::{Continuity, Depth, Hole, Listing, Segment, Way};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::model::Time;
 use crate::postgres::{FindPrograms, Lsn};
 use crate::recovery::archive::Archive;
 use crate::recovery::commits::{Commit, LogArchive};
-use crate::recovery::wal_index::{self, Index};
+use crate::recovery::wal_index::{self, Exchanged, Index};
 use crate::recovery::watch::Unwatched;
 
 /// What can be recovered to on one timeline.
@@ -40,6 +40,12 @@ pub struct Reach {
     pub holes: Vec<Hole>,
     /// Segments on the way that the index does not know yet.
     pub unread: u64,
+    /// Segments on the way that were touched since they were read, and are the same objects still.
+    pub touched: u64,
+    /// Segments on the way that are other objects than those that were read.
+    pub exchanged: Vec<Exchanged>,
+    /// Every segment on the way that was read was last read to its last byte then, or later.
+    pub read_since: Option<Time>,
 }
 
 /// What can be recovered to. `timeline` is the newest when not given.
@@ -47,7 +53,7 @@ pub struct Reach {
 /// # Errors
 /// The repository cannot be read, or a history is damaged. That nothing can be recovered is an answer, not an error.
 pub fn range(unlocked: &Unlocked, programs: &dyn FindPrograms, timeline: Option<u32>, scratch: &Path) -> Result<Reach> {
-    let known = Known::read(unlocked, Index::load(unlocked)?)?;
+    let known = Known::of(unlocked)?;
     let newest = known.listing.timelines().last().copied().unwrap_or(1);
     reach(unlocked, programs, timeline.unwrap_or(newest), &known, scratch)
 }
@@ -57,7 +63,7 @@ pub fn range(unlocked: &Unlocked, programs: &dyn FindPrograms, timeline: Option<
 /// # Errors
 /// As [`range`].
 pub fn ranges(unlocked: &Unlocked, programs: &dyn FindPrograms, scratch: &Path) -> Result<Vec<Reach>> {
-    every(unlocked, Index::load(unlocked)?, programs, None, scratch)
+    every(unlocked, Known::of(unlocked)?, programs, None, scratch)
 }
 
 /// As [`ranges`] of an archive that has no index: the newest commits are looked for in the log itself. `only` names one timeline.
@@ -70,17 +76,17 @@ pub fn ranges_of(
     only: Option<u32>,
     scratch: &Path,
 ) -> Result<Vec<Reach>> {
-    every(archive, Index::default(), programs, only, scratch)
+    let known = Known { index: Index::default(), backups: archive.backups()?, listing: archive.listing()? };
+    every(archive, known, programs, only, scratch)
 }
 
 fn every(
     archive: &dyn Archive,
-    index: Index,
+    known: Known,
     programs: &dyn FindPrograms,
     only: Option<u32>,
     scratch: &Path,
 ) -> Result<Vec<Reach>> {
-    let known = Known::read(archive, index)?;
     let mut all = known.listing.timelines();
     if all.is_empty() {
         all.insert(1);
@@ -97,8 +103,9 @@ struct Known {
 }
 
 impl Known {
-    fn read(archive: &dyn Archive, index: Index) -> Result<Self> {
-        Ok(Self { index, backups: archive.backups()?, listing: archive.listing()? })
+    fn of(unlocked: &Unlocked) -> Result<Self> {
+        let listing = unlocked.listing()?;
+        Ok(Self { index: Index::of(unlocked, &listing)?, backups: unlocked.backups()?, listing })
     }
 }
 
@@ -111,7 +118,7 @@ fn reach(
 ) -> Result<Reach> {
     let archive = LogArchive::open(store, programs, timeline)?;
     let way = store.way(&known.listing, timeline)?;
-    let backups = usable(known.backups.clone(), &archive, timeline);
+    let backups = usable(known.backups.clone(), &archive);
     let mut reach = Reach {
         timeline,
         earliest: backups.first().map(|m| m.finished_at),
@@ -122,8 +129,12 @@ fn reach(
         end_lsn: None,
         holes: Vec::new(),
         unread: 0,
+        touched: 0,
+        exchanged: Vec::new(),
+        read_since: None,
     };
     let backups = reach.backups.clone();
+    let size = known.listing.segment_size();
     let log = Log { store, archive: &archive, way: &way, backups: &backups, scratch };
     // Segments that turned out to be damaged.
     let mut bad: BTreeMap<u64, String> = BTreeMap::new();
@@ -173,7 +184,14 @@ fn reach(
         reach.latest = newest.or(reach.latest);
         reach.end_lsn = Some(Lsn(way.end_lsn(last, &mut |s| store.beginning(s))?));
         reach.unread += (first..=last).filter(|n| !read(n)).count() as u64;
+        for (segment, _) in (first..=last).filter(|n| !way.is_begun(*n)).filter_map(|n| way.segment(n)) {
+            reach.touched += u64::from(known.index.touched.contains(&segment));
+            let read_at = known.index.read_at(segment);
+            reach.read_since = reach.read_since.into_iter().chain(read_at).min();
+        }
     }
+    let on_way = |s: Segment| way.segment(archive.number(Lsn(s.start_lsn(size)))).is_some_and(|(own, _)| own == s);
+    reach.exchanged = known.index.exchanged.iter().filter(|e| on_way(e.segment)).copied().collect();
     Ok(reach)
 }
 
@@ -231,28 +249,9 @@ fn stretch(
 
 /// Which of these segments were cut: their ends tell.
 fn cut(store: &dyn Archive, segments: &[(u64, Segment)]) -> Result<BTreeMap<u64, String>> {
-    let next = AtomicUsize::new(0);
-    let work = || -> Result<BTreeMap<u64, String>> {
-        let mut out = BTreeMap::new();
-        while let Some((number, segment)) = segments.get(next.fetch_add(1, Ordering::Relaxed)) {
-            if let Some(why) = store.inspect(*segment, false, Depth::Ends)? {
-                out.insert(*number, why);
-            }
-        }
-        Ok(out)
-    };
-    std::thread::scope(|scope| {
-        let others: Vec<_> = (1..store.at_once().min(segments.len())).map(|_| scope.spawn(work)).collect();
-        let mut out = work();
-        for other in others {
-            let more = other.join().map_err(|_| Error::state("a thread that looks at segments broke off"))?;
-            out = out.and_then(|mut all| {
-                all.extend(more?);
-                Ok(all)
-            });
-        }
-        out
-    })
+    let look = |(number, segment): &(u64, Segment)| Ok((*number, store.inspect(*segment, false, Depth::Ends)?));
+    let found = side_by_side(store.at_once(), segments, &look)?;
+    Ok(found.into_iter().filter_map(|(number, why)| Some((number, why?))).collect())
 }
 
 /// The last commit of a stretch: from the index where it knows the segment, else from the log.

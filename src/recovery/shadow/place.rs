@@ -5,9 +5,12 @@ use std::path::{Path, PathBuf};
 use super::{RECORD, Request, Shadow};
 use crate::backup::base::delta::{rewriting_name, same_cluster};
 use crate::error::{Context, Error, Result};
+use crate::model::target::RecoveryTarget;
 use crate::postgres::Layout;
 use crate::postgres::running::running_in;
 use crate::postgres::user;
+use crate::recovery::range::Route;
+use crate::recovery::typed;
 
 /// Where what is reused comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,11 +49,13 @@ fn never_in_service(root: &Path) -> bool {
 
 pub(super) fn prepare_root(request: &Request) -> Result<()> {
     let root = &request.root;
+    let Route { target, timeline, .. } = &request.route;
+    let on = || ways_of(root, target, request.route.after(), Some(*timeline));
     if let Some((data, pid)) = running_in(root) {
-        return Err(Error::refused(format!("cannot build a shadow in {:?}", root.display()))
+        let e = Error::refused(format!("cannot build a shadow in {:?}", root.display()))
             .why(format!("a server is running on {:?}, process {pid}", data.display()))
-            .hint("name another folder with --dir; the running server was not touched")
-            .hint(STALE));
+            .hint("name another folder with --dir; the running server was not touched");
+        return Err(on().into_iter().fold(e, Error::hint).hint(STALE));
     }
     let empty = !std::fs::read_dir(root).is_ok_and(|mut d| d.next().is_some());
     let data = root.join("data");
@@ -79,10 +84,10 @@ pub(super) fn prepare_root(request: &Request) -> Result<()> {
         _ => {}
     }
     if !empty {
-        return Err(Error::refused(format!("cannot build a shadow in {:?}", root.display()))
+        let e = Error::refused(format!("cannot build a shadow in {:?}", root.display()))
             .why("the folder is not empty")
-            .hint("name another folder with --dir; nothing is ever overwritten")
-            .hint("what an interrupted restore left there goes with: breakglass pitr discard --shadow DIR"));
+            .hint("name another folder with --dir; nothing is ever overwritten");
+        return Err(on().into_iter().fold(e, Error::hint));
     }
     user::own_dir(root, request.user.as_ref())
 }
@@ -129,6 +134,8 @@ fn move_in(old: &Path, data: &Path, request: &Request) -> Result<()> {
     keep_log(data, root)
 }
 
+/// How the folder of a recovery begins that nobody named.
+pub const NAMED: &str = "shadow-";
 /// The port an instance of ours has until it takes another's place.
 const PORT: u16 = 5432;
 
@@ -143,13 +150,57 @@ pub(super) fn ways_on(request: &Request, e: Error) -> Error {
         }
         return match std::fs::remove_dir_all(&request.root) {
             Ok(()) => e.hint(format!("nothing was left in {root}: the same command again starts over")),
-            Err(_) => e.hint(format!("to remove what was left in {root}: breakglass pitr discard --shadow {root}")),
+            Err(_) => e.hint(format!("to remove what was left in {root}: {}", typed::discard(&request.root))),
         };
     }
-    e.hint(format!(
-        "what is there so far is in {root}: the same command with --delta --dir {root} goes on with its files"
-    ))
-    .hint(format!("or breakglass pitr discard --shadow {root} removes it, and the same command again starts over"))
+    let Route { target, timeline, .. } = &request.route;
+    let e = e.hint(format!("what is there so far is in {root}"));
+    ways_of(&request.root, target, request.route.after(), Some(*timeline)).into_iter().fold(e, Error::hint)
+}
+
+/// The ways on from what a recovery to this target finds in its folder, as they can be typed; none where the folder is none of ours, or
+/// holds what was in service.
+pub fn ways_of(root: &Path, target: &RecoveryTarget, after: bool, timeline: Option<u32>) -> Vec<String> {
+    let data = root.join("data");
+    let config = Layout::under(root, PORT).config;
+    // Written once the files are there, and only for a recovery does it say so.
+    let settings = std::fs::read_to_string(config.join("postgresql.conf")).ok();
+    let other = settings.is_some_and(|t| !t.contains("recovery_target_timeline") || t.contains("archive_mode = 'on'"));
+    if !config.is_dir() || other || data.exists() && !never_in_service(root) {
+        return Vec::new();
+    }
+    let (dir, timeline) = (root.display().to_string(), timeline.map(|t| t.to_string()));
+    let along = timeline.as_deref().map(|t| ("--timeline", Some(t)));
+    let typed = |more: &[(&str, Option<&str>)]| {
+        let options: Vec<_> = along.iter().chain(more).copied().collect();
+        typed::restore(target, after, &options)
+    };
+    let there = data.exists() || rewriting_name(&data).exists();
+    let mut out = Vec::new();
+    let running = running_in(root).is_some();
+    if there {
+        let first = if running { ", once its server has ended" } else { "" };
+        out.push(format!("to go on with its files{first}: {}", typed(&[("--delta", None), ("--dir", Some(&dir))])));
+    }
+    let stop = if running { "end its server, " } else { "" };
+    out.push(format!(
+        "to {stop}remove what is there and start over: {}, then {}",
+        typed::discard(root),
+        typed(&[("--dir", Some(&dir))])
+    ));
+    out
+}
+
+/// Recoveries in the folders below this one that are not finished: broken off, or still under way.
+pub fn unfinished_in(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let ours = |root: &PathBuf| {
+        let named = root.file_name().is_some_and(|n| n.to_string_lossy().starts_with(NAMED));
+        named && Layout::under(root, PORT).config.is_dir() && !root.join(RECORD).exists()
+    };
+    let mut found: Vec<PathBuf> = entries.flatten().map(|e| e.path()).filter(ours).collect();
+    found.sort();
+    found
 }
 
 /// Bytes free for us where `dir` is.

@@ -8,30 +8,32 @@ use crate::error::{Context, Result};
 use crate::model::event::{Check, Verdict};
 use crate::postgres::connect::{describe, query_error, quote_ident, sqlstate};
 
+/// SQL: which sequence (`seq`) feeds which column (`tab`, `num`): owned by it (serial, identity), or named in its default.
+pub const FEEDS: &str = "SELECT d.objid AS seq, d.refobjid AS tab, d.refobjsubid AS num FROM pg_catalog.pg_depend d \
+    WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.refclassid = 'pg_catalog.pg_class'::regclass \
+      AND d.deptype IN ('a', 'i') AND d.refobjsubid > 0 \
+    UNION \
+    SELECT d.refobjid, f.adrelid, f.adnum FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_attrdef f ON f.oid = d.objid \
+    WHERE d.classid = 'pg_catalog.pg_attrdef'::regclass AND d.refclassid = 'pg_catalog.pg_class'::regclass";
+
 /// Compares every sequence that belongs to or feeds a whole-number column with the largest value there.
 ///
 /// # Errors
 /// The connection fails.
 pub async fn check_sequences(c: &mut PgConnection) -> Result<Check> {
-    // Owned by the column (serial, identity), or named in its default.
-    let sql = "SELECT DISTINCT sn.nspname::text AS sschema, s.relname::text AS seq, n.nspname::text AS schema, \
+    let sql = format!(
+        "SELECT DISTINCT sn.nspname::text AS sschema, s.relname::text AS seq, n.nspname::text AS schema, \
         t.relname::text AS tab, a.attname::text AS col, q.seqincrement > 0 AS up \
         FROM pg_catalog.pg_class s JOIN pg_catalog.pg_namespace sn ON sn.oid = s.relnamespace \
         JOIN pg_catalog.pg_sequence q ON q.seqrelid = s.oid \
-        JOIN ( \
-          SELECT d.objid AS seq, d.refobjid AS tab, d.refobjsubid AS num FROM pg_catalog.pg_depend d \
-          WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.refclassid = 'pg_catalog.pg_class'::regclass \
-            AND d.deptype IN ('a', 'i') AND d.refobjsubid > 0 \
-          UNION \
-          SELECT d.refobjid, f.adrelid, f.adnum FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_attrdef f ON f.oid = d.objid \
-          WHERE d.classid = 'pg_catalog.pg_attrdef'::regclass AND d.refclassid = 'pg_catalog.pg_class'::regclass \
-        ) u ON u.seq = s.oid \
+        JOIN ({FEEDS}) u ON u.seq = s.oid \
         JOIN pg_catalog.pg_class t ON t.oid = u.tab JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace \
         JOIN pg_catalog.pg_attribute a ON a.attrelid = t.oid AND a.attnum = u.num \
         WHERE s.relkind = 'S' AND t.relkind IN ('r', 'p') AND a.atttypid IN (20, 21, 23) \
-          AND sn.nspname NOT IN ('pg_catalog', 'information_schema') ORDER BY 1, 2, 3, 4, 5";
+          AND sn.nspname NOT IN ('pg_catalog', 'information_schema') ORDER BY 1, 2, 3, 4, 5"
+    );
     let what = || "cannot read the sequences".to_string();
-    let rows = sqlx::query(sql).fetch_all(&mut *c).await.map_err(|e| query_error(sql, &e))?;
+    let rows = sqlx::query(&sql).fetch_all(&mut *c).await.map_err(|e| query_error(&sql, &e))?;
     let (mut behind, mut unread) = (Vec::new(), Vec::new());
     for row in &rows {
         let get = |column: &str| -> Result<String> { row.try_get(column).target(what) };

@@ -5,12 +5,14 @@ use std::sync::mpsc::{Receiver, sync_channel};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{CHUNK, FOLDER, Index, Known, keep_names};
+use super::{CHUNK, Entry, FOLDER, Index, Known, There, keep_names};
+use crate::backup::container::{ObjectId, hex};
 use crate::backup::repository::Unlocked;
-use crate::backup::wal::fetch::{read, sized_segments};
+use crate::backup::wal::fetch::read_segment;
 use crate::backup::wal::range::reason;
-use crate::backup::wal::{DEFAULT_SEGMENT_SIZE, Segment, WalName, status};
+use crate::backup::wal::{Listing, Segment};
 use crate::error::{ErrorKind, Result};
+use crate::model::Time;
 use crate::postgres::wal::{Reader, Tail};
 use crate::recovery::wal_locate::{NameMap, Rules, Tracker};
 use crate::recovery::watch::{Phase, Watch, check_cancel};
@@ -31,12 +33,10 @@ pub struct Updated {
     pub known: u64,
 }
 
-/// Segments of one timeline: number and bytes as stored.
-type There = BTreeMap<u64, u64>;
 /// First and last segment of what is to be read.
 type Stretch = (u64, u64);
 /// A segment's number and its bytes, or why there are none.
-type Taken = (u64, Result<Option<Vec<u8>>>);
+type Taken = (u64, Result<Option<(Vec<u8>, ObjectId)>>);
 
 /// Reads every archived segment that `index` does not know, and keeps what it says. Stopped or killed, what was stored stays
 /// and the next one goes on. `names` is what is known of names; it comes back with what the log taught, and is kept, too.
@@ -50,8 +50,9 @@ pub fn update(
     watch: &dyn Watch,
     cancel: &CancellationToken,
 ) -> Result<(Updated, NameMap)> {
-    let repository = unlocked.repository();
-    let size = repository.cluster()?.and_then(|c| c.wal_segment_size).unwrap_or(DEFAULT_SEGMENT_SIZE);
+    let listing = Listing::read(unlocked.repository())?;
+    let size = listing.segment_size();
+    index.confirm(unlocked.repository(), &listing)?;
     let mut work = Work {
         unlocked,
         index,
@@ -64,11 +65,11 @@ pub fn update(
         taught: false,
         total: 0,
     };
-    let mut all: Vec<(u32, There)> = Vec::new();
-    for timeline in status(repository)?.timelines.iter().map(|t| t.timeline) {
-        let there = sized_segments(repository, timeline)?;
-        all.push((timeline, there.into_iter().map(|(s, bytes)| (s.number(size), bytes)).collect()));
+    let mut all: BTreeMap<u32, There> = BTreeMap::new();
+    for (segment, bytes, stamp) in listing.segments() {
+        all.entry(segment.timeline).or_default().insert(segment.number(size), (bytes, stamp));
     }
+    let all: Vec<(u32, There)> = all.into_iter().collect();
     work.forget(&all)?;
     let stretches: Vec<Vec<Stretch>> = all.iter().map(|(t, there)| work.unknown(*t, there)).collect();
     work.total = stretches.iter().flatten().map(|(first, last)| last - first + 1).sum();
@@ -119,9 +120,10 @@ impl Work<'_> {
     /// Unbroken stretches of segments that are to be read: first and last of each.
     fn unknown(&self, timeline: u32, there: &There) -> Vec<Stretch> {
         let mut out: Vec<Stretch> = Vec::new();
-        for (number, bytes) in there {
-            // What was damaged may have been mended.
-            if self.index.read(Segment::from_number(timeline, *number, self.size), *bytes).is_some() {
+        for (number, (bytes, stamp)) in there {
+            let known = self.index.entries.get(&Segment::from_number(timeline, *number, self.size));
+            // What was damaged may have been mended; what was touched may have been written into.
+            if known.is_some_and(|e| e.is_of(*bytes, *stamp) && matches!(e.known, Known::Read(_))) {
                 continue;
             }
             match out.last_mut() {
@@ -135,7 +137,7 @@ impl Work<'_> {
     /// Where reading must begin so that what ends in `first` is counted in full.
     fn begin(&self, timeline: u32, there: &There, first: u64) -> u64 {
         let Some(before) = first.checked_sub(1) else { return first };
-        let Some(bytes) = there.get(&before) else { return first };
+        let Some((bytes, _)) = there.get(&before) else { return first };
         let Some(index) = self.index.read(Segment::from_number(timeline, before, self.size), *bytes) else {
             return first;
         };
@@ -171,21 +173,22 @@ impl Work<'_> {
             let (sender, receiver): (_, Receiver<Taken>) = sync_channel(2);
             scope.spawn(move || {
                 for number in begin..=last {
-                    let name = WalName::Segment(Segment::from_number(timeline, number, size));
+                    let taken = read_segment(unlocked, Segment::from_number(timeline, number, size));
                     // Only fails when nobody reads on.
-                    if sender.send((number, read(unlocked, &name))).is_err() {
+                    if sender.send((number, taken)).is_err() {
                         return;
                     }
                 }
             });
-            for (number, bytes) in receiver {
+            for (number, taken) in receiver {
                 check_cancel(self.cancel, "the index is as far as it was stored")?;
                 let segment = Segment::from_number(timeline, number, size);
                 let name = segment.to_string();
-                let stored = there.get(&number).copied().unwrap_or(0);
+                let (bytes, stamp) = there.get(&number).copied().unwrap_or((0, None));
+                let object = taken.as_ref().ok().and_then(Option::as_ref).map(|(_, id)| hex(id));
                 tracker.begin_segment(&name);
-                let known = match bytes {
-                    Ok(Some(bytes)) => match reader.segment(&name, &bytes, Tail::Whole, |r| tracker.record(r)) {
+                let known = match taken {
+                    Ok(Some((bytes, _))) => match reader.segment(&name, &bytes, Tail::Whole, |r| tracker.record(r)) {
                         Ok(_) => Known::Read(Box::new(tracker.end_segment(false))),
                         Err(damage) => Known::Damaged(damage.why),
                     },
@@ -199,7 +202,8 @@ impl Work<'_> {
                         Known::Damaged(why) => self.done.damaged.push(format!("{name}: {why}")),
                         Known::Read(_) => self.done.segments += 1,
                     }
-                    self.index.set(segment, stored, known);
+                    let read_at = Some(Time::from_system(std::time::SystemTime::now()));
+                    self.index.set(segment, Entry { bytes, object, stamp, read_at, known });
                     self.dirty.insert(number / CHUNK);
                     self.taught = true;
                     let done = self.done.segments + self.done.damaged.len() as u64;

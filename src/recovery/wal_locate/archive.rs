@@ -1,6 +1,8 @@
 //! Segments in the order of the log, out of the repository.
 
-use super::source::{Segment, Stretch, choose};
+use std::path::Path;
+
+use super::source::{Segment, choose, in_folder, stretches};
 use crate::backup::repository::Unlocked;
 use crate::backup::wal::range::path_to;
 use crate::backup::wal::{DEFAULT_SEGMENT_SIZE, WalName};
@@ -17,11 +19,37 @@ pub fn in_repository(
     timeline: u32,
     from: Option<Lsn>,
 ) -> Result<impl Iterator<Item = Result<Segment>> + '_> {
+    Ok(read_each(unlocked, chosen(unlocked, timeline, from)?.0))
+}
+
+/// As [`in_repository`], followed by what the server on this machine has written since, read in its own folder `pg_wal`; and from
+/// where on that is. None when the folder cannot be read, or does not go on where the archive ends.
+///
+/// # Errors
+/// As [`in_repository`].
+pub fn and_own<'u>(
+    unlocked: &'u Unlocked,
+    timeline: u32,
+    from: Option<Lsn>,
+    pg_wal: &Path,
+) -> Result<Option<(impl Iterator<Item = Result<Segment>> + 'u, Lsn)>> {
+    let (mut names, segment_bytes) = chosen(unlocked, timeline, from)?;
+    // The server's own file is the whole of what a partial one was.
+    if names.last().is_some_and(|n| n.ends_with(".partial")) {
+        names.pop();
+    }
+    let end = names.last().and_then(|n| Lsn::of_segment(n, segment_bytes)).map(|(_, l)| Lsn(l.0 + segment_bytes));
+    let Ok(own) = in_folder(pg_wal, Some(timeline), end.or(from), true) else { return Ok(None) };
+    let mut own = own.map_while(Result::ok).peekable();
+    let start = own.peek().and_then(|s| Lsn::of_segment(&s.name, segment_bytes)).map(|(_, l)| l);
+    Ok(start.filter(|s| end.is_none_or(|e| e == *s)).map(|s| (read_each(unlocked, names).chain(own.map(Ok)), s)))
+}
+
+/// Names in the order of the log, and the size of segments.
+fn chosen(unlocked: &Unlocked, timeline: u32, from: Option<Lsn>) -> Result<(Vec<String>, u64)> {
     let size = unlocked.repository().cluster()?.and_then(|c| c.wal_segment_size);
     let segment_bytes = u64::from(size.unwrap_or(DEFAULT_SEGMENT_SIZE));
-    let path = path_to(unlocked, timeline)?;
-    let stretches: Vec<Stretch> =
-        path.iter().map(|b| Stretch { timeline: b.timeline, until: b.ends_at.map(Lsn) }).collect();
+    let stretches = stretches(&path_to(unlocked, timeline)?);
     let start = from.map_or(0, |l| l.0 - l.0 % segment_bytes);
     let mut names = Vec::new();
     for stretch in &stretches {
@@ -34,11 +62,14 @@ pub fn in_repository(
             }
         }
     }
-    let chosen = choose(&names, &stretches, segment_bytes)?;
-    Ok(chosen.into_iter().map(move |name| {
+    Ok((choose(&names, &stretches, segment_bytes)?, segment_bytes))
+}
+
+fn read_each(unlocked: &Unlocked, names: Vec<String>) -> impl Iterator<Item = Result<Segment>> + '_ {
+    names.into_iter().map(move |name| {
         let bytes = crate::backup::wal::fetch::read(unlocked, &WalName::parse(&name)?)?
             .ok_or_else(|| Error::check(format!("WAL segment {name:?} is gone from the archive")))?;
         let may_end = name.ends_with(".partial");
         Ok(Segment { name, bytes, may_end })
-    }))
+    })
 }

@@ -24,6 +24,8 @@ pub enum Catalog {
 
 /// OID of the tablespace of shared catalogs.
 const PG_GLOBAL: u32 = 1664;
+/// How a rewrite calls the table that it builds beside the one whose OID follows (`make_new_heap`).
+pub const BESIDE: &str = "pg_temp_";
 const PG_CLASS: u32 = 1259;
 const PG_NAMESPACE: u32 = 2615;
 const PG_DATABASE: u32 = 1262;
@@ -93,7 +95,7 @@ impl Mirror {
     /// A catalog is about to be rewritten (VACUUM FULL): from now on its rows also appear in the storage of the table built
     /// beside it, which is `pg_temp_` and the catalog's OID. That storage is nobody else's even if the rewrite fails.
     pub fn note_rewrite(&mut self, beside: &ClassRow) {
-        let oid = beside.relation.name.strip_prefix("pg_temp_").and_then(|o| o.parse::<u32>().ok());
+        let oid = beside.relation.name.strip_prefix(BESIDE).and_then(|o| o.parse::<u32>().ok());
         let Some(oid) = oid.filter(|o| *o < FIRST_USER_OID) else { return };
         let mut file = beside.file;
         if file.file == 0 {

@@ -1,9 +1,9 @@
 //! From what a transaction did to whether it took something away.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::Rules;
-use super::catalog::Change;
+use super::catalog::{BESIDE, Change};
 use super::names::{NameMap, Relation};
 use super::suspect::{Act, Deed};
 use super::xact::Xact;
@@ -14,6 +14,10 @@ use crate::postgres::wal::{End, FIRST_USER_OID, RelFile, Version};
 pub struct Taken {
     /// By table, the worst first.
     pub acts: Vec<Act>,
+    /// Tables built anew without a row taken away.
+    pub rewritten: Vec<String>,
+    /// The storage that those were built in.
+    pub built: Vec<RelFile>,
     /// Schemas dropped.
     pub schemas: Vec<String>,
     /// Whether it is a suspect by the rules.
@@ -33,6 +37,9 @@ struct Judge<'a> {
     /// New storage by OID.
     moved_to: BTreeMap<u32, RelFile>,
     gone: HashSet<u32>,
+    /// Names of what was built anew, and the storage it was built in.
+    anew: BTreeSet<String>,
+    built: Vec<RelFile>,
     by_table: BTreeMap<(u8, String), Act>,
 }
 
@@ -48,6 +55,8 @@ pub fn judge(xact: &Xact, end: &End, committed: bool, names: &NameMap, version: 
         rewritten: HashSet::new(),
         moved_to: BTreeMap::new(),
         gone: HashSet::new(),
+        anew: BTreeSet::new(),
+        built: Vec::new(),
         by_table: BTreeMap::new(),
     };
     it.read_catalog();
@@ -70,6 +79,8 @@ pub fn judge(xact: &Xact, end: &End, committed: bool, names: &NameMap, version: 
             taken.schemas.extend(name.clone());
         }
     }
+    taken.rewritten = it.anew.into_iter().collect();
+    taken.built = it.built;
     taken.acts = it.by_table.into_values().collect();
     taken.acts.sort_by_key(|a| (std::cmp::Reverse(weight(a)), a.table.clone()));
     taken.suspect = taken.acts.iter().any(|a| is_suspect(a, rules));
@@ -119,8 +130,9 @@ impl Judge<'_> {
             match change {
                 Change::Appeared(row) => {
                     // make_new_heap() calls its table pg_temp_ and the OID it will take the place of.
-                    if let Some(oid) = row.relation.name.strip_prefix("pg_temp_").and_then(|o| o.parse().ok()) {
+                    if let Some(oid) = row.relation.name.strip_prefix(BESIDE).and_then(|o| o.parse().ok()) {
                         self.rewritten.insert(oid);
+                        self.built.push(row.file);
                     }
                 }
                 Change::Altered(_, row) => {
@@ -188,10 +200,12 @@ impl Judge<'_> {
             return;
         }
         if oid.is_some_and(|o| self.rewritten.contains(&o)) {
+            self.anew.insert(table);
             return;
         }
         let new = oid.and_then(|o| self.moved_to.get(&o)).copied();
         if self.rewritten.is_empty() && self.transient() && new.is_none_or(|n| self.xact.filled(n).heap_pages > 0) {
+            self.anew.insert(table);
             return; // a table was built beside it, and which is not told: the swap of a rewrite
         }
         let filled = new.map_or(0, |n| self.xact.filled(n).filled());

@@ -1,9 +1,11 @@
 //! What is kept of a segment once it was read: enough for ranges, the time axis and the suspects without reading it again.
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::names::lsn_text;
-use super::suspect::Suspect;
+use super::suspect::{Suspect, same_act};
 use crate::error::{Context, Error, Result};
 use crate::model::Time;
 use crate::postgres::Lsn;
@@ -229,11 +231,18 @@ pub fn overview(indexes: &[SegmentIndex], segment_bytes: u64) -> Overview {
         all.activity.merge(&index.activity);
         all.restore_points.extend(index.restore_points.iter().cloned());
     }
-    let total = all.suspects.len() as u64;
-    for (i, (suspect, before)) in all.suspects.iter_mut().zip(before).enumerate() {
+    // As a reading of the log counts it: what is of the same act is no loss.
+    let mut acts: HashMap<String, (Time, u64)> = HashMap::new();
+    for (suspect, before) in all.suspects.iter_mut().zip(before).rev() {
+        let (from, of_the_act) = acts.entry(suspect.deeds()).or_insert((suspect.at, 0));
+        if !same_act(suspect.at, *from) {
+            *of_the_act = 0;
+        }
+        *from = suspect.at;
+        *of_the_act += 1;
         let window = all.last_commit.map_or(0, |t| t.since(suspect.at).as_millis());
         suspect.loses.window_ms = u64::try_from(window).unwrap_or(u64::MAX);
-        suspect.loses.transactions = Some((all.commits - before).saturating_sub(total - i as u64));
+        suspect.loses.transactions = Some((all.commits - before).saturating_sub(*of_the_act));
         suspect.loses.at_most = !all.unknown.is_empty();
     }
     all

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::backup::wal::range::{Branch, parse_history};
 use crate::error::{Context, Error, Result};
 use crate::postgres::Lsn;
 
@@ -26,22 +27,9 @@ pub struct Stretch {
     pub until: Option<Lsn>,
 }
 
-/// The stretches of a timeline, oldest first, from its history file (`timeline TAB position TAB reason` per line).
-///
-/// # Errors
-/// A line is not of that form.
-pub fn parse_history(timeline: u32, text: &str) -> Result<Vec<Stretch>> {
-    let mut all = Vec::new();
-    for line in text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
-        let wrong = || format!("the history of timeline {timeline} has the line {line:?}");
-        let mut fields = line.split_whitespace();
-        let id = fields.next().and_then(|f| f.parse().ok()).ok_or_else(|| Error::check(wrong()))?;
-        let until: Lsn =
-            fields.next().ok_or_else(|| Error::check(wrong()))?.parse().map_err(|e| Error::check(wrong()).why(e))?;
-        all.push(Stretch { timeline: id, until: Some(until) });
-    }
-    all.push(Stretch { timeline, until: None });
-    Ok(all)
+/// The stretches of a path.
+pub fn stretches(path: &[Branch]) -> Vec<Stretch> {
+    path.iter().map(|b| Stretch { timeline: b.timeline, until: b.ends_at.map(Lsn) }).collect()
 }
 
 /// Chooses the files that make up the log of the last stretch's timeline: for each segment number the newest timeline of
@@ -112,7 +100,12 @@ pub fn in_folder(
     let timeline = timeline.or(newest).unwrap_or(1);
     let history = dir.join(format!("{timeline:08X}.history"));
     let stretches = match std::fs::read_to_string(&history) {
-        Ok(text) => parse_history(timeline, &text)?,
+        Ok(text) => {
+            let wrong = || Error::check(format!("{:?} is not a timeline history", history.display()));
+            let mut path = parse_history(&text).ok_or_else(wrong)?;
+            path.push(Branch { timeline, ends_at: None });
+            stretches(&path)
+        }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => vec![Stretch { timeline, until: None }],
         Err(e) => return Err(Error::target(format!("reading {:?}", history.display())).why(e)),
     };

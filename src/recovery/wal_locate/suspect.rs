@@ -1,11 +1,21 @@
 //! A transaction that took something away, and how people read it.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::names::lsn_text;
 use crate::model::target::{Candidate, Loss, RecoveryTarget};
 use crate::model::{CleanText, Time};
 use crate::postgres::Lsn;
+
+/// Suspects that did the same to the same tables no further apart than this are one act: the batches of a deletion, say.
+const APART: Duration = Duration::from_secs(600);
+
+/// Whether two suspects that did the same are close enough to be one act.
+pub fn same_act(a: Time, b: Time) -> bool {
+    a.since(b).max(b.since(a)) <= APART
+}
 
 /// What was done to one table (or database).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,6 +104,9 @@ pub struct Suspect {
     pub schemas: Vec<String>,
     /// What it did, the worst first.
     pub acts: Vec<Act>,
+    /// Tables it built anew without taking a row away (ALTER TABLE, VACUUM FULL, CLUSTER).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rewritten: Vec<String>,
     /// Its beginning is not in the log that was read: rows are a lower bound.
     #[serde(default)]
     pub began_earlier: bool,
@@ -113,6 +126,41 @@ impl Suspect {
     /// Rows deleted or updated, over all tables.
     pub fn rows(&self) -> u64 {
         self.acts.iter().map(|a| a.deleted + a.updated).sum()
+    }
+    /// What it did to which tables, without figures: the same for the batches of one act.
+    pub fn deeds(&self) -> String {
+        let mut all: Vec<String> = self.acts.iter().map(|a| format!("{:?} {}", a.deed, a.table)).collect();
+        all.sort();
+        format!("{} {}", self.database_oid, all.join(", "))
+    }
+    /// Whether something is gone by it, and not only changed.
+    pub fn took_away(&self) -> bool {
+        self.acts.iter().any(|a| a.deed != Deed::Rows || a.deleted > 0)
+    }
+    /// All that several transactions of one act did, as the first of them with the others' rows added; none of none. What took
+    /// rows away comes first.
+    pub fn joined(all: &[Self]) -> Option<Self> {
+        let mut one = all.first()?.clone();
+        for other in all.iter().skip(1) {
+            for act in &other.acts {
+                match one.acts.iter_mut().find(|a| a.deed == act.deed && a.table == act.table) {
+                    Some(a) => {
+                        a.deleted += act.deleted;
+                        a.updated += act.updated;
+                        a.inserted += act.inserted;
+                        a.of = a.of.max(act.of);
+                        a.parts = a.parts.max(act.parts);
+                    }
+                    None => one.acts.push(act.clone()),
+                }
+            }
+            one.rewritten
+                .extend(other.rewritten.iter().filter(|t| !one.rewritten.contains(t)).cloned().collect::<Vec<_>>());
+            one.schemas.extend(other.schemas.iter().cloned());
+            one.began_earlier |= other.began_earlier;
+        }
+        one.acts.sort_by_key(|a| (a.deed == Deed::Rows, std::cmp::Reverse((a.deleted, a.updated))));
+        Some(one)
     }
     /// Tables, each once.
     pub fn tables(&self) -> Vec<String> {

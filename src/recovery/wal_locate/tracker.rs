@@ -2,11 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::catalog::{Change, Mirror};
+use super::catalog::{BESIDE, Change, Mirror};
 use super::classify::{Taken, judge};
 use super::index::{RestorePoint, SegmentIndex};
 use super::names::{NameMap, Relation};
-use super::suspect::{Outcome, Suspect};
+use super::suspect::{Outcome, Suspect, same_act};
 use super::xact::{Counts, DropDatabase, Xact};
 use super::{Report, Rules};
 use crate::model::Time;
@@ -36,8 +36,8 @@ pub struct Tracker {
     last_commit: Option<Time>,
     suspects: Vec<Noted>,
     rolled_back: Vec<Suspect>,
-    /// Rows inserted by commits since the last suspect.
-    inserted: HashMap<RelFile, u64>,
+    /// Rows inserted, updated and deleted by commits since the last suspect, its own left out.
+    changed: HashMap<RelFile, u64>,
     /// Ends of transactions that were open at a suspect: their top-level transaction and whether it committed.
     watched: HashMap<u32, Option<(u32, bool)>>,
     per_minute: PerMinute,
@@ -51,10 +51,24 @@ pub struct Tracker {
 
 struct Noted {
     suspect: Suspect,
+    /// A suspect by the rules, and wanted.
+    wanted: bool,
+    /// Number of the act that it was asked for with.
+    asked: Option<usize>,
     commits_before: u64,
     open: Vec<u32>,
-    /// Rows inserted between this suspect and the next.
-    inserted: HashMap<RelFile, u64>,
+    /// Rows that it changed itself.
+    own: HashMap<RelFile, u64>,
+    /// Rows changed between this suspect and the next.
+    changed: HashMap<RelFile, u64>,
+}
+
+/// Transactions of one act, from one of them to the end of the log.
+struct Later {
+    /// Time of the earliest seen so far.
+    from: Time,
+    transactions: u64,
+    own: HashMap<RelFile, u64>,
 }
 
 impl Tracker {
@@ -76,7 +90,7 @@ impl Tracker {
             last_commit: None,
             suspects: Vec::new(),
             rolled_back: Vec::new(),
-            inserted: HashMap::new(),
+            changed: HashMap::new(),
             watched: HashMap::new(),
             per_minute: HashMap::new(),
             invalid: HashMap::new(),
@@ -315,7 +329,21 @@ impl Tracker {
     }
 
     fn committed(&mut self, record: &Record<'_>, end: &End, top: u32, xact: Xact, taken: Taken) {
-        if taken.suspect && self.rules.in_window(end.time) {
+        let asked = match self.rules.asked.is_empty() {
+            true => None,
+            false => end.subxacts.iter().chain([&top]).find_map(|x| self.rules.asked.get(x)).copied(),
+        };
+        // What a rewrite put into the new storage is nothing that anybody wrote.
+        let mut own: HashMap<RelFile, u64> = HashMap::new();
+        for (file, c) in xact.files.iter().filter(|(f, _)| f.file >= FIRST_USER_OID && !taken.built.contains(f)) {
+            let rows = c.inserted + c.updated + c.deleted;
+            if rows > 0 {
+                *own.entry(*file).or_default() += rows;
+            }
+        }
+        let mut noted = false;
+        if asked.is_some() || (taken.suspect && self.rules.in_window(end.time)) {
+            let is_suspect = taken.suspect && self.rules.in_window(end.time);
             let mut suspect = self.suspect(&xact, end, top, record, taken, Outcome::Committed);
             let mut commits_before = self.commits;
             if let Some(d) = xact.drop_databases.first() {
@@ -324,17 +352,22 @@ impl Tracker {
                 (suspect.target, commits_before) =
                     self.invalid.get(&d.database).copied().unwrap_or((d.lsn, self.commits));
             }
-            if self.rules.wants(&suspect) {
+            let wanted = is_suspect && self.rules.wants(&suspect);
+            if wanted || asked.is_some() {
+                noted = true;
                 let open: Vec<u32> = self.open.keys().copied().collect();
                 for xid in &open {
                     self.watched.entry(*xid).or_insert(None);
                 }
                 if let Some(last) = self.suspects.last_mut() {
-                    last.inserted = std::mem::take(&mut self.inserted);
+                    last.changed = std::mem::take(&mut self.changed);
                 }
-                self.inserted.clear();
-                self.segment.suspects.push(suspect.clone());
-                self.suspects.push(Noted { suspect, commits_before, open, inserted: HashMap::new() });
+                self.changed.clear();
+                if wanted {
+                    self.segment.suspects.push(suspect.clone());
+                }
+                let (own, changed) = (std::mem::take(&mut own), HashMap::new());
+                self.suspects.push(Noted { suspect, wanted, asked, commits_before, open, own, changed });
             }
         }
         self.commits += 1;
@@ -347,12 +380,14 @@ impl Tracker {
         self.segment.latest_commit = self.segment.latest_commit.max(Some(end.time));
         self.segment.activity.add(end.time);
         let minute = end.time.micros().div_euclid(60_000_000);
-        for (file, counts) in &xact.files {
+        if !noted {
+            for (file, rows) in own {
+                *self.changed.entry(file).or_default() += rows;
+            }
+        }
+        for (file, counts) in xact.files.iter().filter(|_| self.rules.per_minute) {
             if file.file >= FIRST_USER_OID && *counts != Counts::default() {
-                *self.inserted.entry(*file).or_default() += counts.inserted;
-                if self.rules.per_minute {
-                    self.per_minute.entry((minute, *file)).or_default().add(counts);
-                }
+                self.per_minute.entry((minute, *file)).or_default().add(counts);
             }
         }
         for change in xact.catalog {
@@ -400,6 +435,7 @@ impl Tracker {
             gid: end.gid.clone().or_else(|| xact.prepared.as_ref().map(|(g, _)| g.clone())),
             schemas: taken.schemas,
             acts: taken.acts,
+            rewritten: taken.rewritten,
             began_earlier: xact.began_earlier,
             segment: self.segment.segment.clone(),
             commits_before: self.segment.commits,
@@ -413,25 +449,41 @@ impl Tracker {
         self.put_back();
         let open = self.still_open();
         if let Some(last) = self.suspects.last_mut() {
-            last.inserted = std::mem::take(&mut self.inserted);
+            last.changed = std::mem::take(&mut self.changed);
         }
         let last_commit = self.last_commit;
         let mut after: HashMap<RelFile, u64> = HashMap::new();
-        let mut suspects: Vec<Suspect> = Vec::new();
-        let total = self.suspects.len() as u64;
-        for (number, noted) in std::mem::take(&mut self.suspects).into_iter().enumerate().rev() {
-            for (file, n) in noted.inserted {
+        let (mut suspects, mut asked) = (Vec::new(), Vec::new());
+        let mut acts: HashMap<String, Later> = HashMap::new();
+        for noted in std::mem::take(&mut self.suspects).into_iter().rev() {
+            for (file, n) in noted.changed {
                 *after.entry(file).or_default() += n;
             }
             let mut suspect = noted.suspect;
-            let later_suspects = total - number as u64;
+            // What belongs to the act itself is no loss: the other batches of one deletion, say.
+            let name = noted.asked.map_or_else(|| suspect.deeds(), |n| format!("asked {n}"));
+            let new = || Later { from: suspect.at, transactions: 0, own: HashMap::new() };
+            let act = acts.entry(name).or_insert_with(new);
+            if noted.asked.is_none() && !same_act(suspect.at, act.from) {
+                *act = new();
+            }
+            act.from = suspect.at;
+            act.transactions += 1;
             let mut rows = std::collections::BTreeMap::new();
-            for (file, n) in after.iter().filter(|(_, n)| **n > 0) {
-                if let Some(r) = self.names.relation(*file, suspect.end).filter(|r| r.is_table()) {
+            for (file, n) in &after {
+                let n = n - act.own.get(file).copied().unwrap_or(0);
+                if n > 0
+                    && let Some(r) = self.table_of(*file, suspect.end)
+                {
                     let name = r.root.clone().unwrap_or_else(|| self.names.full_name(file.database, r, suspect.end));
                     *rows.entry(name).or_insert(0) += n;
                 }
             }
+            for (file, n) in noted.own {
+                *after.entry(file).or_default() += n;
+                *act.own.entry(file).or_default() += n;
+            }
+            let of_the_act = act.transactions;
             let committed_later: HashSet<u32> = noted
                 .open
                 .iter()
@@ -443,15 +495,22 @@ impl Tracker {
             suspect.loses = Loss {
                 window_ms: last_commit
                     .map_or(0, |t| u64::try_from(t.since(suspect.at).as_millis()).unwrap_or(u64::MAX)),
-                transactions: Some((self.commits - noted.commits_before).saturating_sub(later_suspects)),
+                transactions: Some((self.commits - noted.commits_before).saturating_sub(of_the_act)),
                 rows,
                 at_most: false,
             };
-            suspects.push(suspect);
+            if let Some(act) = noted.asked {
+                asked.push((act, suspect.clone()));
+            }
+            if noted.wanted {
+                suspects.push(suspect);
+            }
         }
         suspects.reverse();
+        asked.reverse();
         let report = Report {
             suspects,
+            asked,
             rolled_back: self.rolled_back,
             open,
             commits: self.commits,
@@ -463,6 +522,13 @@ impl Tracker {
             end: None,
         };
         (report, self.names)
+    }
+
+    /// The table whose storage the file is, as it was called at `lsn`; storage that a rewrite made later by its name since.
+    fn table_of(&self, file: RelFile, lsn: Lsn) -> Option<&Relation> {
+        let then = self.names.relation(file, lsn)?;
+        let built = then.name.starts_with(BESIDE).then(|| self.names.relation(file, self.last_lsn)).flatten();
+        Some(built.unwrap_or(then)).filter(|r| r.is_table())
     }
 
     /// Transactions without an end that have taken something, or hold the means to.
@@ -499,6 +565,7 @@ impl Tracker {
                 gid: xact.prepared.as_ref().map(|(g, _)| g.clone()),
                 schemas: taken.schemas,
                 acts: taken.acts,
+                rewritten: taken.rewritten,
                 began_earlier: xact.began_earlier,
                 segment: String::new(),
                 commits_before: 0,

@@ -63,7 +63,7 @@ pub struct Glyphs {
     /// Cursor of a text field.
     pub caret: &'static str,
     /// Horizontal, vertical, and the joints: down, up, right, left, and all.
-    pub lines: [&'static str; 6],
+    pub lines: [&'static str; 7],
     /// The same horizontal line, heavy: for what is real; its joints down and up.
     pub heavy: [&'static str; 3],
     /// Corners of a box: top left, top right, bottom left, bottom right.
@@ -90,7 +90,7 @@ pub const UNICODE: Glyphs = Glyphs {
     dot: "·",
     dash: "–",
     caret: "▏",
-    lines: ["─", "│", "┬", "┴", "├", "┤"],
+    lines: ["─", "│", "┬", "┴", "├", "┤", "┼"],
     heavy: ["━", "┯", "┷"],
     corners: ["╭", "╮", "╰", "╯"],
     boxes: ["[✓]", "[ ]"],
@@ -114,7 +114,7 @@ pub const ASCII: Glyphs = Glyphs {
     dot: "-",
     dash: "-",
     caret: "_",
-    lines: ["-", "|", "+", "+", "+", "+"],
+    lines: ["-", "|", "+", "+", "+", "+", "+"],
     heavy: ["=", "+", "+"],
     corners: ["+", "+", "+", "+"],
     boxes: ["[x]", "[ ]"],
@@ -264,6 +264,10 @@ impl<'a> Canvas<'a> {
     pub fn weld(&mut self) {
         let g = self.glyphs();
         let (walls, rules) = (std::mem::take(&mut self.walls), std::mem::take(&mut self.rules));
+        let both = |x: u16, y: u16| {
+            let at = |end: &dyn Fn(u16, u16) -> bool| rules.iter().any(|r| r.2 == y && end(r.0, r.1));
+            at(&|from, _| from == x + 1) && at(&|_, to| to == x)
+        };
         for (x, top, bottom) in walls {
             for &(from, to, y, role, heavy) in &rules {
                 let over = from <= x && x < to;
@@ -272,6 +276,8 @@ impl<'a> Canvas<'a> {
                     (true, true) if y + 1 == top => g.heavy[1],
                     (true, false) if y == bottom => g.lines[3],
                     (true, true) if y == bottom => g.heavy[2],
+                    // Rules of both sides in one row: neither end of them is to be seen.
+                    (false, _) if (top..bottom).contains(&y) && (from == x + 1 || to == x) && both(x, y) => g.lines[6],
                     (false, _) if (top..bottom).contains(&y) && from == x + 1 => g.lines[4],
                     (false, _) if (top..bottom).contains(&y) && to == x => g.lines[5],
                     _ => continue,

@@ -7,7 +7,7 @@ use crate::app::command::Cmd;
 use crate::app::dialog::SAID;
 use crate::app::{App, IncidentUi, Pane, Shown, next, words};
 use crate::incident::writes::{self, Back};
-use crate::incident::{State, StepStatus};
+use crate::incident::{Instant, State, StepStatus};
 use crate::model::format_clock;
 use crate::model::plan::{Block, BlockRole, Phase, Risk, Step};
 use crate::tui::theme::Role;
@@ -28,7 +28,8 @@ pub(super) const TICKING_ROWS: u16 = 5;
 pub(super) fn measure(canvas: &Canvas<'_>, area: Rect, app: &App, ui: Option<&IncidentUi>) -> (u16, u16) {
     let Some(step) = app.step() else { return (0, 0) };
     let Text { lines, .. } = text(canvas, app, ui, step, area.width.saturating_sub(2) as usize);
-    let command = command(canvas, app, ui, step, area.width.saturating_sub(2) as usize);
+    let Command { lines: mut command, result } = command(canvas, app, ui, step, area.width.saturating_sub(2) as usize);
+    command.extend(result);
     (lines.len() as u16 + 1, command.len() as u16 + u16::from(!command.is_empty()))
 }
 
@@ -40,16 +41,21 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, ui: Option<&I
     let Some(place) = app.steps_ui() else { return };
     let focus = place.pane == Pane::Text;
     let columns = area.width.saturating_sub(2) as usize;
-    let command = command(canvas, app, ui, step, columns);
-    let command_rows = if command.is_empty() { 0 } else { command.len() as u16 + 1 };
+    let Command { lines: mut command, result } = command(canvas, app, ui, step, columns);
+    let all = command.len() + result.len();
+    let command_rows = if all == 0 { 0 } else { all as u16 + 1 };
     // Where something is to be ticked it can be read as well.
     let ticking = ui.is_some_and(|u| to_tick(u, step).is_some());
+    let Text { lines, item_rows, item_ends } = text(canvas, app, ui, step, columns);
     let least = match place.pane {
         Pane::Output => 1,
-        _ if ticking => TICKING_ROWS,
+        _ if ticking => TICKING_ROWS.min(lines.len() as u16 + 1),
         Pane::Steps | Pane::Text => 2,
     };
     let command_rows = command_rows.min(area.height.saturating_sub(least));
+    // Where there is too little room it is the command that is cut, known from above or from the plan; what came of it is not.
+    command.truncate((command_rows as usize).saturating_sub(1 + result.len()).max(1));
+    command.extend(result);
     let text_area = Rect { height: area.height - command_rows, ..area };
 
     let (word, role) = match ui {
@@ -65,7 +71,6 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, ui: Option<&I
     super::incident::title(canvas, text_area, &head, focus, &right);
 
     let body = Rect { x: area.x + 1, y: area.y + 1, width: columns as u16, height: text_area.height.saturating_sub(1) };
-    let Text { lines, item_rows, item_ends } = text(canvas, app, ui, step, columns);
     let mut rows = body.height as usize;
     // Where there is more the last row says so, and covers nothing.
     let apart = lines.len() > rows && rows > 2;
@@ -75,41 +80,59 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, ui: Option<&I
     shown.item_ends = item_ends;
     // What is to be ticked next is in sight without leaving the list of steps; who scrolls decides for themselves.
     let wanted = match ui.filter(|_| !focus && !place.scrolled).and_then(|u| to_tick(u, step)) {
+        // As it stood, as long as the next one is in sight: nothing moves without need.
+        Some(item) if stands(app, place.step, shown, item) => app.shown.top,
         Some(item) => shown.top_for(item).unwrap_or(0),
         None => place.scroll,
     };
     let top = wanted.min(lines.len().saturating_sub(rows));
     shown.top = top;
     shown.seen = (place.step, in_sight(&shown.item_rows, &shown.item_ends, top, rows));
+    let below = lines.len().saturating_sub(top + rows);
+    let note = if (below > 0 || apart) && rows > 0 { more(canvas, ui, step, shown, below) } else { vec![] };
     for (row, pieces) in lines.iter().skip(top).take(rows).enumerate() {
-        canvas.line(body, row as u16, pieces);
+        // Where the last row is shared with what says how to go on, its text ends before that.
+        let shared = !apart && row + 1 == rows;
+        let taken = if shared { super::canvas::pieces_width(&note) as u16 } else { 0 };
+        canvas.line(Rect { width: body.width.saturating_sub(taken), ..body }, row as u16, pieces);
     }
     if focus && let Some(row) = shown.item_rows.get(place.item).filter(|r| **r >= top && **r - top < rows) {
         let line = Rect { x: area.x, y: body.y + (row - top) as u16, width: area.width, height: 1 };
         canvas.tint(line, Role::Selected);
         canvas.line(line, 0, &[p(Role::Selected, canvas.glyphs().cursor)]);
     }
-    let below = lines.len().saturating_sub(top + rows);
-    if (below > 0 || apart) && rows > 0 {
-        let key = canvas.look.keymap.shown(Cmd::PageDown, canvas.look.ascii).replace("pagedown", "pgdn");
-        let ticked = ui.map(|u| u.data.state.step(&step.id).ticked).unwrap_or_default();
-        let open = |i: &usize| !u32::try_from(*i).is_ok_and(|i| ticked.contains_key(&i));
-        let hidden = (0..step.items.len()).filter(|i| shown.item_ends.get(*i).is_some_and(|end| *end > top + rows));
-        let more = words::plural(below as u64, "more row");
-        let pieces = match hidden.filter(open).count() {
-            _ if below == 0 => vec![p(Role::Muted, " that is all of it ")],
-            0 => vec![p(Role::Code, format!(" {key}")), p(Role::Muted, format!(" {more} "))],
-            n => vec![
-                p(Role::Code, format!(" {key}")),
-                p(Role::Muted, format!(" {more}, ")),
-                p(Role::Warning, format!("{n} to tick ")),
-            ],
-        };
-        canvas.right(Rect { y: text_area.bottom() - 1, height: 1, ..area }, 0, &pieces);
+    if !note.is_empty() {
+        canvas.right(Rect { y: text_area.bottom() - 1, height: 1, ..area }, 0, &note);
     }
     if command_rows > 0 {
         draw_command(canvas, Rect { y: text_area.bottom(), height: command_rows, ..area }, app, step, &command);
     }
+}
+
+/// That the text goes on below, and the key that shows it; with what of it is to be ticked.
+fn more(canvas: &Canvas<'_>, ui: Option<&IncidentUi>, step: &Step, shown: &Shown, below: usize) -> Vec<Piece> {
+    let end = shown.top + shown.text.1;
+    let key = canvas.look.keymap.shown(Cmd::PageDown, canvas.look.ascii).replace("pagedown", "pgdn");
+    let ticked = ui.map(|u| u.data.state.step(&step.id).ticked).unwrap_or_default();
+    let open = |i: &usize| !u32::try_from(*i).is_ok_and(|i| ticked.contains_key(&i));
+    let hidden = (0..step.items.len()).filter(|i| shown.item_ends.get(*i).is_some_and(|behind| *behind > end));
+    let more = words::plural(below as u64, "more row");
+    match hidden.filter(open).count() {
+        _ if below == 0 => vec![p(Role::Muted, " that is all of it ")],
+        0 => vec![p(Role::Code, format!(" {key}")), p(Role::Muted, format!(" {more} "))],
+        n => vec![
+            p(Role::Code, format!(" {key}")),
+            p(Role::Muted, format!(" {more}, ")),
+            p(Role::Warning, format!("{n} to tick ")),
+        ],
+    }
+}
+
+/// Whether an item can be read where the text of the same step stood in the frame before.
+fn stands(app: &App, step: usize, shown: &Shown, item: usize) -> bool {
+    let before = &app.shown;
+    let same = before.seen.0 == step && before.text == shown.text;
+    same && in_sight(&shown.item_rows, &shown.item_ends, before.top, shown.text.1).contains(&item)
 }
 
 /// Items that can be read: wholly in sight, or their beginning where the pane is too small for more.
@@ -137,10 +160,7 @@ pub(super) fn to_tick(ui: &IncidentUi, step: &Step) -> Option<usize> {
 fn draw_command(canvas: &mut Canvas<'_>, area: Rect, app: &App, step: &Step, lines: &[Vec<Piece>]) {
     let all: Vec<&Block> = runnable::blocks(step).collect();
     let at = app.steps_ui().map_or(0, |s| s.block).min(all.len().saturating_sub(1));
-    let mut title = if all.len() > 1 { format!("command {} of {}", at + 1, all.len()) } else { "command".into() };
-    if all.len() > 1 && all.get(at).is_some_and(|b| next::by_hand(b)) {
-        title.push_str(", by hand");
-    }
+    let title = next::numbered(&all, at).unwrap_or_else(|| "command".into());
     let risk = all.get(at).map(|b| runnable::risk(b, &app.env.actions)).unwrap_or(Risk::Read);
     let risk_role = match risk {
         Risk::Read => Role::Good,
@@ -151,7 +171,8 @@ fn draw_command(canvas: &mut Canvas<'_>, area: Rect, app: &App, step: &Step, lin
     if all.len() > 1 {
         let key = canvas.look.keymap.shown(crate::app::command::Cmd::NextBlock, canvas.look.ascii);
         right.push(p(Role::Code, format!("  {key}")));
-        right.push(p(Role::Muted, " next"));
+        let hand = |i: usize| all.get(i % all.len()).is_some_and(|b| next::by_hand(b));
+        right.push(p(Role::Muted, if hand(at + 1) && !hand(at) { " by hand" } else { " next" }));
     }
     canvas.rule(area, 0, Role::Border, false, &[p(Role::Muted, title)], &right);
     let inner = Rect { x: area.x + 1, width: area.width.saturating_sub(2), ..area };
@@ -250,8 +271,13 @@ fn text(canvas: &Canvas<'_>, app: &App, ui: Option<&IncidentUi>, step: &Step, co
             );
         }
         let vars = ui.map(|u| &u.data.state.vars);
+        let sent = ui.and_then(|u| sent(&u.data.state, step)).filter(|_| block.role == BlockRole::Template);
+        if let Some((audience, _, when)) = sent {
+            lines.push(vec![p(Role::Good, format!("{} told the {audience} at {} UTC:", g.done, when.at.hms()))]);
+        }
         let code = match block.role {
-            // As it would go out now: what is known of the incident is in it.
+            // As it went out, blanks filled in by whoever sent it; before that as it would go out now.
+            BlockRole::Template if sent.is_some() => sent.map(|(_, text, _)| text.clone()).unwrap_or_default(),
             BlockRole::Template if ui.is_some() => {
                 ui.map(|u| u.message(message::meant_for(&step.title), &block.code, &app.now).0).unwrap_or_default()
             }
@@ -273,6 +299,12 @@ fn text(canvas: &Canvas<'_>, app: &App, ui: Option<&IncidentUi>, step: &Step, co
     lines.extend(whole_command(app, ui, step, columns));
     lines.extend(other_commands(app, ui, step, columns));
     Text { lines, item_rows, item_ends }
+}
+
+/// The message of a step as it went out.
+fn sent<'s>(state: &'s State, step: &Step) -> Option<&'s (String, String, Instant)> {
+    let told = state.step(&step.id).told?;
+    state.messages.iter().rev().find(|(.., when)| *when == told)
 }
 
 /// That writes are off, where a person is about to verify, to hand back or to close, and what turns them on again.
@@ -310,7 +342,9 @@ fn other_commands(app: &App, ui: Option<&IncidentUi>, step: &Step, columns: usiz
     let mut lines = Vec::new();
     let selected = place.block.min(all.len().saturating_sub(1));
     for (at, block) in all.iter().enumerate().filter(|(at, _)| all.len() > 1 && *at != selected) {
-        lines.extend([vec![], vec![p(Role::Muted, format!("Command {} of {}:", at + 1, all.len()))]]);
+        let mut title = next::numbered(&all, at).unwrap_or_else(|| "the command".into());
+        title[..1].make_ascii_uppercase();
+        lines.extend([vec![], vec![p(Role::Muted, format!("{title}:"))]]);
         let said = block.caption.as_deref().map(|c| prose(c, columns)).unwrap_or_default();
         lines.extend(said.into_iter().map(|l| vec![p(Role::Text, l)]));
         let known = ui.and_then(|u| runnable::request(step, block, &app.known(u)).ok());
@@ -403,9 +437,17 @@ fn command_rows(block: &Block, code: &str, columns: usize) -> Vec<String> {
     rows
 }
 
+/// The rows of a command, and those of what came of its last run.
+#[derive(Default)]
+struct Command {
+    lines: Vec<Vec<Piece>>,
+    result: Vec<Vec<Piece>>,
+}
+
 /// The selected command, as it will run, and how its last run went.
-fn command(canvas: &Canvas<'_>, app: &App, ui: Option<&IncidentUi>, step: &Step, columns: usize) -> Vec<Vec<Piece>> {
-    let Some((block, code, missing)) = selected_command(app, ui, step) else { return vec![] };
+fn command(canvas: &Canvas<'_>, app: &App, ui: Option<&IncidentUi>, step: &Step, columns: usize) -> Command {
+    let Some((block, code, missing)) = selected_command(app, ui, step) else { return Command::default() };
+    let mut result = Vec::new();
     let rows = command_rows(block, &code, columns);
     let cut = rows.len().saturating_sub(COMMAND_ROWS);
     let said = caption(app, ui, step, columns).map(|c| prose(c, columns)).unwrap_or_default();
@@ -428,7 +470,9 @@ fn command(canvas: &Canvas<'_>, app: &App, ui: Option<&IncidentUi>, step: &Step,
         lines.push(vec![p(Role::Muted, format!("{text}: {shows}{runs}"))]);
     }
     if let Some(missing) = missing {
-        let text = format!("r asks for {}, then goes on", missing.names().join(", "));
+        // What the keys do is the same: only where it goes on differs.
+        let edits = if runnable::is_ours(block, &app.env.actions) { " (e, too)" } else { "" };
+        let text = format!("r asks for {}, then goes on{edits}", missing.names().join(", "));
         lines.extend(wrap(&text, columns, 2).into_iter().take(2).map(|l| vec![p(Role::Warning, l)]));
     }
     if let Some(run) = ui.and_then(|u| u.run_of(step)) {
@@ -442,7 +486,7 @@ fn command(canvas: &Canvas<'_>, app: &App, ui: Option<&IncidentUi>, step: &Step,
                 lines.push(vec![p(Role::Warning, format!("{}{row}{more}", if n == 0 { "" } else { "  " }))]);
             }
         }
-        lines.extend(super::status::lines(canvas, app, ui.map(|u| &u.data), run, columns));
+        result = super::status::lines(canvas, app, ui.map(|u| &u.data), run, columns);
     }
-    lines
+    Command { lines, result }
 }

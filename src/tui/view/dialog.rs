@@ -4,8 +4,9 @@ use ratatui::layout::Rect;
 
 use crate::app::command::Cmd;
 use crate::app::dialog::{Ask, Dialog};
-use crate::app::{App, Preview, Shown, words};
-use crate::incident::{moment, writes};
+use crate::app::update::people::standing;
+use crate::app::{App, IncidentUi, Preview, Shown, words};
+use crate::incident::{Deadline, Timer, moment, writes};
 use crate::model::plan::Risk;
 use crate::model::target::RecoveryTarget;
 use crate::model::{RunId, may_hold_secret};
@@ -361,6 +362,9 @@ fn content(app: &App, ask: &Ask, columns: usize) -> (&'static str, Role, Vec<Vec
                 say(&mut lines, Role::Warning, &format!("{} not worked yet.", words::plural(open as u64, "step")));
             }
             lines.extend(writes_off(app, columns));
+            for text in ui.map(|ui| unsent(app, ui)).unwrap_or_default() {
+                say(&mut lines, Role::Warning, &text);
+            }
             if let Some(ui) = ui {
                 let ticked = &ui.data.state.people.afterwards;
                 let left = ui.afterwards().iter().filter(|i| !ticked.contains_key(*i)).count() as u64;
@@ -396,6 +400,18 @@ fn content(app: &App, ask: &Ask, columns: usize) -> (&'static str, Role, Vec<Vec
             }
             ("leave the console?", Role::Warning, lines)
         }
+    }
+}
+
+/// The messages that were promised, or due, and are not out: who closes says that nobody waits for them.
+fn unsent(app: &App, ui: &IncidentUi) -> Vec<String> {
+    let message = |d: &&Deadline| matches!(d.timer, Timer::Communicate | Timer::Update(_)) && d.left_ms().is_some();
+    let all = ui.deadlines(&app.now);
+    let due: Vec<String> =
+        all.iter().filter(message).map(|d| format!("{}, {}", d.what(), standing(&d.standing))).collect();
+    match due.is_empty() || ui.data.state.people.tabletop.is_some() {
+        true => vec![],
+        false => vec![format!("Not sent: {} (esc, then w).", due.join("; "))],
     }
 }
 
@@ -437,6 +453,10 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, dialog: &Dial
     let fields = dialog_fields::fields(canvas, dialog, inside);
     let problem: Vec<String> = dialog.problem.iter().flat_map(|t| wrap(t, inside.saturating_sub(2), 0)).collect();
     let buttons = buttons(canvas, dialog);
+    // Something of the text above stays; what is chosen is in sight.
+    let least = 2 + problem.len() + if text.is_empty() { 0 } else { text.len().min(2) + 1 };
+    let most = (area.height as usize).saturating_sub(least).max(3);
+    let (fields, above, under) = dialog_fields::window(fields, most);
     let below = fields.len() + problem.len() + usize::from(!buttons.is_empty());
     let gap = usize::from(!text.is_empty());
     let room = (area.height as usize).saturating_sub(2 + below + gap + 1);
@@ -459,6 +479,14 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, dialog: &Dial
         canvas.right(Rect { x: at.x + 2, width: at.width - 4, ..at }, 0, &[p(Role::Warning, note)]);
     }
     let mut row = (text_rows + gap) as u16;
+    if above + under > 0 {
+        let keys = [Cmd::Up, Cmd::Down].map(|c| canvas.look.keymap.shown(c, canvas.look.ascii)).join("");
+        let there = [(above, "above"), (under, "below")].into_iter().filter(|(n, _)| *n > 0);
+        let there: Vec<String> = there.map(|(n, side)| format!("{} {side}", words::plural(n as u64, "row"))).collect();
+        let note = format!(" {}, {keys} ", there.join(", "));
+        let end = Rect { x: at.x + 2, y: at.bottom().saturating_sub(1), width: at.width - 4, height: 1 };
+        canvas.right(end, 0, &[p(Role::Warning, note)]);
+    }
     for (line, focused) in fields {
         canvas.line(inner, row, &line);
         if focused {

@@ -52,20 +52,36 @@ pub(super) fn fields(canvas: &Canvas<'_>, dialog: &Dialog, columns: usize) -> Ve
                     out.push((pieces, focused && n == 0));
                 }
             }
-            // One line for each choice: words, not colours, say which is taken.
+            // Each choice below the one before, whole: words, not colours, say which is taken.
             Field::Choice { label, options, at } => {
                 for (n, (word, about)) in options.iter().enumerate() {
                     let lead = if n == 0 { name(label) } else { " ".repeat(width(&name(label))) };
                     let mark = if n == *at { "(•) " } else { "( ) " };
                     let mark = if canvas.look.ascii { mark.replace('•', "*") } else { mark.to_string() };
                     let (w, a) = if n == *at { (Role::Accent, Role::Text) } else { (Role::Muted, Role::Muted) };
-                    let pieces = vec![p(role, lead), p(w, format!("{mark}{word}")), p(a, format!("  {about}"))];
-                    out.push((pieces, focused && n == *at));
+                    let taken = format!("{mark}{word}");
+                    let used = width(&lead) + width(&taken) + 2;
+                    let mut rows = wrap(about, columns.saturating_sub(used).max(12), 0).into_iter();
+                    let first = rows.next().map(|row| format!("  {row}")).unwrap_or_default();
+                    out.push((vec![p(role, lead), p(w, taken), p(a, first)], focused && n == *at));
+                    out.extend(rows.map(|row| (vec![p(a, format!("{}{row}", " ".repeat(used)))], false)));
                 }
             }
         }
     }
     out
+}
+
+/// The part of the fields that has room: around what has the focus, with all rows of the choice that is taken.
+pub(super) fn window(fields: Vec<(Vec<Piece>, bool)>, rows: usize) -> (Vec<(Vec<Piece>, bool)>, usize, usize) {
+    let all = fields.len();
+    if all <= rows {
+        return (fields, 0, 0);
+    }
+    let at = fields.iter().position(|(_, focused)| *focused).unwrap_or(0);
+    let from = (at + 1 + rows / 2).saturating_sub(rows).min(all - rows);
+    let shown: Vec<_> = fields.into_iter().skip(from).take(rows).collect();
+    (shown, from, all - from - rows)
 }
 
 fn graphemes(text: &str) -> usize {

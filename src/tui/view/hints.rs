@@ -126,12 +126,12 @@ fn worth(app: &App) -> &'static [Cmd] {
             (Context::Confirm, Ask::Refused(_)) => &[Cmd::Dismiss],
             (Context::Confirm, Ask::BlanksLeft { .. }) => &[Cmd::Yes, Cmd::FillIn, Cmd::No, Cmd::Press],
             (_, Ask::Send { message, .. }) if fillable(app, message) => {
-                &[Cmd::Accept, Cmd::FillIn, Cmd::Dismiss, Cmd::Right]
+                &[Cmd::Accept, Cmd::FillIn, Cmd::Dismiss, Cmd::Down]
             }
             (Context::Confirm, _) => &[Cmd::Yes, Cmd::No, Cmd::Press, Cmd::NextField],
-            (Context::Choice, _) if dialog.fields.len() > 1 => &[Cmd::Accept, Cmd::Dismiss, Cmd::Right, Cmd::NextField],
+            (Context::Choice, _) if dialog.fields.len() > 1 => &[Cmd::Accept, Cmd::Dismiss, Cmd::Down, Cmd::NextField],
             (_, _) if dialog.fields.len() > 1 => &[Cmd::Accept, Cmd::Dismiss, Cmd::NextField],
-            (Context::Choice, _) => &[Cmd::Accept, Cmd::Dismiss, Cmd::Right],
+            (Context::Choice, _) => &[Cmd::Accept, Cmd::Dismiss, Cmd::Down],
             (_, Ask::Edit { .. }) => &[Cmd::Accept, Cmd::Dismiss, Cmd::PageDown],
             _ => &[Cmd::Accept, Cmd::Dismiss],
         };
@@ -153,6 +153,7 @@ fn worth(app: &App) -> &'static [Cmd] {
             Cmd::Open,
             Cmd::Run,
             Cmd::Edit,
+            Cmd::Variable,
             Cmd::Cancel,
             Cmd::Resolve,
             Cmd::Done,
@@ -215,13 +216,13 @@ fn keys(canvas: &mut Canvas<'_>, area: Rect, app: &App) {
     let mut pieces: Vec<Piece> = Vec::new();
     if app.typing.is_none() {
         for &cmd in worth(app) {
-            if !in_dialog && why_not(cmd, app).is_some() {
+            if !in_dialog && (why_not(cmd, app).is_some() || cmd == Cmd::Variable && app.needed().is_empty()) {
                 continue;
             }
             let short = dialog_word(app, cmd).unwrap_or(cmd.info().short);
-            // A choice goes both ways.
-            let both = in_dialog && cmd == Cmd::Right;
-            let more = if both { hint_of(keymap, &[Cmd::Left, Cmd::Right], short, ascii) } else { hint(cmd, short) };
+            // A choice goes both ways, as its choices stand.
+            let both = in_dialog && cmd == Cmd::Down;
+            let more = if both { hint_of(keymap, &[Cmd::Up, Cmd::Down], short, ascii) } else { hint(cmd, short) };
             if pieces_width(&pieces) + pieces_width(&more) + pieces_width(&tail) > room {
                 // What does not fit is in the help, whose key is always shown.
                 break;
@@ -255,7 +256,7 @@ fn dialog_word(app: &App, cmd: Cmd) -> Option<&'static str> {
         (Cmd::Press, Ask::BlanksLeft { .. }) => "back",
         (Cmd::Press, _) => "cancel",
         (Cmd::NextField, _) if dialog.fields.len() <= 1 => "the other",
-        (Cmd::Right, _) => "choose",
+        (Cmd::Down, _) => "choose",
         (Cmd::PageDown, Ask::Edit { .. }) => "options",
         (Cmd::Dismiss, Ask::Help | Ask::Palette) => "close",
         (Cmd::Dismiss, Ask::Send { .. } | Ask::Blanks(_)) => "back",

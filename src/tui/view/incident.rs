@@ -59,7 +59,7 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, shown: &mut S
             let height = output_height(right.height, &wants, ui.steps.pane == Pane::Output, ticking);
             let at = Rect { y: right.bottom() - height, height, ..right };
             if height > 0 {
-                output::draw(canvas, at, app, ui, run, shown);
+                output::draw(canvas, at, ui, run, shown);
                 shown.hits.push((at.x, at.y, at.width, at.height, Hit::Pane(Pane::Output)));
             }
             Rect { height: right.height - height, ..right }

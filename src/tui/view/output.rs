@@ -5,7 +5,7 @@ use ratatui::layout::Rect;
 
 use crate::app::command::Cmd;
 use crate::app::data::Lines;
-use crate::app::{App, IncidentUi, Pane, Shown, passes, words};
+use crate::app::{IncidentUi, Pane, Shown, passes, words};
 use crate::incident::Run;
 use crate::model::CleanText;
 use crate::tui::theme::Role;
@@ -27,7 +27,7 @@ pub(super) fn measure(ui: &IncidentUi, run: &Run, area: Rect) -> u16 {
     u16::try_from(rows.min(most) + 1).unwrap_or(area.height).clamp(least, area.height.max(least))
 }
 
-pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, ui: &IncidentUi, run: &Run, shown: &mut Shown) {
+pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, ui: &IncidentUi, run: &Run, shown: &mut Shown) {
     let ascii = canvas.look.ascii;
     let place = &ui.output;
     let focus = ui.steps.pane == Pane::Output;
@@ -36,7 +36,8 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, ui: &Incident
     shown.output_rows = rows;
     let role = if focus { Role::Accent } else { Role::Muted };
     let mark = if focus { format!("{} ", canvas.glyphs().cursor) } else { String::new() };
-    let mut title: Vec<Piece> = vec![p(role, format!("{mark}output of run {}", run.id))];
+    let of = format!("output of {}", words::ran(run));
+    let mut title: Vec<Piece> = vec![p(role, format!("{mark}{of}"))];
     if !place.search.is_empty() {
         title.push(p(Role::Warning, format!(" /{}", place.search)));
     }
@@ -70,23 +71,34 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, ui: &Incident
     shown.output_rows = seen.len();
     let key = |cmd| canvas.look.keymap.shown(cmd, ascii);
     let mut parts: Vec<(u8, Vec<Piece>)> = Vec::new();
-    if place.follow {
+    if place.follow || (top == first && first == 0 && seen.len() as u64 == total) {
         let word = if run.is_open() { "following".to_string() } else { words::plural(total, "line") };
         parts.push((6, vec![p(Role::Muted, word)]));
     } else {
         let new = total.saturating_sub(place.left_at);
         let last = canvas.look.keymap.keys(Cmd::Last).last();
         let last = last.map(|k| k.iter().map(|k| k.shown(ascii)).collect::<Vec<_>>().join(" ")).unwrap_or_default();
-        let what = if new > 0 { words::plural(new, "new line") } else { format!("line {}", words::count(top + 1)) };
+        let to = (top + seen.len() as u64).max(top + 1);
+        let all = words::count(total);
+        // Beside the key that shows more there is room for how much there is.
+        let span = || match !focus && top == first {
+            true => format!("{} of {all}", words::count(to - top)),
+            false => format!("{}{}{} of {all}", words::count(top + 1), canvas.glyphs().dash, words::count(to)),
+        };
+        let what = if new > 0 { words::plural(new, "new line") } else { span() };
         let role = if new > 0 { Role::Warning } else { Role::Muted };
-        parts.push((9, vec![p(role, what), p(Role::Muted, ": "), p(Role::Code, last)]));
+        let mut said = vec![p(role, what)];
+        if focus || new > 0 {
+            said.extend([p(Role::Muted, ": "), p(Role::Code, last)]);
+        }
+        parts.push((9, said));
     }
     parts.extend(sideways(canvas, place.column, seen.iter().any(|l| l.cut)).map(|way| (8, way)));
     // The pane is larger while it has the focus.
     if !focus && (first < top || top + (seen.len() as u64) < total) {
         parts.push((7, vec![p(Role::Code, key(Cmd::Pane3)), p(Role::Muted, " enlarges")]));
     }
-    let used = width(&format!("output of run {}", run.id)) + 6 + 2 * usize::from(focus);
+    let used = width(&of) + 6 + 2 * usize::from(focus);
     let room = (area.width as usize).saturating_sub(used);
     let right = fit(parts, &format!(" {} ", canvas.glyphs().dot), room);
     canvas.rule(area, 0, Role::Border, false, &title, &right);
@@ -109,7 +121,6 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, ui: &Incident
             at += 1;
         }
     }
-    let _ = app;
 }
 
 /// A line as rows.

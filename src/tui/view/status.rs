@@ -66,7 +66,8 @@ pub(super) fn lines(
             lines.extend(one(if run.cancel_requested { Role::Warning } else { Role::Info }, text));
         }
         RunStatus::Finished(Outcome::Succeeded) => {
-            lines.extend(one(Role::Good, format!("{} {} in {took}", g.done, run.summary)));
+            // What it took stands apart: behind "can be recovered" it would read as how long that takes.
+            lines.extend(one(Role::Good, format!("{} {} (ran for {took})", g.done, run.summary)));
         }
         RunStatus::Finished(Outcome::Failed)
             if app.incident.as_ref().is_some_and(|i| next::looked(&i.data.scenario, run)) =>

@@ -1,0 +1,84 @@
+//! What of the staged rows cannot come back is taken out and named; what remains is counted.
+
+use sqlx::postgres::PgConnection;
+
+use super::rows::{count, equal, execute, keys, shown, texts};
+use super::{Plan, catalog, keys_of, orphan};
+use crate::error::Result;
+
+/// Takes out what cannot be brought back and counts what remains.
+///
+/// # Errors
+/// A query fails.
+pub(super) async fn settle(live: &mut PgConnection, plan: &mut Plan) -> Result<()> {
+    for s in &plan.tables {
+        if !s.shadow.key.is_empty() {
+            let key = &s.shadow.key;
+            let sql = format!(
+                "DELETE FROM {0} a USING {0} b WHERE a.ctid > b.ctid AND {1}",
+                s.lost_stage,
+                equal("a", key, "b", key)
+            );
+            execute(live, &sql).await?;
+        }
+    }
+    for s in &mut plan.tables {
+        if s.part.recreated {
+            continue;
+        }
+        let mut taken: Vec<Vec<String>> = catalog::unique_columns(live, &s.live.sql).await?;
+        taken.push(s.live.key.clone());
+        taken.retain(|cols| !cols.is_empty() && cols.iter().all(|c| s.columns.contains(c)));
+        for cols in &taken {
+            let sql = format!(
+                "DELETE FROM {} s WHERE EXISTS (SELECT FROM ONLY {} t WHERE {}) RETURNING {} AS k",
+                s.lost_stage,
+                s.live.sql,
+                equal("t", cols, "s", cols),
+                texts("s", s.naming())
+            );
+            let out = shown(live, &sql).await?;
+            s.part.newer_kept += out.rows;
+            s.leave(format!("a newer row has their {}", cols.join(", ")), out, true);
+        }
+    }
+    loop {
+        let mut removed = 0;
+        for at in 0..plan.tables.len() {
+            for k in keys_of(plan, &plan.tables[at]) {
+                let without = orphan(plan, &k, true);
+                let s = &mut plan.tables[at];
+                for stage in [s.lost_stage.clone(), s.old_stage.clone()] {
+                    let key = texts("s", s.naming());
+                    let out =
+                        shown(live, &format!("DELETE FROM {stage} s WHERE {without} RETURNING {key} AS k")).await?;
+                    s.part.blocked += out.rows;
+                    removed += out.rows;
+                    let why = format!("the row of {} that their {} references is nowhere", k.parent, k.cols.join(", "));
+                    s.leave(why, out, true);
+                }
+            }
+        }
+        if removed == 0 {
+            break;
+        }
+    }
+    for at in 0..plan.tables.len() {
+        let s = plan.tables[at].clone();
+        let mut part = s.part.clone();
+        part.lost = count(live, &format!("SELECT count(*) FROM {}", s.lost_stage)).await?;
+        part.damaged = count(live, &format!("SELECT count(*) FROM {}", s.old_stage)).await?;
+        if !plan.options.fire_triggers && !part.recreated {
+            part.silent_triggers =
+                catalog::triggers(live, &s.live.sql).await?.into_iter().map(|(name, _)| name).collect();
+        }
+        let back = plan.lost_keys.iter().filter(|k| part.recreated && k.parent == s.live.name);
+        part.foreign_keys = back.map(|k| format!("{} of {}", k.name, k.child)).collect();
+        if !s.shadow.key.is_empty() {
+            let sql = format!("SELECT {} FROM {} s ORDER BY 1 LIMIT 3", texts("s", &s.shadow.key), s.lost_stage);
+            part.examples = keys(live, &sql).await?.iter().map(|k| k.join(", ")).collect();
+        }
+        plan.tables[at].part = part;
+    }
+    Ok(())
+}
