@@ -1,15 +1,27 @@
 //! A backup in several places: each copy read back, whole, and a repository of its own.
 
+use std::path::Path;
+
 use super::NOBODY;
 use super::faults::{command, strace};
 use super::logical::{json, program, text};
+
+/// A folder to be backed up.
+fn data(d: &Path) {
+    std::fs::create_dir(d.join("data")).unwrap();
+    std::fs::write(d.join("data/file"), "content".repeat(5000)).unwrap();
+}
+
+/// A backup of it; its id.
+fn stored(d: &Path) -> String {
+    json(d, NOBODY, 0, &["backup", "create", "--files", "data"])["id"].as_str().unwrap().to_string()
+}
 
 #[test]
 fn every_place_gets_it_and_says_when_it_does_not() {
     let dir = tempfile::tempdir().unwrap();
     let d = dir.path();
-    std::fs::create_dir(d.join("data")).unwrap();
-    std::fs::write(d.join("data/file"), "content".repeat(5000)).unwrap();
+    data(d);
     std::fs::write(d.join("breakglass.toml"), "[repository]\ncopies = [\"second\", \"third\"]\n").unwrap();
     let out = program(d, NOBODY, &[], &["backup", "create", "--files", "data"]);
     assert_eq!(out.status.code(), Some(0), "{}", text(&out));
@@ -123,10 +135,9 @@ fn every_place_gets_it_and_says_when_it_does_not() {
 fn a_copy_or_a_repository_on_record_as_damaged_is_mended_or_named() {
     let dir = tempfile::tempdir().unwrap();
     let d = dir.path();
-    std::fs::create_dir(d.join("data")).unwrap();
-    std::fs::write(d.join("data/file"), "content".repeat(5000)).unwrap();
+    data(d);
     std::fs::write(d.join("breakglass.toml"), "[repository]\ncopies = [\"second\"]\n").unwrap();
-    let id = json(d, NOBODY, 0, &["backup", "create", "--files", "data"])["id"].as_str().unwrap().to_string();
+    let id = stored(d);
     let object = |place: &str| d.join(place).join("backups").join(&id).join("files.tar.bgo");
     let whole = std::fs::read(object("repo")).unwrap();
     let mut bad = whole.clone();
@@ -201,11 +212,8 @@ fn an_object_that_cannot_be_read_is_named_and_the_rest_is_copied() {
     }
     let dir = tempfile::tempdir().unwrap();
     let d = dir.path();
-    std::fs::create_dir(d.join("data")).unwrap();
-    std::fs::write(d.join("data/file"), "content".repeat(5000)).unwrap();
-    let ids: Vec<String> = (0..2)
-        .map(|_| json(d, NOBODY, 0, &["backup", "create", "--files", "data"])["id"].as_str().unwrap().to_string())
-        .collect();
+    data(d);
+    let ids = [stored(d), stored(d)];
     let object = |place: &str, id: &str| d.join(place).join("backups").join(id).join("files.tar.bgo");
     let bad = object("repo", &ids[0]).display().to_string();
     let eio = ["-o", "/dev/null", "-P", &bad, "-e", "trace=read", "-e", "inject=read:error=EIO"];
@@ -232,11 +240,9 @@ fn a_first_copy_that_was_broken_off_is_told_and_goes_on() {
     }
     let dir = tempfile::tempdir().unwrap();
     let d = dir.path();
-    std::fs::create_dir(d.join("data")).unwrap();
-    std::fs::write(d.join("data/file"), "content".repeat(5000)).unwrap();
-    for _ in 0..2 {
-        json(d, NOBODY, 0, &["backup", "create", "--files", "data"]);
-    }
+    data(d);
+    stored(d);
+    stored(d);
     let copy = ["backup", "copy", "--to", "second"];
     let killed = ["-o", "/dev/null", "-e", "trace=rename", "-e", "inject=rename:signal=KILL:when=4"];
     let full = ["-o", "/dev/null", "-e", "trace=rename", "-e", "inject=rename:error=ENOSPC:when=2+"];
@@ -277,10 +283,8 @@ fn a_first_copy_that_was_broken_off_is_told_and_goes_on() {
 fn the_last_whole_copy_of_a_backup_goes_only_by_somebodys_word() {
     let dir = tempfile::tempdir().unwrap();
     let d = dir.path();
-    std::fs::create_dir(d.join("data")).unwrap();
-    std::fs::write(d.join("data/file"), "content".repeat(5000)).unwrap();
-    let made = || json(d, NOBODY, 0, &["backup", "create", "--files", "data"])["id"].as_str().unwrap().to_string();
-    let (id, _) = (made(), made());
+    data(d);
+    let (id, _) = (stored(d), stored(d));
     let copy = ["backup", "copy", "--to", "second"];
     json(d, NOBODY, 0, &copy);
     let object = |place: &str| d.join(place).join("backups").join(&id).join("files.tar.bgo");
@@ -321,9 +325,8 @@ fn the_last_whole_copy_of_a_backup_goes_only_by_somebodys_word() {
 fn a_copy_mends_the_repository_it_was_made_from() {
     let dir = tempfile::tempdir().unwrap();
     let d = dir.path();
-    std::fs::create_dir(d.join("data")).unwrap();
-    std::fs::write(d.join("data/file"), "content".repeat(5000)).unwrap();
-    let id = json(d, NOBODY, 0, &["backup", "create", "--files", "data"])["id"].as_str().unwrap().to_string();
+    data(d);
+    let id = stored(d);
     json(d, NOBODY, 0, &["backup", "copy", "--to", "second"]);
     let object = d.join("repo/backups").join(&id).join("files.tar.bgo");
     let whole = std::fs::read(&object).unwrap();
