@@ -115,6 +115,12 @@ impl Error {
         self.hints.push(hint.into());
         self
     }
+    /// All of it in one line.
+    pub fn sentence(&self) -> String {
+        let why = if self.why.is_empty() { String::new() } else { format!(": {}", self.why) };
+        let hints = if self.hints.is_empty() { String::new() } else { format!("; {}", self.hints.join(" ")) };
+        format!("{}{why}{hints}", self.what)
+    }
     /// The error as one JSON object, for `--json`.
     pub fn to_json(&self) -> serde_json::Value {
         serde_json::json!({"error": {"kind": self.kind.name(), "what": self.what, "why": self.why, "hints": self.hints}})

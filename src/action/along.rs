@@ -3,13 +3,14 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::target::{blocking, seen};
 use super::{Ctx, reach};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::format_clock;
 use crate::model::target::{Identity, RecoveryTarget};
-use crate::postgres::Lsn;
+use crate::postgres::{Lsn, identity};
 use crate::recovery::backend::{Goal, Recovery, same_cluster};
 use crate::recovery::predict::{Prediction, Throughput};
 use crate::recovery::range::{Base, PassedOver, Route, Stop};
@@ -58,9 +59,16 @@ pub(super) fn first_damaged(ctx: &Ctx) -> Option<&Identity> {
 }
 
 /// The source as it is seen live; none when it is gone, which does not keep anybody from recovering.
-pub(super) async fn source(ctx: &Ctx) -> Option<Identity> {
-    let at = reach::database(ctx).ok()?;
-    seen(ctx, &at).await.ok().map(|(_, id)| id)
+///
+/// # Errors
+/// Refused when it is another database than expected, as the recovery itself is then.
+pub(super) async fn source(ctx: &Ctx) -> Result<Option<Identity>> {
+    let Ok(at) = reach::database(ctx) else { return Ok(None) };
+    match seen(ctx, &at).await {
+        Ok((_, id)) => Ok(Some(id)),
+        Err(e) if e.kind == ErrorKind::Refused => Err(e),
+        Err(_) => Ok(None),
+    }
 }
 
 /// A repository of another cluster is seen before anything is built from it.
@@ -72,11 +80,21 @@ pub(super) async fn of_cluster(recovery: &Arc<dyn Recovery>, live: &Identity) ->
     same_cluster(blocking(move || work.cluster()).await?.as_deref(), live)
 }
 
-/// That newer base backups were left out, and why: nobody shall believe that the newest one is good.
-pub(super) fn passed_over(way: &Route) -> Vec<String> {
+/// That the database that answers is of another cluster than what it would be recovered from; where it does not answer, nothing.
+pub(super) async fn stranger(ctx: &Ctx, recovery: &Arc<dyn Recovery>) -> Option<Error> {
+    let at = reach::database(ctx).ok()?;
+    let mut c = at.connect_read_only(Duration::from_secs(2), Duration::from_secs(5)).await.ok()?;
+    let live = identity(&mut c, &at).await.ok()?;
+    of_cluster(recovery, &live).await.err()
+}
+
+/// What a person should know of a way: that the list of backups was rolled back, and that newer base backups were left out, and why.
+/// Nobody shall believe that the newest one there is is the newest one there was, or is good.
+pub(super) fn warnings(way: &Route) -> Vec<String> {
     let line =
         |p: &PassedOver| format!("WARNING: {}; going from {} instead, which takes longer", p.describe(), way.backup.id);
-    way.passed_over.iter().map(line).collect()
+    let rolled_back = way.rolled_back.iter().map(|e| format!("WARNING: {}", e.sentence()));
+    rolled_back.chain(way.passed_over.iter().map(line)).collect()
 }
 
 /// The same as a part of a JSON document.

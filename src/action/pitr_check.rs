@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args as _, Command};
 use futures::future::BoxFuture;
 
-use super::along::{Along, of_cluster, passed_over, passed_over_json, source};
+use super::along::{Along, of_cluster, passed_over_json, source, warnings};
 use super::contain::writes_off;
 use super::moment::{Moment, moment};
 use super::offered::remembered;
@@ -149,8 +149,9 @@ async fn reachable(ctx: &Ctx, given: &Moment, args: &Args) -> Result<Done> {
             json["log_every_byte_read"] = (r.looked != Look::Nothing).into();
             json["backup_last_read"] = serde_json::to_value(r.verified_at).unwrap_or_default();
             json["passed_over"] = passed_over_json(r);
+            json["rolled_back"] = r.rolled_back.is_some().into();
             json["backup_damaged"] = serde_json::to_value(still_damaged(r)).unwrap_or_default();
-            let mut lines = passed_over(r);
+            let mut lines = warnings(r);
             lines.extend(still_damaged(r).map(|d| {
                 format!(
                     "WARNING: base backup {} is on record as {}; what follows does not show that it can be restored: \
@@ -191,7 +192,15 @@ async fn reachable(ctx: &Ctx, given: &Moment, args: &Args) -> Result<Done> {
         }
         _ => format!("{said} can be recovered to"),
     };
-    Ok(Done::ok(text).json(json))
+    let rolled_back = match &way {
+        Way::Beside(r) => r.rolled_back.as_ref(),
+        Way::InPlace(_) => None,
+    };
+    let done = match rolled_back {
+        Some(e) => Done::check_failed(format!("{text}, but {}", e.what)),
+        None => Done::ok(text),
+    };
+    Ok(done.json(json))
 }
 
 /// As a restore finds it, with the same checks.
@@ -204,7 +213,7 @@ async fn way(ctx: &Ctx, args: &Args, to: (&RecoveryTarget, bool)) -> Result<(Bac
             Error::usage(format!("{} takes no --timeline, --backup or --deep", kind.word())).hint("leave them out")
         );
     }
-    let source = if beside { source(ctx).await } else { None };
+    let source = if beside { source(ctx).await? } else { None };
     if let Some(id) = &source {
         of_cluster(&recovery, id).await?;
     }

@@ -4,8 +4,8 @@ use clap::{Args as _, Command};
 use futures::future::BoxFuture;
 
 use super::target::parse_args;
-use super::{Action, Ctx, Done, Preview, Spec, backend};
-use crate::error::Result;
+use super::{Action, Ctx, Done, Preview, Spec, along, backend};
+use crate::error::{Error, Result};
 use crate::model::Time;
 use crate::model::event::Event;
 use crate::model::plan::Risk;
@@ -54,6 +54,12 @@ impl Action for Range {
             for r in &all {
                 show(ctx, r);
             }
+            let stranger = if recovery.abilities().beside { along::stranger(ctx, &recovery).await } else { None };
+            let rolled_back = all.last().and_then(|r| r.rolled_back.as_ref());
+            let problems: Vec<&Error> = stranger.iter().chain(rolled_back).collect();
+            for p in &problems {
+                ctx.out.line(&format!("PROBLEM   {}", p.sentence()));
+            }
             let Some(reach) = all.last() else { return Ok(Done::check_failed("nothing is archived")) };
             let said = |t: Option<Time>| t.map_or("nothing".to_string(), |t| t.to_string());
             let latest = reach.latest;
@@ -61,9 +67,11 @@ impl Action for Range {
             json["timelines"] = all.iter().map(document).collect();
             json["backend"] = recovery.backend().word().into();
             json["abilities"] = serde_json::to_value(recovery.abilities()).unwrap_or_default();
+            json["rolled_back"] = rolled_back.is_some().into();
+            json["problems"] = problems.iter().map(|p| p.sentence()).collect();
             limits(ctx, &*recovery);
             let fact = fact(reach);
-            let done = match (reach.earliest, reach.holes.is_empty()) {
+            let mut done = match (reach.earliest, reach.holes.is_empty()) {
                 (None, _) if reach.timeline.is_none() => Done::check_failed("no moment can be recovered to"),
                 (None, _) => Done::check_failed("nothing can be recovered to: there is no base backup"),
                 (Some(_), false) => Done::check_failed("the log has holes"),
@@ -78,6 +86,10 @@ impl Action for Range {
                 )),
                 (Some(e), true) => Done::ok(format!("{} to {}", e.date_hms(), said(latest))),
             };
+            if !problems.is_empty() {
+                let what: Vec<&str> = problems.iter().map(|p| p.what.as_str()).collect();
+                done = Done::check_failed(format!("{}; by what is there: {}", what.join("; "), done.summary));
+            }
             Ok(done.fact(fact).json(json))
         })
     }

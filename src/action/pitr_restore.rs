@@ -7,7 +7,7 @@ use clap::{Args as _, Command, ValueEnum};
 use futures::future::BoxFuture;
 use sqlx::postgres::PgConnection;
 
-use super::along::{Along, first_damaged, log_bytes, of_cluster, passed_over, passed_over_json, predicted, source};
+use super::along::{Along, first_damaged, log_bytes, of_cluster, passed_over_json, predicted, source, warnings};
 use super::moment::{Moment, moment};
 use super::offered::{first_remembered, remembered};
 use super::pitr_locate::{Search, search};
@@ -104,7 +104,7 @@ impl Action for Restore {
             if placed(ctx, &args)? == Into::Place {
                 return pitr_overwrite::preview(ctx, &wanted(&args, to, after)).await;
             }
-            let source = source(ctx).await;
+            let source = source(ctx).await?;
             let recovery = backend::recovery(ctx).await?;
             if let Some(id) = &source {
                 of_cluster(&recovery, id).await?;
@@ -113,7 +113,7 @@ impl Action for Restore {
             let way = backend::way(ctx, &*recovery, &goal).await?;
             let bytes = way.backup.plain_bytes();
             let untouched = if args.gives_up().is_some() { "" } else { "; the damaged database is not touched" };
-            let mut lines = passed_over(&way);
+            let mut lines = warnings(&way);
             lines.extend([
                 format!(
                     "base backup {} of {}, {bytes} bytes, timeline {}",
@@ -386,7 +386,7 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     let goal = args.along.goal(ctx, id.as_ref(), (&to, after), suspects.clone());
     let mut goal = Goal { records: true, ..goal };
     let way = backend::way(ctx, &*recovery, &goal).await?;
-    for line in passed_over(&way) {
+    for line in warnings(&way) {
         ctx.out.line(&line);
     }
     if let Some(line) = belongs_to(&to, &way) {
@@ -482,6 +482,7 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     look_at_it(ctx, &mut c, &at).await;
     let mut json = serde_json::json!({
         "shadow": shadow, "url": at.url(), "passed_over": passed_over_json(&request.route), "tried": tried,
+        "rolled_back": request.route.rolled_back.is_some(),
     });
     if let Some(b) = &behind {
         json["behind"] = b.document();

@@ -155,13 +155,7 @@ pub fn check(
         return Some(e);
     }
     match Anchors::new(folder?).look(unlocked, catalog) {
-        Ok(Standing::RolledBack(anchor)) => {
-            let error = anchor.against(&catalog.head);
-            Some(match unnamed(unlocked, catalog) {
-                None => error,
-                Some(which) => error.why(which),
-            })
-        }
+        Ok(Standing::RolledBack(anchor)) => Some(missing(&anchor, unlocked, catalog)),
         Ok(Standing::First | Standing::Follows) => None,
         Err(e) => {
             say(&format!("the head of the catalog cannot be remembered: {}: {}", e.what, e.why));
@@ -172,13 +166,27 @@ pub fn check(
 
 /// As [`check`], of a catalog that may be damaged: what cannot be read is not held against it, but it must not end before what was
 /// seen, nor have another entry there.
-pub fn went_back(folder: Option<&PathBuf>, unlocked: &Unlocked, catalog: &Catalog) -> Option<Error> {
+pub fn went_back(
+    folder: Option<&PathBuf>,
+    unlocked: &Unlocked,
+    catalog: &Catalog,
+    say: &mut dyn FnMut(&str),
+) -> Option<Error> {
     if catalog.damage().is_none() {
-        return check(folder, unlocked, catalog, &mut |_| ());
+        return check(folder, unlocked, catalog, say);
     }
     let known = Anchors::new(folder?).known(unlocked).ok()??;
     let other = catalog.digest(known.head.seq).is_some_and(|digest| digest != known.head.sha256);
-    (other || known.head.seq > catalog.head.seq).then(|| known.against(&catalog.head))
+    (other || known.head.seq > catalog.head.seq).then(|| missing(&known, unlocked, catalog))
+}
+
+/// [`Anchor::against`], with the backups that no entry names any more.
+fn missing(anchor: &Anchor, unlocked: &Unlocked, catalog: &Catalog) -> Error {
+    let error = anchor.against(&catalog.head);
+    match unnamed(unlocked, catalog) {
+        None => error,
+        Some(which) => error.why(which),
+    }
 }
 
 /// Most backups that are named.

@@ -242,7 +242,7 @@ pub fn copy_to(
     let entries: Vec<_> = entries.iter().filter(|e| e.name.ends_with(SUFFIX)).collect();
     let beyond = ahead(source, &*dest, entries.last().map_or("", |e| e.name.as_str()), to);
     // An earlier state must not become a copy that looks right.
-    if let Some(e) = anchor::went_back(heads, unlocked, &catalog) {
+    if let Some(e) = anchor::went_back(heads, unlocked, &catalog, &mut |_| ()) {
         let e = Error { kind: ErrorKind::Refused, ..e };
         return Err(match beyond {
             Err(more) if more.kind == ErrorKind::Check => e.hint(format!("Nothing was copied; {}.", more.what)),

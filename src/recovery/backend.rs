@@ -138,6 +138,8 @@ pub struct Reachable {
     pub read_since: Option<Time>,
     /// What a person should know about these figures.
     pub notes: Vec<String>,
+    /// That the list of backups ends before what was seen of it from here, or is another one: backups may be missing from these figures.
+    pub rolled_back: Option<Error>,
 }
 
 /// The newest backup of all that say when they were complete, and when that was.
@@ -186,6 +188,7 @@ impl Reachable {
                 .iter()
                 .map(|e| format!("WAL segment {}: breakglass wal index reads it", e.what()))
                 .collect(),
+            rolled_back: None,
         }
     }
 }

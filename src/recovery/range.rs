@@ -67,6 +67,8 @@ pub struct Route {
     pub verified_at: Option<Time>,
     /// That the base backup was found damaged before, and not right since: it was named all the same, or read anew.
     pub damaged: Option<Damage>,
+    /// That the list of backups ends before what was seen of it from here, or is another one: a newer base backup may be missing from it.
+    pub rolled_back: Option<Error>,
 }
 
 impl Route {
@@ -261,6 +263,7 @@ pub fn route(
         passed_over,
         verified_at: None,
         damaged: None,
+        rolled_back: None,
     })
 }
 

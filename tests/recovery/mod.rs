@@ -14,6 +14,7 @@ mod predict;
 mod promote;
 mod random;
 mod receive;
+mod rolled_back;
 mod shadow;
 pub mod shop;
 mod takeover;

@@ -80,6 +80,10 @@ impl Native {
         untold
     }
 
+    fn went_back(&self, catalog: &Catalog, say: &mut dyn FnMut(&str)) -> Option<Error> {
+        anchor::went_back(self.heads.as_ref(), &self.unlocked, catalog, say)
+    }
+
     fn programs(&self) -> WhenNeeded {
         WhenNeeded::new(self.bin_dir.as_deref())
     }
@@ -274,6 +278,7 @@ impl Recovery for Native {
             };
             let mut notes = Vec::new();
             let catalog = damage::load(&work.unlocked, work.heads.as_ref(), &mut |line| notes.push(line.to_string()))?;
+            let rolled_back = work.went_back(&catalog, &mut |line| notes.push(line.to_string()));
             notes.extend(catalog.damage().map(|e| e.to_string()).into_iter().chain(catalog.lost_lines()));
             let known = |mut r: Reachable| {
                 for b in &mut r.backups {
@@ -283,6 +288,7 @@ impl Recovery for Native {
                 let damaged =
                     r.backups.iter().filter_map(|b| Some(format!("base backup {} is {}", b.id, b.damaged.as_ref()?)));
                 r.notes = notes.iter().cloned().chain(damaged).chain(std::mem::take(&mut r.notes)).collect();
+                r.rolled_back.clone_from(&rolled_back);
                 r
             };
             Ok(all.into_iter().map(|r| known(Reachable::of(r, true))).collect())
@@ -312,6 +318,7 @@ impl Recovery for Native {
                 base: &base,
                 found: Some(&found),
             };
+            let rolled_back = work.went_back(&catalog, &mut |line| watch.line(line));
             let damage = catalog.damage().map(|e| e.to_string());
             for line in damage.into_iter().chain(catalog.lost_lines()) {
                 watch.line(&format!("WARNING: {line}"));
@@ -321,7 +328,11 @@ impl Recovery for Native {
                 true => work.write_down(&found.into_inner(), &*watch),
                 false => BTreeMap::new(),
             };
-            let mut way: Route = way.map_err(|e| untold.iter().fold(e, |e, (id, why)| e.hint(not_told(id, why))))?;
+            let told = |e: Error| untold.iter().fold(e, |e, (id, why)| e.hint(not_told(id, why)));
+            // What would lead there may be what is missing.
+            let told = |e: Error| rolled_back.iter().fold(told(e), |e, r| e.hint(r.sentence()));
+            let mut way: Route = way.map_err(told)?;
+            way.rolled_back.clone_from(&rolled_back);
             for p in &mut way.passed_over {
                 p.unrecorded = untold.get(&p.backup).cloned();
             }
