@@ -10,7 +10,7 @@ use sqlx::postgres::PgConnection;
 
 use super::target::{blocking, now};
 use super::{Action, Ctx, Done, Preview, Spec, backend, reach};
-use crate::backup::repository::Repository;
+use crate::backup::repository::{Repository, Unlocked};
 use crate::backup::wal::Hole;
 use crate::config::settings::{REPOSITORY_IDENTITY, REPOSITORY_KEY, Settings};
 use crate::config::{Backend, Secrets};
@@ -20,6 +20,7 @@ use crate::model::format_clock;
 use crate::model::plan::Risk;
 use crate::recovery::backend::newest_backup;
 use crate::recovery::health_checks::{self, Found};
+use crate::recovery::segments::Segments;
 use crate::recovery::{exposure, health};
 
 /// The action.
@@ -168,6 +169,7 @@ fn repository(ctx: &Ctx, identity: Option<&(String, String)>) -> (Vec<Found>, Ag
         Ok(log) => out.extend(broken_log(log.timelines.iter().flat_map(|t| &t.holes))),
         Err(e) => out.push(Found::bad("log", "unknown", e.what)),
     }
+    out.push(segments(unlocked.repository(), &unlocked));
     let (system, database) = (identity.map(|i| i.0.as_str()), identity.map(|i| i.1.as_str()));
     out.push(match catalog.newest_verified(system, database) {
         None => {
@@ -198,6 +200,19 @@ fn repository(ctx: &Ctx, identity: Option<&(String, String)>) -> (Vec<Found>, Ag
         (None, None) => {}
     }
     (out, ages)
+}
+
+/// What lies in the places of the archived segments: a segment that cannot be used, or that is not the one that was read, is a hole
+/// that no name shows.
+fn segments(repository: &Repository, unlocked: &Unlocked) -> Found {
+    match Segments::look(repository, Some(unlocked)) {
+        Err(e) => Found::bad("segments", "unknown", e.what + ": " + &e.why),
+        Ok(seen) => match (seen.unusable_sentences(), seen.exchanged_sentence()) {
+            (unusable, _) if !unusable.is_empty() => Found::bad("segments", "unusable", unusable.join("; ")),
+            (_, Some(exchanged)) => Found::bad("segments", "exchanged", exchanged),
+            _ => Found::good("segments", seen.not_looked_at().unwrap_or_default()),
+        },
+    }
 }
 
 /// That a repository is of another cluster than the one that is watched: whatever else is well in it, nothing of it helps here.

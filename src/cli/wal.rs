@@ -12,10 +12,9 @@ use clap::{Arg, ArgMatches, Command, value_parser};
 
 use super::{print, report};
 use crate::backup::pinned;
-use crate::backup::repository::{Repository, Unlocked};
+use crate::backup::repository::Repository;
 use crate::backup::seen::{self, Known};
-use crate::backup::wal::look::look;
-use crate::backup::wal::{self, EXIT_NOT_IN_ARCHIVE, EXIT_STOP_RECOVERY, Fetched, Hole, Listing};
+use crate::backup::wal::{self, EXIT_NOT_IN_ARCHIVE, EXIT_STOP_RECOVERY, Fetched};
 use crate::backup::wal_service::fetch_from;
 use crate::config::settings::DATABASE_PASSWORD;
 use crate::config::{Config, Environment};
@@ -23,9 +22,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::{CleanText, Secret};
 use crate::postgres::{Database, identity};
 use crate::recovery::backend::same_cluster;
+use crate::recovery::segments::Segments;
 use crate::recovery::unheld::{Unheld, unheld};
 use crate::recovery::wal_health::{self, ServerWal};
-use crate::recovery::wal_index::{Exchanged, Index};
 
 /// The subcommand's name.
 pub const NAME: &str = "wal";
@@ -205,18 +204,17 @@ fn status(url: &str, config: &Config, json: bool) -> Result<u8> {
         Some(Err(e)) => (Some(Err(e)), None, None),
         None => (None, None, None),
     };
-    let mut problems: Vec<String> =
-        stranger.iter().map(|e| format!("{}: {}; {}", e.what, e.why, e.hints.join(" "))).collect();
+    let mut problems: Vec<String> = stranger.iter().map(Error::sentence).collect();
     if let Some(Ok(s)) = &server {
         problems.extend(s.problems());
     }
     problems.extend(gap.iter().map(|g| format!("{}; {}", g.what(), g.advice())));
     problems.extend(status.received.as_ref().and_then(|r| wal_health::silent(r, crate::action::target::now())));
     let (known, unlocked) = seen::judge_open(&repository, config.settings.catalog_heads.as_ref(), &config.secrets);
-    let held = Held::look(&repository, unlocked.as_ref())?;
-    problems.extend(held.problems());
+    let held = Segments::look(&repository, unlocked.as_ref())?;
+    problems.extend(held.exchanged_sentence());
     if let Known::Stranger(e) = &known {
-        problems.push(format!("{}: {}; {}", e.what, e.why, e.hints.join(" ")));
+        problems.push(e.sentence());
     }
     if let Err(e) = pinned::key(&config.settings.recipients, &repository) {
         problems.push(format!("{}: {}", e.what, e.why));
@@ -238,6 +236,7 @@ fn status(url: &str, config: &Config, json: bool) -> Result<u8> {
         }
         value["unusable"] = serde_json::json!(held.unusable);
         value["exchanged"] = held.exchanged.iter().map(|e| e.segment.to_string()).collect();
+        value["last_good"] = serde_json::json!(held.before);
         value["segments_not_looked_at"] = held.left.into();
         value["problems"] = serde_json::json!(problems);
         value["key_id"] = repository.key_id().into();
@@ -290,79 +289,6 @@ fn status(url: &str, config: &Config, json: bool) -> Result<u8> {
         (false, true) => ErrorKind::Target.exit_code(),
         (false, false) => 0,
     })
-}
-
-/// What lies in the places of the segments, as far as it says so itself, and as far as it is what was read before.
-struct Held {
-    unusable: Vec<Hole>,
-    exchanged: Vec<Exchanged>,
-    left: u64,
-}
-
-impl Held {
-    /// Longest time for it: whoever asks for the status wants an answer.
-    const PATIENCE: Duration = Duration::from_secs(10);
-    /// Lines and names of one kind that are shown.
-    const MOST: usize = 20;
-
-    fn look(repository: &Repository, unlocked: Option<&Unlocked>) -> Result<Self> {
-        let listing = Listing::read(repository)?;
-        let index = unlocked.map_or_else(|| Ok(Index::default()), |u| Index::of(u, &listing))?;
-        let identities = unlocked.map_or(&[][..], Unlocked::identities);
-        let sure = |segment, bytes, stamp| index.is_sure(segment, bytes, stamp);
-        let seen = look(repository, identities, &listing, &sure, Self::PATIENCE)?;
-        let mut unusable = seen.unusable;
-        let mut damaged = index.damaged();
-        damaged.sort_unstable();
-        let known = |name: &String| unusable.iter().any(|h| h.first <= *name && *name <= h.last);
-        let read: Vec<(String, &str)> = damaged.iter().map(|(s, why)| (s.to_string(), *why)).collect();
-        let read: Vec<_> = read.into_iter().filter(|(name, _)| !known(name)).collect();
-        let hole = |(name, why): (String, &str)| Hole { first: name.clone(), last: name, next: None, why: why.into() };
-        unusable.extend(read.into_iter().map(hole));
-        Ok(Self { unusable, exchanged: index.exchanged, left: seen.left })
-    }
-
-    fn problems(&self) -> Option<String> {
-        let names: Vec<String> = self.exchanged.iter().take(Self::MOST).map(Exchanged::what).collect();
-        let more = self.exchanged.len().saturating_sub(names.len());
-        let more = if more > 0 { format!(", and {more} more") } else { String::new() };
-        (!names.is_empty()).then(|| {
-            format!(
-                "{}{more}: nobody of ours writes a segment twice; breakglass wal index reads what lies there now, and a copy of the \
-                 repository has what lay there",
-                names.join(", ")
-            )
-        })
-    }
-
-    fn lines(&self) -> Vec<String> {
-        let one = |h: &Hole| match h.first == h.last {
-            true => format!("  UNUSABLE {}: {}", h.first, h.why),
-            false => format!("  UNUSABLE {} to {}: {}", h.first, h.last, h.why),
-        };
-        let mut out: Vec<String> = self.unusable.iter().take(Self::MOST).map(one).collect();
-        if self.unusable.len() > Self::MOST {
-            out.push(format!(
-                "  UNUSABLE and {} stretches more: --json has them all",
-                self.unusable.len() - Self::MOST
-            ));
-        }
-        if !self.unusable.is_empty() {
-            out.push(
-                "  no moment whose way leads over them can be recovered: put them back from a copy, or take a base backup now \
-                 (breakglass backup create --physical)"
-                    .into(),
-            );
-        }
-        if self.left > 0 {
-            out.push(format!(
-                "  {} segments, the oldest, were not looked at: {} s were over",
-                self.left,
-                Self::PATIENCE.as_secs()
-            ));
-        }
-        out
-    }
 }
 
 /// What only the server knows.

@@ -28,6 +28,7 @@ pub mod rebuild;
 pub mod receive;
 pub mod replay;
 pub mod salvage;
+pub mod segments;
 pub mod sequences;
 pub mod shadow;
 pub mod supabase;

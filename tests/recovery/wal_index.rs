@@ -150,6 +150,31 @@ fn sealed(a: &Archived, name: &str, plain: &[u8]) -> Vec<u8> {
     writer.finish().unwrap().0
 }
 
+/// That a segment which is not what was read is a problem where people ask whether all is well, with the last point before it.
+fn in_doctor_and_health(a: &Archived, segment: Segment, status: &str, why: &str) {
+    // The last transaction that the index knows before it.
+    let before = Index::load(&a.unlocked).unwrap();
+    let last =
+        before.in_order().filter(|i| i.last_commit_lsn.is_some_and(|l| l.0 < segment.start_lsn(SIZE))).last().unwrap();
+    let point = format!("transaction {} of {}", last.last_commit_xid, last.last_commit.unwrap());
+    let keeps = format!("--to-after lsn:{}", last.last_commit_lsn.unwrap());
+    let (code, text) = a.run(&["doctor", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
+    let found = report["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|c| c["level"] == "problem" && c["what"].as_str().unwrap().contains(&segment.to_string()));
+    let found = found.unwrap_or_else(|| panic!("{segment}: {report:#}")).to_string();
+    assert!(code == 1 && found.contains(why) && found.contains(&point) && found.contains(&keeps), "{point}: {found}");
+    let (code, text) = a.run(&["health", "--json"]);
+    let json: serde_json::Value =
+        serde_json::from_str(&text[text.find('{').unwrap()..=text.rfind('}').unwrap()]).unwrap();
+    assert_eq!((code, &json["components"]["segments"]), (1, &status.into()), "{json:#}");
+    let detail = json["details"]["segments"].as_str().unwrap();
+    assert!(detail.contains(&segment.to_string()) && detail.contains(why) && detail.contains(&keeps), "{detail}");
+}
+
 /// Other objects of the very same length in the place of a segment that was read, and the same one written into.
 fn exchanged_and_touched(a: &Archived, index: &mut Index, segment: Segment) {
     let name = WalName::Segment(segment).object();
@@ -192,6 +217,7 @@ fn exchanged_and_touched(a: &Archived, index: &mut Index, segment: Segment) {
         }
         let (_, text) = said(a.command(&["wal", "status"]).env_remove("DATABASE_URL"));
         assert!(text.contains(&format!("UNUSABLE {segment}: ")), "{text}");
+        in_doctor_and_health(a, segment, "unusable", why);
     }
     // Of the same name, sealed for the right key: nothing is wrong with it but that it is not the one that was read.
     std::fs::write(&path, sealed(a, &name, &plain)).unwrap();
@@ -203,6 +229,7 @@ fn exchanged_and_touched(a: &Archived, index: &mut Index, segment: Segment) {
     assert!(json["problems"].to_string().contains("is another object than the one that was read on 20"), "{json:#}");
     let (code, text) = a.run(&["pitr", "range"]);
     assert!(code == 0 && text.contains(&format!("note      WAL segment {segment} is another object")), "{text}");
+    in_doctor_and_health(a, segment, "exchanged", "is another object than the one that was read");
     std::fs::write(&path, &good).unwrap();
 
     // The same one, written into, the time of its content put back: touched, and read again whoever reads it next.
@@ -221,8 +248,11 @@ fn exchanged_and_touched(a: &Archived, index: &mut Index, segment: Segment) {
     assert_eq!(update(a, index).damaged.len(), 1);
     let (code, json) = status(true);
     assert!(code == 1 && json["unusable"][0]["first"] == segment.to_string(), "{json:#}");
+    in_doctor_and_health(a, segment, "unusable", "");
     std::fs::write(&path, &good).unwrap();
     assert_eq!(update(a, index).segments, 1);
+    let (_, text) = a.run(&["health", "--json"]);
+    assert!(text.contains("\"segments\": \"operational\""), "{text}");
 
     // A verification that reads it all says when.
     let (code, text) = a.run(&["backup", "verify", "--all"]);

@@ -10,7 +10,7 @@ use crate::backup::anchor::Anchors;
 use crate::backup::catalog::{BackupKind, Catalog};
 use crate::backup::cloud::url::service_of;
 use crate::backup::keys::KeyFile;
-use crate::backup::repository::Repository;
+use crate::backup::repository::{Repository, Unlocked};
 use crate::backup::seen::{self, Known};
 use crate::backup::wal;
 use crate::backup::{damage, pinned};
@@ -23,6 +23,7 @@ use crate::postgres::connect::{query_error, quote_literal};
 use crate::postgres::{Database, Programs};
 use crate::process::detach::own_path;
 use crate::recovery::backend::{newest_backup, open_as};
+use crate::recovery::segments::{MEND, Segments};
 use crate::recovery::{exposure, health, unheld};
 
 /// Looks.
@@ -470,6 +471,22 @@ fn sealed_for(invocation: &Invocation, key: &Key, keys: &KeyFile, checks: &mut C
     }
 }
 
+/// Segments that lie there and cannot be used, or are not the ones that were read: holes that no name shows.
+fn segments(repository: &Repository, unlocked: Option<&Unlocked>, checks: &mut Checks) -> Result<()> {
+    const AREA: &str = "repository";
+    let seen = Segments::look(repository, unlocked)?;
+    for bad in seen.unusable_sentences() {
+        checks.problem(AREA, format!("unusable WAL: {bad}"), MEND);
+    }
+    if let Some(exchanged) = seen.exchanged_sentence() {
+        checks.problem(AREA, format!("exchanged WAL: {exchanged}"), "compare it with a copy before you rely on it");
+    }
+    if let Some(left) = seen.not_looked_at() {
+        checks.warning(AREA, left, "breakglass wal index reads them once, backup verify --all every time");
+    }
+    Ok(())
+}
+
 /// Whether it opens, whose it is, and what could be restored from it.
 fn repository(invocation: &Invocation, url: &str, key: &Key, of: Option<&Identity>, checks: &mut Checks) -> Result<()> {
     const AREA: &str = "repository";
@@ -514,13 +531,12 @@ fn repository(invocation: &Invocation, url: &str, key: &Key, of: Option<&Identit
         );
     }
     let secrets = &invocation.config.secrets;
-    if secrets.get(REPOSITORY_KEY).is_none() && secrets.get(REPOSITORY_IDENTITY).is_none() {
-        return Ok(());
-    }
-    if let Known::Stranger(_) = key.known {
-        return Ok(());
+    let secret = [REPOSITORY_KEY, REPOSITORY_IDENTITY].iter().any(|name| secrets.get(name).is_some());
+    if !secret || matches!(key.known, Known::Stranger(_)) {
+        return segments(repository, None, checks);
     }
     let unlocked = repository.unlock_with(secrets)?;
+    segments(repository, Some(&unlocked), checks)?;
     let mut unread = Vec::new();
     let heads = invocation.config.settings.catalog_heads.as_ref();
     let catalog = damage::load(&unlocked, heads, &mut |line| unread.push(line.to_string()))?;
