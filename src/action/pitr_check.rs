@@ -11,7 +11,7 @@ use super::along::{Along, of_cluster, passed_over_json, source, warnings};
 use super::contain::writes_off;
 use super::moment::{Moment, moment};
 use super::offered::remembered;
-use super::pitr_partial::{audit, not_back, renamed};
+use super::pitr_partial::{audit, not_back, renamed, taken_for_the_same};
 use super::target::{Follow, parse_args};
 use super::{Action, Ctx, Done, Preview, Spec, backend, pitr_tail, reach};
 use crate::backup::catalog::{Damage, READ};
@@ -265,7 +265,8 @@ async fn check(ctx: &Ctx, args: &Args) -> Result<Done> {
     let columns: usize = parts.iter().map(|p| p.lost_columns.len()).sum();
     let views: Vec<&str> = parts.iter().flat_map(|p| &p.views).map(String::as_str).collect();
     for p in &parts {
-        not_back(p, &there).iter().for_each(|l| ctx.out.line(&format!("{}: {l}", p.table)));
+        let lines = not_back(p, &there).into_iter().chain(taken_for_the_same(p));
+        lines.for_each(|l| ctx.out.line(&format!("{}: {l}", p.table)));
     }
     let missing = lost + damaged;
     let seen = |name: &str, good: bool, detail: String| Seen {

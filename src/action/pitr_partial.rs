@@ -279,13 +279,27 @@ pub(super) fn not_back(p: &Part, there: &Definitions) -> Vec<String> {
     out
 }
 
+/// What nothing tells any more: of rows that were changed since, whether they are the ones that there were.
+pub(super) fn taken_for_the_same(p: &Part) -> Option<String> {
+    let n = p.changed_since;
+    (n > 0).then(|| {
+        format!(
+            "{n} rows were changed since and stay as they are, taken for the same rows: one that was deleted, written anew under its \
+             key and then changed looks no different"
+        )
+    })
+}
+
 /// What is to be done, for people.
 fn lines(parts: &[Part], there: &Definitions) -> Vec<String> {
     let mut out = Vec::new();
     for p in parts {
         let mut line = format!("{}: ", p.table);
         if p.recreated {
-            line.push_str("the table is made again, with ");
+            match &p.under {
+                Some(above) => line.push_str(&format!("the partition is made again and put back under {above}, with ")),
+                None => line.push_str("the table is made again, with "),
+            }
         }
         line.push_str(&format!("{} lost rows", p.lost));
         if p.damaged > 0 {
@@ -300,6 +314,9 @@ fn lines(parts: &[Part], there: &Definitions) -> Vec<String> {
             more(format!("because {why}"));
         }
         not_back(p, there).into_iter().for_each(&mut more);
+        if let Some(text) = taken_for_the_same(p) {
+            more(text);
+        }
         if !p.silent_triggers.is_empty() {
             more(format!("triggers that do not fire: {}; writers wait meanwhile", p.silent_triggers.join(", ")));
         }
@@ -421,7 +438,7 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     }
     crate::recovery::watch::check_cancel(&ctx.cancel, "nothing was changed")?;
     keep_damage(&s, &plan.parts())?;
-    let (record, parts) = apply::apply(&mut live, &mut there, &plan, &options.damaged_by, &folder, now()).await?;
+    let (record, parts) = apply::apply(&mut live, &mut there, &plan, &folder, now()).await?;
     let sum = |f: fn(&Part) -> u64| parts.iter().map(f).sum::<u64>();
     let text = format!(
         "{} rows brought back, {} put back, in transaction {}{}",

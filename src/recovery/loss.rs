@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::locate::last_commit;
 use super::pages::{by_ranges, found_more, readable, unreadable};
-use super::tables::{Table, made_again, user_tables};
+use super::tables::{ByValues, Table, made_again, user_tables};
 use super::verify::Boundary;
 use super::watch::{Phase, Watch, check_cancel};
 use crate::error::{Context, Result};
@@ -321,25 +321,14 @@ pub fn join_key(parts: &[String]) -> String {
 /// # Errors
 /// The query fails.
 pub async fn keys_there(c: &mut PgConnection, table: &Table, keys: &[Vec<String>]) -> Result<Vec<usize>> {
-    let mut arrays = Vec::new();
-    let mut names = Vec::new();
-    let mut equal = Vec::new();
-    for (i, k) in table.key.iter().enumerate() {
-        let ty = table.columns.iter().find(|c| c.name == *k).map_or("text", |c| c.ty.as_str());
-        arrays.push(format!("${}::text[]::{ty}[]", i + 1));
-        names.push(format!("k{i}"));
-        equal.push(format!("t.{} = k.k{i}", quote_ident(k)));
-    }
+    let by = ByValues::of(table, &table.key);
     let sql = format!(
         "SELECT k.place FROM unnest({}) WITH ORDINALITY k({}, place) WHERE EXISTS (SELECT FROM ONLY {} t WHERE {})",
-        arrays.join(", "),
-        names.join(", "),
-        table.sql,
-        equal.join(" AND ")
+        by.arrays, by.names, table.sql, by.condition
     );
     let mut query = sqlx::query_scalar::<_, i64>(&sql);
     for i in 0..table.key.len() {
-        query = query.bind(keys.iter().map(|k| k.get(i).cloned().unwrap_or_default()).collect::<Vec<String>>());
+        query = query.bind(ByValues::column(keys, i));
     }
     let rows = query.fetch_all(&mut *c).await.map_err(|e| query_error(&sql, &e))?;
     Ok(rows.into_iter().filter_map(|n| usize::try_from(n - 1).ok()).collect())

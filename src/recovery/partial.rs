@@ -12,6 +12,7 @@ pub mod rows;
 pub mod sequences;
 mod settle;
 pub mod since;
+pub mod under;
 pub mod undo;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +26,7 @@ use self::columns::Columns;
 use self::recreate::Schema;
 use self::rows::{Pair, equal, execute, keys, list, load, pipe, readable, rows_by, stage_lost, texts};
 use self::since::Since;
+use self::under::Missing;
 use super::tables::{Table, only_named, user_tables};
 use super::watch::{Phase, Watch, check_cancel};
 use crate::error::{Error, Result};
@@ -79,6 +81,9 @@ pub struct Part {
     pub table: String,
     /// The table is gone in the live database and is made again.
     pub recreated: bool,
+    /// The table that stands, quoted, below which it is put back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub under: Option<String>,
     /// Why it is here without being named: what its rows are needed for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub because: Option<String>,
@@ -101,6 +106,9 @@ pub struct Part {
     /// Rows that do not come back, by reason.
     #[serde(default)]
     pub left: Vec<Left>,
+    /// Rows that were changed since and are taken for the same rows.
+    #[serde(default)]
+    pub changed_since: u64,
     /// Columns that only the shadow has, with the number of rows that have a value there.
     #[serde(default)]
     pub lost_columns: Vec<(String, u64)>,
@@ -138,8 +146,10 @@ pub struct Plan {
     tables: Vec<Staged>,
     keys: Vec<ForeignKey>,
     schema: Schema,
-    /// Tables made again, quoted, with the partitioned ones above them; and schemas made for them.
-    made: (Vec<String>, Vec<String>),
+    /// Tables made again, with the partitioned ones above them.
+    missing: Missing,
+    /// Schemas made for them.
+    schemas: Vec<String>,
     /// Foreign keys of tables that stay to tables made again.
     lost_keys: Vec<ForeignKey>,
     options: Options,
@@ -209,36 +219,42 @@ pub async fn prepare(
         tables: Vec::new(),
         keys: Vec::new(),
         schema: Schema::default(),
-        made: Default::default(),
+        missing: Missing::default(),
+        schemas: Vec::new(),
         lost_keys: Vec::new(),
         options: options.clone(),
     };
     let old_keys = foreign_keys(shadow).await?;
     if !gone.is_empty() {
-        plan.made.1 = recreate::schemas(live, shadow, &gone).await?;
-        let patterns = recreate::with_ancestors(shadow, &gone).await?;
-        plan.made.0.clone_from(&patterns);
-        let work = definitions.clone();
-        plan.schema = tokio::task::spawn_blocking(move || recreate::schema(&work.programs, &work.shadow, &patterns))
-            .await
-            .map_err(|e| Error::state("the work broke off").why(e))??;
-        run(live, &plan.schema.before).await.map_err(|e| {
-            e.why("a table that is gone cannot be made again as it was")
-                .hint("make what it needs first (types, functions, roles), or bring the other tables back with it")
-        })?;
+        plan.schemas = recreate::schemas(live, shadow, &gone).await?;
+        plan.missing = Missing::find(live, shadow, &gone).await?;
+        if !plan.missing.alone.is_empty() {
+            plan.schema = recreate::dumped(definitions.clone(), plan.missing.alone.clone()).await?;
+            recreate::make(live, &plan.schema.before).await?;
+        }
+        let after = under::make(live, shadow, definitions, &plan.missing).await?;
+        plan.schema.after.push_str(&after);
         run(live, "SET search_path = pg_catalog").await?;
     }
     let here = user_tables(live).await?;
-    let is_gone = |name: &str| gone.iter().any(|g| g.name == name || g.family == name);
-    plan.keys = foreign_keys(live).await?;
-    plan.keys.extend(old_keys.iter().filter(|k| is_gone(&k.child)).cloned());
-    plan.lost_keys = old_keys.iter().filter(|k| is_gone(&k.parent) && !is_gone(&k.child)).cloned().collect();
-    plan.lost_keys.retain(|k| here.iter().any(|h| h.name == k.child || h.family == k.child));
+    // A partition may be gone while the table above it stands.
+    let whole = |g: &Table, name: &str| g.family == name && plan.missing.stands_above(&g.name).is_none();
+    let is_gone = |name: &str| gone.iter().any(|g| g.name == name || whole(g, name));
+    let in_gone = |name: &str| gone.iter().any(|g| g.name == name || g.family == name);
+    let mut keys = foreign_keys(live).await?;
+    let stands = |k: &ForeignKey| keys.iter().any(|l| (&l.child, &l.name) == (&k.child, &k.name));
+    let mut lost_keys: Vec<ForeignKey> =
+        old_keys.iter().filter(|k| in_gone(&k.parent) && !stands(k)).cloned().collect();
+    lost_keys.retain(|k| !is_gone(&k.child) && here.iter().any(|h| h.name == k.child || h.family == k.child));
+    keys.extend(old_keys.iter().filter(|k| is_gone(&k.child) && !stands(k)).cloned().collect::<Vec<_>>());
+    let recreated: Vec<bool> = wanted.iter().map(|t| is_gone(&t.name)).collect();
+    (plan.keys, plan.lost_keys) = (keys, lost_keys);
 
-    for t in &wanted {
+    for (t, recreated) in wanted.iter().zip(recreated) {
         check_cancel(cancel, "nothing was changed")?;
         let at = stage(live, &mut plan, &here, t, None).await?;
-        plan.tables[at].part.recreated = is_gone(&t.name);
+        plan.tables[at].part.recreated = recreated;
+        plan.tables[at].part.under = plan.missing.stands_above(&t.name).cloned();
         let since = fill(live, shadow, &mut plan.tables[at], options, watch, cancel).await?;
         since::look(live, shadow, &mut plan.tables[at], at, since, options).await?;
     }

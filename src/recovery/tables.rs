@@ -113,6 +113,37 @@ pub async fn user_tables(c: &mut PgConnection) -> Result<Vec<Table>> {
     Ok(out)
 }
 
+/// SQL that pairs the rows of a table with values of some of its columns, handed over as one array of texts a column.
+#[derive(Debug, Clone)]
+pub struct ByValues {
+    /// What goes into `unnest(…)`.
+    pub arrays: String,
+    /// Names of its columns.
+    pub names: String,
+    /// The condition on the rows, the table being `t` and the values `k`.
+    pub condition: String,
+}
+
+impl ByValues {
+    /// Of these columns, as this table has them.
+    pub fn of(table: &Table, columns: &[String]) -> Self {
+        let each = |f: &dyn Fn(usize, &String) -> String, between| {
+            columns.iter().enumerate().map(|(i, c)| f(i, c)).collect::<Vec<_>>().join(between)
+        };
+        let ty = |name: &String| table.columns.iter().find(|c| c.name == *name).map_or("text", |c| c.ty.as_str());
+        Self {
+            arrays: each(&|i, c| format!("${}::text[]::{}[]", i + 1, ty(c)), ", "),
+            names: each(&|i, _| format!("k{i}"), ", "),
+            condition: each(&|i, c| format!("t.{} = k.k{i}", quote_ident(c)), " AND "),
+        }
+    }
+
+    /// The array of one column out of rows of values.
+    pub fn column(rows: &[Vec<String>], at: usize) -> Vec<String> {
+        rows.iter().map(|row| row.get(at).cloned().unwrap_or_default()).collect()
+    }
+}
+
 /// Keeps the tables a person named, `schema.table` or just `table`; all when none is named.
 ///
 /// # Errors

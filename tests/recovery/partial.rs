@@ -84,7 +84,7 @@ impl Two {
             let plan = prepare(&mut live, &mut before, &definitions, options, &Unwatched, &cancel).await?;
             let Some(folder) = folder else { return Ok((None, plan.parts())) };
             let now = Time::parse("2026-11-20T14:00:00Z").unwrap();
-            let (r, p) = apply::apply(&mut live, &mut before, &plan, &options.damaged_by, &folder, now).await?;
+            let (r, p) = apply::apply(&mut live, &mut before, &plan, &folder, now).await?;
             Ok((Some(r), p))
         })
     }

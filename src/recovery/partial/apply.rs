@@ -15,7 +15,7 @@ use crate::postgres::connect::{query_error, quote_ident, run};
 
 /// Brings the staged rows back, notes in `folder` what undoing needs (durable before the commit), and commits.
 ///
-/// `damaged_by` are the transactions whose marks a row must still bear to be put back: a row changed meanwhile is left alone.
+/// A row must still bear the mark of a damaging transaction to be put back: one that was changed meanwhile is left alone.
 ///
 /// # Errors
 /// A statement fails, or the record cannot be written: then nothing was changed.
@@ -23,7 +23,6 @@ pub async fn apply(
     live: &mut PgConnection,
     shadow: &mut PgConnection,
     plan: &Plan,
-    damaged_by: &[u32],
     folder: &Path,
     now: Time,
 ) -> Result<(Record, Vec<Part>)> {
@@ -32,7 +31,7 @@ pub async fn apply(
         std::fs::create_dir_all(parent).target(what)?;
     }
     std::fs::create_dir(folder).target(what)?;
-    let written = write(live, shadow, plan, damaged_by, folder, now).await;
+    let written = write(live, shadow, plan, folder, now).await;
     if written.is_err() {
         // It is ours, and nothing can be undone with it. What failed first is what counts.
         let _ = std::fs::remove_dir_all(folder);
@@ -48,7 +47,6 @@ async fn write(
     live: &mut PgConnection,
     shadow: &mut PgConnection,
     plan: &Plan,
-    damaged_by: &[u32],
     folder: &Path,
     now: Time,
 ) -> Result<(Record, Vec<Part>)> {
@@ -59,7 +57,7 @@ async fn write(
     let mut muted = Vec::new();
     for at in order.iter().flatten() {
         let s = &plan.tables[*at];
-        if plan.options.fire_triggers || s.part.recreated {
+        if plan.options.fire_triggers {
             continue;
         }
         for (name, always) in catalog::triggers(live, &s.live.sql).await? {
@@ -95,7 +93,7 @@ async fn write(
         let mut old_rows = None;
         if s.part.damaged > 0 {
             let file = format!("before-{n}.copy");
-            let marked = written_by("t", damaged_by);
+            let marked = written_by("t", &plan.options.damaged_by);
             let key = equal("t", &s.shadow.key, "s", &s.shadow.key);
             // Locked first: what is noted is what is then overwritten.
             let lock = format!(
@@ -166,10 +164,11 @@ async fn write(
     for s in &plan.tables {
         sequences::raise(live, shadow, &s.live.sql).await?;
     }
-    for sql in &plan.made.0 {
-        record.made.push(Made { sql: sql.clone(), oid: Some(oid(live, sql).await?) });
+    for sql in plan.missing.all() {
+        record.made.push(Made { oid: Some(oid(live, &sql).await?), sql });
     }
-    record.schemas.clone_from(&plan.made.1);
+    record.under = plan.missing.tops.iter().map(|t| (t.above.clone(), t.sql.clone())).collect();
+    record.schemas.clone_from(&plan.schemas);
     record.save(folder)?;
     Ok((record, parts))
 }

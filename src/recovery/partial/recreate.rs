@@ -2,6 +2,7 @@
 
 use sqlx::postgres::PgConnection;
 
+use super::Definitions;
 use crate::error::{Context, Error, Result};
 use crate::model::CleanText;
 use crate::postgres::connect::{query_error, quote_ident, run};
@@ -47,18 +48,55 @@ pub fn schema(programs: &Programs, shadow: &Database, tables: &[String]) -> Resu
     Ok(Schema { before: dump("pre-data")?, after: dump("post-data")? })
 }
 
-/// The tables and, for partitions, everything above them, as patterns for `pg_dump`.
+/// As [`schema`], off the loop.
 ///
 /// # Errors
-/// The query fails.
-pub async fn with_ancestors(shadow: &mut PgConnection, tables: &[&Table]) -> Result<Vec<String>> {
-    let oids: Vec<i64> = tables.iter().map(|t| i64::from(t.oid)).collect();
-    let sql = "SELECT DISTINCT n.nspname::text, c.relname::text FROM unnest($1::int8[]) x, \
-               LATERAL (SELECT x::oid::regclass AS relid UNION SELECT relid FROM pg_catalog.pg_partition_ancestors(x::oid::regclass)) a \
-               JOIN pg_catalog.pg_class c ON c.oid = a.relid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace ORDER BY 1, 2";
-    let rows: Vec<(String, String)> =
-        sqlx::query_as(sql).bind(oids).fetch_all(&mut *shadow).await.map_err(|e| query_error(sql, &e))?;
-    Ok(rows.iter().map(|(s, t)| format!("{}.{}", quote_ident(s), quote_ident(t))).collect())
+/// As [`schema`].
+pub async fn dumped(from: Definitions, tables: Vec<String>) -> Result<Schema> {
+    let work = move || schema(&from.programs, &from.shadow, &tables);
+    tokio::task::spawn_blocking(work).await.map_err(|e| Error::state("the work broke off").why(e))?
+}
+
+/// One object of a definition that `pg_dump` wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry<'a> {
+    /// What it is: `TABLE`, `INDEX`, `TABLE ATTACH`, …
+    pub kind: &'a str,
+    /// Its schema.
+    pub schema: &'a str,
+    /// Its name.
+    pub name: &'a str,
+    /// What makes it.
+    pub sql: &'a str,
+}
+
+/// The objects of such a definition, in order: each begins with a comment that says what it is.
+pub fn entries(text: &str) -> Vec<Entry<'_>> {
+    let mut heads = Vec::new();
+    let mut at = 0;
+    for line in text.split_inclusive('\n') {
+        let end = at + line.len();
+        let said = line.trim_end().strip_prefix("-- Name: ").and_then(|l| l.rsplit_once("; Type: "));
+        if let Some((name, (kind, rest))) = said.and_then(|(name, rest)| Some((name, rest.split_once("; Schema: ")?))) {
+            let schema = rest.split_once("; Owner: ").map_or(rest, |(schema, _)| schema);
+            heads.push((at, end, Entry { kind, schema, name, sql: "" }));
+        }
+        at = end;
+    }
+    let ends: Vec<usize> = heads.iter().skip(1).map(|(at, ..)| *at).chain([text.len()]).collect();
+    let each = heads.into_iter().zip(ends);
+    each.map(|((_, from, entry), to)| Entry { sql: text.get(from..to).unwrap_or_default(), ..entry }).collect()
+}
+
+/// Makes tables by such a definition.
+///
+/// # Errors
+/// They cannot be made.
+pub async fn make(live: &mut PgConnection, definition: &str) -> Result<()> {
+    run(live, definition).await.map_err(|e| {
+        e.why("a table that is gone cannot be made again as it was")
+            .hint("make what it needs first (types, functions, roles), or bring the other tables back with it")
+    })
 }
 
 /// Makes the schemas of the tables where they are gone, too; those it made.

@@ -10,7 +10,7 @@ use sqlx::postgres::PgConnection;
 use super::since::Since;
 use crate::error::{Context, Error, Result};
 use crate::postgres::connect::{query_error, quote_ident, run, sqlstate};
-use crate::recovery::tables::Table;
+use crate::recovery::tables::{ByValues, Table};
 
 /// Keys or rows as text, columns in order.
 pub type Values = Vec<Vec<Option<String>>>;
@@ -69,25 +69,19 @@ pub async fn rows_by(
     columns: &[String],
 ) -> Result<Values> {
     let mut out = Vec::new();
-    let (mut arrays, mut names, mut equal) = (Vec::new(), Vec::new(), Vec::new());
-    for (i, k) in by.iter().enumerate() {
-        let ty = table.columns.iter().find(|c| c.name == *k).map_or("text", |c| c.ty.as_str());
-        arrays.push(format!("${}::text[]::{ty}[]", i + 1));
-        names.push(format!("k{i}"));
-        equal.push(format!("t.{} = k.k{i}", quote_ident(k)));
-    }
+    let values = ByValues::of(table, by);
     let sql = format!(
         "SELECT {} FROM unnest({}) k({}) JOIN ONLY {} t ON {}",
         texts("t", columns),
-        arrays.join(", "),
-        names.join(", "),
+        values.arrays,
+        values.names,
         table.sql,
-        equal.join(" AND ")
+        values.condition
     );
     for batch in keys.chunks(BATCH) {
         let mut query = sqlx::query_scalar::<_, Vec<Option<String>>>(&sql);
         for i in 0..by.len() {
-            query = query.bind(batch.iter().map(|k| k.get(i).cloned().unwrap_or_default()).collect::<Vec<String>>());
+            query = query.bind(ByValues::column(batch, i));
         }
         out.extend(query.fetch_all(&mut *c).await.map_err(|e| query_error(&sql, &e))?);
     }
@@ -288,23 +282,14 @@ async fn versions(
 ) -> Result<BTreeMap<usize, (String, String)>> {
     // The live table is asked by the shadow's key, whatever its own is now.
     let key = &pair.shadow.key;
-    let (mut arrays, mut names, mut equal) = (Vec::new(), Vec::new(), Vec::new());
-    for (i, k) in key.iter().enumerate() {
-        let ty = pair.live.columns.iter().find(|c| c.name == *k).map_or("text", |c| c.ty.as_str());
-        arrays.push(format!("${}::text[]::{ty}[]", i + 1));
-        names.push(format!("k{i}"));
-        equal.push(format!("t.{} = k.k{i}", quote_ident(k)));
-    }
+    let by = ByValues::of(pair.live, key);
     let sql = format!(
         "SELECT k.place, t.xmin::text, t.ctid::text FROM unnest({}) WITH ORDINALITY k({}, place) JOIN ONLY {} t ON {}",
-        arrays.join(", "),
-        names.join(", "),
-        pair.live.sql,
-        equal.join(" AND ")
+        by.arrays, by.names, pair.live.sql, by.condition
     );
     let mut query = sqlx::query_as::<_, (i64, String, String)>(&sql);
     for i in 0..key.len() {
-        query = query.bind(batch.iter().map(|k| k.get(i).cloned().unwrap_or_default()).collect::<Vec<String>>());
+        query = query.bind(ByValues::column(batch, i));
     }
     let rows = query.fetch_all(&mut *live).await.map_err(|e| query_error(&sql, &e))?;
     Ok(rows.into_iter().filter_map(|(n, x, place)| Some((usize::try_from(n - 1).ok()?, (x, place)))).collect())

@@ -68,11 +68,12 @@ pub(super) async fn settle(live: &mut PgConnection, plan: &mut Plan) -> Result<(
         let mut part = s.part.clone();
         part.lost = count(live, &format!("SELECT count(*) FROM {}", s.lost_stage)).await?;
         part.damaged = count(live, &format!("SELECT count(*) FROM {}", s.old_stage)).await?;
-        if !plan.options.fire_triggers && !part.recreated {
+        if !plan.options.fire_triggers {
             part.silent_triggers =
                 catalog::triggers(live, &s.live.sql).await?.into_iter().map(|(name, _)| name).collect();
         }
-        let back = plan.lost_keys.iter().filter(|k| part.recreated && k.parent == s.live.name);
+        let back =
+            plan.lost_keys.iter().filter(|k| part.recreated && [&s.live.name, &s.live.family].contains(&&k.parent));
         part.foreign_keys = back.map(|k| format!("{} of {}", k.name, k.child)).collect();
         if !s.shadow.key.is_empty() {
             let sql = format!("SELECT {} FROM {} s ORDER BY 1 LIMIT 3", texts("s", &s.shadow.key), s.lost_stage);

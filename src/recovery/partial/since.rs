@@ -79,12 +79,14 @@ pub async fn look(
     s.part.damage.clone_from(&damage);
     let mut rows = since.rows;
     let written_new = inserted(live, &s.live.sql, &rows).await?;
-    if damage.is_empty()
-        && let Some(new) = &written_new
-    {
-        rows.retain(|(_, place)| new.contains(place));
+    if let Some(new) = &written_new {
+        // Nothing tells of these whether somebody else wrote them anew before they were changed.
+        s.part.changed_since = if options.lost { (rows.len() - new.len()) as u64 } else { 0 };
+        if damage.is_empty() {
+            rows.retain(|(_, place)| new.contains(place));
+        }
     }
-    if since.more > 0 && (!damage.is_empty() || written_new.is_none()) {
+    if since.more > 0 && (!damage.is_empty() || options.lost) {
         let why = "changed since, too many to look at each".to_string();
         s.part.left.push(Left { why, rows: since.more, certain: false, ..Left::default() });
     }

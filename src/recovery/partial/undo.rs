@@ -8,6 +8,7 @@ use sqlx::postgres::PgConnection;
 
 use super::catalog::{foreign_keys, triggers};
 use super::rows::{count, equal, execute, list, pipe_back, together};
+use super::under;
 use crate::error::{Context, Error, Result};
 use crate::model::Time;
 use crate::postgres::connect::{query_error, quote_ident, run};
@@ -40,6 +41,9 @@ pub struct Record {
     /// Every table made again, the partitioned ones above partitions, too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub made: Vec<Made>,
+    /// Partitions made again and put back: the table above (quoted), and the partition (quoted).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub under: Vec<(String, String)>,
     /// Schemas made again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub schemas: Vec<String>,
@@ -146,6 +150,7 @@ impl Record {
             tables: Vec::new(),
             constraints: Vec::new(),
             made: Vec::new(),
+            under: Vec::new(),
             schemas: Vec::new(),
         })
     }
@@ -260,13 +265,12 @@ async fn undo_in(live: &mut PgConnection, record: &Record, folder: &Path, at: Ti
             run(live, &format!("ALTER TABLE IF EXISTS {table} DROP CONSTRAINT IF EXISTS {name}")).await?;
         }
     }
-    let mut tables = drop_made(live, record).await?;
-    let mut staying = Vec::new();
+    let (mut staying, mut gone) = (Vec::new(), Vec::new());
     for (n, t) in record.tables.iter().enumerate().filter(|(_, t)| !t.recreated) {
         if stands(live, &t.sql, t.oid).await? {
             staying.push((n, t));
         } else {
-            tables.push(Undone { table: t.table.clone(), gone: true, ..Undone::default() });
+            gone.push(Undone { table: t.table.clone(), gone: true, ..Undone::default() });
         }
     }
     let mut muted = Vec::new();
@@ -276,14 +280,21 @@ async fn undo_in(live: &mut PgConnection, record: &Record, folder: &Path, at: Ti
             muted.push((t.sql.clone(), name, always));
         }
     }
+    // Rows that reference those of a partition go before it does; what only its rows referenced goes after it, with the rest.
+    let first = match record.under.is_empty() {
+        true => vec![0; staying.len()],
+        false => take_out(live, &staying, record.mark()?).await?,
+    };
+    let mut tables = drop_made(live, record).await?;
+    tables.extend(gone);
     let mut done = Vec::new();
     for (n, t) in &staying {
         let restored = restore(live, record, folder, *n, t).await?;
         done.push(Undone { table: t.table.clone(), restored, ..Undone::default() });
     }
     let removed = take_out(live, &staying, record.mark()?).await?;
-    for ((u, (_, t)), removed) in done.iter_mut().zip(&staying).zip(removed) {
-        u.removed = removed;
+    for ((u, (_, t)), removed) in done.iter_mut().zip(&staying).zip(first.into_iter().zip(removed)) {
+        u.removed = removed.0 + removed.1;
         let earlier = before.iter().flat_map(|b| &b.tables).filter(|b| b.table == u.table);
         let earlier: u64 = earlier.map(|b| b.removed + b.restored).sum();
         u.kept = (t.brought_back + t.put_back).saturating_sub(u.removed + u.restored + earlier);
@@ -347,6 +358,9 @@ async fn drop_made(live: &mut PgConnection, record: &Record) -> Result<Vec<Undon
             .why(format!("something that was made since hangs on it: {}", e.why))
             .hint("drop that by hand; then undo again")
     };
+    for (above, partition) in record.under.iter().filter(|(_, p)| standing.contains(p)) {
+        under::detach(live, above, partition).await.map_err(hangs)?;
+    }
     run(live, &format!("DROP TABLE {}", standing.join(", "))).await.map_err(hangs)?;
     for schema in &record.schemas {
         let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace = pg_catalog.to_regnamespace($1)) \
@@ -390,7 +404,8 @@ async fn take_out(live: &mut PgConnection, staying: &[(usize, &RecordedTable)], 
     if staying.is_empty() {
         return Ok(Vec::new());
     }
-    run(live, "CREATE TEMPORARY TABLE breakglass_go (rel oid, place tid) ON COMMIT DROP").await?;
+    let fresh = "DROP TABLE IF EXISTS pg_temp.breakglass_go; CREATE TEMPORARY TABLE breakglass_go (rel oid, place tid) ON COMMIT DROP";
+    run(live, fresh).await?;
     for (_, t) in staying {
         let mine = format!("FROM ONLY {} t WHERE t.xmin::text = '{mark}'", t.sql);
         // Locked: nobody changes them, or writes a row that references them, from here on.
