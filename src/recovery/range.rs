@@ -25,7 +25,7 @@ use base::{first_whole, none_whole, with_passed};
 use broken::Log;
 
 pub use base::{Base, Found, Look, PassedOver};
-pub use reach::{Reach, range, ranges, ranges_of};
+pub use reach::{Reach, range, ranges, ranges_from, ranges_of};
 
 /// Where recovery is told to stop: before it, unless a person asked for the rare other.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 
 use std::path::Path;
 use std::process::{Command, Output};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use breakglass::backup::wal::archive_command;
@@ -123,6 +123,26 @@ fn a_recovery_to_a_moment_from_a_bucket_that_misbehaves() {
     assert_eq!(there("select setting ~ 'wal fetch --socket' from pg_settings where name = 'restore_command'"), "t");
     assert_eq!(there("show archive_mode"), "off");
     bucket.calm();
+
+    // What the range costs, once everything was read: names and stamps in one listing, and no segment.
+    json(d, &env, &["wal", "index"]);
+    let asked = || {
+        let all = Arc::new(Mutex::new(Vec::new()));
+        let into = all.clone();
+        bucket.rule(move |seen| {
+            into.lock().unwrap().push(format!("{} {}?{}", seen.method, seen.key, seen.query));
+            None
+        });
+        json(d, &env, &["pitr", "range"]);
+        bucket.calm();
+        let all: Vec<String> = std::mem::take(&mut *all.lock().unwrap());
+        all
+    };
+    let all = asked();
+    let of = |what: &str| all.iter().filter(|a| a.contains(what)).count();
+    assert_eq!((of("prefix=team%2Fdb%2Fwal"), of("/wal/0")), (1, 0), "{all:#?}");
+    let entries = bucket.keys().into_iter().filter(|k| k.contains("/catalog/")).count();
+    assert_eq!(of("/catalog/"), entries, "each entry of the catalog is read once: {all:#?}");
 
     // One of the segments is lost: said before anything is built, and a fetch stops a recovery.
     let key = format!("team/db/wal/00000001/00000000/{last}.bgo");

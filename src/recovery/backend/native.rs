@@ -21,7 +21,7 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::model::CleanText;
 use crate::postgres::{Lsn, WhenNeeded};
 use crate::recovery::origin::Origin;
-use crate::recovery::range::{Ask, Found, Look, PassedOver, Route, range, ranges, route};
+use crate::recovery::range::{Ask, Found, Look, PassedOver, Route, ranges_from, route};
 use crate::recovery::wal_index;
 use crate::recovery::watch::{Phase, Watch, check_cancel};
 
@@ -272,12 +272,10 @@ impl Recovery for Native {
         let work = self.clone();
         Box::pin(apart(move || {
             let programs = work.programs();
-            let all = match timeline {
-                Some(t) => vec![range(&work.unlocked, &programs, Some(t), &work.scratch)?],
-                None => ranges(&work.unlocked, &programs, &work.scratch)?,
-            };
             let mut notes = Vec::new();
             let catalog = damage::load(&work.unlocked, work.heads.as_ref(), &mut |line| notes.push(line.to_string()))?;
+            let backups = catalog.backups.iter().map(|b| b.manifest.clone()).collect();
+            let all = ranges_from(&work.unlocked, backups, &programs, timeline, &work.scratch)?;
             let rolled_back = work.went_back(&catalog, &mut |line| notes.push(line.to_string()));
             notes.extend(catalog.damage().map(|e| e.to_string()).into_iter().chain(catalog.lost_lines()));
             let known = |mut r: Reachable| {

@@ -58,6 +58,24 @@ pub fn range(unlocked: &Unlocked, programs: &dyn FindPrograms, timeline: Option<
     reach(unlocked, programs, timeline.unwrap_or(newest), &known, scratch)
 }
 
+/// As [`ranges`], with base backups that are known already; `only` names one timeline, which need not be archived.
+///
+/// # Errors
+/// As [`range`].
+pub fn ranges_from(
+    unlocked: &Unlocked,
+    backups: Vec<Manifest>,
+    programs: &dyn FindPrograms,
+    only: Option<u32>,
+    scratch: &Path,
+) -> Result<Vec<Reach>> {
+    let known = Known::with(unlocked, backups)?;
+    match only {
+        Some(timeline) => Ok(vec![reach(unlocked, programs, timeline, &known, scratch)?]),
+        None => every(unlocked, known, programs, None, scratch),
+    }
+}
+
 /// As [`range`], for every timeline of the archive, the oldest first.
 ///
 /// # Errors
@@ -104,8 +122,12 @@ struct Known {
 
 impl Known {
     fn of(unlocked: &Unlocked) -> Result<Self> {
+        Self::with(unlocked, unlocked.backups()?)
+    }
+
+    fn with(unlocked: &Unlocked, backups: Vec<Manifest>) -> Result<Self> {
         let listing = unlocked.listing()?;
-        Ok(Self { index: Index::of(unlocked, &listing)?, backups: unlocked.backups()?, listing })
+        Ok(Self { index: Index::of(unlocked, &listing)?, backups, listing })
     }
 }
 
