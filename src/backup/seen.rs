@@ -16,6 +16,7 @@ use super::store::{Access, DirStore, Existing, Store};
 use crate::config::settings::{REPOSITORY_IDENTITY, REPOSITORY_KEY, Secrets};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::model::Time;
+use crate::plan::shell_words::as_written;
 
 const LIMIT: u64 = 1 << 16;
 const PREFIX: &str = "place-";
@@ -191,35 +192,45 @@ fn by_what_was_seen(repository: &Repository, folder: Option<&PathBuf>) -> Known 
         ))
         .hint(format!(
             "Somebody may have put a key of their own there, to read what is written from now on: compare {INFO} and the folder keys \
-             with a copy."
+             with a copy. `breakglass backup repair`, with BACKUP_ENCRYPTION_KEY, writes {INFO} anew from the key file."
         ))
         .hint("If the repository was made anew on purpose: `breakglass backup list` with BACKUP_ENCRYPTION_KEY takes note of it."),
     )
 }
 
-/// The word after an option in a shell command, such as the one of `--key-id` in an `archive_command`.
+/// The word after an option of `wal archive` in an `archive_command`, such as `--key-id`, as the shell reads it.
 pub fn option_in(command: &str, option: &str) -> Option<String> {
-    let mut words = command.split_whitespace();
+    let (_, options) = archiving_in(command)?;
+    let mut words = options.into_iter();
     while let Some(word) = words.next() {
-        let value = match word.strip_prefix(option) {
-            Some("") => words.next(),
-            Some(rest) => rest.strip_prefix('='),
-            None => None,
-        };
-        if let Some(value) = value {
-            return Some(value.trim_matches(['\'', '"']).to_string());
+        match word.strip_prefix(option) {
+            Some("") => return words.next(),
+            Some(rest) if rest.starts_with('=') => return rest.strip_prefix('=').map(String::from),
+            _ => {}
         }
     }
     None
 }
 
-/// The program that a shell command, such as an `archive_command`, calls with `wal archive`.
+/// The program that an `archive_command` calls with `wal archive`, as the shell reads it.
 pub fn program_in(command: &str) -> Option<String> {
-    let before = command.get(..command.find(" wal archive")?)?.trim_end();
-    let word = match before.strip_suffix(['\'', '"']) {
-        Some(inside) => inside.rsplit_once(['\'', '"'])?.1,
-        None => before.rsplit(char::is_whitespace).next()?,
-    };
-    // As PostgreSQL reads it.
-    (!word.is_empty()).then(|| word.replace("%%", "%"))
+    archiving_in(command).map(|(program, _)| program)
+}
+
+/// The program that is called with `wal archive`, and what it is given. A command that a shell is given as one word (`sh -c '…'`) is
+/// looked into.
+fn archiving_in(command: &str) -> Option<(String, Vec<String>)> {
+    // What PostgreSQL makes of it comes first.
+    let commands = || as_written(&command.replace("%%", "%")).into_iter().flatten().map(|simple| simple.words);
+    for mut words in commands() {
+        let at = words.windows(2).position(|two| two == ["wal", "archive"]);
+        if let Some(at) = at.filter(|at| *at > 0) {
+            let options = words.split_off(at + 2);
+            return words.into_iter().nth(at - 1).map(|program| (program, options));
+        }
+    }
+    commands()
+        .flatten()
+        .filter(|w| w.len() < command.len() && w.contains(" wal archive"))
+        .find_map(|w| archiving_in(&w))
 }

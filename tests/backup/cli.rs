@@ -97,3 +97,38 @@ fn verification_shows_how_far_it_is() {
     let quiet = program(d, NOBODY, &[], &["backup", "verify"]);
     assert!(!text(&quiet).contains("MB"), "{}", text(&quiet));
 }
+
+/// An `archive_command` is a line for a shell: what it names is what the shell would make of it.
+#[test]
+fn an_archive_command_is_read_as_the_shell_reads_it() {
+    use breakglass::backup::seen::{option_in, program_in};
+    use breakglass::backup::wal::archive_command;
+    for command in [
+        "breakglass wal archive --repository \"/a b/c\" --key-id k %p",
+        "breakglass wal archive --repository '/a b/c' --key-id k %p",
+        "breakglass wal archive --repository=/a\\ b/c --key-id=k %p",
+        "breakglass wal archive --repository=\"/a b\"/c --key-id 'k' %p",
+        "test ! -f /stop && exec '/opt/b g/breakglass' wal archive --key-id k --repository '/a b/c' %p",
+        "TZ=UTC breakglass wal archive --key-id k --repository '/a b/c' \"%p\" || logger failed",
+    ] {
+        assert_eq!(option_in(command, "--repository").as_deref(), Some("/a b/c"), "{command}");
+        assert_eq!(option_in(command, "--key-id").as_deref(), Some("k"), "{command}");
+    }
+    // What the server makes of a percent sign, what is another option or another program's, and a blank that stays one.
+    for (command, to) in [
+        ("breakglass wal archive --repository s3://b/p?x=a%%2Fb %p", Some("s3://b/p?x=a%2Fb")),
+        ("breakglass wal archive --repository '/a <b> YOUR_NAME' %p", Some("/a <b> YOUR_NAME")),
+        ("breakglass wal archive --repository-of /x %p", None),
+        ("breakglass wal archive %p '--repository /x'", None),
+        ("aws s3 cp %p s3://b/ --repository /x", None),
+        ("breakglass wal archive %p", None),
+    ] {
+        assert_eq!(option_in(command, "--repository").as_deref(), to, "{command}");
+    }
+    let exe = Path::new("/opt/it's \"here\"/100%/breakglass");
+    let ours = archive_command(exe, "/a b/it's 5%", Some("k")).unwrap();
+    assert_eq!(option_in(&ours, "--repository").as_deref(), Some("/a b/it's 5%"), "{ours}");
+    assert_eq!(program_in(&ours).as_deref(), exe.to_str(), "{ours}");
+    assert_eq!(program_in("cd / && /x/y wal archive %p").as_deref(), Some("/x/y"));
+    assert_eq!(program_in("cp %p /y"), None);
+}
