@@ -83,9 +83,9 @@ pub(crate) fn to_io(error: Error) -> std::io::Error {
 pub(crate) fn from_io(error: std::io::Error, what: impl FnOnce() -> String) -> Error {
     match error.downcast::<Error>() {
         Ok(ours) => ours,
-        Err(other) if other.kind() == std::io::ErrorKind::StorageFull => Error::target(what())
-            .why(other)
-            .hint("Free space there, or let `breakglass backup cleanup --dry-run` say what may go."),
+        Err(other) if other.kind() == std::io::ErrorKind::StorageFull => {
+            Error::target(what()).why(other).hint("Free space on that disk, or name another folder.")
+        }
         Err(other) => Error::target(what()).why(other),
     }
 }

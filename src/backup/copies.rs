@@ -376,7 +376,11 @@ pub fn copy_to(
                 done.bytes += entry.size;
             }
             Err(Failed::Source(e)) => damaged.push((entry.name.clone(), e.to_string())),
-            Err(Failed::Copy(e)) => return Err(e),
+            Err(Failed::Copy(mut e)) => {
+                // What may go in the repository makes no room in another place.
+                e.hints.retain(|h| !h.contains("backup cleanup"));
+                return Err(e);
+            }
         }
     }
     for (name, why) in damaged {

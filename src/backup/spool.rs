@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::container::{hex, seal};
+use super::container::{hex, seal, to_io};
 use crate::error::{Context, Error, Result};
 
 /// The file. Removed when dropped; on Linux it has no name to begin with.
@@ -15,6 +15,7 @@ use crate::error::{Context, Error, Result};
 pub struct Spool {
     file: File,
     named: Option<PathBuf>,
+    dir: PathBuf,
 }
 
 impl Spool {
@@ -36,9 +37,9 @@ impl Spool {
         }
         if cfg!(target_os = "linux") {
             std::fs::remove_file(&path).target(what)?;
-            return Ok(Self { file, named: None });
+            return Ok(Self { file, named: None, dir: dir.into() });
         }
-        Ok(Self { file, named: Some(path) })
+        Ok(Self { file, named: Some(path), dir: dir.into() })
     }
 
     /// The path under which a child that was passed the file can open it.
@@ -51,7 +52,20 @@ impl Spool {
     /// # Errors
     /// As a write.
     pub fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
-        std::os::unix::fs::FileExt::write_all_at(&self.file, bytes, at)
+        std::os::unix::fs::FileExt::write_all_at(&self.file, bytes, at).map_err(|e| self.full(e))
+    }
+
+    /// Names the folder in an error of writing to it, where its disk is full: it is seldom the repository's.
+    pub fn full(&self, e: io::Error) -> io::Error {
+        if !matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+            return e;
+        }
+        let dir = self.dir.display().to_string();
+        to_io(
+            Error::target(format!("writing a scratch file in {dir:?}"))
+                .why(e)
+                .hint(format!("The disk of {dir:?} is full: free space there, or name another folder with --scratch.")),
+        )
     }
 
     /// The file itself.
@@ -67,7 +81,7 @@ impl Spool {
 
 impl Write for Spool {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
+        self.file.write(bytes).map_err(|e| self.full(e))
     }
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()

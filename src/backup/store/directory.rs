@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use super::{Access, Committed, Entry, Existing, Store, Upload};
 use crate::backup::container::header::check_name;
-use crate::backup::container::{hex, seal};
+use crate::backup::container::{from_io, hex, seal, to_io};
+use crate::backup::repository::{COPY, INFO};
 use crate::backup::stamp::Stamp;
 use crate::error::{Context, Error, Result};
 
@@ -101,7 +102,7 @@ impl Write for DirUpload {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.file {
             Some(file) => {
-                let n = file.write(bytes)?;
+                let n = file.write(bytes).map_err(|e| full(&self.path, e))?;
                 self.written += n as u64;
                 if self.written - self.begun >= BEGIN_WRITING {
                     begin_writing(file, self.begun, self.written - self.begun);
@@ -141,7 +142,8 @@ impl Upload for DirUpload {
     fn commit(mut self: Box<Self>, existing: Existing) -> Result<Committed> {
         let shown = self.path.display().to_string();
         if let Some(file) = self.file.take() {
-            file.sync_all().target(|| format!("making {shown:?} durable"))?;
+            let made = file.sync_all().map_err(|e| full(&self.path, e));
+            made.map_err(|e| from_io(e, || format!("making {shown:?} durable")))?;
         }
         match existing {
             Existing::Replace => fs::rename(&self.temporary, &self.path).target(|| format!("storing {shown:?}"))?,
@@ -441,12 +443,33 @@ fn abandoned(entry: &fs::DirEntry) -> bool {
     old.is_some_and(|age| age > SWEEP_AFTER) && File::open(entry.path()).is_ok_and(|f| f.try_lock().is_ok())
 }
 
+/// Names the disk in an error of writing to it that is full, and what may go there: of a repository's own backups some may, a copy
+/// has what its repository has.
+fn full(path: &Path, e: io::Error) -> io::Error {
+    if !matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+        return e;
+    }
+    let root = path.ancestors().find(|p| p.join(COPY).exists() || p.join(INFO).exists());
+    let at = root.or(path.parent()).unwrap_or(path);
+    let error = Error::target(format!("storing {:?}", path.display().to_string())).why(e);
+    let disk = format!("The disk of {:?} is full", at.display().to_string());
+    to_io(match root {
+        Some(root) if root.join(COPY).exists() => error
+            .hint(format!("{disk}: free space there. It is the disk of a copy; the repository itself may have room.")),
+        Some(_) => error
+            .hint(format!("{disk}: free space there, or let `breakglass backup cleanup --dry-run` say what may go.")),
+        None => error.hint(format!("{disk}: free space there.")),
+    })
+}
+
 fn hint_access(error: Error, e: &io::Error) -> Error {
     match e.kind() {
         io::ErrorKind::PermissionDenied => {
             error.hint("Give the user this runs as access to the repository's folder, or run as its owner.")
         }
-        io::ErrorKind::StorageFull => error.hint("Free space on the repository's file system."),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            error.hint("Free space on the disk of that folder.")
+        }
         _ => error,
     }
 }
