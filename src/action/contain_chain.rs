@@ -55,7 +55,7 @@ async fn look(ctx: &Ctx, c: &mut PgConnection, segment: &str) -> Result<Option<S
         }
         let has_key = [REPOSITORY_KEY, REPOSITORY_IDENTITY].iter().any(|key| of.secrets.get(key).is_some());
         match has_key {
-            true => from_backup(&of, &repository.unlock_with(&of.secrets)?, &name),
+            true => from_backup(&of, &reach::unlocked(&of)?, &name),
             false => by_names(&repository, &name),
         }
     })

@@ -12,6 +12,7 @@ use super::target::{blocking, now};
 use super::{Action, Ctx, Done, Preview, Spec, backend, reach};
 use crate::backup::repository::{Repository, Unlocked};
 use crate::backup::wal::Hole;
+use crate::backup::{anchor, pinned};
 use crate::config::settings::{REPOSITORY_IDENTITY, REPOSITORY_KEY, Settings};
 use crate::config::{Backend, Secrets};
 use crate::error::{Error, Result};
@@ -152,11 +153,15 @@ fn repository(ctx: &Ctx, identity: Option<&(String, String)>) -> (Vec<Found>, Ag
         Ok((catalog, unlocked)) => (unlocked, catalog),
         Err(e) => return (down(&e), ages),
     };
-    let mut out = vec![
-        of_another(unlocked.repository(), identity.map(|i| i.0.as_str()))
-            .unwrap_or_else(|| Found::good("repository", format!("{} backups", catalog.backups.len()))),
-    ];
-    if let Some(e) = reach::rolled_back(ctx, &unlocked, &catalog) {
+    let mut out = match unlocked.repository().doubt() {
+        Some(e) => vec![Found::bad("repository", "damaged", e.sentence())],
+        None => strangers(ctx, unlocked.repository(), identity.map(|i| i.0.as_str())),
+    };
+    if out.iter().all(|f| f.name != "repository") {
+        out.push(Found::good("repository", format!("{} backups", catalog.backups.len())));
+    }
+    let heads = ctx.settings.catalog_heads.as_ref();
+    if let Some(e) = anchor::went_on(heads, &unlocked, &catalog, &mut |line| ctx.out.line(line)) {
         let status = if catalog.damage().is_some() { "damaged" } else { "rolled back" };
         out.push(Found::bad("catalog", status, e.what));
     }
@@ -233,11 +238,18 @@ fn of_another(repository: &Repository, system: Option<&str>) -> Option<Found> {
     }
 }
 
+/// Whose a repository is that should be ours: another cluster's, or sealed for somebody who is not pinned.
+fn strangers(ctx: &Ctx, repository: &Repository, system: Option<&str>) -> Vec<Found> {
+    let unnamed = pinned::stranger(&ctx.settings.recipients, repository);
+    let unnamed = unnamed.map(|e| Found::bad("recipients", "not named", e.sentence()));
+    of_another(repository, system).into_iter().chain(unnamed).collect()
+}
+
 /// A repository whose key is not here: whether it is there, and whose it is.
-fn without_key(ctx: &Ctx, system: Option<&str>) -> Option<Found> {
+fn without_key(ctx: &Ctx, system: Option<&str>) -> Vec<Found> {
     match reach::repository(ctx) {
-        Ok(repository) => of_another(&repository, system),
-        Err(e) => Some(Found::bad("repository", "down", e.what + ": " + &e.why)),
+        Ok(repository) => strangers(ctx, &repository, system),
+        Err(e) => vec![Found::bad("repository", "down", e.sentence())],
     }
 }
 

@@ -49,12 +49,13 @@ pub fn replaced(ctx: &Ctx) -> Result<Database> {
     if again { database(ctx) } else { source(ctx) }
 }
 
-/// The repository of the settings, unlocked with `BACKUP_ENCRYPTION_KEY`.
+/// The repository of the settings, unlocked with `BACKUP_ENCRYPTION_KEY`: to be read where `repository.json` cannot be relied on, or
+/// with `--read-only`.
 ///
 /// # Errors
 /// Config when it or its key is not set; refused when the key is not its key; target when it cannot be read.
 pub fn unlocked(ctx: &Ctx) -> Result<Unlocked> {
-    repository(ctx)?.unlock_with(&ctx.secrets)
+    Ok(Repository::open_to_read(&repository_url(ctx)?, &ctx.secrets)?.looked_at_if(ctx.settings.read_only))
 }
 
 /// As [`unlocked`], and makes the repository when there is none: the first backup needs no other command before it. The second
@@ -73,6 +74,9 @@ pub async fn unlocked_or_new(ctx: &Ctx, system: Option<&str>) -> Result<(Unlocke
             // A backup entered in a catalog that was put back would be followed by nothing but questions.
             goes_on(&ctx, &unlocked, &Catalog::load(&unlocked)?)
                 .map_err(|e| e.hint("Nothing was stored; once that is done: this command again."))?;
+            if let Some(system) = system.as_deref().and_then(|s| s.parse().ok()) {
+                unlocked.repository().of_cluster(system)?;
+            }
             pinned::check(&ctx.settings.recipients, unlocked.repository())?;
             if unlocked.repository().stop_being_a_copy()? {
                 ctx.out.line("this was a copy of the repository in another place; from now on it goes its own way");
@@ -80,6 +84,12 @@ pub async fn unlocked_or_new(ctx: &Ctx, system: Option<&str>) -> Result<(Unlocke
             return Ok((unlocked, serde_json::Value::Null));
         }
         let key = key(&ctx)?;
+        // One that lost its repository.json is no place for a new one.
+        if let Err(e) = Repository::open(&url)
+            && e.kind == ErrorKind::Check
+        {
+            return Err(Error { kind: ErrorKind::Refused, ..e });
+        }
         meant(&ctx, &url, system.as_deref())?;
         let options = InitOptions::archived_by(ctx.settings.run_as.as_deref());
         let repository = match Repository::init(&url, key, &options) {

@@ -30,6 +30,18 @@ pub struct Anchor {
     pub at: Time,
     /// The place it was seen in, without options.
     pub place: String,
+    /// The end that was given up for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instead_of: Option<LostEnd>,
+}
+
+/// An end of a catalog that somebody gave up for lost when he accepted another one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostEnd {
+    /// The head that had been seen.
+    pub head: Head,
+    /// Number of the first entry of the end that was accepted instead.
+    pub from: u64,
 }
 
 /// How a catalog stands to what was remembered of it.
@@ -96,23 +108,26 @@ impl Anchors {
         Ok(Standing::RolledBack(Box::new(anchor.clone())))
     }
 
-    /// Remembers a head whatever was remembered before: somebody looked and says that it is right.
+    /// Remembers a head whatever was remembered before: somebody looked and says that it is right. `instead_of` is the one that he
+    /// gave up for it.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn accept(&self, unlocked: &Unlocked, head: &Head) -> Result<()> {
-        let bytes = self.bytes(unlocked, head)?;
+    pub fn accept(&self, unlocked: &Unlocked, head: &Head, instead_of: Option<LostEnd>) -> Result<()> {
+        let bytes = self.bytes(unlocked, head, instead_of)?;
         self.store.put(&Self::name(unlocked), Access::Private, &bytes, Existing::Replace).map(|_| ())
     }
 
-    fn bytes(&self, unlocked: &Unlocked, head: &Head) -> Result<Vec<u8>> {
-        let anchor = Anchor { head: head.clone(), at: now(), place: place(unlocked.repository()) };
+    fn bytes(&self, unlocked: &Unlocked, head: &Head, instead_of: Option<LostEnd>) -> Result<Vec<u8>> {
+        let place = place(unlocked.repository());
+        let anchor = Anchor { head: head.clone(), at: now(), place, instead_of };
         serde_json::to_vec(&anchor).state(|| "writing a catalog head".into())
     }
 
     /// Only over what was seen: another process may have remembered a later one.
     fn remember(&self, unlocked: &Unlocked, head: &Head, seen: Option<&Anchor>) -> Result<()> {
-        let (name, bytes) = (Self::name(unlocked), self.bytes(unlocked, head)?);
+        let given_up = seen.and_then(|anchor| anchor.instead_of.clone());
+        let (name, bytes) = (Self::name(unlocked), self.bytes(unlocked, head, given_up)?);
         match seen {
             None => self.store.put(&name, Access::Private, &bytes, Existing::Keep).map(|_| ()),
             Some(seen) => {
@@ -139,17 +154,33 @@ pub(super) fn place_of(url: &str) -> String {
     url.split_once('?').map_or(url, |(place, _)| place).to_string()
 }
 
-/// Holds a catalog against its head as it was last seen by whoever remembers in `folder`; gives what to say when it was rolled back
-/// or entries of it are missing or damaged.
-/// A folder that cannot be read or written is told through `say`, and hinders nothing.
+/// What keeps anybody from writing: `repository.json` cannot be relied on ([`Repository::doubt`]), or what [`went_on`] says.
 pub fn check(
     folder: Option<&PathBuf>,
     unlocked: &Unlocked,
     catalog: &Catalog,
     say: &mut dyn FnMut(&str),
 ) -> Option<Error> {
+    let told = went_on(folder, unlocked, catalog, say);
+    match (unlocked.repository().doubt().cloned(), told) {
+        (Some(doubt), Some(told)) => Some(doubt.hint(told.to_string())),
+        (doubt, told) => doubt.or(told),
+    }
+}
+
+/// Holds a catalog against its head as it was last seen by whoever remembers in `folder`; gives what to say when it was rolled back
+/// or entries of it are missing or damaged.
+/// A folder that cannot be read or written is told through `say`, and hinders nothing.
+pub fn went_on(
+    folder: Option<&PathBuf>,
+    unlocked: &Unlocked,
+    catalog: &Catalog,
+    say: &mut dyn FnMut(&str),
+) -> Option<Error> {
     // It was opened with its secret: this is its key. That it cannot be remembered hinders nothing.
-    let _ = folder.map(|f| seen::remember(f, unlocked.repository()));
+    if unlocked.repository().doubt().is_none() {
+        let _ = folder.map(|f| seen::remember(f, unlocked.repository()));
+    }
     // Told first: where entries are missing, what was remembered cannot be held against them.
     if let Some(e) = catalog.damage() {
         return Some(e);
@@ -164,7 +195,7 @@ pub fn check(
     }
 }
 
-/// As [`check`], of a catalog that may be damaged: what cannot be read is not held against it, but it must not end before what was
+/// As [`went_on`], of a catalog that may be damaged: what cannot be read is not held against it, but it must not end before what was
 /// seen, nor have another entry there.
 pub fn went_back(
     folder: Option<&PathBuf>,
@@ -173,7 +204,7 @@ pub fn went_back(
     say: &mut dyn FnMut(&str),
 ) -> Option<Error> {
     if catalog.damage().is_none() {
-        return check(folder, unlocked, catalog, say);
+        return went_on(folder, unlocked, catalog, say);
     }
     let known = Anchors::new(folder?).known(unlocked).ok()??;
     let other = catalog.digest(known.head.seq).is_some_and(|digest| digest != known.head.sha256);
@@ -182,7 +213,7 @@ pub fn went_back(
 
 /// [`Anchor::against`], with the backups that no entry names any more.
 fn missing(anchor: &Anchor, unlocked: &Unlocked, catalog: &Catalog) -> Error {
-    let error = anchor.against(&catalog.head);
+    let error = anchor.against(catalog);
     match unnamed(unlocked, catalog) {
         None => error,
         Some(which) => error.why(which),
@@ -253,8 +284,29 @@ pub fn rolled_back(found: &Head, kept: &Head, whence: &str) -> Error {
 }
 
 impl Anchor {
-    /// [`rolled_back`] for what was remembered here.
-    pub fn against(&self, found: &Head) -> Error {
-        rolled_back(found, &self.head, &format!("its head was seen in {} at {}", self.place, self.at.date_hms()))
+    /// [`rolled_back`] for what was remembered here; where it is the end that was given up for lost, that.
+    pub fn against(&self, found: &Catalog) -> Error {
+        let seen = format!("its head was seen in {} at {}", self.place, self.at.date_hms());
+        match self.instead_of.as_ref().filter(|lost| found.holds(&lost.head)) {
+            None => rolled_back(&found.head, &self.head, &seen),
+            Some(lost) => came_back(found, &self.head, lost, &seen),
+        }
     }
+}
+
+/// What to say of a catalog that goes through a head that somebody gave up for lost, and not through the one that he went on from.
+fn came_back(found: &Catalog, kept: &Head, lost: &LostEnd, whence: &str) -> Error {
+    Error::check(format!(
+        "the end of the catalog that was given up for lost is back: entry {}, and it goes up to entry {}",
+        lost.head.seq, found.head.seq
+    ))
+    .why(format!(
+        "the newer end, which was accepted instead of it, is missing: entries {} to {} as they were written since; {whence}",
+        lost.from, kept.seq
+    ))
+    .hint(
+        "Nothing need be lost: each end names backups that the other does not. Put this one aside as a copy (cp -a the folder, or another prefix of the bucket), and restore from it by naming it: BACKUP_DIR=PLACE breakglass backup list.",
+    )
+    .hint("To go on with the newer end: put the folders `catalog` and `backups` back as they were after it was accepted.")
+    .hint("To go on with this one, and give up what was written since: breakglass backup verify --accept-catalog.")
 }

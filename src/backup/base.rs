@@ -106,6 +106,7 @@ pub fn store_base<'a>(
         database: None,
         dump_version: None,
         part: None,
+        tables: None,
         started_at,
         finished_at: now(),
         objects: vec![ObjectRecord::new(&name, &summary)],

@@ -241,6 +241,10 @@ pub fn copy_to(
     let catalog = damage::load(unlocked, heads, &mut |_| ())?;
     let entries: Vec<_> = entries.iter().filter(|e| e.name.ends_with(SUFFIX)).collect();
     let beyond = ahead(source, &*dest, entries.last().map_or("", |e| e.name.as_str()), to);
+    // What is not relied on here must not replace what may be whole there.
+    if let Some(doubt) = source.doubt() {
+        return Err(Error { kind: ErrorKind::Refused, ..doubt.clone() }.hint("Nothing was copied."));
+    }
     // An earlier state must not become a copy that looks right.
     if let Some(e) = anchor::went_back(heads, unlocked, &catalog, &mut |_| ()) {
         let e = Error { kind: ErrorKind::Refused, ..e };

@@ -170,6 +170,7 @@ pub fn store_files(
         database: None,
         dump_version: None,
         part: None,
+        tables: None,
         started_at,
         finished_at: now(),
         objects,

@@ -220,6 +220,11 @@ impl KeyFile {
         self.publics().any(|p| p == public)
     }
 
+    /// When its first identity was made, and the repository with it.
+    pub fn created_at(&self) -> Option<Time> {
+        self.identities.first().map(|i| i.created_at)
+    }
+
     /// How many extra recipients there are.
     pub fn recipients(&self) -> usize {
         self.recipients.len()

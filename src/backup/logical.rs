@@ -123,6 +123,7 @@ pub fn store_dump<'a>(
         database: Some(source.database.clone()),
         dump_version: Some(source.dump_version.clone()),
         part: source.part.clone(),
+        tables: None,
         started_at,
         finished_at: now(),
         objects: vec![ObjectRecord::new(&name, &summary)],
@@ -137,6 +138,7 @@ impl PendingDump<'_> {
     /// Storing fails; the backup then does not exist.
     pub fn commit(self, globals: &[u8], definitions: Option<&[u8]>, inventory: &Inventory) -> Result<Manifest> {
         let Self { unlocked, mut manifest, dump } = self;
+        manifest.tables = Some(inventory.tables.iter().filter(|t| t.countable()).count() as u64);
         let taken = |name: &str| Error::refused(format!("storing {name:?}")).why("an object of this name exists");
         if dump.commit(Existing::Keep)? == Committed::Kept {
             return Err(taken(&dump_name(&manifest.id)));
@@ -212,7 +214,7 @@ pub fn spool_dump(unlocked: &Unlocked, manifest: &Manifest, to: &mut Spool, prog
         stopped.is_ok()
     });
     stopped?;
-    let known = known.map_err(|e| of_object(from_io(e, || "writing what was opened".into()), &name))?;
+    let known = known.map_err(|e| of_object(from_io(to.full(e), || "writing what was opened".into()), &name))?;
     if known {
         let (_, summary) = reader.finish().map_err(|e| of_object(e, &name))?;
         return record.check(&summary);

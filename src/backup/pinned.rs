@@ -6,6 +6,9 @@ use super::keys::KeyFile;
 use super::repository::Repository;
 use crate::error::{Error, Result};
 
+/// What is said to whoever was about to store something.
+const NOTHING_STORED: &str = "Nothing was stored.";
+
 /// Everybody that the repository is sealed for: its key id, then the public keys of the extra recipients.
 pub fn sealed_for(repository: &Repository, keys: &KeyFile) -> Vec<String> {
     std::iter::once(repository.key_id()).chain(keys.publics().map(String::from)).collect()
@@ -34,7 +37,7 @@ pub fn key<'p>(pinned: &'p [String], repository: &Repository) -> Result<Option<&
             "Somebody may have put a key of their own into repository.json: compare it and the folder keys with a copy. `breakglass \
              doctor`, with BACKUP_ENCRYPTION_KEY, says whether it is the right one, and prints the line to set.",
         )
-        .hint("Nothing was stored."))
+        .hint(NOTHING_STORED))
 }
 
 /// That nobody opens the key file who is not pinned.
@@ -50,7 +53,16 @@ pub fn recipients(pinned: &[String], keys: &KeyFile) -> Result<()> {
             "If nobody knows it: breakglass backup rotate-key --remove-recipient {first}, and ask who added it."
         ))
         .hint("If it is one of yours: add it to backup.recipients in breakglass.toml.")
-        .hint("Nothing was stored."))
+        .hint(NOTHING_STORED))
+}
+
+/// Who a repository is sealed for that is not pinned, for those who only look: none when nobody is, or nothing is pinned. Who may not
+/// read the key file hears of the key alone.
+pub fn stranger(pinned: &[String], repository: &Repository) -> Option<Error> {
+    let recipients = || repository.key_file().ok().map_or(Ok(()), |keys| recipients(pinned, &keys));
+    let mut found = key(pinned, repository).and_then(|_| recipients()).err()?;
+    found.hints.retain(|h| h != NOTHING_STORED);
+    Some(found)
 }
 
 /// [`key`] and [`recipients`] of a repository as it is.

@@ -13,6 +13,8 @@
 //! index/<timeline>/<number>.bgo      what was read of 256 segments; index/names.bgo which name belonged to which file
 //! ```
 
+mod rebuilt;
+
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -39,6 +41,7 @@ pub(crate) const COPY: &str = "copy.json";
 pub const CLUSTER: &str = "wal/cluster.json";
 const FORMAT: &str = "breakglass repository";
 const MAX_INFO: u64 = 1 << 16;
+const MAX_KEYS: u64 = 1 << 20;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Info {
@@ -148,6 +151,21 @@ pub struct Repository {
     /// Keys before that one, oldest first.
     earlier: Vec<Earlier>,
     created_at: Time,
+    doubt: Option<Arc<Error>>,
+    looked_at: bool,
+}
+
+/// Runs `work` with what the environment holds: the passphrase, else the key of an extra recipient.
+fn opened_by<T>(secrets: &Secrets, work: impl FnOnce(Opener<'_>) -> Result<T>) -> Result<T> {
+    match (secrets.get(REPOSITORY_KEY), secrets.get(REPOSITORY_IDENTITY)) {
+        (Some(key), _) => {
+            super::keys::check_passphrase(key)?;
+            work(Opener::Passphrase(key))
+        }
+        (None, Some(text)) => work(Opener::Identity(&super::keys::identity_from_text(text)?)),
+        (None, None) => Err(Error::config("the repository's key is not set")
+            .hint("set BACKUP_ENCRYPTION_KEY, at least 32 characters, or BACKUP_IDENTITY_FILE")),
+    }
 }
 
 /// The time now.
@@ -171,7 +189,11 @@ impl Repository {
             } else if let Some(copy) = CopyOf::read(&*store)? {
                 Error { kind: ErrorKind::Refused, ..copy.never_finished(&shown) }
             } else {
-                error.why(format!("the folder is not empty: it holds {name:?}")).hint("Name a new folder.")
+                let error = error.why(format!("the folder is not empty: it holds {name:?}")).hint("Name a new folder.");
+                match store.list("keys/")?.is_empty() {
+                    true => error,
+                    false => rebuilt::with_repair(error),
+                }
             });
         }
         let mut id = [0u8; 16];
@@ -181,7 +203,8 @@ impl Repository {
         // The key file bears the repository's id, so that of two at the same time none can take the other's keys.
         store.put(&keys_name(&id), Access::Private, &keys.to_bytes()?, Existing::Keep)?;
         let key = WrittenFor::of(&identity)?;
-        let repository = Self { store: store.clone(), id, key, earlier: Vec::new(), created_at };
+        let repository =
+            Self { store: store.clone(), id, key, earlier: Vec::new(), created_at, doubt: None, looked_at: false };
         store.prepare(options.wal_owner)?;
         if let Some(system_identifier) = options.system_identifier {
             repository.bind_cluster(system_identifier, None)?;
@@ -224,6 +247,7 @@ impl Repository {
             ))
             .hint("Backups, log and keys are as they were: remove nothing, and make no new repository here.")
         };
+        let advised = |e: Error| rebuilt::with_repair(advised(e));
         let read = store.get(INFO, MAX_INFO);
         let bytes = read.map_err(|e| if is_damage(&e) { advised(e) } else { e })?.ok_or_else(|| {
             if let Ok(Some(copy)) = CopyOf::read(&*store) {
@@ -232,20 +256,22 @@ impl Repository {
             let error = Error::target(format!("no repository in {shown:?}")).why(format!("there is no {INFO}"));
             let rest = |folder| store.list(folder).is_ok_and(|l| !l.is_empty());
             match rest("keys/") || rest("catalog/") || rest("backups/") {
-                true => Error::check(format!("the repository in {shown:?} has lost its {INFO}"))
-                    .why("keys or backups are there, and nothing says whose")
-                    .hint(format!(
-                        "Put {INFO} back from a copy of the repository; it holds no secret. Do not make a new one here."
-                    )),
+                true => rebuilt::with_repair(
+                    Error::check(format!("the repository in {shown:?} has lost its {INFO}"))
+                        .why("keys or backups are there, and nothing says whose")
+                        .hint(format!(
+                            "Put {INFO} back from a copy of the repository; it holds no secret. Do not make a new one here."
+                        )),
+                ),
                 false => error.hint("Make one with `breakglass backup init`."),
             }
         })?;
         let damaged = || advised(Error::check(format!("{INFO} in {shown:?} is damaged")));
         let info: Info = serde_json::from_slice(&bytes).map_err(|e| damaged().why(e))?;
         if info.format != FORMAT || info.version != 1 {
-            return Err(Error::check(format!("repository of format {:?}, version {}", info.format, info.version))
-                .why("this breakglass reads version 1")
-                .hint("Use a newer breakglass."));
+            let error = Error::check(format!("repository of format {:?}, version {}", info.format, info.version))
+                .why("this breakglass reads version 1");
+            return Err(rebuilt::with_repair(error.hint("Use a newer breakglass, if one made it.")));
         }
         Ok(Self {
             store,
@@ -259,6 +285,8 @@ impl Repository {
             },
             earlier: info.earlier,
             created_at: info.created_at,
+            doubt: None,
+            looked_at: false,
         })
     }
 
@@ -291,12 +319,7 @@ impl Repository {
     /// # Errors
     /// Config when it holds neither.
     pub fn unlock_with(&self, secrets: &Secrets) -> Result<Unlocked> {
-        match (secrets.get(REPOSITORY_KEY), secrets.get(REPOSITORY_IDENTITY)) {
-            (Some(key), _) => self.unlock(key),
-            (None, Some(text)) => self.unlock_by(Opener::Identity(&super::keys::identity_from_text(text)?)),
-            (None, None) => Err(Error::config("the repository's key is not set")
-                .hint("set BACKUP_ENCRYPTION_KEY, at least 32 characters, or BACKUP_IDENTITY_FILE")),
-        }
+        opened_by(secrets, |opener| self.unlock_by(opener))
     }
 
     /// As [`Repository::unlock`], by the passphrase or by the key of an extra recipient.
@@ -310,9 +333,10 @@ impl Repository {
             identities.iter().find(|i| i.public() == self.key.recipient).map(WrittenFor::of).transpose()?;
         let right = |key: WrittenFor| self.key.signer.is_none() || key == self.key;
         if !written_for.is_some_and(right) {
-            return Err(Error::check("the public key in repository.json is none of the key file's")
+            let error = Error::check("the public key in repository.json is none of the key file's")
                 .why("somebody edited it: objects are being written that this key file cannot open")
-                .hint("Compare repository.json with a copy; objects written since then are not trustworthy."));
+                .hint("Compare repository.json with a copy; objects written since then are not trustworthy.");
+            return Err(rebuilt::with_repair(error));
         }
         Ok(Unlocked { repository: self.clone(), identities: identities.into() })
     }
@@ -320,7 +344,7 @@ impl Repository {
     /// The key file.
     pub fn key_file(&self) -> Result<KeyFile> {
         let name = keys_name(&self.id);
-        let bytes = self.store.get(&name, 1 << 20)?.ok_or_else(|| {
+        let bytes = self.store.get(&name, MAX_KEYS)?.ok_or_else(|| {
             Error::target(format!("no key file {name:?} in the repository"))
                 .hint("Restore it from a copy: without it no object can be read.")
         })?;
@@ -405,28 +429,36 @@ impl Repository {
         Ok(Some(Cluster { system_identifier, wal_segment_size: file.wal_segment_size }))
     }
 
+    /// The cluster this repository is for, once known, where that is this one.
+    ///
+    /// # Errors
+    /// Refused when it is for another cluster.
+    pub fn of_cluster(&self, system_identifier: u64) -> Result<Option<Cluster>> {
+        let known = self.cluster()?;
+        match known.filter(|c| c.system_identifier != system_identifier) {
+            Some(Cluster { system_identifier: other, .. }) => Err(Error::refused(format!(
+                "storing data of cluster {system_identifier} in the repository of cluster {other}"
+            ))
+            .why("one repository holds one cluster")
+            .hint("Use another repository for this cluster.")),
+            None => Ok(known),
+        }
+    }
+
     /// Says which cluster the repository is for, or checks it. The segment size is added when it was not known.
     ///
     /// # Errors
     /// Refused when it is for another cluster.
     pub fn bind_cluster(&self, system_identifier: u64, wal_segment_size: Option<u32>) -> Result<()> {
         let wanted = Cluster { system_identifier, wal_segment_size };
-        let mut known = self.cluster()?;
+        let mut known = self.of_cluster(system_identifier)?;
         if known.is_none() {
             if self.put_cluster(wanted, Existing::Keep)? == Committed::Stored {
                 return Ok(());
             }
-            known = self.cluster()?;
+            known = self.of_cluster(system_identifier)?;
         }
         let Some(known) = known else { return Err(Error::state(format!("{CLUSTER} vanished"))) };
-        if known.system_identifier != system_identifier {
-            let other = known.system_identifier;
-            return Err(Error::refused(format!(
-                "storing data of cluster {system_identifier} in the repository of cluster {other}"
-            ))
-            .why("one repository holds one cluster")
-            .hint("Use another repository for this cluster."));
-        }
         match (known.wal_segment_size, wal_segment_size) {
             (None, Some(_)) => self.put_cluster(wanted, Existing::Replace).map(|_| ()),
             (Some(old), Some(new)) if old != new => {

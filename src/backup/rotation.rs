@@ -9,7 +9,7 @@ use super::container::{Identity, hex, seal, unhex};
 use crate::error::{Error, Result};
 
 /// Earlier keys that `repository.json` keeps.
-const MOST: usize = 100;
+pub(super) const MOST: usize = 100;
 
 /// A key that objects are written for: its X25519 half, and the Ed25519 half that signs the next one. Both are public.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! Where a repository's objects live: a small trait, and which of the places that have it a URL names.
 
 mod directory;
+mod looked_at;
 
 use std::io::{Read, Write};
 use std::ops::Range;
@@ -15,6 +16,7 @@ use crate::error::{Context, Error, Result};
 
 pub use directory::DirStore;
 pub(crate) use directory::sync_dir;
+pub use looked_at::LookedAt;
 
 /// Who may read an object's file; its content is sealed anyway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

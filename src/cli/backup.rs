@@ -1,4 +1,4 @@
-//! `breakglass backup init|list|verify|rotate-key`. What takes or restores a backup is an action and comes from the registry.
+//! `breakglass backup init|list|repair|rotate-key|verify`. What takes or restores a backup is an action and comes from the registry.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -9,12 +9,12 @@ use super::act::Foreground;
 use super::{Invocation, print, stoppable};
 use crate::action::Ctx;
 use crate::action::target::Follow;
-use crate::backup::anchor::{self, Anchors, head_from_text};
+use crate::backup::anchor::{self, Anchors, LostEnd, head_from_text};
 use crate::backup::catalog::{self, Backup, Catalog};
 use crate::backup::repository::{InitOptions, Repository, Unlocked};
 use crate::config::Backend;
 use crate::config::settings::{REPOSITORY_IDENTITY, REPOSITORY_KEY};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::{CleanText, Secret};
 use crate::recovery::backend::{Native, Recovery, Seen, Verified, Which, open};
 
@@ -32,6 +32,7 @@ pub fn command() -> Command {
         .subcommand(Command::new("init").about("Make a repository; its key is BACKUP_ENCRYPTION_KEY").arg(repository()))
         .subcommand(Command::new("list").about("The backups of a repository, oldest first").arg(repository()))
         .subcommand(super::backup_keys::command().arg(repository()))
+        .subcommand(super::backup_repair::command().arg(repository()))
         .subcommand(
             Command::new("verify")
                 .about("Read every byte of a backup and of the log it needs; exit 1 when something is wrong")
@@ -61,17 +62,18 @@ pub fn command() -> Command {
 
 /// Whether a matched subcommand is handled here.
 pub fn is_mine(matches: &ArgMatches) -> bool {
-    matches!(matches.subcommand_name(), Some("init" | "list" | "verify" | "rotate-key"))
+    matches!(matches.subcommand_name(), Some("init" | "list" | "repair" | "verify" | "rotate-key"))
 }
 
 /// Runs it.
 pub fn run(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
-    if let Some((name @ ("init" | "rotate-key"), m)) = matches.subcommand() {
+    if let Some((name @ ("init" | "repair" | "rotate-key"), m)) = matches.subcommand() {
         super::changes(m, &format!("{NAME} {name}"))?;
     }
     match matches.subcommand() {
         Some(("init", m)) => init(invocation, m),
         Some(("list", m)) => list(invocation, m),
+        Some(("repair", m)) => super::backup_repair::repair(invocation, m, &url(invocation, m)?),
         Some(("verify", m)) => verify(invocation, m),
         Some(("rotate-key", m)) => super::backup_keys::rotate(invocation, m, url(invocation, m)?),
         _ => Err(Error::usage("backup needs a subcommand").hint("breakglass backup --help")),
@@ -97,7 +99,8 @@ fn unlocked(invocation: &Invocation, matches: &ArgMatches) -> Result<Unlocked> {
     if secrets.get(REPOSITORY_IDENTITY).is_none() {
         key(invocation)?;
     }
-    Repository::open(&url(invocation, matches)?)?.unlock_with(secrets)
+    let unlocked = Repository::open_to_read(&url(invocation, matches)?, secrets)?;
+    Ok(unlocked.looked_at_if(invocation.config.settings.read_only))
 }
 
 fn init(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
@@ -182,27 +185,32 @@ fn verify(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
             None if matches.get_flag("all") => Which::All,
             None => Which::Newest,
         };
-        return report(invocation, recovery(invocation, matches)?, which);
+        return report(invocation, recovery(invocation, matches)?, which, &[], false);
     }
     let unlocked = unlocked(invocation, matches)?;
     let mut catalog = Catalog::load(&unlocked)?;
     if accept {
         catalog = accepted(invocation, &unlocked, catalog)?;
     }
-    // First: what is missing from the catalog cannot be verified.
+    // What is missing from the catalog cannot be verified, and keeps nobody from looking at what is there; the exit code says so
+    // in the end.
+    let mut wrong = Vec::new();
     if let Some(given) = matches.get_one::<String>("anchor") {
         let head = head_from_text(given)?;
         if !catalog.holds(&head) {
-            return Err(anchor::rolled_back(&catalog.head, &head, "it does not go through the head that was given"));
+            wrong.push(anchor::rolled_back(&catalog.head, &head, "it does not go through the head that was given"));
         }
     }
-    // Entries that are damaged do not keep what is whole from being looked at; the exit code says so in the end.
-    let mut damaged = catalog.damage().is_some();
-    match rolled_back(invocation, &unlocked, &catalog) {
-        Some(e) if damaged => warn(&e.to_string()),
-        Some(e) => return Err(e),
-        None => {}
-    }
+    wrong.extend(rolled_back(invocation, &unlocked, &catalog));
+    wrong.iter().for_each(|e| warn(&e.to_string()));
+    let mut damaged = !wrong.is_empty();
+    let unlocked = match wrong.first() {
+        // An entry would make another end of it, and bury what is known of the one before.
+        Some(e) if catalog.damage().is_none() && unlocked.repository().doubt().is_none() => {
+            unlocked.looked_at(Error { kind: ErrorKind::Refused, ..e.clone() })
+        }
+        _ => unlocked,
+    };
     catalog.lost_lines().iter().for_each(|line| warn(line));
     // Whoever names a backup asks about that one.
     damaged |= !catalog.lost.is_empty() && matches.get_one::<String>("id").is_none();
@@ -211,15 +219,16 @@ fn verify(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
         None if matches.get_flag("all") => catalog.backups.iter().collect(),
         None => super::backup_deep::pick(matches, &catalog)?.into_iter().collect(),
     };
-    if accept && wanted.is_empty() {
+    if (accept || damaged) && wanted.is_empty() {
         // It was rolled back to where there was no backup yet.
         if invocation.json {
-            print(&format!("{:#}", serde_json::json!({"ok": !damaged, "backups": []})))?;
+            let catalog = wrong.first().map(|e| e.to_json()["error"].clone());
+            print(&format!("{:#}", serde_json::json!({"ok": !damaged, "backups": [], "catalog": catalog})))?;
         }
         return Ok(u8::from(damaged));
     }
     if matches.get_flag("deep") {
-        return Ok(super::backup_deep::verify(invocation, matches, &unlocked, wanted)?.max(u8::from(damaged)));
+        return super::backup_deep::verify(invocation, matches, &unlocked, wanted, &wrong, damaged);
     }
     let which = match (matches.get_one::<String>("id"), matches.get_flag("all"), wanted.as_slice()) {
         (Some(id), ..) => Which::One(id.clone()),
@@ -228,7 +237,7 @@ fn verify(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
         _ => Which::Newest,
     };
     let native = Native::of(unlocked, &invocation.config.settings, std::env::temp_dir());
-    Ok(report(invocation, Box::new(native), which)?.max(u8::from(damaged)))
+    report(invocation, Box::new(native), which, &wrong, damaged)
 }
 
 /// Writes down that the catalog is right as it is, in it and on this machine; gives it as it is then.
@@ -239,7 +248,11 @@ fn accepted(invocation: &Invocation, unlocked: &Unlocked, catalog: Catalog) -> R
     let entered = catalog::accept(unlocked, seen.as_ref())?;
     let now = if entered.is_some() { Catalog::load(unlocked)? } else { catalog };
     match &heads {
-        Some(heads) => heads.accept(unlocked, &now.head)?,
+        Some(heads) => {
+            let lost = seen.clone().filter(|head| !now.holds(head));
+            let from = entered.as_ref().map_or(now.head.seq + 1, |entry| entry.seq);
+            heads.accept(unlocked, &now.head, lost.map(|head| LostEnd { head, from }))?;
+        }
         None if entered.is_some() => {}
         None => return Err(Error::config("there is no state directory to remember the catalog in")),
     }
@@ -262,8 +275,15 @@ fn warn(text: &str) {
     let _ = writeln!(std::io::stderr(), "WARNING: {}", CleanText::text(text));
 }
 
-/// Verifies and says what was found; 1 when something is wrong.
-fn report(invocation: &Invocation, recovery: Box<dyn Recovery>, which: Which) -> Result<u8> {
+/// Verifies and says what was found; 1 when something is wrong, with the catalog itself (`wrong`), or `damaged` in it; 3 when all is right
+/// and that could not be written down.
+fn report(
+    invocation: &Invocation,
+    recovery: Box<dyn Recovery>,
+    which: Which,
+    wrong: &[Error],
+    damaged: bool,
+) -> Result<u8> {
     let json = invocation.json;
     let out = Arc::new(Foreground::new(invocation));
     let config = &invocation.config;
@@ -289,7 +309,16 @@ fn report(invocation: &Invocation, recovery: Box<dyn Recovery>, which: Which) ->
     if results.is_empty() {
         return Err(Error::check("there is no backup to verify").hint("Take one with `breakglass backup create`."));
     }
-    let all_right = results.iter().all(|v| v.result.is_ok());
+    let all_right = results.iter().all(|v| v.result.is_ok()) && !damaged;
+    let untold: Vec<&str> = results.iter().filter_map(|v| Some(v.untold.as_ref().map(|_| v.what.as_str())?)).collect();
+    let recorded = untold.is_empty() || !all_right;
+    if !recorded {
+        warn(&format!(
+            "what was found to be right could not be written down ({}): it is listed as before\n  hint: Make room in the repository, or let \
+             this user write there, and verify again. Who only looks asks for no record: --read-only.",
+            untold.join(", ")
+        ));
+    }
     if json {
         let each: Vec<serde_json::Value> = results
             .iter()
@@ -304,7 +333,15 @@ fn report(invocation: &Invocation, recovery: Box<dyn Recovery>, which: Which) ->
                 one
             })
             .collect();
-        print(&format!("{:#}", serde_json::json!({"ok": all_right, "backups": each})))?;
+        let catalog = wrong.first().map(|e| e.to_json()["error"].clone());
+        print(&format!(
+            "{:#}",
+            serde_json::json!({"ok": all_right, "backups": each, "catalog": catalog, "recorded": untold.is_empty()})
+        ))?;
     }
-    Ok(u8::from(!all_right))
+    Ok(match (all_right, recorded) {
+        (false, _) => ErrorKind::Check.exit_code(),
+        (true, false) => ErrorKind::Target.exit_code(),
+        (true, true) => 0,
+    })
 }

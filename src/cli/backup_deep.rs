@@ -11,7 +11,7 @@ use super::{Invocation, print, stoppable};
 use crate::action::reach::Reporter;
 use crate::backup::catalog::{Backup, Catalog};
 use crate::backup::repository::Unlocked;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::model::event::Verdict;
 use crate::model::{CleanText, parse_duration};
 use crate::postgres::user;
@@ -48,8 +48,18 @@ pub fn pick<'c>(m: &ArgMatches, catalog: &'c Catalog) -> Result<Option<&'c Backu
     Ok(usize::try_from(n).ok().and_then(|n| catalog.backups.get(n)))
 }
 
-/// Runs it.
-pub fn verify(invocation: &Invocation, m: &ArgMatches, unlocked: &Unlocked, wanted: Vec<&Backup>) -> Result<u8> {
+/// Runs it. What cannot be tried keeps no other from it, and is named in the end. `wrong` and `damaged`: with the catalog itself.
+///
+/// # Errors
+/// The only backup that was asked for cannot be tried.
+pub fn verify(
+    invocation: &Invocation,
+    m: &ArgMatches,
+    unlocked: &Unlocked,
+    wanted: Vec<&Backup>,
+    wrong: &[Error],
+    damaged: bool,
+) -> Result<u8> {
     if wanted.is_empty() {
         return Err(Error::check("there is no backup to verify").hint("Take one with `breakglass backup create`."));
     }
@@ -77,13 +87,18 @@ pub fn verify(invocation: &Invocation, m: &ArgMatches, unlocked: &Unlocked, want
         let _ = by.set(signals.next().await);
         interrupted.cancel();
     });
-    let mut reports = Vec::new();
+    let (mut reports, mut untried) = (Vec::new(), Vec::new());
+    let many = wanted.len() > 1;
     for backup in wanted {
         let out = Foreground::new(invocation);
         let report = runtime.block_on(deep(unlocked, &backup.manifest, &options, &Reporter::new(&out), &cancel));
         out.finish();
         let report = match report {
             Ok(report) => report,
+            Err(e) if many && stopped.get().is_none() && e.kind != ErrorKind::Interrupted => {
+                untried.push((backup.manifest.id.clone(), e));
+                continue;
+            }
             Err(e) => return stoppable::ended(e, stopped.get().copied(), invocation.json),
         };
         if let Some(dir) = m.get_one::<String>("report") {
@@ -107,9 +122,24 @@ pub fn verify(invocation: &Invocation, m: &ArgMatches, unlocked: &Unlocked, want
         }
         reports.push(report);
     }
-    let ok = reports.iter().all(|r| r.ok);
+    let ok = reports.iter().all(|r| r.ok) && !damaged;
     if invocation.json {
-        print(&format!("{:#}", serde_json::json!({"ok": ok, "backups": reports})))?;
+        let catalog = wrong.first().map(|e| e.to_json()["error"].clone());
+        let left: Vec<_> =
+            untried.iter().map(|(id, e)| serde_json::json!({"backup": id, "error": e.to_json()["error"]})).collect();
+        let document =
+            serde_json::json!({"ok": ok && left.is_empty(), "backups": reports, "not_tried": left, "catalog": catalog});
+        print(&format!("{document:#}"))?;
+    } else {
+        untried
+            .iter()
+            .try_for_each(|(id, e)| print(&format!("{id}  NOT TRIED: {}", CleanText::text(&e.to_string()))))?;
     }
-    Ok(u8::from(!ok))
+    let unrecorded = reports.iter().any(|r| r.unrecorded.is_some());
+    Ok(match untried.first() {
+        _ if !ok => ErrorKind::Check.exit_code(),
+        Some((_, e)) => e.kind.exit_code(),
+        None if unrecorded => ErrorKind::Target.exit_code(),
+        None => 0,
+    })
 }

@@ -13,6 +13,7 @@ pub mod act;
 pub mod backup;
 pub mod backup_deep;
 pub mod backup_keys;
+mod backup_repair;
 pub mod completions;
 pub mod console;
 pub mod doctor;

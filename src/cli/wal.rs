@@ -11,6 +11,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, value_parser};
 
 use super::{print, report};
+use crate::backup::keys::Opener;
 use crate::backup::pinned;
 use crate::backup::repository::Repository;
 use crate::backup::seen::{self, Known};
@@ -163,7 +164,9 @@ fn fetch_with_key(url: &str, name: &str, dest: &Path) -> Result<Fetched> {
             .why(e)
             .hint("Set it for the server, or use --socket with a recovery worker.")
     })?;
-    wal::fetch(&Repository::open_absolute(url)?.unlock(&Secret::new(key))?, name, dest)
+    // A recovery goes on by the key file; who started it was told.
+    let unlocked = Repository::open_to_read_absolute(url, Opener::Passphrase(&Secret::new(key)))?;
+    wal::fetch(&unlocked, name, dest)
 }
 
 /// What a server said.
@@ -216,9 +219,7 @@ fn status(url: &str, config: &Config, json: bool) -> Result<u8> {
     if let Known::Stranger(e) = &known {
         problems.push(e.sentence());
     }
-    if let Err(e) = pinned::key(&config.settings.recipients, &repository) {
-        problems.push(format!("{}: {}", e.what, e.why));
-    }
+    problems.extend(pinned::stranger(&config.settings.recipients, &repository).map(|e| e.sentence()));
     if let Some(Ok(s)) = &server {
         problems.extend(other_key(&repository, s));
     }

@@ -297,6 +297,15 @@ pub struct Verified {
     pub result: Result<String>,
     /// More for `--json`.
     pub detail: serde_json::Value,
+    /// Why it could not be written down that all is right, where it was to be.
+    pub untold: Option<String>,
+}
+
+impl Verified {
+    /// That nothing is kept of.
+    pub fn new(what: impl Into<String>, result: Result<String>, detail: serde_json::Value) -> Self {
+        Self { what: what.into(), result, detail, untold: None }
+    }
 }
 
 /// Who is told each result as it is there.

@@ -61,6 +61,9 @@ pub struct Report {
     pub checks: Vec<Check>,
     /// No check failed, and some passed.
     pub ok: bool,
+    /// Why the catalog could not be told what was found, where it was to be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unrecorded: Option<String>,
 }
 
 impl Report {
@@ -153,7 +156,7 @@ pub async fn deep(
         wrong = Some((catalog::RESTORED, Error::check(format!("{}: {}", c.name, c.detail))));
     }
     let (work, id, heads, record) = (unlocked.clone(), manifest.id.clone(), options.heads.clone(), options.record);
-    blocking(move || {
+    let unrecorded = blocking(move || {
         if !record {
             return Ok(None);
         }
@@ -165,11 +168,12 @@ pub async fn deep(
         }
         Ok(wrong.and_then(|(how, e)| damage::found(&work, heads.as_ref(), &id, how, &e)))
     })
-    .await?
-    .iter()
-    .for_each(|why| watch.line(&format!("WARNING: the catalog could not be told what was found: {why}")));
+    .await?;
+    if let Some(why) = &unrecorded {
+        watch.line(&format!("WARNING: the catalog could not be told what was found: {why}"));
+    }
     let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-    Ok(Report { backup: manifest.id.clone(), kind: manifest.kind, at, took_ms, restored_ms, checks, ok })
+    Ok(Report { backup: manifest.id.clone(), kind: manifest.kind, at, took_ms, restored_ms, checks, ok, unrecorded })
 }
 
 /// Why the checks broke off.
@@ -253,8 +257,17 @@ async fn run_checks(
                     run_as: options.run_as.clone(),
                 };
                 let done = dump::restore(unlocked, manifest, &request, watch, cancel).await?;
-                let detail = format!("{} tables, {} rows: as many as when the dump was taken", done.tables, done.rows);
-                checks.push(check("rows", Verdict::Passed, detail));
+                checks.push(match (done.tables, manifest.kind) {
+                    (0, BackupKind::Logical) => check(
+                        "rows",
+                        Verdict::NotAvailable,
+                        manifest.without_rows().unwrap_or("none of its tables was counted when the dump was taken"),
+                    ),
+                    (tables, _) => {
+                        let detail = format!("{tables} tables, {} rows: as many as when the dump was taken", done.rows);
+                        check("rows", Verdict::Passed, detail)
+                    }
+                });
                 vec![target]
             }
         };

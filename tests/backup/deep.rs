@@ -139,6 +139,69 @@ fn a_dump_that_the_server_refuses_is_on_record_as_not_restorable() {
 }
 
 #[test]
+fn one_that_cannot_be_tried_keeps_no_other_from_it() {
+    let c = cluster();
+    c.sql("postgres", "create database untried");
+    c.sql("untried", "create table t as select 1 as n");
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let url = url(&c, "untried");
+    std::fs::create_dir(d.join("data")).unwrap();
+    std::fs::write(d.join("data/file"), "content").unwrap();
+    let take =
+        |how: &[&str]| json(d, &url, 0, &[&["backup", "create"], how].concat())["id"].as_str().unwrap().to_string();
+    let (dump, files) = (take(&["--logical"]), take(&["--files", "data"]));
+    // No server programs where they are said to be: of the dump nothing can be said, the files need none.
+    std::fs::write(d.join("breakglass.toml"), "[postgres]\nbin_dir = \"/nowhere\"\n").unwrap();
+    let at = d.display().to_string();
+    let deep = ["backup", "verify", "--deep", "--all", "--scratch", &at];
+    let out = program(d, &url, &[], &deep);
+    let said = text(&out);
+    assert_eq!(out.status.code(), Some(3), "{said}");
+    assert!(said.contains(&format!("{files}  restorable")), "{said}");
+    assert!(said.contains(&format!("{dump}  NOT TRIED")) && said.contains("/nowhere"), "{said}");
+    let document = json(d, &url, 3, &deep);
+    assert_eq!((&document["ok"], &document["backups"][0]["backup"]), (&false.into(), &files.clone().into()));
+    assert_eq!(document["not_tried"][0]["backup"], dump, "{document:#}");
+    // One that is damaged counts more.
+    let object = d.join(format!("repo/backups/{files}/files.tar.bgo"));
+    let mut bytes = std::fs::read(&object).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&object, bytes).unwrap();
+    let out = program(d, &url, &[], &deep);
+    assert!(out.status.code() == Some(1) && text(&out).contains("NOT TRIED"), "{}", text(&out));
+}
+
+#[test]
+fn a_dump_without_a_table_says_that_no_rows_were_compared() {
+    let c = cluster();
+    c.sql("postgres", "create database viewonly");
+    c.sql("viewonly", "create view v as select 1 as n");
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let url = url(&c, "viewonly");
+    json(d, &url, 0, &["backup", "create", "--logical"]);
+    let said = |args: &[&str]| text(&program(d, &url, &[], args));
+    assert!(said(&["backup", "list"]).contains("no table: no rows to compare"), "{}", said(&["backup", "list"]));
+    let verified = said(&["backup", "verify"]);
+    assert!(verified.contains("right:") && verified.contains("no table: no rows to compare"), "{verified}");
+    let scratch = crate::support::cluster::Scratch::new("viewonly");
+    std::fs::set_permissions(&scratch.path, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let at = scratch.path.to_str().unwrap();
+    let deep = json(d, &url, 0, &["backup", "verify", "--deep", "--scratch", at]);
+    let checks = deep["backups"][0]["checks"].as_array().unwrap();
+    let rows = checks.iter().find(|c| c["name"] == "rows").unwrap();
+    assert_eq!(rows["verdict"], "not_available", "{deep:#}");
+    // With a table it says how many.
+    c.sql("viewonly", "create table t as select n from generate_series(1, 3) n");
+    json(d, &url, 0, &["backup", "create", "--logical"]);
+    let list = said(&["backup", "list"]);
+    let newest = list.lines().next_back().unwrap();
+    assert!(newest.contains("verified") && !newest.contains("no rows to compare"), "{list}");
+}
+
+#[test]
 fn what_the_machine_lacks_is_not_held_against_the_dump() {
     use breakglass::error::Error;
     use breakglass::recovery::dump::does_not_come_back;

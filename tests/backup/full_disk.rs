@@ -16,6 +16,9 @@ cat /dev/zero > small/filler 2>/dev/null
 mount --bind data/file small/.reserve || exit 97
 "$P" backup cleanup >out 2>&1; echo "held $? $(grep -c 'No space left.*reserve' out)"
 umount small/.reserve
+"$P" backup verify --all >out 2>&1; echo "unsaid $? $(grep -c 'right:.*No space left' out)"
+"$P" --json backup verify --all >out 2>/dev/null; echo "unsaid $? $(grep -c '"ok": true' out)"
+"$P" --read-only backup verify --all >out 2>&1; echo "asked $? $(grep -c 'right:' out)"
 for pages in 0 1 3; do
     truncate -s "-$((pages * 4096))" small/filler
     "$P" backup cleanup >out 2>&1; echo "cleanup $? $(grep -c 'No space left' out)"
@@ -67,6 +70,10 @@ fn cleanup_and_rotate_key_on_a_full_disk() {
     let of = |word: &str| lines.iter().filter(move |l| l[0] == word).collect::<Vec<_>>();
     // The reserve cannot be removed: that the disk is full is said all the same.
     assert_eq!(of("held")[0][1..], ["3", "1"], "{said}");
+    // Every byte is right, and that could not be written down: not done. Whoever asks for no record gets none.
+    assert_eq!(of("unsaid")[0][1..], ["3", "2"], "{said}");
+    assert_eq!(of("unsaid")[1][1..], ["3", "3"], "{said}");
+    assert_eq!(of("asked")[0][1..], ["0", "2"], "{said}");
     // Nothing free: what removes backups has a reserve; what adds is refused by the disk, and says so.
     assert_eq!(of("cleanup")[0][1..], ["0", "0"], "{said}");
     assert_eq!(of("list")[0][2], "1", "one backup went: {said}");
@@ -76,8 +83,63 @@ fn cleanup_and_rotate_key_on_a_full_disk() {
         assert!(of(word).iter().all(|l| l[1] == "0" || l[1] == "3" && l[2] == "1"), "{said}");
     }
     // The backup is right; that it was verified may not fit in, and then that is what is said.
-    assert!(of("verify").iter().all(|l| l[1] == "0" && l[2] == "1"), "{said}");
+    assert!(of("verify").iter().all(|l| ["0", "3"].contains(&l[1]) && l[2] == "1"), "{said}");
     assert!(of("after").iter().all(|l| l[1] == "0"), "{said}");
     assert_eq!(of("after")[3][2], "1", "one backup is left: {said}");
     assert_eq!(of("unfinished")[0][1], "0", "{said}");
+}
+
+/// A scratch file and a copy on disks that are full while the repository's has room: the disk that is full is named, and what makes
+/// room on another is not.
+const ELSEWHERE: &str = r#"
+P="$1"
+mount -t tmpfs -o size=64k,mode=1777 tmpfs small || exit 99
+"$P" backup restore latest --into fulldisk_back --scratch "$PWD/small" --ignore-space; echo "scratch $?"
+"$P" backup copy --to "$PWD/small"; echo "copy $?"
+umount small
+mkdir repo2 && mount -t tmpfs -o size=64k tmpfs repo2 || exit 97
+BACKUP_DIR="$PWD/repo2" "$P" backup create --files data; echo "own $?"
+"#;
+
+#[test]
+fn the_disk_that_is_full_is_the_one_that_is_named() {
+    if !can_mount() {
+        return;
+    }
+    let c = super::logical::cluster();
+    c.sql("postgres", "create database fulldisk");
+    c.sql("fulldisk", "create table t as select n, md5(n::text) as x from generate_series(1, 20000) n");
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    for folder in ["small", "data"] {
+        std::fs::create_dir(d.join(folder)).unwrap();
+    }
+    let mut noise = vec![0u8; 200_000];
+    getrandom::fill(&mut noise).unwrap();
+    std::fs::write(d.join("data/file"), noise).unwrap();
+    let url = super::logical::url(&c, "fulldisk");
+    super::logical::json(d, &url, 0, &["backup", "create", "--logical"]);
+    let out = Command::new("unshare")
+        .args(["-m", "sh", "-c", ELSEWHERE, "sh", env!("CARGO_BIN_EXE_breakglass")])
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("HOME", d)
+        .env("BREAKGLASS_HOME", d.join("state"))
+        .env("BACKUP_DIR", d.join("repo"))
+        .env("BACKUP_ENCRYPTION_KEY", PASSPHRASE)
+        .env("DATABASE_URL", &url)
+        .current_dir(d)
+        .output()
+        .unwrap();
+    // What it said of each: stderr has the errors in order, stdout the codes.
+    let (codes, said) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    for code in ["scratch 3", "copy 3", "own 3"] {
+        assert!(codes.contains(code), "{code}: {}", text(&out));
+    }
+    let full: Vec<&str> = said.lines().filter(|l| l.contains("is full")).collect();
+    let small = d.join("small").display().to_string();
+    for (place, word) in [(small.as_str(), "--scratch"), (&small, "disk of a copy"), ("repo2", "backup cleanup")] {
+        assert!(full.iter().any(|l| l.contains(place) && l.contains(word)), "{place}, {word}: {said}");
+    }
+    assert!(said.lines().all(|l| l.contains("repo2") || !l.contains("backup cleanup")), "{said}");
 }

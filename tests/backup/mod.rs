@@ -15,6 +15,7 @@ pub mod container;
 pub mod copies;
 pub mod crash;
 pub mod deep;
+pub mod distrusted;
 pub mod dump_repack;
 pub mod faults;
 pub mod files;
@@ -85,6 +86,7 @@ pub fn manifest(id: &str, kind: BackupKind, at: Time) -> Manifest {
         database: None,
         dump_version: None,
         part: None,
+        tables: None,
         started_at: at,
         finished_at: at,
         objects: Vec::new(),

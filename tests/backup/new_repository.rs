@@ -60,3 +60,25 @@ fn a_cluster_whose_repository_is_known_gets_no_second_one_by_mistake() {
     let out = program(d, &at, &[("BACKUP_DIR", &other), ("BREAKGLASS_HOME", &fresh)], &create);
     assert_eq!(out.status.code(), Some(0), "{}", text(&out));
 }
+
+#[test]
+fn a_repository_of_another_cluster_is_refused_before_the_server_is_asked_for_anything() {
+    let c = crate::support::cluster::Cluster::start("notours", &[]);
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let (repository, ..) = super::repository(d);
+    repository.bind_cluster(12345, None).unwrap();
+    let at = c.database("postgres").url();
+    // A base backup begins with a checkpoint that somebody asked for.
+    let asked = || c.sql("postgres", "select checkpoints_req from pg_stat_bgwriter");
+    let before = asked();
+    for how in ["--physical", "--logical"] {
+        let out = program(d, &at, &[], &["backup", "create", how]);
+        assert_eq!(out.status.code(), Some(4), "{how}: {}", text(&out));
+        for says in ["repository of cluster 12345", "one repository holds one cluster"] {
+            assert!(text(&out).contains(says), "{how}: {says:?} is not in {}", text(&out));
+        }
+        assert!(!text(&out).contains("base backup of") && !text(&out).contains("dump of"), "{how}: {}", text(&out));
+    }
+    assert_eq!(asked(), before);
+}

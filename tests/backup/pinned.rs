@@ -57,6 +57,12 @@ fn nobody_who_is_not_named_is_sealed_for() {
     let stored = objects();
     ends(&create, 4, &[second.as_str(), "--remove-recipient"]);
     assert_eq!(objects(), stored);
+    // Whoever only asks hears of it in the same words.
+    for args in [&["doctor"][..], &["health"], &["wal", "status"]] {
+        ends(args, 1, &[second.as_str(), "backup.recipients does not name it", "--remove-recipient"]);
+    }
+    let out = program(d, NOBODY, &[("BACKUP_ENCRYPTION_KEY", "")], &["wal", "status"]);
+    assert!(super::logical::text(&out).contains(second.as_str()), "also without the key: {out:?}");
     ends(&["backup", "rotate-key", "--remove-recipient", &second], 0, &[]);
     // A rotation that a named key's holder signed needs no new line; a new repository has a key that nobody named.
     ends(&["backup", "rotate-key", "--new-key-pair"], 0, &[]);

@@ -330,3 +330,39 @@ fn damage_is_known_and_mending_too_and_an_index_nobody_holding_the_key_wrote_cou
     let reaches = ranges(&a.unlocked, &programs(), &a.room.path).unwrap();
     assert_eq!(reaches.iter().map(|r| r.timeline).collect::<Vec<_>>(), [1]);
 }
+
+/// What a console does that was opened to look only.
+#[test]
+fn with_read_only_the_log_is_read_and_nothing_is_kept() {
+    use breakglass::action::{Ctx, reach};
+    let a = Archived::start("lookonly");
+    a.base_backup();
+    a.cluster.sql("postgres", "create table t as select 1 as n");
+    a.archive_now();
+    let room = a.room.path.join("instances");
+    let settings = breakglass::config::Settings { read_only: true, ..a.settings(&room) };
+    let mut secrets = breakglass::config::Secrets::default();
+    secrets.set(
+        breakglass::config::settings::REPOSITORY_KEY,
+        breakglass::model::Secret::new(crate::support::archived::PASSPHRASE),
+    );
+    let ctx = Ctx::new(settings, secrets, std::sync::Arc::new(breakglass::action::Nowhere));
+    let unlocked = reach::unlocked(&ctx).unwrap();
+    let names = || {
+        let list = a.unlocked.repository().store().list("").unwrap();
+        list.into_iter().map(|e| (e.name, e.size, e.stamp)).collect::<Vec<_>>()
+    };
+    let before = names();
+    let mut index = Index::load(&unlocked).unwrap();
+    let look = |index: &mut Index| {
+        axis::build(&unlocked, &programs(), index, Default::default(), &CancellationToken::new()).unwrap()
+    };
+    let seen = look(&mut index);
+    assert!(seen.activity.commits.iter().sum::<u32>() > 0 && seen.unread == 0, "what is archived is read: {seen:?}");
+    assert_eq!(look(&mut index), seen);
+    assert_eq!(names(), before, "nothing was written");
+    // Whoever may write keeps it.
+    axis::build(&a.unlocked, &programs(), &mut Index::default(), Default::default(), &CancellationToken::new())
+        .unwrap();
+    assert_ne!(names(), before);
+}

@@ -119,6 +119,9 @@ pub struct Manifest {
     /// What of the database alone has rows in it, such as `tier critical`; none when it is whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<String>,
+    /// Tables whose rows were counted when a dump was taken, to be compared after each restore; none when that is not on record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tables: Option<u64>,
     /// When it was begun.
     pub started_at: Time,
     /// When its last byte was stored.
@@ -131,6 +134,11 @@ impl Manifest {
     /// Whether a database or cluster comes back whole from it.
     pub fn is_whole(&self) -> bool {
         matches!(self.kind, BackupKind::Physical | BackupKind::Logical) && self.part.is_none()
+    }
+    /// That a dump holds no table, so that a restore of it has no rows to be compared.
+    pub fn without_rows(&self) -> Option<&'static str> {
+        let none = self.kind == BackupKind::Logical && self.tables == Some(0);
+        none.then_some("no table: no rows to compare")
     }
     /// The record of one of its objects.
     ///

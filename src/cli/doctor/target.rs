@@ -457,17 +457,17 @@ fn sealed_for(invocation: &Invocation, key: &Key, keys: &KeyFile, checks: &mut C
     let line = pinned::line(&pinned::sealed_for(repository, keys));
     // What nobody has checked is recommended to nobody.
     let ours = matches!(key.known, Known::Ours);
-    match pinned::key(pins, repository).and_then(|_| pinned::recipients(pins, keys)) {
-        Ok(()) if !pins.is_empty() => checks.good(AREA, format!("{many}, all named by backup.recipients")),
-        Ok(()) if ours => checks.advised(
+    match pinned::stranger(pins, repository) {
+        None if !pins.is_empty() => checks.good(AREA, format!("{many}, all named by backup.recipients")),
+        None if ours => checks.advised(
             AREA,
             Level::Good,
             format!("{many}; backup.recipients is not set, so nobody else is refused"),
             vec![format!("to refuse anybody else, {line}")],
         ),
-        Ok(()) => {}
-        Err(e) if ours => checks.error(AREA, &e.hint(format!("if all of them are yours, {line}"))),
-        Err(e) => checks.error(AREA, &e),
+        None => {}
+        Some(e) if ours => checks.error(AREA, &e.hint(format!("if all of them are yours, {line}"))),
+        Some(e) => checks.error(AREA, &e),
     }
 }
 
@@ -556,7 +556,7 @@ fn repository(invocation: &Invocation, url: &str, key: &Key, of: Option<&Identit
     }
     if let Some(heads) = &invocation.config.settings.catalog_heads {
         match Anchors::new(heads).known(&unlocked) {
-            Ok(Some(anchor)) if !catalog.holds(&anchor.head) => checks.error(AREA, &anchor.against(&catalog.head)),
+            Ok(Some(anchor)) if !catalog.holds(&anchor.head) => checks.error(AREA, &anchor.against(&catalog)),
             Ok(Some(anchor)) => {
                 checks.good(AREA, format!("the catalog goes on from what was seen {}", anchor.at.date_hms()))
             }

@@ -44,7 +44,8 @@ impl Native {
         let url = settings.repository.clone().ok_or_else(|| {
             Error::config("no repository is configured").hint("set BACKUP_DIR, or repository.url in breakglass.toml")
         })?;
-        Ok(Self::of(Repository::open(&url)?.unlock_with(secrets)?, settings, scratch))
+        let unlocked = Repository::open_to_read(&url, secrets)?.looked_at_if(settings.read_only);
+        Ok(Self::of(unlocked, settings, scratch))
     }
 
     /// One that is open already: deriving its key takes a while.
@@ -92,8 +93,9 @@ impl Native {
         let mut warnings = Vec::new();
         let catalog = damage::load(&self.unlocked, self.heads.as_ref(), &mut |line| warnings.push(line.to_string()))?;
         let rolled_back =
-            anchor::check(self.heads.as_ref(), &self.unlocked, &catalog, &mut |line| warnings.push(line.to_string()));
-        warnings.extend(rolled_back.iter().map(|e| format!("WARNING: {e}")));
+            anchor::went_on(self.heads.as_ref(), &self.unlocked, &catalog, &mut |line| warnings.push(line.to_string()));
+        let doubt = self.unlocked.repository().doubt();
+        warnings.extend(doubt.into_iter().chain(&rolled_back).map(|e| format!("WARNING: {e}")));
         // Those without a manifest are in no other list.
         let lost = catalog.lost.iter().map(|l| serde_json::json!({"backup": l.backup, "why": l.why}));
         let found = catalog.backups.iter().filter_map(|b| Some((&b.manifest.id, b.damage()?)));
@@ -103,6 +105,7 @@ impl Native {
             "backups": catalog.backups, "head": catalog.head,
             "rolled_back": rolled_back.is_some() && catalog.damage().is_none(),
             "damaged": damaged, "broken": catalog.broken, "accepted": catalog.accepted,
+            "repository_json": doubt.map(|e| &e.why),
         });
         let mut lines: Vec<String> = catalog.backups.iter().map(describe).collect();
         lines.extend(catalog.lost_lines().iter().map(|l| CleanText::line(l.as_bytes()).to_string()));
@@ -118,9 +121,15 @@ impl Native {
                  up (backup cleanup --give-up ID); `backup verify ID` says what of it can still be restored"
             ));
         }
-        let damaged = catalog.damage().is_some() || found > 0;
+        let damaged = doubt.is_some() || catalog.damage().is_some() || found > 0;
         Ok(Backups { lines, damaged, warnings, json })
     }
+}
+
+/// What to know of a repository before anything is made of its catalog: one text each.
+fn to_know(unlocked: &Unlocked, catalog: &Catalog) -> Vec<String> {
+    let doubt = unlocked.repository().doubt().map(Error::to_string);
+    doubt.into_iter().chain(catalog.damage().map(|e| e.to_string())).chain(catalog.lost_lines()).collect()
 }
 
 /// What is on record of damaged backups: ids and what is wrong with them.
@@ -147,6 +156,7 @@ fn describe(b: &Backup) -> String {
     if m.kind == BackupKind::SchemaOnly {
         part.push_str(", definitions without rows");
     }
+    part.extend(m.without_rows().map(|what| format!(", {what}")));
     let proven = b.proven_at.map_or_else(String::new, |t| format!(", restored and right {}", t.date_hms()));
     let log = match (&m.timeline, &m.start_lsn, &m.stop_lsn) {
         (Some(t), Some(start), Some(stop)) => format!(", timeline {t}, {start} to {stop}"),
@@ -183,7 +193,7 @@ fn log(
             Ok(path) => path,
             Err(e) if e.kind == ErrorKind::Check => {
                 let what = format!("log along timeline {timeline}");
-                out.push(Verified { what, result: Err(e), detail: serde_json::Value::Null });
+                out.push(Verified::new(what, Err(e), serde_json::Value::Null));
                 continue;
             }
             Err(e) => return Err(e),
@@ -227,13 +237,13 @@ fn log(
                 if !out.iter().any(|v| v.what == what) {
                     let upto = run.last.unwrap_or(at);
                     let result = Ok(format!("every segment up to {upto} read"));
-                    out.push(Verified { what, result, detail: serde_json::Value::Null });
+                    out.push(Verified::new(what, result, serde_json::Value::Null));
                 }
                 break;
             };
             let error = Error::check(format!("WAL segment {} to {}: {}", hole.first, hole.last, hole.why))
                 .hint("No moment behind it can be recovered from an earlier base backup: take one now (breakglass backup create).");
-            out.push(Verified { what: what.clone(), result: Err(error), detail: serde_json::json!({"hole": hole}) });
+            out.push(Verified::new(what.clone(), Err(error), serde_json::json!({"hole": hole})));
             // What comes after may be on the next timeline.
             let next = hole.next.as_deref().and_then(Segment::parse).map(|s| s.number(size));
             let next = next.or(Segment::parse(&hole.last).map(|s| s.number(size) + 1));
@@ -277,7 +287,7 @@ impl Recovery for Native {
             let backups = catalog.backups.iter().map(|b| b.manifest.clone()).collect();
             let all = ranges_from(&work.unlocked, backups, &programs, timeline, &work.scratch)?;
             let rolled_back = work.went_back(&catalog, &mut |line| notes.push(line.to_string()));
-            notes.extend(catalog.damage().map(|e| e.to_string()).into_iter().chain(catalog.lost_lines()));
+            notes.extend(to_know(&work.unlocked, &catalog));
             let known = |mut r: Reachable| {
                 for b in &mut r.backups {
                     let damage = catalog.find(&b.id).ok().and_then(Backup::damage);
@@ -317,8 +327,7 @@ impl Recovery for Native {
                 found: Some(&found),
             };
             let rolled_back = work.went_back(&catalog, &mut |line| watch.line(line));
-            let damage = catalog.damage().map(|e| e.to_string());
-            for line in damage.into_iter().chain(catalog.lost_lines()) {
+            for line in to_know(&work.unlocked, &catalog) {
                 watch.line(&format!("WARNING: {line}"));
             }
             let way = route(&work.unlocked, &work.programs(), &ask, &*watch, &cancel);
@@ -385,23 +394,21 @@ impl Recovery for Native {
                             None => e,
                         };
                         let detail = serde_json::json!({"affected": affected});
-                        Verified { what: m.id.clone(), result: Err(e), detail }
+                        Verified::new(m.id.clone(), Err(e), detail)
                     }
                     Ok(v) => {
                         if !work.read_only {
                             damage::right(&work.unlocked, heads, &m.id, READ, v.unrecorded.as_deref());
                         }
+                        let rows = m.without_rows().map_or_else(String::new, |what| format!("; {what}"));
+                        let untold = v.unrecorded.as_ref().map(|why| format!("; the catalog could not be told: {why}"));
                         Verified {
                             what: m.id.clone(),
-                            result: Ok(match &v.unrecorded {
-                                None => format!("{} bytes read", v.plain_bytes),
-                                Some(why) => {
-                                    format!("{} bytes read; the catalog could not be told: {why}", v.plain_bytes)
-                                }
-                            }),
+                            result: Ok(format!("{} bytes read{rows}{}", v.plain_bytes, untold.unwrap_or_default())),
                             detail: serde_json::json!({
                                 "plain_bytes": v.plain_bytes, "wal": v.wal, "unrecorded": v.unrecorded,
                             }),
+                            untold: v.unrecorded,
                         }
                     }
                 };
@@ -425,8 +432,7 @@ impl Recovery for Native {
             if !matches!(which, Which::One(_)) {
                 for lost in &catalog.lost {
                     let error = Error::check("its manifest is missing or damaged").why(&lost.why);
-                    let one =
-                        Verified { what: lost.backup.clone(), result: Err(error), detail: serde_json::Value::Null };
+                    let one = Verified::new(lost.backup.clone(), Err(error), serde_json::Value::Null);
                     seen(&one);
                     all.push(one);
                 }

@@ -192,6 +192,7 @@ impl Backup {
             wal_segment_size: Some(segment_bytes),
             database: None,
             part: None,
+            tables: None,
             dump_version: None,
             started_at: seconds(self.timestamp.start),
             // Told in whole seconds, cut off: before the next one begins it is complete.

@@ -233,5 +233,5 @@ fn one(what: &str, wrong: &[String], right: &str) -> Verified {
             .why(clean(&wrong.join("; ")))
             .hint("take a new backup now; recover to a moment before the damage: breakglass pitr range")),
     };
-    Verified { what: what.to_string(), result, detail: serde_json::Value::Null }
+    Verified::new(what, result, serde_json::Value::Null)
 }

@@ -110,7 +110,7 @@ impl Work<'_> {
             let used = |(t, m): &(u32, There)| {
                 u64::from(*t) == timeline && m.range(chunk * CHUNK..(chunk + 1) * CHUNK).next().is_some()
             };
-            if !all.iter().any(used) {
+            if !all.iter().any(used) && self.keeps() {
                 store.delete(&entry.name)?;
             }
         }
@@ -234,7 +234,15 @@ impl Work<'_> {
         Ok(damaged)
     }
 
+    /// Whether what is read is kept in the repository; else it is known to whoever reads now.
+    fn keeps(&self) -> bool {
+        !self.unlocked.repository().is_looked_at()
+    }
+
     fn store_with(&mut self, timeline: u32, there: &There, names: &NameMap) -> Result<()> {
+        if !self.keeps() {
+            return Ok(());
+        }
         // Names first: an entry says that what its segment teaches is known.
         if std::mem::take(&mut self.taught) {
             keep_names(self.unlocked, names)?;
