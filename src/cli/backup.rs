@@ -310,7 +310,7 @@ fn report(
         return Err(Error::check("there is no backup to verify").hint("Take one with `breakglass backup create`."));
     }
     let all_right = results.iter().all(|v| v.result.is_ok()) && !damaged;
-    let untold: Vec<&str> = results.iter().filter_map(|v| Some(v.untold.as_ref().map(|_| v.what.as_str())?)).collect();
+    let untold: Vec<&str> = results.iter().filter(|v| v.untold.is_some()).map(|v| v.what.as_str()).collect();
     let recorded = untold.is_empty() || !all_right;
     if !recorded {
         warn(&format!(
