@@ -123,11 +123,17 @@ pub fn extra_sql(key: &Secret) -> String {
         ));
     }
     for role in ROLES {
+        let whose = match role {
+            "shop_batch" => "nightly jobs; owner: the data team",
+            "shop_reports" => "reports of finance; owner: finance",
+            _ => "support desk, looks orders up; owner: head of support",
+        };
         sql.push_str(&format!(
             "CREATE ROLE {role} LOGIN CREATEROLE PASSWORD '{}';\n\
              GRANT SELECT, UPDATE, DELETE, TRIGGER ON customers, products, orders, payments TO {role};\n\
              GRANT INSERT ON audit_log TO {role};\n\
-             GRANT CREATE, USAGE ON SCHEMA public TO {role};\n",
+             GRANT CREATE, USAGE ON SCHEMA public TO {role};\n\
+             COMMENT ON ROLE {role} IS '{whose}';\n",
             password(key, role).expose()
         ));
     }

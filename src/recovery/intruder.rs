@@ -22,6 +22,8 @@ pub struct Suspect {
     pub writes: i64,
     /// When it was made or changed last, if that was since.
     pub changed: Option<Time>,
+    /// What its comment in the catalogue says; an intruder may have written it.
+    pub comment: Option<String>,
 }
 
 impl Suspect {
@@ -35,6 +37,9 @@ impl Suspect {
             why.push(format!("changed rows by hand, {} statements", self.writes));
         }
         why.push(format!("{} sessions", self.sessions));
+        if let Some(said) = &self.comment {
+            why.push(format!("its comment says: {said}"));
+        }
         format!("{:<18} {}", self.role, why.join(", "))
     }
 }
@@ -72,7 +77,8 @@ pub async fn suspects(c: &mut PgConnection, from: Time, trusted: &[String]) -> R
     let sql = format!(
         "SELECT r.rolname::text AS role, {writes} AS writes, {changed} AS changed, \
            CASE WHEN {changed} THEN (extract(epoch FROM pg_catalog.pg_xact_commit_timestamp(r.xmin)) * 1000000)::int8 END AS at, \
-           (SELECT count(*) FROM pg_catalog.pg_stat_activity s WHERE s.usesysid = r.oid) AS sessions \
+           (SELECT count(*) FROM pg_catalog.pg_stat_activity s WHERE s.usesysid = r.oid) AS sessions, \
+           pg_catalog.shobj_description(r.oid, 'pg_authid') AS comment \
          FROM pg_catalog.pg_authid r WHERE r.rolname !~ '^pg_' AND r.oid <> 10 AND r.rolname <> current_user \
            AND r.rolname <> ALL ($2) ORDER BY changed DESC, writes DESC, 1"
     );
@@ -83,6 +89,7 @@ pub async fn suspects(c: &mut PgConnection, from: Time, trusted: &[String]) -> R
         sessions: r.get("sessions"),
         writes: r.get("writes"),
         changed: r.get::<Option<i64>, _>("at").map(Time::from_micros),
+        comment: r.get("comment"),
     });
     Ok(all.filter(|s| s.changed.is_some() || s.writes > 0).collect())
 }
