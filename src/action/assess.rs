@@ -263,7 +263,10 @@ fn describe(found: &Located, database: &str, options: &LocateOptions) -> (Vec<St
         lines.push(format!("not read: {table} ({why})"));
     }
     if !found.other_databases.is_empty() {
-        lines.push(format!("a recovery also rewinds: {}", found.other_databases.join(", ")));
+        lines.push(format!(
+            "a restore is of the whole server: database {} goes back with it",
+            found.other_databases.join(", ")
+        ));
     }
     (lines, found.groups.first().map(|g| g.rows()).unwrap_or_default())
 }

@@ -369,7 +369,13 @@ fn report(ctx: &Ctx, found: &Found, offered: &InLog, deleted: bool) -> Done {
         ctx.out.line(&format!("   {word} {}", loss_line(c)));
     }
     if !located.other_databases.is_empty() && !candidates.is_empty() {
-        ctx.out.line(&format!("rewound as well: {}", located.other_databases.join(", ")));
+        let others = located.other_databases.join(", ");
+        ctx.out.line(&match deleted {
+            true => {
+                format!("a copy of then is of the whole server, with database {others}; only rows come back out of it")
+            }
+            false => format!("a restore is of the whole server: database {others} goes back with it"),
+        });
     }
     for (table, why) in &located.unread {
         ctx.out.line(&format!("not in the figures: {table}, {why}"));

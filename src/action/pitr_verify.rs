@@ -108,7 +108,7 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     let count = |v: Verdict| checks.iter().filter(|c| c.verdict == v).count();
     let mut summary = format!("{} checks passed", count(Verdict::Passed));
     if count(Verdict::NotAvailable) > 0 {
-        summary.push_str(&format!(", {} not available", count(Verdict::NotAvailable)));
+        summary.push_str(&format!(", {} not checked", count(Verdict::NotAvailable)));
     }
     if !passed {
         let bad: Vec<&str> = checks.iter().filter(|c| c.verdict == Verdict::Failed).map(|c| c.name.as_str()).collect();

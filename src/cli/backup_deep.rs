@@ -115,7 +115,7 @@ pub fn verify(
                 let word = match c.verdict {
                     Verdict::Passed => "passed",
                     Verdict::Failed => "FAILED",
-                    Verdict::NotAvailable => "not available",
+                    Verdict::NotAvailable => "not checked",
                 };
                 print(CleanText::line(format!("  {word}: {}: {}", c.name, c.detail).as_bytes()).as_str())?;
             }

@@ -81,7 +81,7 @@ impl Report {
             let word = match c.verdict {
                 Verdict::Passed => "passed",
                 Verdict::Failed => "FAILED",
-                Verdict::NotAvailable => "not available",
+                Verdict::NotAvailable => "not checked",
             };
             out.push_str(&format!("| {} | {word} | {} |\n", cell(&c.name), cell(&c.detail)));
         }

@@ -119,7 +119,7 @@ pub fn line(c: &Check) -> String {
     let verdict = match c.verdict {
         Verdict::Passed => "passed",
         Verdict::Failed => "FAILED",
-        Verdict::NotAvailable => "not available",
+        Verdict::NotAvailable => "not checked",
     };
     format!("{verdict:<13} {}: {}", c.name, c.detail)
 }

@@ -18,7 +18,7 @@ pub(in crate::export) fn verdict_word(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Passed => "passed",
         Verdict::Failed => "failed",
-        Verdict::NotAvailable => "not available",
+        Verdict::NotAvailable => "not checked",
     }
 }
 
@@ -27,7 +27,7 @@ pub(in crate::export) fn tally(checks: &[Check]) -> String {
     let n = |v| checks.iter().filter(|c| c.verdict == v).count();
     let mut out = format!("{} passed, {} failed", n(Verdict::Passed), n(Verdict::Failed));
     if n(Verdict::NotAvailable) > 0 {
-        out += &format!(", {} not available", n(Verdict::NotAvailable));
+        out += &format!(", {} not checked", n(Verdict::NotAvailable));
     }
     out
 }

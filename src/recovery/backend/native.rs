@@ -164,7 +164,14 @@ fn describe(b: &Backup) -> String {
     };
     let label =
         m.label.as_deref().map_or_else(String::new, |l| format!(", {:?}", CleanText::line(l.as_bytes()).as_str()));
-    format!("{}  {} MB in {} MB{part}{log}, {verified}{proven}{label}", m.id, plain / 1_000_000, stored / 1_000_000)
+    // To the second: whether it was before or after what somebody did is decided by it.
+    let when = format!("{} to {} UTC", m.started_at.date_hms(), m.finished_at.hms());
+    format!(
+        "{}  {when}, {} MB in {} MB{part}{log}, {verified}{proven}{label}",
+        m.id,
+        plain / 1_000_000,
+        stored / 1_000_000
+    )
 }
 
 /// The archived log from the oldest base backup on, to the newest segment of every timeline that a backup leads to: every byte.
