@@ -171,12 +171,18 @@ pub fn known(state: &State, scenario: &Scenario, rules: &Rules, audience: &str, 
         };
         out.words(&["LOST", "DATA_LOST"], lost);
     }
-    if let Some(target) = &state.target
-        && state.people.codename.is_none()
-    {
+    if let Some(target) = &state.target {
+        const NAMES: [&str; 3] = ["SERVICE_NAME", "SERVICE", "SYSTEM"];
         let name = target.split(" @ ").next().unwrap_or(target);
-        out.words(&["SERVICE_NAME", "SERVICE", "SYSTEM"], name);
+        match state.people.codename {
+            None => out.words(&NAMES, name),
+            // Whom it is said to is a person's decision; what there is to say is offered.
+            Some(_) => out.offers.extend(NAMES.map(|n| (n.to_string(), name.to_string()))),
+        }
     }
+    // At the latest when it was opened; a person knows of an earlier report, and answers for the time.
+    let known = minute(state.impact.as_ref().map_or(state.opened.at, |i| i.at.max(state.opened.at)));
+    out.offers.extend(["KNOWN_SINCE", "BECAME_KNOWN"].map(|n| (n.to_string(), known.clone())));
     out
 }
 

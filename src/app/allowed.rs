@@ -26,7 +26,9 @@ pub fn why_not(cmd: Cmd, app: &App) -> Option<String> {
             if let Recording::ReadOnly(why) = &ui.data.recording {
                 return Some(format!("read only: {why}"));
             }
-            if ui.data.state.closed.is_some() && !matches!(cmd, Cmd::Note | Cmd::Afterwards | Cmd::Rotated) {
+            let late = matches!(cmd, Cmd::Note | Cmd::Afterwards | Cmd::Rotated)
+                || cmd == Cmd::Codename && ui.data.state.people.codename.is_some();
+            if ui.data.state.closed.is_some() && !late {
                 return Some("the incident is closed; a note is still possible".into());
             }
         }

@@ -114,7 +114,7 @@ pub struct Command {
     pub danger: Danger,
     /// Default keys, each a sequence written as in [`super::key::parse_keys`].
     pub keys: &'static [&'static str],
-    /// Whether it is one of the twelve in the README's table.
+    /// Whether it is in the README's table.
     pub essential: bool,
 }
 
@@ -146,7 +146,7 @@ macro_rules! commands {
 commands! {
     Open "open" "open" "Open what is selected; never runs anything by itself" [Home Plan Incident Timeline Moment Reference] Looks ["enter"] essential;
     Run "run" "run" "Run the step's command; asks before a change" [Incident] Acts ["r"] essential;
-    Edit "edit-command" "edit" "Run the step's command once with other options; asks like every run" [Incident] Acts ["e"];
+    Edit "edit-command" "edit" "Run the step's command once with other options; asks like every run" [Incident] Acts ["e"] essential;
     Done "done" "done" "Mark the step as done" [Incident] Records ["d"] essential;
     Skip "skip" "skip" "Leave the step out, with a reason" [Incident] Records ["s"] essential;
     Note "note" "note" "Write a note, now or back-dated" [Incident Timeline] Records ["n"] essential;
@@ -154,22 +154,22 @@ commands! {
     Moment "moment" "moment" "Choose the moment to restore to, and see what it loses" [Incident] Records ["m"] essential;
     Cancel "cancel-run" "stop" "Ask the running action to stop" [Incident] Acts ["x"] essential;
     Drill "drill" "drill" "Rehearse the scenario on a private PostgreSQL" [Home Plan] Acts ["d"];
-    Declare "declare" "declare" "Declare a real incident, or set its severity and when impact began" [Home Plan Incident] Records ["D"];
+    Declare "declare" "declare" "Declare a real incident, or set its severity and when impact began" [Home Plan Incident] Records ["D"] essential;
     Current "current-step" "go there" "Go to the step the work is at" [Incident] Looks ["."];
     Start "start" "start" "Start work on the step" [Incident] Records ["b"];
-    Tick "tick" "tick" "Tick or untick the selected item of the step" [Incident] Records ["space"];
+    Tick "tick" "tick" "Tick or untick the selected item of the step" [Incident] Records ["space"] essential;
     Reopen "reopen" "reopen" "Open a finished or skipped step again, with a reason" [Incident] Records ["u"];
     Variable "variable" "variable" "Give a variable of the plan a value" [Incident] Records ["v"];
     Waive "waive" "waive" "Waive a safety gate, with a reason that is recorded" [Incident] Records ["W"];
-    NextBlock "next-command" "next cmd" "Select the next command of the step" [Incident Plan] Looks ["]"];
+    NextBlock "next-command" "next cmd" "Select the next command of the step" [Incident Plan] Looks ["]"] essential;
     PrevBlock "previous-command" "prev cmd" "Select the previous command of the step" [Incident Plan] Looks ["["];
     Resolve "resolve" "resolve" "Say what became of a run whose outcome is unknown, or look after its processes" [Incident] Records ["o"];
-    WritesOn "writes-on" "writes on" "Turn writes on again that a containment turned off; asks first" [Incident] Acts ["U"];
+    WritesOn "writes-on" "writes on" "Turn writes on again that a containment turned off; asks first" [Incident] Acts ["U"] essential;
     Restored "restored" "restored" "Say that service is back: the RTO clock stops" [Incident] Records ["R"];
-    Close "close" "close" "Close the incident, with one sentence" [Incident] Records ["C"];
-    Export "export" "export" "Write the timeline as Markdown, HTML, JSON and CSV" [Incident Timeline] Looks ["E"];
+    Close "close" "close" "Close the incident, with one sentence" [Incident] Records ["C"] essential;
+    Export "export" "export" "Write the timeline as Markdown, HTML, JSON and CSV" [Incident Timeline] Looks ["E"] essential;
     AdoptPlan "adopt-plan" "adopt plan" "Work with the changed plan from here on" [Incident] Records ["A"];
-    Tell "tell" "tell" "Tell an audience: fill in a message, copy it or hand it to the configured command" [Incident] Acts ["w"];
+    Tell "tell" "tell" "Tell an audience: fill in a message, copy it or hand it to the configured command" [Incident] Acts ["w"] essential;
     Deadlines "deadlines" "deadlines" "Show every deadline: respond, escalate, answers, updates" [Incident] Looks ["p"];
     Ack "acknowledge" "ack" "Say that somebody is on it, that a level answered, or that nobody has to be called" [Incident] Records ["i"];
     Snooze "snooze" "snooze" "Put a deadline off, with a reason" [Incident] Records ["z"];
@@ -177,7 +177,7 @@ commands! {
     Assign "assign" "roles" "Give a role to somebody, or hand it over" [Incident] Records ["a"];
     Afterwards "afterwards" "afterwards" "Tick what is to be done once it is over" [Incident] Records ["X"];
     Rotated "secret-rotated" "rotated" "Write down that a secret was changed" [Home Incident] Records ["I"];
-    Codename "codename" "code name" "Speak of the incident under a name that says nothing" [Incident] Records ["V"];
+    Codename "codename" "code name" "Speak of the incident under a name that says nothing, or by its title again" [Incident] Records ["V"] essential;
     LocalOnly "local-only" "local only" "Let nothing leave this machine by our doing, or let it again" [Incident] Records ["Z"];
     Contacts "contacts" "contacts" "Show who to reach, and everything else the plan says beside its steps" [Incident Plan Timeline Reference] Looks ["c"];
     Matrix "severity-matrix" "matrix" "Show what each severity asks for" [Incident Plan Timeline Reference] Looks ["S"];
@@ -236,12 +236,18 @@ impl Cmd {
     }
 }
 
-/// The key table of the README: twelve commands, in the table's order, as Markdown.
+/// The key table of the README: the keys of a drill from its first step to its end, in the table's order, two commands a row, as
+/// Markdown.
 pub fn readme_table() -> String {
-    let mut out = String::from("| Key | Does |\n|---|---|\n");
-    for c in COMMANDS.iter().filter(|c| c.essential) {
-        let keys: Vec<String> = c.keys.iter().map(|k| format!("`{k}`")).collect();
-        out.push_str(&format!("| {} | {} |\n", keys.join(" "), c.doc));
+    let mut out = String::from("| Key | Does | Key | Does |\n|---|---|---|---|\n");
+    let all: Vec<&Command> = COMMANDS.iter().filter(|c| c.essential).collect();
+    let half = all.len().div_ceil(2);
+    let cell = |c: Option<&&Command>| {
+        let keys = |c: &Command| c.keys.iter().map(|k| format!("`{k}`")).collect::<Vec<_>>().join(" ");
+        c.map_or(" | |".into(), |c| format!(" {} | {} |", keys(c), c.doc))
+    };
+    for row in 0..half {
+        out.push_str(&format!("|{}{}\n", cell(all.get(row)), cell(all.get(half + row))));
     }
     out
 }

@@ -156,6 +156,8 @@ pub struct LastDrill {
     pub at: Time,
     /// From impact to service restored, when it was restored.
     pub took: Option<Duration>,
+    /// How long that drill gave for it, which is less than the scenario's objective.
+    pub objective: Option<Duration>,
     /// Whether the judge passed it and the objectives were met; none when it was given up.
     pub passed: Option<bool>,
 }

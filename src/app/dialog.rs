@@ -118,6 +118,8 @@ pub enum Ask {
         message: Outgoing,
         /// What was typed into its blanks and not accepted yet, by variable.
         typed: BTreeMap<String, String>,
+        /// As it was copied, to be sent by hand; told once somebody says that it is out.
+        copied: Option<String>,
     },
     /// The blanks of the message below that only a person can fill in.
     Blanks(Vec<String>),
@@ -130,6 +132,8 @@ pub enum Ask {
     },
     /// The name it goes by.
     Codename,
+    /// Whether its title is said again, and not this name.
+    LiftCodename(String),
     /// Nothing may leave the machine any more, or it may again.
     LocalOnly(bool),
     /// A secret was changed.
@@ -323,6 +327,7 @@ impl Dialog {
             | Ask::Send { .. }
             | Ask::Blanks(_)
             | Ask::Codename
+            | Ask::LiftCodename(_)
             | Ask::Rotated
             | Ask::Afterwards { .. } => vec![],
             Ask::Drill { .. }

@@ -10,7 +10,8 @@ use crate::model::plan::{Block, Phase, Piece, Risk, Step};
 
 use super::command::Cmd;
 use super::data::Recording;
-use super::{App, HomeRow, IncidentUi, Screen};
+use super::update::chosen_at_once;
+use super::{App, HomeRow, IncidentUi, Screen, words};
 use crate::action::{message, runnable};
 
 /// What to do next.
@@ -51,6 +52,7 @@ pub fn obvious(app: &App) -> Next {
         },
         Screen::Timeline => next(Cmd::Back, "back to the steps"),
         Screen::Reference => next(Cmd::Open, "fills in a message, follows a link; pgdn scrolls, y copies"),
+        Screen::Moment if chosen_at_once(app) => next(Cmd::Open, "choose the selected moment; nothing runs by that"),
         Screen::Moment => next(Cmd::Open, "choose the selected moment; asks first"),
         Screen::Waiting => wait("wait: the drill opens by itself when the alarm comes"),
         Screen::Messages => next(Cmd::Back, "back"),
@@ -77,11 +79,27 @@ fn home(app: &App) -> Next {
     }
 }
 
+/// What is left once it is closed: the timeline leaves the program, the list for afterwards is done, the console is left.
+fn closed(ui: &IncidentUi, summary: &str) -> Next {
+    if ui.exported != Some(ui.data.state.seq) {
+        return next(Cmd::Export, format!("export the timeline, then q leaves; closed: {summary}"));
+    }
+    let ticked = &ui.data.state.people.afterwards;
+    let left = ui.afterwards().iter().filter(|i| !ticked.contains_key(*i)).count() as u64;
+    match (ui.data.state.kind, left) {
+        (Kind::Drill, _) | (_, 0) => next(Cmd::Quit, format!("leave; it is exported and closed: {summary}")),
+        _ => next(
+            Cmd::Afterwards,
+            format!("tick what is left for afterwards: {} (q leaves)", words::plural(left, "item")),
+        ),
+    }
+}
+
 /// The next thing in an incident.
 pub fn incident(ui: &IncidentUi) -> Next {
     let (data, state) = (&ui.data, &ui.data.state);
     if let Some((_, summary)) = &state.closed {
-        return next(Cmd::Export, format!("export the timeline; closed: {summary}"));
+        return closed(ui, summary);
     }
     if let Recording::ReadOnly(_) = data.recording {
         return next(Cmd::Timeline, "read only: see what happened");
@@ -92,7 +110,7 @@ pub fn incident(ui: &IncidentUi) -> Next {
     if let Some(run) = state.open_runs().find(|r| data.left_behind(r.id).is_some()) {
         return next(
             Cmd::Resolve,
-            format!("the worker of {} died, its processes go on: watch or stop", super::words::ran(run)),
+            format!("the worker of {} died, its processes go on: watch or stop", words::ran(run)),
         );
     }
     if let Some(run) = state.open_runs().next() {
@@ -103,16 +121,13 @@ pub fn incident(ui: &IncidentUi) -> Next {
             .map(|ms| format!(", about {} left", crate::model::format_clock(std::time::Duration::from_millis(ms))));
         let verb = if run.cancel_requested { "is stopping" } else { "is going on" };
         if let Some(host) = data.elsewhere(run.id) {
-            return next(
-                Cmd::Resolve,
-                format!("only if {host} is gone; else watch: {} {verb} there", super::words::ran(run)),
-            );
+            return next(Cmd::Resolve, format!("only if {host} is gone; else watch: {} {verb} there", words::ran(run)));
         }
         // What it waits for, where that is what it does: a share of the work says nothing then.
         let phase = data.progress.get(&run.id).and_then(|p| p.phases.last());
         let what = phase.filter(|p| p.total.is_none() && !p.text.is_empty() && !run.cancel_requested);
         let what = what.map(|p| format!(", {}", p.text)).or(left).unwrap_or_default();
-        return wait(format!("nothing to do but watch: {} {verb}{what}", super::words::ran(run)));
+        return wait(format!("nothing to do but watch: {} {verb}{what}", words::ran(run)));
     }
     if let (Some((since, Back::Now)), None) = (writes::off(state, &data.scenario), &state.people.tabletop) {
         let text = format!("turn writes on again, off since {} (contain --keep-writes)", since.at.hms());
@@ -128,7 +143,8 @@ pub fn incident(ui: &IncidentUi) -> Next {
         return if state.restored.is_none() {
             next(Cmd::Restored, "all steps are worked: say that service is back")
         } else {
-            next(Cmd::Close, "all steps are worked: close the incident")
+            let lift = if state.people.codename.is_some() { " (V lifts its code name)" } else { "" };
+            next(Cmd::Close, format!("all steps are worked: close the incident{lift}"))
         };
     };
     let number = data.scenario.steps.iter().position(|s| s.id == step.id).unwrap_or(0);
@@ -200,7 +216,12 @@ pub fn incident(ui: &IncidentUi) -> Next {
     }
     let tick = || {
         let open = (0..step.items.len()).find(|i| !ticked(ui, step, *i)).and_then(|i| step.items.get(i));
-        let what = open.map_or(String::new(), |item| format!(": {}", super::words::plain(&item.title)));
+        if let (Some(item), Some(name)) = (open, &state.people.codename)
+            && lifts(&item.title)
+        {
+            return next(Cmd::Codename, format!("lift the code name {name}, if it may be; then space ticks that"));
+        }
+        let what = open.map_or(String::new(), |item| format!(": {}", words::plain(&item.title)));
         next(Cmd::Tick, format!("tick what is true ({items_left} left, then d: done){what}"))
     };
     match last {
@@ -374,6 +395,12 @@ pub fn looked(scenario: &Scenario, run: &Run) -> bool {
 fn ticked(ui: &IncidentUi, step: &Step, item: usize) -> bool {
     let item = u32::try_from(item).unwrap_or(u32::MAX);
     ui.data.state.steps.get(&step.id).is_some_and(|s| s.ticked.contains_key(&item))
+}
+
+/// Whether an item asks for the end of the code name.
+fn lifts(item: &str) -> bool {
+    let lower = item.to_lowercase();
+    (lower.contains("code name") || lower.contains("codename")) && lower.contains("lift")
 }
 
 /// The beginning of a text, its words whole.

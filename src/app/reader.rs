@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::data::{Incident, Live, ScenarioRow};
-use crate::model::{Plan, RunId, Scenario, StepId, Time};
+use crate::model::{Plan, RunId, Scenario, Seq, StepId, Time};
 use crate::recovery::axis::Axis;
 
 /// A screen; the stack of them begins with home.
@@ -175,4 +175,6 @@ pub struct IncidentUi {
     pub edited: BTreeMap<(StepId, u32), (String, String)>,
     /// The step with open items that was asked to be finished: asked again, it is.
     pub unticked: Option<StepId>,
+    /// How far the journal went that was exported last.
+    pub exported: Option<Seq>,
 }

@@ -107,7 +107,14 @@ pub(super) fn commands() -> Vec<Command> {
             .arg(which()),
         Command::new("codename")
             .about("Speak of it under another name")
-            .arg(word("name", "NAME", "Says nothing"))
+            .arg(word("name", "NAME", "Says nothing").required(false).required_unless_present("lift"))
+            .arg(
+                Arg::new("lift")
+                    .long("lift")
+                    .action(ArgAction::SetTrue)
+                    .conflicts_with("name")
+                    .help("Speak of it by its title again; also once it is closed"),
+            )
             .arg(which()),
         Command::new("local-only")
             .about("Let nothing leave this machine by our doing, or let it again")
@@ -145,6 +152,7 @@ pub(super) fn run(invocation: &Invocation, store: &Store, name: &str, m: &ArgMat
         "answered" => submit(Wish::Answer { level: m.get_one::<u32>("level").copied().unwrap_or(0), by: text("by") }),
         "assign" => submit(Wish::Assign { role: text("role"), person: text("person"), note: text("note") }),
         "tell" => tell(invocation, store, m),
+        "codename" if m.get_flag("lift") => submit(Wish::LiftCodename),
         "codename" => submit(Wish::SetCodename { codename: text("name") }),
         "local-only" => submit(Wish::SetLocalOnly { on: text("state") == "on", reason: text("reason") }),
         "rotated" => when(&text("at")).and_then(|at| submit(Wish::Rotate { secret: text("secret"), at })),

@@ -50,7 +50,7 @@ impl Copy {
     pub fn of(lines: &[Line]) -> Result<Self> {
         let records: Vec<Record> = lines.iter().map(|l| l.record.clone()).collect();
         let state = State::fold(&records).ok_or_else(|| Error::state("the journal does not begin with an opening"))?;
-        let mut names = Names::new(&records, &state);
+        let mut names = Names::new(&records);
         let mut head = Head::empty();
         let mut out = Vec::with_capacity(lines.len());
         for line in lines {
@@ -123,8 +123,14 @@ struct Names {
 }
 
 impl Names {
-    fn new(records: &[Record], state: &State) -> Self {
-        let title = state.people.codename.clone().unwrap_or_else(|| "incident".into());
+    fn new(records: &[Record]) -> Self {
+        // Also one that was lifted: whoever may not read the title may know the name it was heard by.
+        let named = |e: &Event| match e {
+            Event::CodenameSet { codename } => Some(codename.clone()),
+            _ => None,
+        };
+        let title = records.iter().rev().flat_map(|r| r.events.iter().rev()).find_map(named);
+        let title = title.unwrap_or_else(|| "incident".into());
         // The hash of the first record is salted, so this says nothing of the real id.
         let first = records.first().map_or("", |r| r.hash.as_str());
         let id = format!("redacted-{}", &sha256_hex(format!("redacted {first}").as_bytes())[..8]);

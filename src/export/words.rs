@@ -111,6 +111,7 @@ pub(super) fn say(event: &Event, record: &Record, future: Option<&str>, names: &
         | Event::EscalationAnswered { .. }
         | Event::RoleAssigned { .. }
         | Event::CodenameSet { .. }
+        | Event::CodenameLifted { .. }
         | Event::LocalOnlySet { .. }
         | Event::SecretRotated { .. }
         | Event::AfterwardsTicked { .. }
@@ -193,6 +194,7 @@ fn incident(event: &Event, record: &Record) -> Said {
         | Event::EscalationAnswered { .. }
         | Event::RoleAssigned { .. }
         | Event::CodenameSet { .. }
+        | Event::CodenameLifted { .. }
         | Event::LocalOnlySet { .. }
         | Event::SecretRotated { .. }
         | Event::AfterwardsTicked { .. }
@@ -261,6 +263,7 @@ fn people(event: &Event) -> Said {
         Event::CodenameSet { codename } => {
             Said::new(Tone::Plain, format!("Spoken of as “{}” from here on", clean(codename)))
         }
+        Event::CodenameLifted {} => Said::new(Tone::Plain, "The code name is lifted: spoken of by its title again"),
         Event::LocalOnlySet { on: true, reason } => Said::new(
             Tone::Warn,
             format!("Local only: no message command and no remote repository from here on: {}", clean(reason)),

@@ -255,6 +255,8 @@ pub enum Command {
         /// The name.
         codename: String,
     },
+    /// Responder: speak of it by its title again.
+    LiftCodename,
     /// Responder: nothing leaves this machine by our doing, or may again.
     SetLocalOnly {
         /// Nothing may.
@@ -335,6 +337,7 @@ impl Command {
             Self::Answer { .. } => "answer",
             Self::Assign { .. } => "assign",
             Self::SetCodename { .. } => "set-codename",
+            Self::LiftCodename => "lift-codename",
             Self::SetLocalOnly { .. } => "set-local-only",
             Self::Rotate { .. } => "rotate",
             Self::TickAfterwards { .. } => "tick-afterwards",

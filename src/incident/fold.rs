@@ -186,6 +186,7 @@ impl State {
             | Event::EscalationAnswered { .. }
             | Event::RoleAssigned { .. }
             | Event::CodenameSet { .. }
+            | Event::CodenameLifted { .. }
             | Event::LocalOnlySet { .. }
             | Event::SecretRotated { .. }
             | Event::AfterwardsTicked { .. }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::model::{Kind, Phase, Scenario, Step, StepId, Time};
 
-use super::{Now, State, StepStatus};
+use super::{Now, Run, RunStatus, State, StepStatus};
 
 /// How long steps took in earlier incidents and drills, by step id.
 pub type StepTimes = BTreeMap<StepId, Vec<Duration>>;
@@ -17,6 +17,8 @@ pub enum Course {
     OnCourse,
     /// P90 is past the objective.
     AtRisk,
+    /// P50 is past the objective, by what the author of a drill's plan estimates for the real thing.
+    LikelyLate,
     /// P50 is past the objective.
     WillMiss,
     /// The objective is passed.
@@ -33,6 +35,7 @@ impl Course {
         match self {
             Self::OnCourse => "on course",
             Self::AtRisk => "at risk",
+            Self::LikelyLate => "likely late",
             Self::WillMiss => "will miss",
             Self::Missed => "missed",
             Self::Met => "met",
@@ -95,10 +98,42 @@ pub fn step_estimate(step: &Step, history: &StepTimes, pace: f64) -> Option<(Dur
     Some((estimate, estimate.mul_f64(1.5)))
 }
 
+/// Whether the work of a step is done, and only the key that says so is missing: every command of ours ran and worked, every item is
+/// ticked, and where a moment is to be chosen it is. A command of another kind may be the same thing in another way, and does not
+/// count; a step that leaves no trace at all is never done by itself.
+fn worked(state: &State, step: &Step) -> bool {
+    let s = state.step(&step.id);
+    let since = s.reopened.map_or(0, |seq| seq.0);
+    let looks = !matches!(step.phase, Some(Phase::Verify | Phase::Close));
+    let did = |run: &Run| match run.is_mutating() {
+        true => run.succeeded(),
+        // Looking is done when one has looked; a change that was only tried is none.
+        false => {
+            !run.args.iter().any(|a| a == "--dry-run")
+                && (run.succeeded() || looks && matches!(run.status, RunStatus::Finished(_)))
+        }
+    };
+    // The last word counts: what worked once and then failed is not done.
+    let last = |line: u32| {
+        let of = |r: &&Run| {
+            r.step.as_ref() == Some(&step.id)
+                && r.block_line == Some(line)
+                && r.id.0 > since
+                && r.status != RunStatus::Withdrawn
+        };
+        state.runs.values().rev().find(of)
+    };
+    let ours: Vec<u32> = step.blocks.iter().filter(|b| b.own.is_some()).map(|b| b.line).collect();
+    let ticked = (0..step.items.len()).all(|i| u32::try_from(i).is_ok_and(|i| s.ticked.contains_key(&i)));
+    let chosen = step.phase != Some(Phase::Decide) || state.facts.chosen.is_some();
+    let any = !ours.is_empty() || !step.items.is_empty();
+    any && ticked && chosen && ours.into_iter().all(|line| last(line).is_some_and(did))
+}
+
 /// The forecast. `running_eta` is the running action's own estimate of the time left, for its step.
 ///
 /// In a drill what the author estimated for the real thing says little: there *will miss* needs times that were measured, or a
-/// running action's own word.
+/// running action's own word; without them it is *likely late*.
 pub fn forecast(
     state: &State,
     scenario: &Scenario,
@@ -120,7 +155,7 @@ pub fn forecast(
     let (mut p50, mut variance, mut unknown, mut measured) = (0f64, 0f64, 0usize, 0f64);
     for step in restoring_steps(scenario) {
         let s = state.step(&step.id);
-        if matches!(s.status, StepStatus::Done | StepStatus::Skipped) {
+        if matches!(s.status, StepStatus::Done | StepStatus::Skipped) || worked(state, step) {
             continue;
         }
         let elapsed = s.begun.as_ref().map_or(Duration::ZERO, |i| i.elapsed(now));
@@ -153,6 +188,8 @@ pub fn forecast(
             let sure = if state.kind == Kind::Drill { measured } else { p50 };
             if done(sure) > o {
                 Course::WillMiss
+            } else if done(p50) > o {
+                Course::LikelyLate
             } else if done(p90) > o {
                 Course::AtRisk
             } else {

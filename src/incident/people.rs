@@ -169,6 +169,7 @@ impl People {
                 self.roles.entry(role).or_default().push(Holding { person, since: when, by: actor.clone() });
             }
             Event::CodenameSet { codename } => self.codename = Some(codename),
+            Event::CodenameLifted {} => self.codename = None,
             Event::LocalOnlySet { on, .. } => self.local_only = on,
             Event::SecretRotated { secret, at } => {
                 let last = self.rotated.entry(secret).or_insert(at);

@@ -95,6 +95,8 @@ pub struct Deadline {
     pub due: Time,
     /// How it stands.
     pub standing: Standing,
+    /// Whom it is about heard nothing yet.
+    pub first: bool,
 }
 
 impl Deadline {
@@ -118,6 +120,7 @@ impl Deadline {
             Timer::Escalate => "escalate".into(),
             Timer::Communicate => format!("first message to {}", self.about),
             Timer::Level(n) => format!("answer of level {n} ({})", self.about),
+            Timer::Update(audience) if self.first => format!("first message to {audience}"),
             Timer::Update(audience) => format!("next update to {audience}"),
         }
     }
@@ -201,7 +204,7 @@ fn severity(state: &State, now: &Now, timer: Timer, about: &str, period: Duratio
         (None, None) if idle => Standing::Over,
         (None, None) => running(state, now, &timer, None, period, elapsed),
     };
-    Deadline { timer, about: about.into(), since, period, due, standing }
+    Deadline { timer, about: about.into(), since, period, due, standing, first: done.is_none() }
 }
 
 /// The answers that are waited for.
@@ -222,7 +225,8 @@ fn levels(state: &State, now: &Now) -> Vec<Deadline> {
                 None if over || went_on => Standing::Over,
                 None => running(state, now, &timer, Some(&call.when), call.within, elapsed),
             };
-            Deadline { timer, about: call.who.clone(), since: call.when.at, period: call.within, due, standing }
+            let (about, since) = (call.who.clone(), call.when.at);
+            Deadline { timer, about, since, period: call.within, due, standing, first: false }
         })
         .collect()
 }
@@ -250,6 +254,7 @@ fn updates(state: &State, limits: &Limits, now: &Now) -> Vec<Deadline> {
             period: *period,
             due: since.plus(*period),
             standing,
+            first: last.is_none(),
         });
     }
     out

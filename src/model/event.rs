@@ -538,6 +538,8 @@ pub enum Event {
         /// Says nothing of what happened.
         codename: String,
     },
+    /// It is spoken of by its title again.
+    CodenameLifted {},
     /// Whether anything may leave this machine by our doing.
     LocalOnlySet {
         /// Nothing may.

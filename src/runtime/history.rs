@@ -21,6 +21,8 @@ pub struct Past {
     pub closed: Option<Time>,
     /// From impact to service restored, once restored.
     pub rto: Option<Duration>,
+    /// What it was allowed to take.
+    pub objective: Option<Duration>,
     /// Whether that was within the objective; none without one or before service was restored.
     pub rto_met: Option<bool>,
     /// Measured loss in time.
@@ -130,6 +132,7 @@ fn past(state: &State) -> Past {
         opened: state.opened.at,
         closed: state.closed.as_ref().map(|(when, _)| when.at),
         rto,
+        objective: state.rto,
         rto_met: rto.zip(state.rto).map(|(took, limit)| took <= limit),
         loss,
         rpo_met: loss.zip(state.rpo).map(|(lost, limit)| lost <= limit),

@@ -406,6 +406,8 @@ fn a_command_by_hand_is_named_as_another_way() {
     ran(&mut story, &plan, 1, 1, 5, None, vec![]);
     let mut app = opened(9, of(&story, &plan));
     assert_eq!(obvious(&app).cmd, Some(Cmd::Done));
+    // What was done needs no other way.
+    assert!(!shown(&mut app).contains("] by hand"), "{}", shown(&mut app));
     press(&mut app, "]");
     assert!(shown(&mut app).contains("by hand, 1 of 2"), "{}", shown(&mut app));
     // Who began by hand is led on by hand.
@@ -514,7 +516,7 @@ fn a_missing_code_name_is_said() {
     let mut story = Story::open(Kind::Drill);
     story.step(1, 5, 20);
     let mut app = opened(30, of(&story, &plan));
-    press(&mut app, "D enter");
+    press(&mut app, "D enter enter");
     assert!(app.messages.iter().any(|m| m.text.contains("without a code name")), "{:?}", app.messages);
     story.add(31, vec![Event::IncidentDeclared { severity: "P0".into() }]);
     journal(&mut app, of(&story, &plan));

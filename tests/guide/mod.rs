@@ -4,6 +4,7 @@
 mod doubts;
 mod edit;
 mod first_time;
+mod misread;
 
 use breakglass::app::command::Cmd;
 use breakglass::app::dialog::{Ask, Dialog, Field};

@@ -289,6 +289,9 @@ fn the_blanks_of_a_steps_message_are_filled_in_from_its_preview() {
     pty.keys("enter");
     pty.wait("filled in", |s| s.contains("everybody by Monday.") && s.contains("Try again: payments."));
     pty.keys("enter");
+    // Copied is not yet told.
+    pty.wait_text("once it is out");
+    pty.keys("enter");
     // At this severity the team is to hear of it as well.
     pty.wait_text("next w tell the team");
     let events = events(&desk);

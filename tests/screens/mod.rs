@@ -394,6 +394,7 @@ pub fn shots() -> Vec<Shot> {
         shot("dialog-send-blank", |size| {
             pressed(with_incident(size, 414, ended(Kind::Real, true, false).data()), "w enter")
         }),
+        shot("dialog-send-copied", |size| pressed(real(size), "w enter enter")),
         shot("dialog-blanks", |size| {
             pressed(with_incident(size, 414, ended(Kind::Real, true, false).data()), "w enter e \"a post-mortem\"")
         }),
@@ -401,6 +402,11 @@ pub fn shots() -> Vec<Shot> {
             pressed(with_incident(size, 414, ended(Kind::Real, true, false).data()), "w enter enter")
         }),
         shot("dialog-codename", |size| pressed(real(size), "V")),
+        shot("dialog-lift-codename", |size| {
+            let mut s = called();
+            s.add(402, vec![Event::CodenameSet { codename: "Heron".into() }]);
+            pressed(with_incident(size, 403, s.data()), "V")
+        }),
         shot("dialog-local-only", |size| pressed(real(size), "Z")),
         shot("dialog-rotated", |size| pressed(real(size), "I")),
         shot("incident-called", |size| with_incident(size, 403, called().data())),
@@ -534,6 +540,7 @@ fn shot_of_dialog(ask: &Ask) -> &'static str {
         Ask::Blanks(_) => "dialog-blanks",
         Ask::BlanksLeft { .. } => "dialog-blanks-left",
         Ask::Codename => "dialog-codename",
+        Ask::LiftCodename(_) => "dialog-lift-codename",
         Ask::LocalOnly(_) => "dialog-local-only",
         Ask::Rotated => "dialog-rotated",
         Ask::Afterwards { .. } => "dialog-afterwards",
@@ -581,7 +588,7 @@ fn a_shot_shows_what_its_name_says() {
         }
     }
     assert_eq!(screens.len(), 8, "screens with a shot: {screens:?}");
-    assert_eq!(dialogs.len(), 40, "dialogs with a shot: {dialogs:?}");
+    assert_eq!(dialogs.len(), 41, "dialogs with a shot: {dialogs:?}");
 }
 
 #[test]

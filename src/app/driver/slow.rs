@@ -74,6 +74,7 @@ pub(super) fn home(driver: &Driver) -> Result<()> {
                     last_drill: past.and_then(|p| p.last_drill()).map(|p| LastDrill {
                         at: p.opened,
                         took: p.rto,
+                        objective: p.objective,
                         passed: p.rto.is_some().then(|| p.went_well()),
                     }),
                     rehearsable: DRILLS.iter().any(|(slug, _)| *slug == scenario.slug),

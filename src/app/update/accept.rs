@@ -48,6 +48,7 @@ fn act(app: &mut App, dialog: &Dialog, out: &mut Vec<Effect>) -> Result<(), Stri
         | Ask::Blanks(_)
         | Ask::BlanksLeft { .. }
         | Ask::Codename
+        | Ask::LiftCodename(_)
         | Ask::LocalOnly(_)
         | Ask::Rotated
         | Ask::Afterwards { .. } => return Ok(()),
@@ -68,6 +69,7 @@ fn act(app: &mut App, dialog: &Dialog, out: &mut Vec<Effect>) -> Result<(), Stri
             let at = parse_when(dialog.value(1), now)?;
             let source = impact_source(dialog);
             let codename = dialog.value(CODENAME).to_string();
+            asked_for_codename(app)?;
             let before = app.incident.as_ref().map(|ui| &ui.data.state);
             if !codename.is_empty() && before.is_some_and(|s| s.people.codename.as_ref() != Some(&codename)) {
                 out.push(submit(Command::SetCodename { codename: codename.clone() }));
@@ -86,6 +88,7 @@ fn act(app: &mut App, dialog: &Dialog, out: &mut Vec<Effect>) -> Result<(), Stri
         Ask::Begin { file, scenario, .. } => {
             let at = parse_when(dialog.value(1), now)?;
             let codename = Some(dialog.value(CODENAME).to_string()).filter(|name| !name.is_empty());
+            asked_for_codename(app)?;
             if codename.is_none() && dialog.fields.len() > CODENAME {
                 app.say(Tone::Bad, UNNAMED.into());
             }
@@ -179,6 +182,7 @@ fn act(app: &mut App, dialog: &Dialog, out: &mut Vec<Effect>) -> Result<(), Stri
         Ask::Choose { target, at, loses, .. } => {
             let wish = Command::ChooseMoment { target: target.clone(), at: *at, loses: loses.clone() };
             out.push(submit(wish));
+            out.extend(incident::only_table(app, target).map(submit));
             if app.screen() == Screen::Moment {
                 app.screens.pop();
             }
@@ -296,6 +300,16 @@ const CODENAME: usize = 3;
 
 /// Said of an incident that is declared without the name its plan asks for.
 const UNNAMED: &str = "declared without a code name, which this plan asks for: V gives it one";
+
+/// Leads to the field of a code name that was passed over; from there it is declared without one all the same.
+fn asked_for_codename(app: &mut App) -> Result<(), String> {
+    let Some(dialog) = app.dialogs.last_mut() else { return Ok(()) };
+    if dialog.fields.len() <= CODENAME || dialog.focus == CODENAME || !dialog.value(CODENAME).is_empty() {
+        return Ok(());
+    }
+    dialog.focus = CODENAME;
+    Err("this plan asks for a code name: type one, or enter again to declare it without".into())
+}
 
 /// Whether the incident has no code name yet.
 fn before_codename(app: &App) -> bool {

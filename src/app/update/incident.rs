@@ -1,7 +1,7 @@
 //! An incident, its timeline and the choice of the moment.
 
 use crate::incident::{Command, Context, Run, RunRequest, RunStatus, State, decide, moment as moments, writes};
-use crate::model::plan::{Risk, Step};
+use crate::model::plan::{Piece, Risk, Step};
 use crate::model::target::RecoveryTarget;
 use crate::model::{RunId, Time, may_hold_secret};
 
@@ -13,11 +13,14 @@ use super::{edit, motion, people, reference, step};
 use crate::action::runnable;
 use crate::incident::rules::asks_codename;
 
+/// The variable that names what rows are brought back of.
+const TABLE: &str = "TABLE";
+
 pub(super) fn command(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
     match app.screen() {
         Screen::Timeline => timeline(app, cmd, out),
         Screen::Reference => reference::command(app, cmd, out),
-        Screen::Moment => moment(app, cmd),
+        Screen::Moment => moment(app, cmd, out),
         _ => steps(app, cmd, out),
     }
 }
@@ -148,12 +151,29 @@ fn timeline(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
     }
 }
 
-fn moment(app: &mut App, cmd: Cmd) {
+/// Whether a moment is chosen without a question: where it loses nothing, keeps no damage on record and is one that was found. What
+/// runs with it shows it and asks.
+pub fn chosen_at_once(app: &App) -> bool {
+    let Some(ui) = &app.incident else { return false };
+    let found = ui.data.state.facts.candidates.get(ui.moment.selected);
+    moments::keeps_newer(&ui.data.scenario, &ui.data.state)
+        && found.is_some_and(|c| warning(app, &c.target, Some(c.at)).is_none())
+}
+
+fn moment(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) {
     if cmd != Cmd::Open {
         return;
     }
+    let at_once = chosen_at_once(app);
     let Some(ui) = &app.incident else { return };
     let at = ui.axis_at;
+    if let Some(c) = ui.data.state.facts.candidates.get(ui.moment.selected).filter(|_| at_once) {
+        let wish = Command::ChooseMoment { target: c.target.clone(), at: Some(c.at), loses: Some(c.loses.clone()) };
+        let table = only_table(app, &c.target);
+        out.extend(std::iter::once(wish).chain(table).map(|c| Effect::Submit(c, None)));
+        app.screens.pop();
+        return;
+    }
     let ask = match ui.data.state.facts.candidates.get(ui.moment.selected) {
         Some(c) => {
             let warning = warning(app, &c.target, Some(c.at));
@@ -300,14 +320,27 @@ pub(super) fn ask(app: &mut App, mut request: RunRequest, out: &mut Vec<Effect>)
 fn values(state: &State, names: Vec<String>) -> Dialog {
     let chosen = state.facts.chosen.as_ref().map(|(target, ..)| target);
     let moment = state.facts.candidates.iter().find(|c| Some(&c.target) == chosen);
-    let place = names.iter().position(|n| n == "TABLE");
+    let place = names.iter().position(|n| n == TABLE);
     let mut dialog = Dialog::new(Ask::Values(names));
     if let (Some(field), Some(table)) =
         (place.and_then(|i| dialog.fields.get_mut(i)), moment.and_then(|c| c.tables.first()))
     {
-        *field = Field::text("TABLE", "value; \"\" for an empty one", table);
+        *field = Field::text(TABLE, "value; \"\" for an empty one", table);
     }
     dialog
+}
+
+/// The table of a moment that is about one alone, as the variable of that name, where the plan has it and nobody said another: what
+/// runs with it shows it before it asks.
+pub(super) fn only_table(app: &App, target: &RecoveryTarget) -> Option<Command> {
+    let ui = app.incident.as_ref()?;
+    let (scenario, state) = (&ui.data.scenario, &ui.data.state);
+    let moment = state.facts.candidates.iter().find(|c| c.target == *target)?;
+    let [table] = moment.tables.as_slice() else { return None };
+    let words = scenario.steps.iter().flat_map(|s| &s.blocks).filter_map(|b| b.own.as_ref()).flatten();
+    let wanted = words.flat_map(|w| &w.0).any(|p| matches!(p, Piece::Var(v) | Piece::Bare(v) if v == TABLE));
+    let free = !state.vars.contains_key(TABLE) && wanted;
+    free.then(|| Command::SetVariable { name: TABLE.into(), value: table.clone() })
 }
 
 /// The name that has to be typed: the database as seen live, else the target as people call it.

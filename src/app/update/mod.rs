@@ -17,6 +17,8 @@ use crate::incident::{Now, RunStatus};
 use crate::model::Time;
 use crate::model::target::{Candidate, RecoveryTarget};
 
+pub use incident::chosen_at_once;
+
 use super::allowed::why_not;
 use super::command::{Cmd, Danger};
 use super::dialog::{Ask, Dialog};
@@ -135,6 +137,9 @@ pub fn update(app: &mut App, msg: Msg, now: Now) -> Vec<Effect> {
                 // What was refused will not come.
                 ui.ticking.clear();
                 ui.wanted = None;
+            }
+            if let (Tone::Good, true, Some(ui)) = (tone, text.contains(EXPORTED), &mut app.incident) {
+                ui.exported = Some(ui.data.state.seq);
             }
             app.say(tone, text);
         }
@@ -531,6 +536,7 @@ impl IncidentUi {
             unticked: None,
             wanted: None,
             edited: Default::default(),
+            exported: None,
         };
         ui.output.follow = true;
         ui.timeline.selected = rows.saturating_sub(1);

@@ -13,6 +13,9 @@ use crate::model::{Time, format_clock, parse_duration};
 
 /// The word of a choice.
 const CLOSE: &str = "close";
+/// The words of the choice about a code name.
+const LIFT: &str = "lift it";
+const RENAME: &str = "another one";
 /// How long a snooze is when nothing else is said.
 const SNOOZE: &str = "10m";
 
@@ -41,9 +44,17 @@ pub(super) fn command(app: &mut App, cmd: Cmd, out: &mut Vec<Effect>) -> bool {
         Cmd::Assign => open_assign(app),
         Cmd::Tell => tell::open(app, None),
         Cmd::Codename => {
-            let now = app.incident.as_ref().and_then(|ui| ui.data.state.people.codename.clone()).unwrap_or_default();
-            let fields = vec![Field::text("Code name", "says nothing of what happened", &now)];
-            app.dialogs.push(Dialog { fields, ..Dialog::new(Ask::Codename) });
+            let state = app.incident.as_ref().map(|ui| &ui.data.state);
+            let now = state.and_then(|s| s.people.codename.clone());
+            let name = || Field::text("Code name", "says nothing of what happened", "");
+            let lift = || Field::choice("", &[(LIFT, "its title is said again"), (RENAME, "the name below")], 0);
+            let (ask, fields) = match now {
+                None => (Ask::Codename, vec![name()]),
+                // Once it is closed the name can only end.
+                Some(now) if state.is_some_and(|s| s.closed.is_some()) => (Ask::LiftCodename(now), vec![]),
+                Some(now) => (Ask::LiftCodename(now), vec![lift(), name()]),
+            };
+            app.dialogs.push(Dialog { fields, ..Dialog::new(ask) });
         }
         Cmd::LocalOnly => {
             let on = app.incident.as_ref().is_some_and(|ui| ui.data.state.people.local_only);
@@ -360,6 +371,11 @@ fn accepted(app: &mut App, dialog: &Dialog, out: &mut Vec<Effect>) -> Option<Res
             Ok(codename) => submit(Command::SetCodename { codename }),
             Err(e) => return Some(Err(e)),
         },
+        Ask::LiftCodename(_) if dialog.value(0) == RENAME || !dialog.value(1).is_empty() => match say(1, "a name") {
+            Ok(codename) => submit(Command::SetCodename { codename }),
+            Err(e) => return Some(Err(e)),
+        },
+        Ask::LiftCodename(_) => submit(Command::LiftCodename),
         Ask::LocalOnly(on) => match say(0, "the reason") {
             Ok(reason) => submit(Command::SetLocalOnly { on: *on, reason }),
             Err(e) => return Some(Err(e)),

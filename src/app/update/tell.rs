@@ -202,16 +202,8 @@ fn show(
         out.push(Effect::Submit(Command::StartStep { step }, None));
     }
     let message = Outgoing { audience: dialog.value(0).to_string(), text, step };
-    let fields = vec![Field::choice(
-        "",
-        &[
-            (COPY, "to the clipboard and a file, to be sent by hand"),
-            (SEND, "hand it to the configured command"),
-            (SAID, "they were told in another way; only write it down"),
-        ],
-        0,
-    )];
-    app.dialogs.push(Dialog { fields, ..Dialog::new(Ask::Send { message, typed: BTreeMap::new() }) });
+    let ask = Ask::Send { message, typed: BTreeMap::new(), copied: None };
+    app.dialogs.push(Dialog { fields: vec![ways(false)], ..Dialog::new(ask) });
     Ok(false)
 }
 
@@ -232,12 +224,12 @@ fn go(app: &mut App, how: &str, message: &Outgoing, anyway: bool, out: &mut Vec<
             return Err("no command is configured: set command in [notify] of breakglass.toml, or copy it".into());
         }
     }
-    if !left.is_empty() && !anyway {
+    if !left.is_empty() && !anyway && (how != SAID || copied(app).is_none()) {
         app.dialogs.push(Dialog::new(Ask::BlanksLeft { how: how.into(), message: message.clone() }));
         return Ok(false);
     }
-    let tell = |how: &str| {
-        let (audience, text, step) = (audience.clone(), filled.clone(), step.clone());
+    let tell = |how: &str, text: String| {
+        let (audience, step) = (audience.clone(), step.clone());
         Effect::Submit(Command::Tell { audience, text, how: Some(how.into()), step }, None)
     };
     match how {
@@ -259,13 +251,47 @@ fn go(app: &mut App, how: &str, message: &Outgoing, anyway: bool, out: &mut Vec<
         COPY => {
             out.push(Effect::Copy(filled.clone(), "message"));
             out.push(Effect::KeepMessage(audience.clone(), filled.clone()));
-            out.push(tell("copied"));
+            keep_copy(app, filled);
+            return Ok(false);
         }
-        _ => out.push(tell("said")),
+        // What was copied is what they read, whatever the clock says now.
+        _ => match copied(app) {
+            Some(text) => out.push(tell("copied", text)),
+            None => out.push(tell("said", filled)),
+        },
     }
     // It is out: the form and the question that led here are over.
     app.dialogs.retain(|d| !matches!(d.ask, Ask::Tell(_) | Ask::Send { .. } | Ask::BlanksLeft { .. }));
     Ok(true)
+}
+
+/// A copy tells nobody: the question stays, and its next answer is that what was copied is out.
+fn keep_copy(app: &mut App, text: String) {
+    app.dialogs.retain(|d| !matches!(d.ask, Ask::BlanksLeft { .. }));
+    if let Some(Dialog { ask: Ask::Send { copied, .. }, fields, .. }) = app.dialogs.last_mut() {
+        *copied = Some(text);
+        *fields = vec![ways(true)];
+    }
+}
+
+/// The ways a message goes out. Once it was copied: that it is out.
+fn ways(copied: bool) -> Field {
+    let said = if copied {
+        "what was copied is out; write it down"
+    } else {
+        "they were told in another way; only write it down"
+    };
+    let ways = [
+        (COPY, "to the clipboard and a file, to be sent by hand"),
+        (SEND, "hand it to the configured command"),
+        (SAID, said),
+    ];
+    Field::choice("", &ways, if copied { 2 } else { 0 })
+}
+
+/// What was copied of the message that is shown.
+fn copied(app: &App) -> Option<String> {
+    app.dialogs.iter().find_map(|d| if let Ask::Send { copied, .. } = &d.ask { copied.clone() } else { None })
 }
 
 /// Asks for the blanks of the message that is shown, one field each.
@@ -273,7 +299,8 @@ pub(super) fn fill_in(app: &mut App) {
     if matches!(app.dialogs.last().map(|d| &d.ask), Some(Ask::BlanksLeft { .. })) {
         app.dialogs.pop();
     }
-    let (Some(ui), Some(Dialog { ask: Ask::Send { message, typed }, .. })) = (&app.incident, app.dialogs.last()) else {
+    let (Some(ui), Some(Dialog { ask: Ask::Send { message, typed, .. }, .. })) = (&app.incident, app.dialogs.last())
+    else {
         return;
     };
     let Outgoing { audience, text, .. } = message;
@@ -317,8 +344,13 @@ fn keep(app: &mut App, dialog: &Dialog, names: &[String], out: &mut Vec<Effect>)
         return Err("nothing was entered; esc goes back and leaves the blanks as they are".into());
     }
     out.extend(effects);
-    if let Some(typed) = typed_below(app) {
+    // Another text than the one that was copied: that one is not the message any more.
+    let below = app.dialogs.iter_mut().rev().find(|d| matches!(d.ask, Ask::Send { .. }));
+    if let Some(Dialog { ask: Ask::Send { typed, copied, .. }, fields, .. }) = below {
         typed.clear();
+        if copied.take().is_some() {
+            *fields = vec![ways(false)];
+        }
     }
     Ok(true)
 }

@@ -120,6 +120,7 @@ pub fn decide(state: Option<&State>, command: &Command, ctx: Context<'_>) -> Dec
         | Command::Answer { .. }
         | Command::Assign { .. }
         | Command::SetCodename { .. }
+        | Command::LiftCodename
         | Command::SetLocalOnly { .. }
         | Command::Rotate { .. }
         | Command::TickAfterwards { .. } => people::decide(state, command, ctx),

@@ -10,8 +10,8 @@ use super::{Command, Context, Decision, Refusal, State, must_be_open, must_say};
 const LONGEST_MS: u64 = 24 * 3_600_000;
 
 pub(super) fn decide(state: &State, command: &Command, ctx: Context<'_>) -> Decision {
-    // What became of the secrets and the list for afterwards is often known only after closing.
-    if !matches!(command, Command::Rotate { .. } | Command::TickAfterwards { .. }) {
+    // What became of the secrets and the list for afterwards, and when it may be named, is often known only after closing.
+    if !matches!(command, Command::Rotate { .. } | Command::TickAfterwards { .. } | Command::LiftCodename) {
         must_be_open(state)?;
     }
     match command {
@@ -84,6 +84,7 @@ pub(super) fn decide(state: &State, command: &Command, ctx: Context<'_>) -> Deci
             }
             Ok(vec![Event::CodenameSet { codename: codename.trim().to_string() }])
         }
+        Command::LiftCodename => Ok(state.people.codename.iter().map(|_| Event::CodenameLifted {}).collect()),
         Command::SetLocalOnly { on, reason } => {
             if state.people.local_only == *on {
                 return Ok(vec![]);

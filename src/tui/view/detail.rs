@@ -172,7 +172,11 @@ fn draw_command(canvas: &mut Canvas<'_>, area: Rect, app: &App, step: &Step, lin
         let key = canvas.look.keymap.shown(crate::app::command::Cmd::NextBlock, canvas.look.ascii);
         right.push(p(Role::Code, format!("  {key}")));
         let hand = |i: usize| all.get(i % all.len()).is_some_and(|b| next::by_hand(b));
-        right.push(p(Role::Muted, if hand(at + 1) && !hand(at) { " by hand" } else { " next" }));
+        let other_way = hand(at + 1) && !hand(at);
+        right.push(p(Role::Muted, if other_way { " by hand" } else { " next" }));
+        // What was done needs no other way.
+        let done = app.incident.as_ref().and_then(|ui| ui.run_of(step)).is_some_and(|run| run.succeeded());
+        right.truncate(if other_way && done { 1 } else { right.len() });
     }
     canvas.rule(area, 0, Role::Border, false, &[p(Role::Muted, title)], &right);
     let inner = Rect { x: area.x + 1, width: area.width.saturating_sub(2), ..area };

@@ -52,6 +52,7 @@ pub(super) fn yes_word(ask: &Ask) -> &'static str {
         | Ask::Blanks(_)
         | Ask::BlanksLeft { .. }
         | Ask::Codename
+        | Ask::LiftCodename(_)
         | Ask::LocalOnly(_)
         | Ask::Rotated
         | Ask::Afterwards { .. } => dialog_people::yes_word(ask),
@@ -87,15 +88,6 @@ fn content(app: &App, ask: &Ask, columns: usize) -> (&'static str, Role, Vec<Vec
         let s = app.incident.as_ref().map(|i| &i.data.scenario);
         s.and_then(|s| s.steps.iter().find(|s| s.id == *id)).map_or(String::new(), |s| s.title.clone())
     };
-    let target = app.incident.as_ref().map(|i| {
-        let seen = i.data.state.facts.source.as_ref().map(|(s, _)| format!("{} at {}:{}", s.database, s.host, s.port));
-        match (&i.data.state.target, seen) {
-            (Some(t), Some(s)) => format!("{t} ({s})"),
-            (Some(t), None) => format!("{t} (not seen live yet)"),
-            (None, Some(s)) => s,
-            (None, None) => "not seen live yet".into(),
-        }
-    });
     match ask {
         Ask::Help | Ask::Palette => ("", Role::Accent, lines),
         Ask::Deadlines
@@ -109,6 +101,7 @@ fn content(app: &App, ask: &Ask, columns: usize) -> (&'static str, Role, Vec<Vec
         | Ask::Blanks(_)
         | Ask::BlanksLeft { .. }
         | Ask::Codename
+        | Ask::LiftCodename(_)
         | Ask::LocalOnly(_)
         | Ask::Rotated
         | Ask::Afterwards { .. } => dialog_people::content(app, ask, columns).unwrap_or(("", Role::Accent, lines)),
@@ -188,15 +181,9 @@ fn content(app: &App, ask: &Ask, columns: usize) -> (&'static str, Role, Vec<Vec
             code(&mut lines, &request.shown);
             lines.push(vec![]);
             foreseen(&mut lines, preview, columns);
-            lines.extend(target.map(|t| vec![p(Role::Muted, "target  "), p(Role::Text, t)]));
-            lines.push(vec![p(Role::Muted, "risk    "), p(Role::Warning, "changes something")]);
-            lines.push(vec![
-                p(Role::Muted, "stop    "),
-                p(Role::Text, "x asks it to stop; it goes on without this console"),
-            ]);
             ("run", Role::Warning, lines)
         }
-        Ask::Destroy(request, name, preview) => {
+        Ask::Destroy(request, _, preview) => {
             say(
                 &mut lines,
                 Role::Danger,
@@ -205,8 +192,6 @@ fn content(app: &App, ask: &Ask, columns: usize) -> (&'static str, Role, Vec<Vec
             code(&mut lines, &request.shown);
             lines.push(vec![]);
             foreseen(&mut lines, preview, columns);
-            lines.extend(target.map(|t| vec![p(Role::Muted, "target  "), p(Role::Text, t)]));
-            lines.push(vec![p(Role::Muted, "name    "), p(Role::Danger, name.clone())]);
             ("run something that destroys", Role::Danger, lines)
         }
         Ask::Refused(refusal) => {
@@ -362,6 +347,10 @@ fn content(app: &App, ask: &Ask, columns: usize) -> (&'static str, Role, Vec<Vec
                 say(&mut lines, Role::Warning, &format!("{} not worked yet.", words::plural(open as u64, "step")));
             }
             lines.extend(writes_off(app, columns));
+            if let Some(name) = state.and_then(|s| s.people.codename.as_ref()) {
+                let text = format!("It still goes by the code name {name}: V lifts it, now or once it is closed.");
+                say(&mut lines, Role::Text, &text);
+            }
             for text in ui.map(|ui| unsent(app, ui)).unwrap_or_default() {
                 say(&mut lines, Role::Warning, &text);
             }
@@ -376,7 +365,11 @@ fn content(app: &App, ask: &Ask, columns: usize) -> (&'static str, Role, Vec<Vec
                     );
                 }
             }
-            say(&mut lines, Role::Muted, "After this only notes, secrets and the list for afterwards can be written.");
+            say(
+                &mut lines,
+                Role::Muted,
+                "After this only notes, secrets, the list for afterwards and the end of a code name can be written.",
+            );
             ("close the incident", Role::Warning, lines)
         }
         Ask::Adopt(digest) => {
@@ -403,9 +396,45 @@ fn content(app: &App, ask: &Ask, columns: usize) -> (&'static str, Role, Vec<Vec
     }
 }
 
-/// The messages that were promised, or due, and are not out: who closes says that nobody waits for them.
+/// What a run is decided by, below the text and always in sight: on what, how grave, how it ends.
+fn decided_by(app: &App, ask: &Ask) -> Vec<Vec<Piece>> {
+    let (word, said) = match ask {
+        Ask::Run(..) => ("risk    ", p(Role::Warning, "changes something")),
+        Ask::Destroy(_, name, _) => ("name    ", p(Role::Danger, name.clone())),
+        _ => return vec![],
+    };
+    let target = app.incident.as_ref().map(|i| {
+        let seen = i.data.state.facts.source.as_ref().map(|(s, _)| format!("{} at {}:{}", s.database, s.host, s.port));
+        match (&i.data.state.target, seen) {
+            (Some(t), Some(s)) => format!("{t} ({s})"),
+            (Some(t), None) => format!("{t} (not seen live yet)"),
+            (None, Some(s)) => s,
+            (None, None) => "not seen live yet".into(),
+        }
+    });
+    let mut lines: Vec<Vec<Piece>> =
+        target.into_iter().map(|t| vec![p(Role::Muted, "target  "), p(Role::Text, t)]).collect();
+    lines.push(vec![p(Role::Muted, word), said]);
+    if matches!(ask, Ask::Run(..)) {
+        let stop = "x asks it to stop; it goes on without this console";
+        lines.push(vec![p(Role::Muted, "stop    "), p(Role::Text, stop)]);
+    }
+    lines
+}
+
+/// The messages that are due and not out: overdue, to who never heard of it, and to who was not told that service is back. Whoever
+/// closes says that nobody waits for them.
 fn unsent(app: &App, ui: &IncidentUi) -> Vec<String> {
-    let message = |d: &&Deadline| matches!(d.timer, Timer::Communicate | Timer::Update(_)) && d.left_ms().is_some();
+    let state = &ui.data.state;
+    let knows = |who: &str| {
+        let back = state.restored.as_ref();
+        state.messages.iter().any(|(to, _, when)| to == who && back.is_none_or(|r| when.at >= r.at))
+    };
+    let message = |d: &&Deadline| match &d.timer {
+        Timer::Communicate => d.left_ms().is_some(),
+        Timer::Update(who) => d.overdue() || (d.left_ms().is_some() && !knows(who)),
+        _ => false,
+    };
     let all = ui.deadlines(&app.now);
     let due: Vec<String> =
         all.iter().filter(message).map(|d| format!("{}, {}", d.what(), standing(&d.standing))).collect();
@@ -450,14 +479,15 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, dialog: &Dial
     let columns = area.width.saturating_sub(4).min(76);
     let inside = columns.saturating_sub(4) as usize;
     let (title, role, text) = content(app, &dialog.ask, inside);
+    let kept = decided_by(app, &dialog.ask);
     let fields = dialog_fields::fields(canvas, dialog, inside);
     let problem: Vec<String> = dialog.problem.iter().flat_map(|t| wrap(t, inside.saturating_sub(2), 0)).collect();
     let buttons = buttons(canvas, dialog);
     // Something of the text above stays; what is chosen is in sight.
-    let least = 2 + problem.len() + if text.is_empty() { 0 } else { text.len().min(2) + 1 };
+    let least = 2 + problem.len() + kept.len() + if text.is_empty() { 0 } else { text.len().min(2) + 1 };
     let most = (area.height as usize).saturating_sub(least).max(3);
     let (fields, above, under) = dialog_fields::window(fields, most);
-    let below = fields.len() + problem.len() + usize::from(!buttons.is_empty());
+    let below = kept.len() + fields.len() + problem.len() + usize::from(!buttons.is_empty());
     let gap = usize::from(!text.is_empty());
     let room = (area.height as usize).saturating_sub(2 + below + gap + 1);
     let text_rows = text.len().min(room.max(1));
@@ -478,7 +508,12 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App, dialog: &Dial
         let note = format!(" rows {}{}{} of {}, {keys} ", top + 1, canvas.glyphs().dash, top + text_rows, text.len());
         canvas.right(Rect { x: at.x + 2, width: at.width - 4, ..at }, 0, &[p(Role::Warning, note)]);
     }
-    let mut row = (text_rows + gap) as u16;
+    let mut row = text_rows as u16;
+    for pieces in &kept {
+        canvas.line(inner, row, pieces);
+        row += 1;
+    }
+    row += gap as u16;
     if above + under > 0 {
         let keys = [Cmd::Up, Cmd::Down].map(|c| canvas.look.keymap.shown(c, canvas.look.ascii)).join("");
         let there = [(above, "above"), (under, "below")].into_iter().filter(|(n, _)| *n > 0);

@@ -29,6 +29,7 @@ pub(super) fn yes_word(ask: &Ask) -> &'static str {
             _ => "write it down anyway",
         },
         Ask::Codename => "use it",
+        Ask::LiftCodename(_) => "do it",
         Ask::LocalOnly(true) => "local only",
         Ask::LocalOnly(false) => "allow it again",
         Ask::Afterwards { .. } => "do it",
@@ -78,9 +79,12 @@ pub(super) fn content(app: &App, ask: &Ask, columns: usize) -> Option<(&'static 
             say(&mut lines, Role::Muted, "Nothing is sent yet: the message is shown first, filled in.");
             ("tell people", Role::Accent)
         }
-        Ask::Send { message: Outgoing { audience, text, .. }, .. } => {
+        Ask::Send { message: Outgoing { audience, text, .. }, copied, .. } => {
             if let Some(ui) = ui {
-                let (filled, left) = ui.message(audience, text, &app.now);
+                let (filled, left) = match copied {
+                    Some(copied) => (copied.clone(), vec![]),
+                    None => ui.message(audience, text, &app.now),
+                };
                 lines.push(vec![p(Role::Muted, "to      "), p(Role::Accent, audience.clone())]);
                 lines.push(vec![]);
                 for line in filled.lines() {
@@ -118,6 +122,15 @@ pub(super) fn content(app: &App, ask: &Ask, columns: usize) -> Option<(&'static 
                 "The title gives way to it on screen, in messages and in redacted exports. The journal keeps both.";
             say(&mut lines, Role::Muted, text);
             ("code name", Role::Accent)
+        }
+        Ask::LiftCodename(name) => {
+            // The title is not said here: it may not be named yet.
+            let text = format!(
+                "It goes by {name}. Lifted, its title is said again on screen and in messages, for everybody who sees them; a \
+                 redacted export keeps the name. The journal keeps both."
+            );
+            say(&mut lines, Role::Text, &text);
+            ("lift the code name", Role::Warning)
         }
         Ask::LocalOnly(true) => {
             let text = "From here on no message command runs and no remote repository is used. What other people and \

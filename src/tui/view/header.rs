@@ -148,7 +148,7 @@ pub fn forecast_of(app: &App, data: &Incident) -> Forecast {
 pub fn course_role(course: Course) -> Role {
     match course {
         Course::OnCourse | Course::Met => Role::Good,
-        Course::AtRisk => Role::Warning,
+        Course::AtRisk | Course::LikelyLate => Role::Warning,
         Course::WillMiss | Course::Missed => Role::Danger,
         Course::Unknown => Role::Muted,
     }

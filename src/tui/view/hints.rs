@@ -88,6 +88,9 @@ fn in_dialog(app: &App, dialog: &Dialog) -> Next {
     let (cmd, text) = match (dialog.context(), &dialog.ask) {
         (Context::Palette, _) => (Cmd::Accept, "does the selected one; type to search".to_string()),
         (_, Ask::Refused(refusal)) if refusal.gate.is_none() => (Cmd::Dismiss, "closes this".to_string()),
+        (_, Ask::Send { copied: Some(_), .. }) => {
+            (Cmd::Accept, "once it is out: writes it down; esc leaves them untold".to_string())
+        }
         (_, Ask::Send { .. }) if blanks > 0 => {
             (Cmd::FillIn, format!("fills in {}; enter does it as it stands, esc goes back", plural(blanks, "blank")))
         }
@@ -142,6 +145,7 @@ fn worth(app: &App) -> &'static [Cmd] {
         Screen::Incident if app.incident.as_ref().is_some_and(|i| i.data.state.closed.is_some()) => &[
             Cmd::Open,
             Cmd::Export,
+            Cmd::Codename,
             Cmd::Note,
             Cmd::Timeline,
             Cmd::Afterwards,

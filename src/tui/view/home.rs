@@ -254,9 +254,12 @@ fn incident_row(canvas: &mut Canvas<'_>, area: Rect, app: &App, row: &IncidentRo
     canvas.line(area, 0, &fit(parts, "  ", area.width as usize));
 }
 
+/// Columns of the last drill.
+const DRILL: usize = 22;
+
 /// The right-hand columns of a scenario, in fixed widths so that they line up with their heading.
 fn scenario_columns(room: u16, severity: &str, rto: &str, rpo: &str, drill: &str, role: Role) -> Vec<Piece> {
-    let drill_width = if room >= 70 { 20 } else { 14 };
+    let drill_width = if room >= 70 { DRILL } else { 14 };
     let pad = |text: &str, n: usize| format!("{text}{}", " ".repeat(n.saturating_sub(width(text))));
     vec![
         p(Role::Warning, pad(severity, 4)),
@@ -277,13 +280,17 @@ fn scenario_row(canvas: &mut Canvas<'_>, area: Rect, app: &App, row: &ScenarioRo
         None => ("never".to_string(), Role::Warning),
         Some(d) => {
             let ago = words::about(app.now.time.since(d.at));
-            let took = d.took.map(format_clock).unwrap_or_default();
-            let ago = if short { ago } else { format!("{ago} ago") };
-            match d.passed {
+            // Its own objective, where it is not the one beside it.
+            let own = d.objective.filter(|o| s.rto_s != Some(o.as_secs()) && !short);
+            let of = own.map(|o| format!(" of {}", format_clock(o))).unwrap_or_default();
+            let took = d.took.map(|t| format!("{}{of}", format_clock(t))).unwrap_or_default();
+            let ago = if short || own.is_some() { ago } else { format!("{ago} ago") };
+            let (said, role) = match d.passed {
                 Some(true) => (format!("{ago} {} {took}", g.done), Role::Good),
                 Some(false) => (format!("{ago} {} {took}", g.failed), Role::Danger),
                 None => (format!("{ago} given up"), Role::Warning),
-            }
+            };
+            (if width(&said) > DRILL { said.replace(" of ", "/") } else { said }, role)
         }
     };
     let severity = s.severity.as_ref().map_or("", |v| v.level.as_str());
@@ -383,9 +390,10 @@ fn about_scenario(canvas: &Canvas<'_>, app: &App, row: &ScenarioRow, area: Rect)
     });
     let mut out = vec![head];
     if let Some(d) = &row.last_drill {
+        let of = d.objective.map(|o| format!(" of {}", format_clock(o))).unwrap_or_default();
         let how = match (d.passed, d.took) {
-            (Some(true), Some(t)) => format!("passed, service back after {}", format_clock(t)),
-            (Some(false), Some(t)) => format!("did not pass; service back after {}", format_clock(t)),
+            (Some(true), Some(t)) => format!("passed, back after {}{of}", format_clock(t)),
+            (Some(false), Some(t)) => format!("did not pass; back after {}{of}", format_clock(t)),
             (Some(false), None) => "did not pass".into(),
             (_, _) => "given up before the end".into(),
         };

@@ -10,7 +10,7 @@ use crate::incident::Run;
 use crate::model::CleanText;
 use crate::tui::theme::Role;
 
-use super::canvas::{Canvas, Piece, fit, fold, p, width};
+use super::canvas::{Canvas, Piece, fit, fold, p, pieces_width, width};
 
 /// Rows while something runs, with the title: what comes next has a place.
 const OPEN_ROWS: u16 = 5;
@@ -71,35 +71,45 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, ui: &IncidentUi, run: &R
     shown.output_rows = seen.len();
     let key = |cmd| canvas.look.keymap.shown(cmd, ascii);
     let mut parts: Vec<(u8, Vec<Piece>)> = Vec::new();
-    if place.follow || (top == first && first == 0 && seen.len() as u64 == total) {
+    let way = sideways(canvas, place.column, seen.iter().any(|l| l.cut));
+    let used = width(&of) + 7 + 2 * usize::from(focus);
+    let room = (area.width as usize).saturating_sub(used);
+    let whole = top == first && first == 0 && seen.len() as u64 == total;
+    if whole || (place.follow && !focus) {
         let word = if run.is_open() { "following".to_string() } else { words::plural(total, "line") };
         parts.push((6, vec![p(Role::Muted, word)]));
     } else {
         let new = total.saturating_sub(place.left_at);
         let last = canvas.look.keymap.keys(Cmd::Last).last();
         let last = last.map(|k| k.iter().map(|k| k.shown(ascii)).collect::<Vec<_>>().join(" ")).unwrap_or_default();
-        let to = (top + seen.len() as u64).max(top + 1);
+        let to = (from + seen.len() as u64).max(from + 1);
         let all = words::count(total);
         // Beside the key that shows more there is room for how much there is.
+        let here = format!("{}{}{}", words::count(from + 1), canvas.glyphs().dash, words::count(to));
+        let beside = way.as_ref().map_or(0, |way| pieces_width(way) + 3);
         let span = || match !focus && top == first {
             true => format!("{} of {all}", words::count(to - top)),
-            false => format!("{}{}{} of {all}", words::count(top + 1), canvas.glyphs().dash, words::count(to)),
+            // What is followed ends with the last line there is.
+            false if run.is_open() && place.follow => {
+                format!("{here}, following")
+            }
+            false if width(&here) + 4 + width(&all) + beside > room => format!("{here}/{all}"),
+            false => format!("{here} of {all}"),
         };
+        let new = if place.follow { 0 } else { new };
         let what = if new > 0 { words::plural(new, "new line") } else { span() };
         let role = if new > 0 { Role::Warning } else { Role::Muted };
         let mut said = vec![p(role, what)];
-        if focus || new > 0 {
+        if (focus || new > 0) && to < total {
             said.extend([p(Role::Muted, ": "), p(Role::Code, last)]);
         }
         parts.push((9, said));
     }
-    parts.extend(sideways(canvas, place.column, seen.iter().any(|l| l.cut)).map(|way| (8, way)));
+    parts.extend(way.map(|way| (8, way)));
     // The pane is larger while it has the focus.
     if !focus && (first < top || top + (seen.len() as u64) < total) {
         parts.push((7, vec![p(Role::Code, key(Cmd::Pane3)), p(Role::Muted, " enlarges")]));
     }
-    let used = width(&of) + 6 + 2 * usize::from(focus);
-    let room = (area.width as usize).saturating_sub(used);
     let right = fit(parts, &format!(" {} ", canvas.glyphs().dot), room);
     canvas.rule(area, 0, Role::Border, false, &title, &right);
     if earlier {
