@@ -49,7 +49,7 @@ fn search_arguments(command: Command) -> Command {
                 .long("min-rows")
                 .value_name("N")
                 .value_parser(clap::value_parser!(u64).range(1..))
-                .help("A transaction with at least so many rows is a suspect (default: ten times what is usual)"),
+                .help("A transaction with at least so many rows is a suspect (default: ten times what is usual; with --deleted 100, and 1 % of a table)"),
         )
         .arg(Arg::new("deleted").long("deleted").action(ArgAction::SetTrue).help(
             "What is gone: rows deleted, tables emptied or dropped, by the archived log; rows that are there cannot tell",

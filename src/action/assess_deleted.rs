@@ -55,15 +55,18 @@ pub(super) async fn assess(ctx: &Ctx, options: &LocateOptions) -> Result<Done> {
     let left = searched.left();
     let done = match (act.first(), searched.to) {
         (Some(_), _) => {
-            Done::ok(gone.iter().map(|(table, g)| format!("{table}: {}", g.describe())).collect::<Vec<_>>().join("; "))
+            let tables = gone.iter().map(|(table, g)| format!("{table}: {}", g.describe()));
+            Done::ok(tables.chain(searched.hole()).collect::<Vec<_>>().join("; "))
         }
         // That nothing is known to be gone is no answer where nothing was looked at.
         (None, Some(_)) if searched.any(options.since) => {
-            let rest = left
-                .map_or_else(|| "widen --since, or --min-rows 1".into(), |left| format!("{left}; or widen --since"));
-            Done::ok(format!(
-                "nothing was deleted, emptied or dropped since {since} in the log that was searched; {rest}"
-            ))
+            let rest = left.map_or_else(|| "widen --since".into(), |left| format!("{left}; or widen --since"));
+            let nothing = match searched.passed_over() {
+                Some(some) => format!("nothing large was deleted, nothing emptied or dropped since {since}: {some}"),
+                None => format!("nothing was deleted, emptied or dropped since {since} in the log that was searched"),
+            };
+            let said = format!("{nothing}; {rest}");
+            if searched.gaps.is_empty() { Done::ok(said) } else { Done::check_failed(said) }
         }
         (None, Some((lsn, at))) => Done::check_failed(format!(
             "what is gone since {since} is not known: the archived log ends before that, at {lsn}{}; {}",
@@ -77,7 +80,8 @@ pub(super) async fn assess(ctx: &Ctx, options: &LocateOptions) -> Result<Done> {
     };
     let candidates: Vec<_> = suspects.iter().map(Suspect::candidate).collect();
     let document = json!({"identity": identity, "findings": findings, "rows": rows, "suspects": candidates,
-        "searched": searched.to.is_some() && searched.any(options.since)});
+        "searched": searched.to.is_some() && searched.any(options.since), "log_gaps": searched.gaps,
+        "threshold_rows": searched.least, "smaller": searched.smaller});
     facts.push(Event::DamageAssessed { findings, rows });
     Ok(Done { facts, ..done.json(document) })
 }

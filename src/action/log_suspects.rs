@@ -15,7 +15,7 @@ use crate::postgres::Lsn;
 use crate::recovery::promote::local_instance;
 use crate::recovery::range::Reach;
 use crate::recovery::wal_index;
-use crate::recovery::wal_locate::{self, Deed, NameMap, Report, Rules, Suspect, archive, snapshot};
+use crate::recovery::wal_locate::{self, Deed, Gap, NameMap, Report, Rules, Smaller, Suspect, archive, snapshot};
 use crate::recovery::watch::check_cancel;
 
 /// What brings the rest of the log into the archive while the server goes on.
@@ -56,6 +56,14 @@ pub struct Searched {
     pub own_from: Option<Lsn>,
     /// Where the live server stood; none when it was not asked.
     pub live: Option<Lsn>,
+    /// Stretches in which what was looked for may lie and that could not be read.
+    pub gaps: Vec<Gap>,
+    /// Rows of a transaction from which on it was looked for.
+    pub least: u64,
+    /// The same for people: rows and share.
+    pub measure: String,
+    /// Those that deleted fewer.
+    pub smaller: Smaller,
 }
 
 impl Searched {
@@ -65,6 +73,33 @@ impl Searched {
     }
     /// What was not searched, and what to do about it; none when all was.
     pub fn left(&self) -> Option<String> {
+        let both: Vec<String> = [self.hole(), self.tail()].into_iter().flatten().collect();
+        (!both.is_empty()).then(|| both.join("; "))
+    }
+    /// That the log has holes; none when it has none.
+    pub fn hole(&self) -> Option<String> {
+        let first = self.gaps.first()?;
+        let (segment, more) = (&first.segment, self.gaps.len() - 1);
+        let and = if more > 0 { format!(" and {more} more") } else { String::new() };
+        Some(format!(
+            "the log has a hole at {segment}{and}, and what lies in the hole is not known (breakglass wal status)"
+        ))
+    }
+    /// Deletions that were seen and are not shown, and how to see them; none when there were none.
+    pub fn passed_over(&self) -> Option<String> {
+        let Smaller { transactions, deleted } = self.smaller;
+        let (word, each) = match transactions {
+            0 => return None,
+            1 => ("transaction", "which is less"),
+            _ => ("transactions", "each of them less"),
+        };
+        let rows = if deleted == 1 { "row" } else { "rows" };
+        let measure = &self.measure;
+        Some(format!(
+            "{transactions} {word} deleted {deleted} {rows} in all, {each} than {measure}, and not shown: --min-rows 1 shows such"
+        ))
+    }
+    fn tail(&self) -> Option<String> {
         let rest = match (self.to, self.live) {
             (Some(_), None) => {
                 return Some("what was written after that is not in the archive, and was not searched".into());
@@ -78,10 +113,10 @@ impl Searched {
     }
     fn note(&self) -> String {
         let Some((lsn, at)) = self.to else {
-            return format!("the archive holds no log to search; {}", self.left().unwrap_or_default());
+            return format!("the archive holds no log to search; {}", self.tail().unwrap_or_default());
         };
         let commit = at.map_or_else(|| "no commit in it".into(), |at| format!("last commit {at}"));
-        match (self.own_from, self.left()) {
+        match (self.own_from, self.tail()) {
             (Some(from), _) => format!(
                 "the archived log was read up to {from}, and what the server has written since in its own folder up to {lsn}, {commit}"
             ),
@@ -183,15 +218,17 @@ async fn read(
         since: Some(place.since),
         until: args.until,
         tables: args.tables.clone(),
-        min_rows: args.min_rows.unwrap_or(Rules::default().min_rows),
         asked,
-        ..Rules::default()
+        ..args.min_rows.map_or_else(Rules::default, Rules::at_least)
     };
+    (searched.least, searched.measure) = (rules.min_rows, rules.measure());
     let timeline = place.timeline;
     let live = place.live.cloned();
     let work = ctx.clone();
     let (report, own_from) = blocking(move || {
         let (unlocked, _) = unlock(&work)?;
+        let system = unlocked.repository().cluster()?.map(|c| c.system_identifier);
+        let rules = Rules { system, ..rules };
         if let Some(pg_wal) = own_log(live.as_ref())
             && let Some(found) = with_own(&work, &unlocked, (timeline, from), &pg_wal, (&names, &rules))?
         {
@@ -203,7 +240,12 @@ async fn read(
     .await?;
     searched.to = report.last_lsn.map(|lsn| (lsn, report.last_commit));
     searched.own_from = own_from;
+    searched.smaller = report.smaller;
+    let until = args.until;
+    searched.gaps = report.gaps.iter().filter(|g| g.concerns(place.since, until)).cloned().collect();
+    notes.extend(searched.gaps.iter().map(|g| format!("WARNING: {}", g.describe())));
     notes.push(searched.note());
+    notes.extend(searched.passed_over());
     Ok((report, searched, notes))
 }
 
@@ -229,5 +271,7 @@ fn with_own(
     let Some((segments, own_from)) = archive::and_own(unlocked, timeline, from, pg_wal)? else { return Ok(None) };
     let read = wal_locate::locate(segments.map(|s| not_stopped(ctx, s)), names.clone(), rules.clone());
     check_cancel(&ctx.cancel, "the log was not read to its end")?;
-    Ok(read.ok().map(|(report, _)| (report, Some(own_from))))
+    // What the server is just writing may not be whole yet.
+    let whole = |r: &Report| r.gaps.iter().all(|g| g.from < own_from);
+    Ok(read.ok().filter(|(r, _)| whole(r)).map(|(report, _)| (report, Some(own_from))))
 }

@@ -41,7 +41,7 @@ pub struct Search {
     /// Only this table; may be given several times
     #[arg(long = "table", value_name = "TABLE")]
     pub tables: Vec<String>,
-    /// A transaction that marks so many rows is a suspect. Default: ten times what is usual
+    /// A transaction that marks so many rows is a suspect. Default: ten times what is usual; in the log 100, and 1 % of a table
     #[arg(long, value_name = "N")]
     pub min_rows: Option<u64>,
     /// Only what took something away: rows deleted, tables emptied or dropped, by the archived log
@@ -361,7 +361,12 @@ fn report(ctx: &Ctx, found: &Found, offered: &InLog, deleted: bool) -> Done {
     for (i, c) in candidates.iter().enumerate() {
         match c.target {
             RecoveryTarget::Latest => ctx.out.line(&format!("{}. all that is archived, up to {}", i + 1, c.at)),
-            _ => ctx.out.line(&format!("{}. before {} at {}", i + 1, c.target, c.at)),
+            // Other commands are told the transaction.
+            _ => {
+                let xid = c.xid.as_ref().filter(|_| !matches!(c.target, RecoveryTarget::Xid(_)));
+                let xid = xid.map_or_else(String::new, |x| format!(", transaction {x}"));
+                ctx.out.line(&format!("{}. before {} at {}{xid}", i + 1, c.target, c.at));
+            }
         }
         ctx.out.line(&format!("   {}", c.what));
         // Of what was taken away the rows alone are brought back, and what came after stays.
@@ -381,11 +386,16 @@ fn report(ctx: &Ctx, found: &Found, offered: &InLog, deleted: bool) -> Done {
         ctx.out.line(&format!("not in the figures: {table}, {why}"));
     }
     let searched = offered.searched.as_ref();
+    // Rows that are still there were asked, or the log alone.
+    let by_rows = !deleted && located.threshold > 0;
+    let threshold = if by_rows { located.threshold } else { searched.map_or(0, |s| s.least) };
     let json = serde_json::json!({
-        "candidates": candidates, "threshold_rows": located.threshold, "since": found.since,
+        "candidates": candidates, "threshold_rows": threshold, "since": found.since,
         "other_databases": located.other_databases, "unread": located.unread,
         "log_searched_to": searched.and_then(|s| s.to).map(|(lsn, _)| lsn.to_string()),
         "log_searched_whole": searched.is_some_and(|s| s.left().is_none()),
+        "log_gaps": searched.map(|s| &s.gaps), "log_threshold_rows": searched.map(|s| s.least),
+        "smaller": searched.map(|s| s.smaller),
     });
     let mut facts = Vec::new();
     if let Some(r) = &found.reach {
@@ -394,20 +404,27 @@ fn report(ctx: &Ctx, found: &Found, offered: &InLog, deleted: bool) -> Done {
     facts.push(Event::MomentsFound { candidates: candidates.iter().map(|c| (*c).clone()).collect() });
     let mut done = match candidates.first() {
         Some(c) if c.target == RecoveryTarget::Latest => Done::ok(c.what.clone()),
-        Some(c) => Done::ok(format!("before {} at {}: {}", c.target, c.at.hms(), c.what)),
+        Some(c) => {
+            let hole = searched.and_then(Searched::hole).map_or_else(String::new, |h| format!("; {h}"));
+            Done::ok(format!("before {} at {}: {}{hole}", c.target, c.at.hms(), c.what))
+        }
         None => {
-            let widen = "widen the search with --since, --min-rows or --table";
+            let small = searched.and_then(Searched::passed_over).is_some();
+            let nothing = if small { "nothing large" } else { "nothing" };
+            let fewer = (by_rows && threshold > 1) || small;
+            let widen =
+                if fewer { "widen the search with --since or --min-rows 1" } else { "widen the search with --since" };
             let (line, summary) = match searched.map(|s| (s.to, s.left())) {
                 None => (
                     format!("nothing stands out in the rows, and the log was not searched; {widen}"),
                     "no suspect transaction was found in the rows; the log was not searched".to_string(),
                 ),
                 Some((_, None)) => (
-                    format!("nothing in the rows and nothing in the log; {widen}"),
+                    format!("{nothing} in the rows and {nothing} in the log; {widen}"),
                     "no suspect transaction was found".into(),
                 ),
                 Some((Some((lsn, _)), Some(left))) => (
-                    format!("nothing in the rows, and nothing in the archived log up to {lsn}; {left}; or {widen}"),
+                    format!("{nothing} in the rows, and {nothing} in the archived log up to {lsn}; {left}; or {widen}"),
                     format!("no suspect transaction was found in the archived log up to {lsn}; {left}"),
                 ),
                 Some((None, Some(left))) => (

@@ -1,5 +1,7 @@
 //! Finding the moment on real clusters: several batches, decoys, savepoints, tables that cannot be read.
 
+mod deleted;
+
 use std::time::Duration;
 
 use breakglass::action::assess::Assess;

@@ -129,12 +129,14 @@ fn where_the_log_may_end_damage_before_more_log_is_still_damage() {
 }
 
 #[test]
-fn locate_fails_with_the_segment_and_position() {
+fn locate_goes_on_behind_damage_and_names_it() {
     let mut segments = whole();
     segments[2].bytes[500_000] ^= 0x20;
     segments.iter_mut().for_each(|s| s.may_end = false);
-    let name = segments[2].name.clone();
-    let e = locate(segments.into_iter().map(Ok), NameMap::new(), Rules::default()).unwrap_err();
-    assert_eq!(e.kind.exit_code(), 1);
-    assert!(e.what.contains(&name), "{e}");
+    let (name, start, last) = (segments[2].name.clone(), segments[2].start, segments.last().unwrap().name.clone());
+    let report = locate(segments.into_iter().map(Ok), NameMap::new(), Rules::default()).unwrap().0;
+    let [gap] = report.gaps.as_slice() else { panic!("{:?}", report.gaps) };
+    assert_eq!(gap.segment, name);
+    assert!(gap.from > start && gap.to.is_some() && gap.after.is_some() && gap.before >= gap.after, "{gap:?}");
+    assert!(report.indexes.iter().any(|i| i.segment == last), "nothing behind it was read");
 }

@@ -139,12 +139,18 @@ fn the_log_is_read_out_of_the_repository() {
     let later = read(Some(middle)).unwrap();
     assert!(later.indexes.len() < report.indexes.len());
     assert!(later.suspects.iter().any(|s| s.xid == wanted[wanted.len() / 2]));
-    // One taken away: refused, by name.
+    // One taken away: a gap, by name, and everything on both sides of it.
     let gone = &segments[segments.len() / 2].name;
     let name = breakglass::backup::wal::WalName::parse(gone).unwrap();
     std::fs::remove_file(dir.path().join("repo").join(name.object())).unwrap();
-    let e = archive::in_repository(&unlocked, 1, None).err().unwrap();
-    assert!(e.what.contains(gone), "{e}");
+    let with_gap = read(None).unwrap();
+    let [gap] = with_gap.gaps.as_slice() else { panic!("{:?}", with_gap.gaps) };
+    assert_eq!((gap.segment.as_str(), gap.why.as_str()), (gone.as_str(), "it is missing"));
+    assert!(gap.after.is_some() && gap.before >= gap.after && gap.to > Some(gap.from), "{gap:?}");
+    let seen: Vec<u32> = with_gap.suspects.iter().map(|s| s.xid).collect();
+    let beside = |s: &&breakglass::recovery::wal_locate::Suspect| s.end < gap.from || Some(s.begun) > gap.to;
+    let wanted: Vec<u32> = report.suspects.iter().filter(beside).map(|s| s.xid).collect();
+    assert!(wanted.len() > 10 && wanted.iter().all(|x| seen.contains(x)), "{wanted:?} {seen:?}");
 }
 
 #[test]

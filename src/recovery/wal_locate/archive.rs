@@ -6,20 +6,22 @@ use super::source::{Segment, choose, in_folder, stretches};
 use crate::backup::repository::Unlocked;
 use crate::backup::wal::range::path_to;
 use crate::backup::wal::{DEFAULT_SEGMENT_SIZE, WalName};
-use crate::error::{Error, Result};
+use crate::error::{ErrorKind, Result};
 use crate::postgres::Lsn;
 
 /// The archived segments that lead to `timeline` along its history, from the one that holds `from` on, each taken out of
 /// the archive when it is asked for. A `.partial` segment is used where nothing newer holds its stretch.
 ///
 /// # Errors
-/// The history is missing or damaged, or a segment between two others is missing; later, one that is damaged.
+/// The history is missing or damaged; later, the store fails. A segment that is damaged comes without bytes, one that is missing
+/// not at all.
 pub fn in_repository(
     unlocked: &Unlocked,
     timeline: u32,
     from: Option<Lsn>,
 ) -> Result<impl Iterator<Item = Result<Segment>> + '_> {
-    Ok(read_each(unlocked, chosen(unlocked, timeline, from)?.0))
+    let (names, segment_bytes) = chosen(unlocked, timeline, from)?;
+    Ok(read_each(unlocked, names, segment_bytes))
 }
 
 /// As [`in_repository`], followed by what the server on this machine has written since, read in its own folder `pg_wal`; and from
@@ -41,8 +43,9 @@ pub fn and_own<'u>(
     let end = names.last().and_then(|n| Lsn::of_segment(n, segment_bytes)).map(|(_, l)| Lsn(l.0 + segment_bytes));
     let Ok(own) = in_folder(pg_wal, Some(timeline), end.or(from), true) else { return Ok(None) };
     let mut own = own.map_while(Result::ok).peekable();
-    let start = own.peek().and_then(|s| Lsn::of_segment(&s.name, segment_bytes)).map(|(_, l)| l);
-    Ok(start.filter(|s| end.is_none_or(|e| e == *s)).map(|s| (read_each(unlocked, names).chain(own.map(Ok)), s)))
+    let start = own.peek().map(|s| s.start);
+    let archived = read_each(unlocked, names, segment_bytes);
+    Ok(start.filter(|s| end.is_none_or(|e| e == *s)).map(|s| (archived.chain(own.map(Ok)), s)))
 }
 
 /// Names in the order of the log, and the size of segments.
@@ -62,14 +65,23 @@ fn chosen(unlocked: &Unlocked, timeline: u32, from: Option<Lsn>) -> Result<(Vec<
             }
         }
     }
-    Ok((choose(&names, &stretches, segment_bytes)?, segment_bytes))
+    Ok((choose(&names, &stretches, segment_bytes), segment_bytes))
 }
 
-fn read_each(unlocked: &Unlocked, names: Vec<String>) -> impl Iterator<Item = Result<Segment>> + '_ {
+fn read_each(
+    unlocked: &Unlocked,
+    names: Vec<String>,
+    segment_bytes: u64,
+) -> impl Iterator<Item = Result<Segment>> + '_ {
     names.into_iter().map(move |name| {
-        let bytes = crate::backup::wal::fetch::read(unlocked, &WalName::parse(&name)?)?
-            .ok_or_else(|| Error::check(format!("WAL segment {name:?} is gone from the archive")))?;
+        let (bytes, unreadable) = match crate::backup::wal::fetch::read(unlocked, &WalName::parse(&name)?) {
+            Ok(Some(bytes)) => (bytes, None),
+            Ok(None) => (Vec::new(), Some("it is gone from the archive".to_string())),
+            Err(e) if matches!(e.kind, ErrorKind::Check | ErrorKind::Usage) => (Vec::new(), Some(e.to_string())),
+            Err(e) => return Err(e),
+        };
         let may_end = name.ends_with(".partial");
-        Ok(Segment { name, bytes, may_end })
+        let start = Lsn::of_segment(name.trim_end_matches(".partial"), segment_bytes).map_or(Lsn(0), |(_, l)| l);
+        Ok(Segment { name, start, bytes, may_end, unreadable })
     })
 }

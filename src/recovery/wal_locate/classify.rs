@@ -72,7 +72,7 @@ pub fn judge(xact: &Xact, end: &End, committed: bool, names: &NameMap, version: 
     for d in &xact.drop_databases {
         let table =
             names.database(d.database, xact.first).map_or_else(|| format!("OID {}", d.database), str::to_string);
-        it.act(Deed::DropDatabase, table, |_| {});
+        it.act(Deed::DropDatabase, (table, None), |_| {});
     }
     for change in &xact.catalog {
         if let Change::SchemaWent(_, name) = change {
@@ -83,7 +83,7 @@ pub fn judge(xact: &Xact, end: &End, committed: bool, names: &NameMap, version: 
     taken.built = it.built;
     taken.acts = it.by_table.into_values().collect();
     taken.acts.sort_by_key(|a| (std::cmp::Reverse(weight(a)), a.table.clone()));
-    taken.suspect = taken.acts.iter().any(|a| is_suspect(a, rules));
+    taken.suspect = is_suspect(&taken.acts, rules);
     if taken.suspect {
         // What else it did in passing is noise beside it.
         let some = |a: &Act| a.deed != Deed::Rows || a.deleted + a.updated > 0;
@@ -103,7 +103,12 @@ fn weight(a: &Act) -> (u8, u64) {
     (kind, a.deleted + a.updated)
 }
 
-fn is_suspect(a: &Act, rules: &Rules) -> bool {
+fn is_suspect(acts: &[Act], rules: &Rules) -> bool {
+    let rows: u64 = acts.iter().map(|a| a.deleted + a.updated).sum();
+    (rules.percent == 0 && rows > 0 && rows >= rules.min_rows) || acts.iter().any(|a| stands_out(a, rules))
+}
+
+fn stands_out(a: &Act, rules: &Rules) -> bool {
     if a.deed != Deed::Rows {
         return true;
     }
@@ -151,17 +156,17 @@ impl Judge<'_> {
         self.names.relation(file, self.xact.first)
     }
 
-    fn name(&self, file: RelFile, known: Option<&Relation>) -> String {
-        match known {
-            Some(r) => match &r.root {
-                Some(root) => root.clone(),
-                None => self.names.full_name(file.database, r, self.xact.first),
-            },
-            None => format!("file {file}"),
+    /// Name of the table, and of its part that the file is.
+    fn name(&self, file: RelFile, known: Option<&Relation>) -> (String, Option<String>) {
+        let Some(r) = known else { return (format!("file {file}"), None) };
+        let own = self.names.full_name(file.database, r, self.xact.first);
+        match &r.root {
+            Some(root) => (root.clone(), Some(own)),
+            None => (own, None),
         }
     }
 
-    fn act(&mut self, deed: Deed, table: String, fill: impl FnOnce(&mut Act)) {
+    fn act(&mut self, deed: Deed, (table, partition): (String, Option<String>), fill: impl FnOnce(&mut Act)) {
         let order = if deed == Deed::Rows { 1 } else { 0 };
         let act = self.by_table.entry((order, table.clone())).or_insert_with(|| Act {
             deed,
@@ -171,8 +176,10 @@ impl Judge<'_> {
             inserted: 0,
             of: None,
             parts: 0,
+            partitions: Vec::new(),
         });
         act.parts += 1;
+        act.partitions.extend(partition.filter(|p| !act.partitions.contains(p)));
         fill(act);
     }
 
@@ -200,12 +207,12 @@ impl Judge<'_> {
             return;
         }
         if oid.is_some_and(|o| self.rewritten.contains(&o)) {
-            self.anew.insert(table);
+            self.anew.insert(table.0);
             return;
         }
         let new = oid.and_then(|o| self.moved_to.get(&o)).copied();
         if self.rewritten.is_empty() && self.transient() && new.is_none_or(|n| self.xact.filled(n).heap_pages > 0) {
-            self.anew.insert(table);
+            self.anew.insert(table.0);
             return; // a table was built beside it, and which is not told: the swap of a rewrite
         }
         let filled = new.map_or(0, |n| self.xact.filled(n).filled());
@@ -277,7 +284,8 @@ impl Judge<'_> {
             }
             let table = self.name(*file, known.as_ref());
             // A table that is gone as a whole needs no count of its rows.
-            if self.by_table.contains_key(&(0, table.clone())) {
+            let gone = self.by_table.get(&(0, table.0.clone()));
+            if gone.is_some_and(|a| table.1.as_ref().is_none_or(|p| a.partitions.contains(p))) {
                 continue;
             }
             let inserted = counts.inserted;

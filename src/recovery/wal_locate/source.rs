@@ -12,10 +12,14 @@ use crate::postgres::Lsn;
 pub struct Segment {
     /// Its file's name, 24 hexadecimal digits, or those and `.partial`.
     pub name: String,
+    /// Where it begins in the log.
+    pub start: Lsn,
     /// All of it.
     pub bytes: Vec<u8>,
     /// Whether the log may end in it.
     pub may_end: bool,
+    /// Why it cannot be had, in words; then there are no bytes.
+    pub unreadable: Option<String>,
 }
 
 /// A stretch of the log that belongs to one timeline.
@@ -33,11 +37,8 @@ pub fn stretches(path: &[Branch]) -> Vec<Stretch> {
 }
 
 /// Chooses the files that make up the log of the last stretch's timeline: for each segment number the newest timeline of
-/// the stretches that had begun by its end. A gap in the numbers is an error when it lies between two that are there.
-///
-/// # Errors
-/// A segment in between is missing; it is named.
-pub fn choose(names: &[String], stretches: &[Stretch], segment_bytes: u64) -> Result<Vec<String>> {
+/// the stretches that had begun by its end. Where numbers are missing in between, so they are in what is returned.
+pub fn choose(names: &[String], stretches: &[Stretch], segment_bytes: u64) -> Vec<String> {
     // By number; for each number the best by place in the stretches, whole files before partial ones.
     let mut best: BTreeMap<u64, (usize, bool, &String)> = BTreeMap::new();
     for name in names {
@@ -57,19 +58,7 @@ pub fn choose(names: &[String], stretches: &[Stretch], segment_bytes: u64) -> Re
             best.insert(key, candidate);
         }
     }
-    let mut chosen = Vec::new();
-    let mut last: Option<u64> = None;
-    for (number, (place, _, name)) in best {
-        if let Some(l) = last.filter(|l| l + 1 != number) {
-            let timeline = stretches.get(place).map_or(1, |s| s.timeline);
-            let missing = Lsn((l + 1) * segment_bytes);
-            return Err(Error::check(format!("WAL segment {:?} is missing", missing.segment(timeline, segment_bytes)))
-                .why(format!("the log has a hole from {missing} to {}", Lsn(number * segment_bytes))));
-        }
-        last = Some(number);
-        chosen.push(name.clone());
-    }
-    Ok(chosen)
+    best.into_values().map(|(_, _, name)| name.clone()).collect()
 }
 
 /// The segments of a folder along `timeline` (the newest one when none), from the one that holds `from` on. In `live`
@@ -77,7 +66,7 @@ pub fn choose(names: &[String], stretches: &[Stretch], segment_bytes: u64) -> Re
 /// file must be whole, `.partial` ones excepted.
 ///
 /// # Errors
-/// The folder or a history file cannot be read, or a segment between two others is missing.
+/// The folder or a history file cannot be read.
 pub fn in_folder(
     dir: &Path,
     timeline: Option<u32>,
@@ -111,7 +100,7 @@ pub fn in_folder(
     };
     let start = from.map_or(0, |l| l.0 - l.0 % segment_bytes);
     names.retain(|n| Lsn::of_segment(n.trim_end_matches(".partial"), segment_bytes).is_some_and(|(_, l)| l.0 >= start));
-    let mut chosen = choose(&names, &stretches, segment_bytes)?;
+    let mut chosen = choose(&names, &stretches, segment_bytes);
     if live {
         // Recycled files carry a number of the future and pages of the past.
         let written = |n: &String| {
@@ -128,7 +117,8 @@ pub fn in_folder(
         let path = dir.join(&name);
         let bytes = std::fs::read(&path).target(|| format!("reading {:?}", path.display()))?;
         let may_end = name.ends_with(".partial") || (live && i + 1 == count);
-        Ok(Segment { name, bytes, may_end })
+        let start = Lsn::of_segment(name.trim_end_matches(".partial"), segment_bytes).map_or(Lsn(0), |(_, l)| l);
+        Ok(Segment { name, start, bytes, may_end, unreadable: None })
     }))
 }
 

@@ -55,6 +55,9 @@ pub struct Act {
     /// Partitions touched, when more than the table itself.
     #[serde(default)]
     pub parts: u32,
+    /// Names of the partitions touched, when `table` is a partitioned one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub partitions: Vec<String>,
 }
 
 /// What became of the transaction.
@@ -148,7 +151,15 @@ impl Suspect {
                         a.deleted += act.deleted;
                         a.updated += act.updated;
                         a.inserted += act.inserted;
-                        a.of = a.of.max(act.of);
+                        let more: Vec<String> =
+                            act.partitions.iter().filter(|p| !a.partitions.contains(p)).cloned().collect();
+                        // Of other partitions the rows come on top.
+                        a.of = if more.len() == act.partitions.len() && !more.is_empty() {
+                            a.of.zip(act.of).map(|(x, y)| x + y)
+                        } else {
+                            a.of.max(act.of)
+                        };
+                        a.partitions.extend(more);
                         a.parts = a.parts.max(act.parts);
                     }
                     None => one.acts.push(act.clone()),
@@ -229,6 +240,7 @@ impl Act {
             _ => format!("{n} rows"),
         };
         let about = || self.of.map_or(String::new(), |n| format!(" (about {n} rows)"));
+        let (table, of_whole) = self.place();
         let mut text = match self.deed {
             Deed::Rows => {
                 let mut parts = Vec::new();
@@ -238,20 +250,31 @@ impl Act {
                 if self.updated > 0 {
                     parts.push(format!("UPDATE {}", of(self.updated)));
                 }
-                let mut text = format!("{} of {}", parts.join(" and "), self.table);
+                let mut text = format!("{} of {table}", parts.join(" and "));
                 if self.inserted > 0 {
                     text.push_str(&format!(" beside {} inserted", self.inserted));
                 }
                 text
             }
-            Deed::Truncate => format!("TRUNCATE {}{}", self.table, about()),
-            Deed::Replaced => format!("TRUNCATE {}{}, replaced by {} rows", self.table, about(), self.inserted),
-            Deed::DropTable => format!("DROP TABLE {}{}", self.table, about()),
+            Deed::Truncate => format!("TRUNCATE {table}{}", about()),
+            Deed::Replaced => format!("TRUNCATE {table}{}, replaced by {} rows", about(), self.inserted),
+            Deed::DropTable => format!("DROP TABLE {table}{}", about()),
             Deed::DropDatabase => format!("DROP DATABASE {}", self.table),
         };
-        if self.parts > 1 {
-            text.push_str(&format!(" ({} partitions)", self.parts));
-        }
+        text.push_str(&of_whole);
         text
+    }
+    /// The table, or the partitions of it that were touched and whose they are: the rows are theirs alone.
+    fn place(&self) -> (String, String) {
+        let whole = &self.table;
+        match self.partitions.as_slice() {
+            [] if self.parts > 1 => (whole.clone(), format!(" ({} partitions)", self.parts)),
+            [] => (whole.clone(), String::new()),
+            [one] => (one.clone(), format!(", a partition of {whole}")),
+            [first, rest @ ..] if rest.len() < 3 => {
+                (format!("{first} and {}", rest.join(" and ")), format!(", partitions of {whole}"))
+            }
+            many => (format!("{} partitions of {whole}", many.len()), String::new()),
+        }
     }
 }

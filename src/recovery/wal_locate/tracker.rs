@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::catalog::{BESIDE, Change, Mirror};
 use super::classify::{Taken, judge};
+use super::gap::{Gap, Smaller};
 use super::index::{RestorePoint, SegmentIndex};
 use super::names::{NameMap, Relation};
 use super::suspect::{Outcome, Suspect, same_act};
@@ -47,6 +48,10 @@ pub struct Tracker {
     last_lsn: Lsn,
     first_lsn: Option<Lsn>,
     changes: Vec<Change>,
+    gaps: Vec<Gap>,
+    /// Nothing was read yet behind the last gap.
+    in_gap: bool,
+    smaller: Smaller,
 }
 
 struct Noted {
@@ -98,6 +103,22 @@ impl Tracker {
             last_lsn: Lsn(0),
             first_lsn: None,
             changes: Vec::new(),
+            gaps: Vec::new(),
+            in_gap: false,
+            smaller: Smaller::default(),
+        }
+    }
+
+    /// From here on the log cannot be read; what comes next lies behind that. Gaps without a record between them are one.
+    pub fn gap(&mut self, segment: String, from: Lsn, why: String) {
+        self.put_back();
+        // Whatever was open has ended unseen, or goes on with a part unseen. What was prepared waits for a word.
+        self.open.retain(|_, x| x.prepared.is_some());
+        self.from_before = None;
+        self.mirror = Mirror::default();
+        self.mirror.take_moves(&self.names);
+        if !std::mem::replace(&mut self.in_gap, true) {
+            self.gaps.push(Gap { segment, from, to: None, why, after: self.last_commit, before: None });
         }
     }
 
@@ -161,6 +182,11 @@ impl Tracker {
         self.version = record.version;
         self.timeline = record.timeline;
         self.last_lsn = record.lsn;
+        if std::mem::take(&mut self.in_gap)
+            && let Some(gap) = self.gaps.last_mut()
+        {
+            gap.to = Some(record.lsn);
+        }
         self.first_lsn.get_or_insert(record.lsn);
         if self.segment.records == 0 {
             self.segment.first_lsn = record.lsn;
@@ -342,6 +368,14 @@ impl Tracker {
             }
         }
         let mut noted = false;
+        if !taken.suspect && asked.is_none() && self.rules.in_window(end.time) {
+            let deleted: u64 = taken.acts.iter().map(|a| a.deleted).sum();
+            let database = self.names.database(taken.database, xact.first);
+            if deleted > 0 && self.rules.wants_acts(database, &taken.acts) {
+                self.smaller.transactions += 1;
+                self.smaller.deleted += deleted;
+            }
+        }
         if asked.is_some() || (taken.suspect && self.rules.in_window(end.time)) {
             let is_suspect = taken.suspect && self.rules.in_window(end.time);
             let mut suspect = self.suspect(&xact, end, top, record, taken, Outcome::Committed);
@@ -371,6 +405,9 @@ impl Tracker {
             }
         }
         self.commits += 1;
+        for gap in self.gaps.iter_mut().rev().take_while(|g| g.before.is_none()) {
+            gap.before = Some(end.time);
+        }
         self.last_commit = Some(self.last_commit.map_or(end.time, |t| t.max(end.time)));
         self.segment.commits += 1;
         self.segment.first_commit.get_or_insert(end.time);
@@ -475,7 +512,13 @@ impl Tracker {
                 if n > 0
                     && let Some(r) = self.table_of(*file, suspect.end)
                 {
-                    let name = r.root.clone().unwrap_or_else(|| self.names.full_name(file.database, r, suspect.end));
+                    let mut name =
+                        r.root.clone().unwrap_or_else(|| self.names.full_name(file.database, r, suspect.end));
+                    if file.database != suspect.database_oid
+                        && let Some(of) = self.names.database(file.database, suspect.begun)
+                    {
+                        name = format!("{of}.{name}");
+                    }
                     *rows.entry(name).or_insert(0) += n;
                 }
             }
@@ -520,6 +563,8 @@ impl Tracker {
             per_minute: self.per_minute,
             indexes: Vec::new(),
             end: None,
+            gaps: self.gaps,
+            smaller: self.smaller,
         };
         (report, self.names)
     }
