@@ -8,14 +8,14 @@ use clap::{Args as _, Command, ValueEnum};
 use futures::future::BoxFuture;
 use sqlx::postgres::PgConnection;
 
-use super::target::{Follow, database_name, expected, now, parse_args, shadow};
+use super::target::{Follow, blocking, database_name, expected, now, parse_args, shadow, unlock};
 use super::{Action, Ctx, Done, Preview, Spec, reach};
 use crate::error::{Context, Error, Result};
 use crate::model::CleanText;
 use crate::model::event::Event;
 use crate::model::parse_duration;
 use crate::model::plan::Risk;
-use crate::model::target::Identity;
+use crate::model::target::{Identity, RecoveryTarget};
 use crate::postgres::connect::{quote_literal, run as sql};
 use crate::postgres::identity;
 use crate::postgres::instance::shell_quote;
@@ -23,6 +23,7 @@ use crate::recovery::partial::undo::{Outcome, Record, Undone, undo};
 use crate::recovery::partial::{self, Definitions, Options, Part, apply, open};
 use crate::recovery::shadow::Shadow;
 use crate::recovery::verify;
+use crate::recovery::wal_locate::archive;
 
 /// The action `pitr partial`.
 pub struct Partial;
@@ -164,11 +165,36 @@ async fn connect_shadow(ctx: &Ctx, args: &Args, live: &Identity) -> Result<(Shad
     Ok((s, c, Definitions { programs, shadow: at }))
 }
 
-fn options(ctx: &Ctx, args: &Args, s: &Shadow) -> Result<Options> {
+/// The transaction whose commit a recovered instance stands right before; none when that is another moment, or cannot be read.
+async fn stopped_before(ctx: &Ctx, s: &Shadow) -> Vec<u32> {
+    let RecoveryTarget::Lsn(text) = &s.target else { return Vec::new() };
+    let Ok(lsn) = text.parse() else { return Vec::new() };
+    if s.after {
+        return Vec::new();
+    }
+    let (work, timeline) = (ctx.clone(), s.timeline);
+    match blocking(move || archive::committed_at(&unlock(&work)?.0, timeline, lsn)).await {
+        Ok(xids) => {
+            if let Some(xid) = xids.first() {
+                ctx.out.line(&format!(
+                    "damaged are the rows that transaction {xid} wrote: the recovered instance stands right before its commit"
+                ));
+            }
+            xids
+        }
+        Err(e) => {
+            ctx.out.line(&format!("which transaction the recovered instance stands before is not known: {e}"));
+            Vec::new()
+        }
+    }
+}
+
+async fn options(ctx: &Ctx, args: &Args, s: &Shadow) -> Result<Options> {
     let damaged_by = match args.rows {
         Rows::Lost => Vec::new(),
-        _ if args.damaged_by.is_empty() => s.suspects.clone(),
-        _ => args.damaged_by.clone(),
+        _ if !args.damaged_by.is_empty() => args.damaged_by.clone(),
+        _ if !s.suspects.is_empty() => s.suspects.clone(),
+        _ => stopped_before(ctx, s).await,
     };
     if args.rows != Rows::Lost && damaged_by.is_empty() {
         return Err(Error::usage("which transactions did the damage is not known")
@@ -245,7 +271,7 @@ async fn look(
     let (s, mut there, definitions) = connect_shadow(ctx, args, id).await?;
     let follow = Follow::new(ctx);
     partial::begin(live, &mut there).await?;
-    let options = Options { audit, ..options(ctx, args, &s)? };
+    let options = Options { audit, ..options(ctx, args, &s).await? };
     let plan = partial::prepare(live, &mut there, &definitions, &options, &*follow, &ctx.cancel).await?;
     sql(live, "ROLLBACK").await?;
     Ok((plan.parts(), definitions))
@@ -422,7 +448,7 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     }
     let (s, mut there, definitions) = connect_shadow(ctx, args, &id).await?;
     let folder = folder(ctx, args, &s)?;
-    let options = options(ctx, args, &s)?;
+    let options = options(ctx, args, &s).await?;
     let follow = Follow::new(ctx);
     partial::begin(&mut live, &mut there).await?;
     let plan = partial::prepare(&mut live, &mut there, &definitions, &options, &*follow, &ctx.cancel).await?;

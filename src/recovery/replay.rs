@@ -19,7 +19,7 @@ use crate::postgres::{Database, Instance, Lsn};
 pub(super) struct Reached {
     /// Position up to which the log is replayed.
     pub lsn: Lsn,
-    /// Time of the last commit that was replayed.
+    /// Time of the last commit that was replayed; where the source recorded no commit times, of the last commit or rollback.
     pub time: Option<Time>,
 }
 
@@ -96,7 +96,8 @@ pub(super) async fn replay(
             watch.phase(&replay_phase(start, goal, &reached, first_time, request, log, began.elapsed()));
         }
         if reached.paused {
-            return verify_reached(instance, request, log, &reached, log_from);
+            let stands = verify_reached(instance, request, log, &reached, log_from)?;
+            return Ok(Reached { time: last_commit(&mut held, stands.time).await, ..stands });
         }
         if request.route.stop == StopAt::End
             && let Some(lsn) = reached.lsn
@@ -113,6 +114,16 @@ pub(super) async fn replay(
             }
         }
         tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// The last commit that was replayed, by the commit times. The server's own answer ([`Reached::time`]) is the time of a rollback as well,
+/// and does not count the very record that it stopped after; without commit times it is all there is.
+async fn last_commit(held: &mut Option<PgConnection>, otherwise: Option<Time>) -> Option<Time> {
+    let Some(c) = held else { return otherwise };
+    match super::tables::commit_times(c).await {
+        Ok(true) => super::locate::last_commit(c).await.unwrap_or(otherwise),
+        _ => otherwise,
     }
 }
 

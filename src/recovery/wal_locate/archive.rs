@@ -8,6 +8,7 @@ use crate::backup::wal::range::path_to;
 use crate::backup::wal::{DEFAULT_SEGMENT_SIZE, WalName};
 use crate::error::{ErrorKind, Result};
 use crate::postgres::Lsn;
+use crate::postgres::wal::{Content, Layout, Reader, Tail};
 
 /// The archived segments that lead to `timeline` along its history, from the one that holds `from` on, each taken out of
 /// the archive when it is asked for. A `.partial` segment is used where nothing newer holds its stretch.
@@ -46,6 +47,34 @@ pub fn and_own<'u>(
     let start = own.peek().map(|s| s.start);
     let archived = read_each(unlocked, names, segment_bytes);
     Ok(start.filter(|s| end.is_none_or(|e| e == *s)).map(|s| (archived.chain(own.map(Ok)), s)))
+}
+
+/// The transaction whose commit is the very record at `lsn`, then its subtransactions; none where another record is, or nothing
+/// that can be read.
+///
+/// # Errors
+/// As [`in_repository`].
+pub fn committed_at(unlocked: &Unlocked, timeline: u32, lsn: Lsn) -> Result<Vec<u32>> {
+    let (mut reader, mut layout, mut found) = (Reader::new(), Layout::default(), Vec::new());
+    // The record may end in the next segment.
+    for segment in in_repository(unlocked, timeline, Some(lsn))?.take(2) {
+        let segment = segment?;
+        let tail = if segment.may_end { Tail::MayEnd } else { Tail::Whole };
+        let read = reader.segment(&segment.name, &segment.bytes, tail, |r| {
+            if r.lsn == lsn {
+                layout.read(r)?;
+                if let Content::Commit(end) = Content::read(r, &layout)? {
+                    found.push(end.prepared.unwrap_or(r.xid));
+                    found.extend(&end.subxacts);
+                }
+            }
+            Ok(())
+        });
+        if read.is_err() || !found.is_empty() {
+            break;
+        }
+    }
+    Ok(found)
 }
 
 /// Names in the order of the log, and the size of segments.

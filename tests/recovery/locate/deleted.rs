@@ -155,6 +155,45 @@ fn a_hole_in_the_log_hides_nothing_but_what_was_in_it() {
 }
 
 #[test]
+fn rows_are_brought_back_from_right_before_the_transaction_that_damaged_them() {
+    let a = Archived::start("before");
+    let db = a.cluster.database("postgres");
+    psql(
+        &db,
+        "create table t (i int primary key, v int); insert into t select i, 0 from generate_series(1, 500) i; analyze",
+    )
+    .unwrap();
+    a.base_backup();
+    let kept = transaction(&a, "insert into t values (501, 0)");
+    let rolled_back = "begin; insert into t values (502, 0); rollback";
+    psql(&db, rolled_back).unwrap();
+    let harm = transaction(&a, "savepoint s; update t set v = 1 where i <= 200; release s");
+    a.archive_now();
+    let (_, found) = document(&a, &["pitr", "locate"]);
+    let lsn = format!("lsn:{}", found["candidates"][0]["lsn"].as_str().unwrap());
+    assert_eq!(found["candidates"][0]["xid"], harm.as_str(), "{found}");
+    let shadow = a.room.path.join("shadow").display().to_string();
+    let at = |xid: &str| {
+        let sql = format!(
+            "select to_char(pg_xact_commit_timestamp('{xid}') at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
+        );
+        breakglass::model::Time::parse(psql(&db, &sql).unwrap().trim()).unwrap().to_string()
+    };
+    // The last commit in it is that of another transaction, not the rollback behind it, nor the one it stops before.
+    let (code, text) = a.run(&["pitr", "restore", "--to", &lsn, "--dir", &shadow]);
+    assert!(code == 0 && text.contains(&format!("last commit {}", at(&kept))), "{} {text}", at(&kept));
+    let (code, text) =
+        a.run(&["pitr", "partial", "--shadow", &shadow, "--table", "t", "--rows", "damaged", "--dry-run", "--json"]);
+    let (_, gone) = a.run(&["pitr", "discard", "--shadow", &shadow]);
+    let next = a.room.path.join("next").display().to_string();
+    let (ended, after) = a.run(&["pitr", "restore", "--to-after", &lsn, "--dir", &next]);
+    a.run(&["pitr", "discard", "--shadow", &next]);
+    assert!(ended == 0 && after.contains(&format!("last commit {}", at(&harm))), "{gone} {after}");
+    assert!(code == 0 && text.contains(&format!("the rows that transaction {harm} wrote")), "{text}");
+    assert!(text.contains("\"damaged\": 200") || text.contains("200 damaged") || text.contains("200 rows"), "{text}");
+}
+
+#[test]
 fn a_partition_is_named_with_the_rows_it_had() {
     let a = Archived::start("partitions");
     let db = a.cluster.database("postgres");
