@@ -82,6 +82,9 @@ fn nothing_deleted_is_said_where_nothing_was() {
     }
 }
 
+/// What happens to a stored segment: its path, its bytes, and those of another one.
+type Harm = fn(&Path, &[u8], &[u8]);
+
 /// The object of a segment in the repository.
 fn object(a: &Archived, segment: &str) -> PathBuf {
     let folder = a.repository.join("wal/00000001/00000000");
@@ -105,7 +108,7 @@ fn a_hole_in_the_log_hides_nothing_but_what_was_in_it() {
     let path = object(&a, &lost);
     let kept = std::fs::read(&path).unwrap();
     let another = std::fs::read(object(&a, &other)).unwrap();
-    let harms: [(&str, fn(&Path, &[u8], &[u8])); 4] = [
+    let harms: [(&str, Harm); 4] = [
         ("missing", |p, _, _| std::fs::remove_file(p).unwrap()),
         ("cut", |p, kept, _| std::fs::write(p, &kept[..kept.len() / 2]).unwrap()),
         ("flipped", |p, kept, _| {
