@@ -49,6 +49,7 @@ pub mod pitr_restore;
 pub mod pitr_salvage;
 pub mod pitr_tail;
 pub mod pitr_verify;
+mod promote_archive;
 pub mod reach;
 pub mod recognise;
 pub mod runnable;

@@ -1,22 +1,21 @@
 //! `pitr promote`: the damaged primary fenced, the recovered instance put into service, writes on again.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::{Args as _, Command};
 use futures::future::BoxFuture;
 
 use super::contain::service_command;
 use super::target::{Follow, expected, is_recovered, parse_args, recovered, seen, shadow};
-use super::{Action, Ctx, Done, Preview, Spec, backend, reach};
-use crate::error::{Error, Result};
+use super::{Action, Ctx, Done, Preview, Spec, backend, promote_archive, reach};
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::event::{Event, NOT_KEPT};
 use crate::model::parse_duration;
 use crate::model::plan::Risk;
 use crate::model::target::Identity;
 use crate::postgres::connect::{query_error, quote_ident, run as run_sql};
 use crate::postgres::{Database, identity};
-use crate::recovery::archived::archive_now;
 use crate::recovery::health::wait_healthy;
 use crate::recovery::promote::{
     Fenced, Inheritance, NewPrimary, already_fenced, collation_mismatches, fence, local_instance, prepared, promote,
@@ -40,6 +39,9 @@ struct Args {
     /// The source cannot be asked, and you made sure yourself that it takes no writes: say how
     #[arg(long, value_name = "REASON")]
     source_is_fenced: Option<String>,
+    /// This later timeline of the archive was given up, and whatever ran on it is down and stays down
+    #[arg(long, value_name = "N")]
+    leave_timeline: Option<u32>,
     /// Promote although text sorts by another version here than where the indexes were built: say why
     #[arg(long, value_name = "REASON")]
     accept_collation: Option<String>,
@@ -81,6 +83,7 @@ impl Action for Promote {
             let mut facts = vec![Event::TargetSeen { role: "shadow".into(), identity: there.clone() }];
             let mut target = there;
             let Some(source) = damaged(ctx, &args)? else {
+                promote_archive::alone(ctx, &s, &known(ctx, &target, None), args.leave_timeline).await?;
                 lines.push(
                     "no address of the damaged server is known, and nothing is asked there: a person says it is fenced"
                         .into(),
@@ -88,7 +91,10 @@ impl Action for Promote {
                 lines.extend(of_the_new(ctx, &s, &at, &target));
                 return Ok(Preview { lines, target: Some(target), facts });
             };
-            match seen(ctx, &source).await {
+            let asked = seen(ctx, &source).await;
+            let answers = asked.as_ref().ok().map(|(_, id)| id);
+            promote_archive::alone(ctx, &s, &known(ctx, &target, answers), args.leave_timeline).await?;
+            match asked {
                 Ok((mut c, id)) => {
                     match local_instance(&id) {
                         Some(i) => {
@@ -136,6 +142,15 @@ fn of_the_new(ctx: &Ctx, s: &Shadow, at: &Database, target: &Identity) -> Vec<St
         lines.push(format!("these databases go back, too: {}", target.other_databases.join(", ")));
     }
     lines
+}
+
+/// The recovered instance itself, which an earlier try may have promoted already, and the servers that are fenced first: the one
+/// that answers, and those that this incident has seen.
+fn known<'a>(ctx: &'a Ctx, own: &'a Identity, there: Option<&'a Identity>) -> Vec<&'a Identity> {
+    let facts = ctx.incident.as_ref().map(|i| &i.facts);
+    let source = facts.and_then(|f| f.source.as_ref()).map(|(id, _)| id);
+    let promoted = facts.and_then(|f| f.promoted.as_ref()).map(|(id, _, _)| id);
+    [own].into_iter().chain(there).chain(source).chain(promoted).collect()
 }
 
 /// The server that is replaced; none where nobody knows its address and a person says that it is fenced.
@@ -270,16 +285,21 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
             None => Ok(None),
         }
     };
-    let (seen, archive) = tokio::join!(health, archived(ctx, &new.database, &follow));
+    let (seen, archive) =
+        tokio::join!(health, promote_archive::arrives(ctx, &s, &new.database, new.identity.timeline, &follow));
     let seen = seen?;
     if let Some(seen) = &seen {
         ctx.out.line(&seen.describe());
         facts.push(Event::HealthSeen { healthy: seen.healthy, components: seen.components.clone() });
     }
     let healthy = seen.map(|s| s.healthy);
+    let gap = archive.as_ref().is_err_and(|e| e.kind == ErrorKind::Check);
     if let Err(e) = archive {
         ctx.out.line(&e.to_string());
-        left.push("see that the new timeline is archived: it was not yet".into());
+        left.push(match gap {
+            true => "take a base backup now: breakglass backup create --physical".into(),
+            false => "see that the new timeline is archived: it was not yet".into(),
+        });
     }
     if let Ok(mut c) = new.database.connect().await
         && let Ok(list) = prepared(&mut c).await
@@ -306,6 +326,7 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     });
     let summary = format!("{} runs on {}, timeline {}", name, new.database.host(), new.identity.timeline);
     let mut done = match healthy {
+        _ if gap => Done::check_failed(format!("{summary}; the archive lacks a part of its log")),
         Some(false) => Done::check_failed(format!("{summary}; health is not good yet")),
         _ => Done::ok(summary),
     };
@@ -361,10 +382,14 @@ async fn fence_source(
         kept: format!("{NOT_KEPT}{at} ({reason})"),
     };
     let Some(source) = source else {
+        promote_archive::alone(ctx, s, &known(ctx, there, None), args.leave_timeline).await?;
         let reason = args.source_is_fenced.as_deref().unwrap_or_default();
         return Ok((said(reason, String::new()), before()));
     };
-    match seen(ctx, source).await {
+    let asked = seen(ctx, source).await;
+    let answers = asked.as_ref().ok().map(|(_, id)| id);
+    promote_archive::alone(ctx, s, &known(ctx, there, answers), args.leave_timeline).await?;
+    match asked {
         Ok((mut c, id)) => {
             if id.system_identifier != there.system_identifier {
                 return Err(Error::refused(format!("the source is cluster {}", id.system_identifier))
@@ -455,13 +480,4 @@ pub(super) fn filled(argv: &[String], at: &Database) -> Vec<String> {
             a.replace("{host}", at.host()).replace("{port}", &at.port().to_string()).replace("{database}", at.name())
         })
         .collect()
-}
-
-/// Whether the new timeline reaches the repository: its first segment is switched and waited for.
-async fn archived(ctx: &Ctx, at: &Database, follow: &Follow) -> Result<()> {
-    let began = Instant::now();
-    let mut c = at.connect().await?;
-    let a = archive_now(&mut c, Duration::from_secs(10), follow, &ctx.cancel).await?;
-    ctx.out.line(&format!("new timeline archived up to {} after {} ms", a.segment, began.elapsed().as_millis()));
-    Ok(())
 }

@@ -385,6 +385,9 @@ pub(super) fn tablespaces(instance: &Instance, allowed: bool) -> Result<()> {
     }
 }
 
+/// Finished segments that a recovered instance keeps: more than it writes between its promotion and its restart.
+const KEPT_SEGMENTS: u64 = 8;
+
 /// What makes an instance keep to itself, with the limits that recovery must not go below.
 pub fn isolation(control: &Control) -> Vec<(String, String)> {
     let on = |b: bool| if b { "on" } else { "off" }.to_string();
@@ -410,6 +413,9 @@ pub fn isolation(control: &Control) -> Vec<(String, String)> {
         ("max_locks_per_transaction", control.max_locks_per_transaction.to_string()),
         ("autovacuum", "off".into()),
         ("max_standby_archive_delay", "-1".into()),
+        // Promoted, it archives nothing until it is restarted as a primary: the segment in which its timeline begins must
+        // still be there then. A checkpoint removes it otherwise, as soon as the next one is begun.
+        ("wal_keep_size", format!("{}MB", KEPT_SEGMENTS * control.segment_bytes.div_ceil(1 << 20))),
     ]
     .map(|(k, v)| (k.to_string(), v))
     .to_vec()

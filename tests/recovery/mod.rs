@@ -12,6 +12,7 @@ mod partial;
 mod partial_whole;
 mod predict;
 mod promote;
+mod promoted_alone;
 mod random;
 mod receive;
 mod rolled_back;
