@@ -175,6 +175,11 @@ pub async fn create(ctx: &Ctx, wanted: Wanted) -> Result<Done> {
             only.extend(["--schema-only", "--exclude-table=*.*"].map(String::from));
             definitions = Some(only);
         }
+        let along: Vec<String> = chosen.iter().filter(|k| k.along).map(Chosen::sql).collect();
+        if !along.is_empty() {
+            let along = table_needs::some_of(&along);
+            ctx.out.line(&format!("along come the rows of {along}: they are rows of what was chosen"));
+        }
         let names = needs.iter().filter_map(|n| n.schema.clone());
         let schemas_of: Vec<String> = chosen.iter().map(|k| k.schema().to_string()).chain(names).collect();
         contents.needs = needs;

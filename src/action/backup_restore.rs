@@ -46,10 +46,10 @@ struct Args {
     /// Replace it although the backup named holds a part of a database alone: some tables, or definitions without rows
     #[arg(long, action = ArgAction::SetTrue, requires = "overwrite")]
     partial: bool,
-    /// Only the rows of this table of a dump, with its partitions; may be repeated
+    /// Only the rows of this table of a dump, with its partitions and what inherits from it; may be repeated
     #[arg(long, value_name = "NAME")]
     table: Vec<String>,
-    /// Only the rows of this schema's tables of a dump; may be repeated
+    /// Only the rows of this schema's tables of a dump, with their partitions elsewhere; may be repeated
     #[arg(long, value_name = "NAME")]
     schema: Vec<String>,
     /// Only the rows of a tier's tables: critical, important; may be repeated
@@ -286,7 +286,8 @@ async fn restore_dump(ctx: &Ctx, unlocked: &Unlocked, manifest: &Manifest, args:
     if let Some(sql) = &way_back {
         let word = if done.sessions_ended == 1 { "session that was" } else { "sessions that were" };
         ctx.out.line(&format!("ended {} {word} connected to the old database", done.sessions_ended));
-        ctx.out.line(&format!("the way back, in database postgres, with nobody connected to either: {sql}"));
+        let from = dump::maintenance_name(&target);
+        ctx.out.line(&format!("the way back, in database {from}, with nobody connected to either: {sql}"));
     }
     let kept = done.kept.as_ref().map_or_else(String::new, |k| format!("; the old one is kept as {k:?}"));
     let summary = format!(

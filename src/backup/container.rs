@@ -24,7 +24,7 @@ pub mod writer;
 pub(crate) mod seal;
 
 pub use header::{Compression, Expect, Header, ObjectId, ObjectType, Spec};
-pub use ranged::{Ranged, begins_and_ends, check_ends, head};
+pub use ranged::{Fetched, Ranged, begins_and_ends, check_ends, head};
 pub use reader::{OTHER_KEY, Reader, SEALED_FOR, Stored, check_stored, check_stored_for, opens, verify};
 pub use recipient::{Identity, Recipient};
 pub use writer::Writer;

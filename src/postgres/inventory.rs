@@ -129,6 +129,9 @@ pub struct TableRecord {
     /// The table it is a partition of, by oid.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partition_of: Option<u32>,
+    /// The tables it inherits from otherwise, by oid: its rows are theirs, too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inherits: Vec<u32>,
     /// Its indexes, keys and triggers: oid of the catalog each stands in, and its own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<[u32; 2]>,
@@ -141,6 +144,10 @@ impl TableRecord {
     /// `"schema"."name"`.
     pub fn sql(&self) -> String {
         format!("{}.{}", quote_ident(&self.schema), quote_ident(&self.name))
+    }
+    /// The tables whose rows its own are, too, by oid.
+    pub fn parents(&self) -> impl Iterator<Item = u32> + '_ {
+        self.partition_of.into_iter().chain(self.inherits.iter().copied())
     }
     /// Whether its rows are in the dump and can be counted again after a restore.
     pub fn countable(&self) -> bool {
@@ -272,6 +279,8 @@ pub async fn inventory(c: &mut PgConnection) -> Result<Inventory> {
            AND d.objid = k.oid AND d.deptype = 'e'), \
            'partition_of', CASE WHEN k.relispartition THEN (SELECT i.inhparent::int8 FROM pg_inherits i \
              WHERE i.inhrelid = k.oid LIMIT 1) END, \
+           'inherits', (SELECT coalesce(json_agg(i.inhparent::int8 ORDER BY i.inhseqno), '[]') FROM pg_inherits i \
+             WHERE i.inhrelid = k.oid AND NOT k.relispartition), \
            'parts', (SELECT coalesce(json_agg(json_build_array(p.catalog, p.oid)), '[]') FROM ( \
              SELECT 'pg_class'::regclass::oid::int8 AS catalog, x.indexrelid::int8 AS oid FROM pg_index x \
                WHERE x.indrelid = k.oid \

@@ -89,21 +89,25 @@ pub async fn needs(c: &mut PgConnection, tables: &[u32]) -> Result<Vec<Need>> {
     serde_json::from_str(&text).state(|| "the server's answer cannot be understood".into())
 }
 
-/// Most functions that are named.
+/// Most names that are shown of many.
 const MOST: usize = 10;
+
+/// The first of these names, and how many more there are.
+pub fn some_of<S: AsRef<str>>(names: &[S]) -> String {
+    let shown: Vec<&str> = names.iter().take(MOST).map(AsRef::as_ref).collect();
+    match names.len() - shown.len() {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
 
 /// What to say of functions whose bodies were not followed; none when there is none.
 pub fn not_followed(needs: &[Need]) -> Option<String> {
     let all: Vec<&str> = needs.iter().filter(|n| n.body).map(|n| n.what.as_str()).collect();
-    let (first, rest) = all.split_first()?;
-    let shown: Vec<&str> = std::iter::once(*first).chain(rest.iter().take(MOST - 1).copied()).collect();
-    let more = match all.len() - shown.len() {
-        0 => String::new(),
-        n => format!(" and {n} more"),
-    };
+    all.first()?;
     Some(format!(
-        "NOTE: what stands in the body of {}{more} is not followed: a table, type or function that is named there comes back only if \
+        "NOTE: what stands in the body of {} is not followed: a table, type or function that is named there comes back only if \
          it was chosen, too",
-        shown.join(", ")
+        some_of(&all)
     ))
 }

@@ -11,6 +11,8 @@ use crate::error::{Error, Result};
 pub struct Chosen {
     /// Its oid.
     pub oid: u32,
+    /// Nobody named it: it holds rows of one that was named, as partition or child of it.
+    pub along: bool,
     schema: String,
     name: String,
 }
@@ -25,7 +27,7 @@ impl Chosen {
                    JOIN pg_catalog.pg_namespace n ON n.oid = k.relnamespace WHERE k.oid = $1::int8::oid";
         let (schema, name): (String, String) =
             sqlx::query_as(sql).bind(i64::from(oid)).fetch_one(c).await.map_err(|e| query_error(sql, &e))?;
-        Ok(Self { oid, schema, name })
+        Ok(Self { oid, along: false, schema, name })
     }
     /// Its schema.
     pub fn schema(&self) -> &str {
@@ -65,36 +67,39 @@ pub fn expressions(pattern: &str) -> (Option<String>, String) {
     (schema.map(|s| format!("^({s})$")), format!("^({part})$"))
 }
 
-/// The tables, views and sequences that any of the patterns means, with all partitions of a partitioned table. Names without a
+/// The tables, views and sequences that any of the patterns means, with all partitions of a partitioned table and all that inherits
+/// from one. Names without a
 /// schema are looked for where a session of this role would find them.
 ///
 /// # Errors
 /// Usage when one of them means none; a query fails.
 pub async fn resolve(c: &mut PgConnection, patterns: &[String]) -> Result<Vec<Chosen>> {
-    let sql = "WITH named AS (SELECT k.oid FROM pg_catalog.pg_class k JOIN pg_catalog.pg_namespace n ON n.oid = k.relnamespace \
+    let sql = "WITH RECURSIVE named AS (SELECT k.oid FROM pg_catalog.pg_class k JOIN pg_catalog.pg_namespace n ON n.oid = k.relnamespace \
                WHERE k.relkind IN ('r', 'p', 'S', 'v', 'm', 'f') AND k.relpersistence <> 't' AND k.relname ~ $1 \
                  AND CASE WHEN $2::text IS NULL THEN pg_catalog.pg_table_is_visible(k.oid) ELSE n.nspname ~ $2 END), \
-               whole AS (SELECT oid FROM named UNION SELECT p.relid FROM named, pg_catalog.pg_partition_tree(named.oid) p) \
-               SELECT k.oid::int8, n.nspname::text, k.relname::text FROM whole JOIN pg_catalog.pg_class k USING (oid) \
-               JOIN pg_catalog.pg_namespace n ON n.oid = k.relnamespace ORDER BY k.oid";
+               whole AS (SELECT oid FROM named UNION SELECT i.inhrelid FROM whole w JOIN pg_catalog.pg_inherits i ON i.inhparent = w.oid) \
+               SELECT k.oid::int8, k.oid NOT IN (SELECT oid FROM named), n.nspname::text, k.relname::text FROM whole \
+               JOIN pg_catalog.pg_class k USING (oid) JOIN pg_catalog.pg_namespace n ON n.oid = k.relnamespace \
+               WHERE k.relpersistence <> 't' ORDER BY k.oid";
     run(c, "SELECT pg_catalog.set_config('search_path', reset_val, false) FROM pg_catalog.pg_settings WHERE name = 'search_path'")
         .await?;
     let mut found: Vec<Chosen> = Vec::new();
     let mut nothing: Vec<String> = Vec::new();
     for pattern in patterns {
         let (schema, name) = expressions(pattern);
-        let rows: Vec<(i64, String, String)> =
+        let rows: Vec<(i64, bool, String, String)> =
             sqlx::query_as(sql).bind(name).bind(schema).fetch_all(&mut *c).await.map_err(|e| query_error(sql, &e))?;
         if rows.is_empty() {
             nothing.push(format!("{pattern:?}"));
         }
-        for (oid, schema, name) in rows {
-            found.push(Chosen { oid: u32::try_from(oid).unwrap_or(0), schema, name });
+        for (oid, along, schema, name) in rows {
+            found.push(Chosen { oid: u32::try_from(oid).unwrap_or(0), along, schema, name });
         }
     }
     run(c, "SET search_path = pg_catalog").await?;
-    found.sort_by_key(|k| k.oid);
-    found.dedup();
+    // One that another pattern names was named.
+    found.sort_by_key(|k| (k.oid, k.along));
+    found.dedup_by_key(|k| k.oid);
     // Not even when others mean some: what was asked for would be missing from the backup, and nobody would know.
     if !nothing.is_empty() {
         return Err(Error::usage(format!("no table is called {}", nothing.join(" or ")))

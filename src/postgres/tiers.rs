@@ -36,7 +36,7 @@ fn fits(name: &str, table: &TableRecord) -> bool {
     }
 }
 
-/// Gives every table the tier its name says; a partition has its table's. What a table had from before stays where the
+/// Gives every table the tier its name says; a partition, and what inherits, has its table's. What a table had from before stays where the
 /// configuration says nothing. Returns the names that no table has.
 pub fn assign(tables: &mut [TableRecord], tiers: &Tiers) -> Vec<String> {
     let mut unknown = Vec::new();
@@ -54,9 +54,9 @@ pub fn assign(tables: &mut [TableRecord], tiers: &Tiers) -> Vec<String> {
         }
     }
     let parents: BTreeMap<u32, (Option<u32>, Option<String>)> =
-        tables.iter().map(|t| (t.oid, (t.partition_of, t.tier.clone()))).collect();
+        tables.iter().map(|t| (t.oid, (t.parents().next(), t.tier.clone()))).collect();
     for table in tables.iter_mut().filter(|t| t.tier.is_none()) {
-        let mut above = table.partition_of;
+        let mut above = table.parents().next();
         // Partitions of partitions; never deeper than there are tables.
         for _ in 0..parents.len() {
             let Some((next, tier)) = above.and_then(|oid| parents.get(&oid)) else { break };

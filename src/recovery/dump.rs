@@ -1,6 +1,7 @@
 //! A dump back into a database: verified whole before the server is touched, built under another name, compared with what
 //! was counted when it was taken, and only then given its name.
 
+mod leftover;
 mod memory;
 mod needs;
 mod order;
@@ -88,16 +89,17 @@ pub struct Restored {
     pub tiers_back_ms: BTreeMap<String, u64>,
 }
 
-/// Databases under this prefix are unfinished restores.
-const UNFINISHED: &str = "breakglass_restoring_";
+/// The database of the server that a restore into `target` is steered from: never the target itself.
+pub fn maintenance_name(target: &Database) -> &'static str {
+    if target.name() == "postgres" { "template1" } else { "postgres" }
+}
 
 /// Connects to a database of the server that is not the target itself.
 ///
 /// # Errors
 /// Not reachable.
 pub async fn maintenance(target: &Database) -> Result<PgConnection> {
-    let name = if target.name() == "postgres" { "template1" } else { "postgres" };
-    let mut c = target.with_name(name).connect().await?;
+    let mut c = target.with_name(maintenance_name(target)).connect().await?;
     run(&mut c, "SET lock_timeout = '60s'; SET statement_timeout = 0; SET search_path = pg_catalog").await?;
     Ok(c)
 }
@@ -135,13 +137,15 @@ pub async fn restore(
     }
     let client = Client::find(request.bin_dir.as_deref(), major_of(manifest.dump_version.as_deref())?)?;
     let mut c = maintenance(&request.target).await?;
-    sweep(&mut c, watch).await?;
     let there = exists(&mut c, request.target.name()).await?;
     check_request(request, there, manifest)?;
     if there {
         not_a_template(&mut c, request.target.name()).await?;
     }
     let selected = request.selection.tables(&inventory)?;
+    if let Some(along) = request.selection.along(&selected) {
+        watch.line(&format!("along come the rows of {along}: they are rows of what was chosen"));
+    }
     let lacking = missing(&mut c, &inventory).await?;
     for line in lacking.notes() {
         watch.line(&line);
@@ -159,27 +163,30 @@ pub async fn restore(
     check_cancel(cancel, NOTHING)?;
     let tool = Tool { client, request, dump: &dump, cancel };
     let list = tool.list().await?;
-    let (list, left_out) = select::filter(&list, &inventory, &selected);
+    let (list, left_out) = select::filter(&list, &inventory, &selected, request.selection.is_all());
+    leftover::sweep(&mut c, watch).await?;
 
     let mut made = Made { c: &mut c, database: None, roles: Vec::new() };
     let outcome = build(&mut made, &tool, &inventory, &lacking, &list, &selected, unlocked, manifest, watch).await;
     let finished = match outcome {
-        Ok((temporary, loaded)) => swap::name(made.c, &request.target, &temporary, there).await.map(|kept| Restored {
-            database: request.target.name().to_string(),
-            sessions_ended: kept.as_ref().map_or(0, |k| k.ended),
-            kept: kept.map(|k| k.name),
-            tables: loaded.tables,
-            rows: loaded.rows,
-            roles: made.roles.clone(),
-            left_out,
-            tiers_back_ms: loaded.tiers_back_ms,
-        }),
+        Ok((temporary, loaded)) => {
+            swap::name(made.c, &request.target, &temporary, there, &inventory).await.map(|kept| Restored {
+                database: request.target.name().to_string(),
+                sessions_ended: kept.as_ref().map_or(0, |k| k.ended),
+                kept: kept.map(|k| k.name),
+                tables: loaded.tables,
+                rows: loaded.rows,
+                roles: made.roles.clone(),
+                left_out,
+                tiers_back_ms: loaded.tiers_back_ms,
+            })
+        }
         Err(e) => Err(e),
     };
     match finished {
         Ok(restored) => Ok(restored),
         Err(e) => {
-            let e = made.undo(of_a_part(e, manifest)).await;
+            let e = made.undo(of_another(of_a_part(e, manifest), request)).await;
             check_cancel(cancel, NOTHING)?;
             Err(e)
         }
@@ -198,6 +205,16 @@ fn of_a_part(e: Error, manifest: &Manifest) -> Error {
         }
         _ => e,
     }
+}
+
+/// Adds what to do where what is restored belongs to roles that the one that restores may not act for.
+fn of_another(e: Error, request: &Request) -> Error {
+    let not_a_member = ["must be member of role", "must be able to SET ROLE", "must be owner of"];
+    if request.no_owner || !not_a_member.iter().any(|w| e.why.contains(w)) {
+        return e;
+    }
+    e.hint("Give --no-owner --no-privileges: everything then belongs to the role that restores.")
+        .hint("Or restore as a superuser, or as a member of that role.")
 }
 
 /// New databases are made from templates: one that was replaced would be in every database made later.
@@ -283,25 +300,6 @@ async fn drop_database(c: &mut PgConnection, name: &str) -> Result<()> {
     run(c, &format!("DROP DATABASE IF EXISTS {}", quote_ident(name))).await
 }
 
-/// Removes what killed restores left: unfinished databases whose lock nobody holds.
-async fn sweep(c: &mut PgConnection, watch: &dyn Watch) -> Result<()> {
-    let sql = "SELECT datname::text FROM pg_catalog.pg_database WHERE datname LIKE 'breakglass\\_restoring\\_%'";
-    let names: Vec<String> = sqlx::query_scalar(sql).fetch_all(&mut *c).await.map_err(|e| query_error(sql, &e))?;
-    for name in names {
-        if lock(c, &name).await? {
-            watch.line(&format!("removing {name}, which an earlier restore left unfinished"));
-            drop_database(c, &name).await?;
-        }
-    }
-    Ok(())
-}
-
-/// Takes the lock that says that somebody works on an unfinished database. Held as long as the connection.
-async fn lock(c: &mut PgConnection, name: &str) -> Result<bool> {
-    let sql = "SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended($1, 0))";
-    sqlx::query_scalar(sql).bind(name).fetch_one(c).await.map_err(|e| query_error(sql, &e))
-}
-
 /// The whole dump, authenticated to its last byte as everything else of the backup is, where `pg_restore` can seek in it.
 async fn spool(
     unlocked: &Unlocked,
@@ -360,8 +358,8 @@ async fn build(
         let globals = blocking(move || logical::globals(&u, &m)).await?;
         needs::create_roles(made.c, &lacking.roles, &globals, &mut made.roles, watch).await?;
     }
-    let temporary = format!("{UNFINISHED}{}", unique()?);
-    if !lock(made.c, &temporary).await? {
+    let temporary = leftover::name()?;
+    if !leftover::lock(made.c, &temporary).await? {
         return Err(Error::state("the name of the unfinished database is taken"));
     }
     swap::create(made.c, &temporary, inventory).await?;
@@ -509,12 +507,6 @@ async fn count(at: &Database, selected: &[&TableRecord], watch: &dyn Watch) -> R
         watch.line(&format!("{fingerprints} tables have the fingerprints taken with the dump"));
     }
     Ok((tables, rows))
-}
-
-fn unique() -> Result<String> {
-    let mut bytes = [0u8; 6];
-    getrandom::fill(&mut bytes).map_err(|e| Error::state("no random numbers").why(e))?;
-    Ok(crate::backup::container::hex(&bytes))
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {

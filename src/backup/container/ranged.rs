@@ -4,6 +4,7 @@
 //! What is read this way is authentic, stands at its place, and is of a whole object: the last chunk alone carries the flag of
 //! the end, and its totals are compared with what the manifest says. What is not read is not checked.
 
+use std::collections::BTreeMap;
 use std::io::{self, Cursor, Read};
 use std::ops::Range;
 use std::sync::Arc;
@@ -24,6 +25,27 @@ const LONGEST_HEAD: u64 = 160 << 10;
 /// Most bytes of chunks that are fetched at once.
 const AT_ONCE: u64 = 8 << 20;
 
+/// Which bytes of an object were fetched: where each piece begins and ends. What is fetched twice counts once.
+#[derive(Debug, Default)]
+pub struct Fetched(BTreeMap<u64, u64>);
+
+impl Fetched {
+    fn add(&mut self, mut piece: Range<u64>) {
+        // With those that it touches it becomes one.
+        while let Some((from, to)) = self.0.range(..=piece.end).next_back().map(|(from, to)| (*from, *to)) {
+            if to < piece.start {
+                break;
+            }
+            self.0.remove(&from);
+            piece = piece.start.min(from)..piece.end.max(to);
+        }
+        self.0.insert(piece.start, piece.end);
+    }
+    fn bytes(&self) -> u64 {
+        self.0.iter().map(|(from, to)| to - from).sum()
+    }
+}
+
 /// An object that is read in parts.
 pub struct Ranged {
     store: Arc<dyn Store>,
@@ -42,7 +64,7 @@ pub struct Ranged {
     stored_sha256: [u8; 32],
     /// The last chunk that was opened: the next frame often begins in it.
     last: Option<(u64, Vec<u8>)>,
-    fetched: u64,
+    fetched: Fetched,
 }
 
 impl Ranged {
@@ -52,7 +74,7 @@ impl Ranged {
     /// As [`super::Reader::open`]; a check failure when its end is not that of a whole object.
     pub fn open(store: &Arc<dyn Store>, identities: &[Identity], expect: &Expect<'_>) -> Result<Option<Self>> {
         let Some(size) = store.size(expect.name)? else { return Ok(None) };
-        let mut fetched = 0;
+        let mut fetched = Fetched::default();
         let header = head(store, expect.name, size, &mut fetched)?;
         header.is_as(expect)?;
         let (stream, own) = unseal(&header, identities)?;
@@ -137,7 +159,7 @@ impl Ranged {
     }
     /// Bytes that were fetched so far.
     pub fn fetched(&self) -> u64 {
-        self.fetched
+        self.fetched.bytes()
     }
     /// Whether a holder of the repository's secret wrote it.
     pub fn written_by_holder(&self) -> bool {
@@ -272,7 +294,7 @@ impl Read for Part<'_> {
 ///
 /// # Errors
 /// A check failure when it has none; it cannot be read.
-pub fn head(store: &Arc<dyn Store>, name: &str, size: u64, fetched: &mut u64) -> Result<Header> {
+pub fn head(store: &Arc<dyn Store>, name: &str, size: u64, fetched: &mut Fetched) -> Result<Header> {
     if size == 0 {
         return Err(Error::check("the object is empty").why("0 bytes are left of it"));
     }
@@ -314,7 +336,7 @@ pub fn check_ends(store: &Arc<dyn Store>, identities: &[Identity], expect: &Expe
 /// # Errors
 /// A check failure when it is another one, or was cut; it cannot be read.
 pub fn begins_and_ends(store: &Arc<dyn Store>, size: u64, expect: &Expect<'_>) -> Result<Header> {
-    let (name, mut fetched) = (expect.name, 0);
+    let (name, mut fetched) = (expect.name, Fetched::default());
     let header = head(store, name, size, &mut fetched)?;
     header.is_as(expect)?;
     let payload = payload_of(&header, size)?;
@@ -325,11 +347,11 @@ pub fn begins_and_ends(store: &Arc<dyn Store>, size: u64, expect: &Expect<'_>) -
     Err(Error::check(format!("{name:?} does not end as it should")).why(format!("it was cut: {size} bytes are left")))
 }
 
-fn fetch(store: &Arc<dyn Store>, name: &str, range: Range<u64>, fetched: &mut u64) -> Result<Vec<u8>> {
-    let wanted = range.end.saturating_sub(range.start);
+fn fetch(store: &Arc<dyn Store>, name: &str, range: Range<u64>, fetched: &mut Fetched) -> Result<Vec<u8>> {
+    let (from, wanted) = (range.start, range.end.saturating_sub(range.start));
     let bytes =
         store.read_range(name, range)?.ok_or_else(|| Error::target(format!("{name:?} vanished while it was read")))?;
-    *fetched += bytes.len() as u64;
+    fetched.add(from..from + bytes.len() as u64);
     if bytes.len() as u64 != wanted {
         return Err(Error::check(format!("{name:?} ends before its end")).why("it was cut while it was read"));
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sqlx::postgres::PgConnection;
 
-use super::Request;
+use super::{Request, leftover};
 use crate::error::Result;
 use crate::model::Time;
 use crate::postgres::Database;
@@ -22,15 +22,16 @@ const LISTS: [&str; 6] = [
     "unix_socket_directories",
 ];
 
-/// Creates the database with the dumped one's encoding and locale.
+/// Creates the database with the dumped one's encoding and locale, and with the mark of what is not finished.
 ///
 /// # Errors
 /// The server refuses.
 pub async fn create(c: &mut PgConnection, name: &str, inventory: &Inventory) -> Result<()> {
     let d = &inventory.database;
     let mut sql = format!(
-        "CREATE DATABASE {} TEMPLATE template0 ENCODING {} LC_COLLATE {} LC_CTYPE {}",
+        "CREATE DATABASE {} TEMPLATE template0 CONNECTION LIMIT {} ENCODING {} LC_COLLATE {} LC_CTYPE {}",
         quote_ident(name),
+        leftover::mark(name),
         quote_literal(&d.encoding),
         quote_literal(&d.collate),
         quote_literal(&d.ctype)
@@ -72,7 +73,7 @@ pub async fn schemas(c: &mut PgConnection, inventory: &Inventory, request: &Requ
     Ok(())
 }
 
-/// Owner, privileges, settings, limit and comment of the database itself, which `pg_restore` leaves out.
+/// Owner, privileges, settings and comment of the database itself, which `pg_restore` leaves out. Its limit comes with its name.
 ///
 /// # Errors
 /// The server refuses one of them.
@@ -103,9 +104,6 @@ pub async fn properties(c: &mut PgConnection, name: &str, inventory: &Inventory,
         let setting: Vec<String> = s.name.split('.').map(quote_ident).collect();
         all.push(format!("ALTER {whose} SET {} TO {value}", setting.join(".")));
     }
-    if d.connection_limit >= 0 {
-        all.push(format!("ALTER DATABASE {it} CONNECTION LIMIT {}", d.connection_limit));
-    }
     if let Some(comment) = &d.comment {
         all.push(format!("COMMENT ON DATABASE {it} IS {}", quote_literal(comment)));
     }
@@ -123,13 +121,21 @@ pub struct Kept {
     pub ended: usize,
 }
 
-/// Gives the finished database its name. One that has it is renamed in the same transaction; returns what became of that.
+/// Gives the finished database its name, and the limit of connections that it had instead of its mark. One that has the name is
+/// renamed in the same transaction; returns what became of that.
 ///
 /// # Errors
 /// The name was taken meanwhile, or sessions do not go; everything then has the name it had.
-pub async fn name(c: &mut PgConnection, target: &Database, temporary: &str, there: bool) -> Result<Option<Kept>> {
-    let wanted = quote_ident(target.name());
-    let finish = format!("ALTER DATABASE {} RENAME TO {wanted}", quote_ident(temporary));
+pub async fn name(
+    c: &mut PgConnection,
+    target: &Database,
+    temporary: &str,
+    there: bool,
+    inventory: &Inventory,
+) -> Result<Option<Kept>> {
+    let (wanted, it) = (quote_ident(target.name()), quote_ident(temporary));
+    let limit = inventory.database.connection_limit.max(-1);
+    let finish = format!("ALTER DATABASE {it} CONNECTION LIMIT {limit}; ALTER DATABASE {it} RENAME TO {wanted}");
     if !there {
         run(c, &finish).await?;
         return Ok(None);

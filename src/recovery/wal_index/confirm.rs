@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::{CHUNK, Entry, Index, Known};
-use crate::backup::container::{ObjectId, head, hex};
+use crate::backup::container::{Fetched, ObjectId, head, hex};
 use crate::backup::damage::is_damage;
 use crate::backup::repository::{Repository, Unlocked};
 use crate::backup::side_by_side;
@@ -45,7 +45,7 @@ impl Entry {
 
 /// What there is of an object: its id, or that it says none.
 fn id_of(store: &Arc<dyn Store>, segment: Segment, bytes: u64) -> Result<Option<ObjectId>> {
-    match head(store, &WalName::Segment(segment).object(), bytes, &mut 0) {
+    match head(store, &WalName::Segment(segment).object(), bytes, &mut Fetched::default()) {
         Ok(header) => Ok(Some(header.id())),
         Err(e) if is_damage(&e) => Ok(None),
         Err(e) => Err(e),
