@@ -112,14 +112,18 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     let rows: u64 = result.tables.iter().map(|t| t.source_rows).sum();
     let json = serde_json::json!({
         "equal": result.equal, "source": one, "shadow": two, "tables": result.tables,
-        "differences": result.differences, "compared": result.compared,
+        "differences": result.differences, "compared": result.compared, "not_compared": result.not_compared,
     });
     let bad = result.tables.iter().filter(|t| t.equal != Some(true)).count();
+    let left = match result.not_compared.as_slice() {
+        [] => String::new(),
+        some => format!("; rows not compared: {}", some.join("; ")),
+    };
     let done = if result.equal {
-        Done::ok(format!("equal: {rows} rows in {} tables", result.tables.len()))
+        Done::ok(format!("equal: {rows} rows in {} tables{left}", result.tables.len()))
     } else {
         Done::check_failed(format!(
-            "{bad} of {} tables and {} other things differ",
+            "{bad} of {} tables and {} other things differ{left}",
             result.tables.len(),
             result.differences.len()
         ))

@@ -29,7 +29,7 @@ use crate::recovery::promote::{local_instance, source_settings as settings_of};
 use crate::recovery::range::{Route, Stop};
 use crate::recovery::shadow::{Delta, NAMED, Request, Shadow, unfinished_in, ways_of};
 use crate::recovery::verify::committed_here;
-use crate::recovery::{sequences, tables, takeover};
+use crate::recovery::{sequences, tables, takeover, typed};
 
 /// The action `pitr restore`.
 pub struct Restore;
@@ -480,6 +480,7 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     }
     ctx.out.line(&summary);
     look_at_it(ctx, &mut c, &at).await;
+    ctx.out.line(&format!("next: {}", typed::next(&shadow.root)));
     let mut json = serde_json::json!({
         "shadow": shadow, "url": at.url(), "passed_over": passed_over_json(&request.route), "tried": tried,
         "rolled_back": request.route.rolled_back.is_some(),

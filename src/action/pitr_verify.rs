@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args as _, Command};
 use futures::future::BoxFuture;
 
-use super::target::{Follow, parse_args, recovered, shadow, with_tables};
+use super::target::{Follow, parse_args, recovered, which_shadow, with_tables};
 use super::{Action, Ctx, Done, Preview, Spec, reach};
 use crate::error::{Error, Result};
 use crate::model::event::{Check, Event, Verdict};
@@ -51,7 +51,7 @@ impl Action for Verify {
     fn preview<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Preview>> {
         Box::pin(async move {
             let args: Args = parse_args(self.arguments(), args)?;
-            let s = shadow(ctx, args.shadow.as_deref())?;
+            let s = which_shadow(ctx, args.shadow.as_deref()).await?;
             let line =
                 format!("reads every table of the instance in {}, and of the damaged database", s.root.display());
             Ok(Preview { lines: vec![line], ..Preview::default() })
@@ -63,7 +63,7 @@ impl Action for Verify {
 }
 
 async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
-    let s = shadow(ctx, args.shadow.as_deref())?;
+    let s = which_shadow(ctx, args.shadow.as_deref()).await?;
     let (at, in_place) = recovered(ctx, &s).await?;
     if args.open_shadow && !in_place {
         let recovery = super::backend::recovery_of(ctx, s.backend).await?;
@@ -138,7 +138,7 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
 /// Nobody said which database is meant: the others of the instance are looked at as well, by themselves.
 async fn others(ctx: &Ctx, at: &Database, options: &VerifyOptions, follow: &Follow) -> Result<Vec<Check>> {
     ctx.out.line(&format!(
-        "{:?} was looked at as the largest database that has tables; DATABASE_URL names another",
+        "{:?} was looked at as the largest database that has tables; if another is meant, name it: DATABASE_URL",
         at.name()
     ));
     let mut out = Vec::new();

@@ -55,7 +55,9 @@ pub fn replaced(ctx: &Ctx) -> Result<Database> {
 /// # Errors
 /// Config when it or its key is not set; refused when the key is not its key; target when it cannot be read.
 pub fn unlocked(ctx: &Ctx) -> Result<Unlocked> {
-    Ok(Repository::open_to_read(&repository_url(ctx)?, &ctx.secrets)?.looked_at_if(ctx.settings.read_only))
+    let (url, heads) = (repository_url(ctx)?, ctx.settings.catalog_heads.as_deref());
+    let unlocked = Repository::open_to_read(&url, &ctx.secrets).map_err(|e| seen::or_elsewhere(&url, heads, e))?;
+    Ok(unlocked.looked_at_if(ctx.settings.read_only))
 }
 
 /// As [`unlocked`], and makes the repository when there is none: the first backup needs no other command before it. The second
@@ -184,7 +186,8 @@ pub fn repository_url(ctx: &Ctx) -> Result<String> {
 /// # Errors
 /// Config when none is set; target when it cannot be read.
 pub fn repository(ctx: &Ctx) -> Result<Repository> {
-    Repository::open(&repository_url(ctx)?)
+    let (url, heads) = (repository_url(ctx)?, ctx.settings.catalog_heads.as_deref());
+    Repository::open(&url).map_err(|e| seen::or_elsewhere(&url, heads, e))
 }
 
 /// The catalog, with what verifications found from this machine ([`damage::load`]).

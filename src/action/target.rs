@@ -9,13 +9,14 @@ use sqlx::postgres::PgConnection;
 
 use super::{Ctx, Output, Progress, ProgressPhase, reach};
 use crate::backup::repository::Unlocked;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::target::Identity;
 use crate::model::{RunId, Time};
 use crate::postgres::connect::query_error;
 use crate::postgres::{Database, identity, user};
 use crate::process::UnixUser;
-use crate::recovery::shadow::Shadow;
+use crate::process::spawn::quoted;
+use crate::recovery::shadow::{RECORD, Shadow};
 use crate::recovery::tables::user_tables;
 use crate::recovery::{Phase, Watch};
 
@@ -137,6 +138,35 @@ pub fn shadow(ctx: &Ctx, named: Option<&Path>) -> Result<Shadow> {
     Shadow::load(&root)
 }
 
+/// As [`shadow`]. Where nobody said which, those that stand in the folder for instances are named.
+///
+/// # Errors
+/// There is none, or it is not known which is meant.
+pub async fn which_shadow(ctx: &Ctx, named: Option<&Path>) -> Result<Shadow> {
+    let mut e = match shadow(ctx, named) {
+        Err(e) if named.is_none() && e.kind == ErrorKind::Usage => e,
+        done => return done,
+    };
+    let source = match reach::source(ctx) {
+        Ok(at) => seen(ctx, &at).await.ok().map(|(_, id)| id),
+        Err(_) => None,
+    };
+    let standing = instances_dir(ctx, source.as_ref()).map(|folder| standing_in(&folder)).unwrap_or_default();
+    if !standing.is_empty() {
+        let named = |root: &PathBuf| format!("one stands here: --shadow {}", quoted(root.as_os_str()));
+        e.hints = standing.iter().rev().take(3).map(named).collect();
+    }
+    Err(e)
+}
+
+/// Recovered instances in the folders below this one, the newest last.
+fn standing_in(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let mut found: Vec<PathBuf> = entries.flatten().map(|e| e.path()).filter(|p| p.join(RECORD).is_file()).collect();
+    found.sort();
+    found
+}
+
 /// Whether this is the recovered instance itself: after a promotion it may answer where the damaged one did.
 pub fn is_recovered(s: &Shadow, id: &Identity) -> bool {
     id.data_directory.as_deref().is_some_and(|d| Path::new(d) == s.root.join("data"))
@@ -151,7 +181,7 @@ pub async fn recovered(ctx: &Ctx, s: &Shadow) -> Result<(Database, bool)> {
     if let Ok(source) = reach::source(ctx) {
         match seen(ctx, &source).await {
             Ok((_, id)) if is_recovered(s, &id) => return Ok((source, true)),
-            Err(e) if e.kind == crate::error::ErrorKind::Refused => return Err(e),
+            Err(e) if e.kind == ErrorKind::Refused => return Err(e),
             _ => {}
         }
     }

@@ -187,6 +187,18 @@ fn own_name(folder: &Path) -> Result<String> {
         .ok_or_else(|| Error::usage(format!("folder {:?} has no name of its own", folder.display())))
 }
 
+/// What cannot be read of the folders stops the backup: one without it would look like one of everything.
+fn unread(path: &Path, e: &io::Error) -> Error {
+    let error = Error::target(format!("reading {:?}", path.display())).why(e).hint("Nothing was stored.");
+    match e.kind() {
+        io::ErrorKind::PermissionDenied => error
+            .hint("Run this as a user who may read it, or let this one read it (chmod, setfacl -m u:NAME:r).")
+            .hint("Or move it out of the folder, or name the folders beside it one by one (--files)."),
+        io::ErrorKind::NotFound => error.hint("It was removed meanwhile: this command again."),
+        _ => error,
+    }
+}
+
 /// Counts what goes through it.
 struct Counted<W> {
     inner: W,
@@ -215,8 +227,8 @@ struct Pack<'a, W: Write> {
 
 impl<W: Write> Pack<'_, W> {
     fn add(&mut self, from: &Path, at: &Path) -> Result<()> {
-        let reading = || format!("reading {:?}", from.display());
-        let meta = fs::symlink_metadata(from).target(reading)?;
+        let reading = |e: io::Error| unread(from, &e);
+        let meta = fs::symlink_metadata(from).map_err(reading)?;
         let kind = meta.file_type();
         let mut header = tar::Header::new_gnu();
         header.set_mode(meta.mode() & 0o7777);
@@ -237,7 +249,7 @@ impl<W: Write> Pack<'_, W> {
             self.tar.append_data(&mut header, at, io::empty()).map_err(storing)?;
             self.listing.entries.push(entry);
             let mut children: Vec<_> =
-                fs::read_dir(from).and_then(Iterator::collect::<io::Result<Vec<_>>>).target(reading)?;
+                fs::read_dir(from).and_then(Iterator::collect::<io::Result<Vec<_>>>).map_err(reading)?;
             children.sort_by_key(fs::DirEntry::file_name);
             for child in children {
                 self.add(&child.path(), &at.join(child.file_name()))?;
@@ -245,7 +257,7 @@ impl<W: Write> Pack<'_, W> {
             return Ok(());
         }
         if kind.is_symlink() {
-            let target = fs::read_link(from).target(reading)?;
+            let target = fs::read_link(from).map_err(reading)?;
             header.set_entry_type(tar::EntryType::Symlink);
             self.tar.append_link(&mut header, at, &target).map_err(storing)?;
             entry.kind = Kind::Link;
@@ -259,7 +271,7 @@ impl<W: Write> Pack<'_, W> {
         }
         header.set_entry_type(tar::EntryType::Regular);
         header.set_size(meta.len());
-        let file = File::open(from).target(reading)?;
+        let file = File::open(from).map_err(reading)?;
         let (hash, written) = (Sha256::new(), self.written.clone());
         let mut content = Content { file, left: meta.len(), hash, changed: false, written, begins: None };
         self.tar.append_data(&mut header, at, &mut content).map_err(storing)?;

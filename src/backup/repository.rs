@@ -263,7 +263,9 @@ impl Repository {
                             "Put {INFO} back from a copy of the repository; it holds no secret. Do not make a new one here."
                         )),
                 ),
-                false => error.hint("Make one with `breakglass backup init`."),
+                false => error
+                    .hint("Is BACKUP_DIR (or repository.url) right, is the disk mounted?")
+                    .hint("If there never was one: `breakglass backup init` makes one."),
             }
         })?;
         let damaged = || advised(Error::check(format!("{INFO} in {shown:?} is damaged")));

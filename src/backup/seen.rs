@@ -108,6 +108,27 @@ pub fn all(folder: &Path) -> Result<Vec<Seen>> {
     Ok(found)
 }
 
+/// Where no repository could be opened because there is none: those that this machine knows, named first. A place that is misspelt is
+/// likelier than one that was never made.
+pub fn or_elsewhere(url: &str, folder: Option<&Path>, mut e: Error) -> Error {
+    if e.kind != ErrorKind::Target || !matches!(Repository::exists(url), Ok(false)) {
+        return e;
+    }
+    let known = folder.and_then(|f| all(f).ok()).unwrap_or_default();
+    let here = place(url);
+    let (gone, others): (Vec<Seen>, Vec<Seen>) = known.into_iter().partition(|s| s.place == here);
+    let gone = gone.iter().map(|s| {
+        let last = format!("Repository {} was there when it was last looked at", s.repository);
+        format!("{last}: is the disk mounted, is the folder the right one?")
+    });
+    let others = others.iter().take(3).map(|s| {
+        let what = if s.copy { "a copy of a repository" } else { "a repository" };
+        format!("This machine knows {what} since {}: BACKUP_DIR={}", s.at.date_hms(), s.place)
+    });
+    e.hints.splice(0..0, gone.chain(others));
+    e
+}
+
 /// Other places in which this repository was seen.
 ///
 /// # Errors

@@ -12,6 +12,7 @@ use crate::action::target::Follow;
 use crate::backup::anchor::{self, Anchors, LostEnd, head_from_text};
 use crate::backup::catalog::{self, Backup, Catalog};
 use crate::backup::repository::{InitOptions, Repository, Unlocked};
+use crate::backup::seen;
 use crate::config::Backend;
 use crate::config::settings::{REPOSITORY_IDENTITY, REPOSITORY_KEY};
 use crate::error::{Error, ErrorKind, Result};
@@ -99,7 +100,8 @@ fn unlocked(invocation: &Invocation, matches: &ArgMatches) -> Result<Unlocked> {
     if secrets.get(REPOSITORY_IDENTITY).is_none() {
         key(invocation)?;
     }
-    let unlocked = Repository::open_to_read(&url(invocation, matches)?, secrets)?;
+    let (url, heads) = (url(invocation, matches)?, invocation.config.settings.catalog_heads.as_deref());
+    let unlocked = Repository::open_to_read(&url, secrets).map_err(|e| seen::or_elsewhere(&url, heads, e))?;
     Ok(unlocked.looked_at_if(invocation.config.settings.read_only))
 }
 

@@ -145,6 +145,8 @@ impl Instance {
         let mut c = Command::new("ls");
         c.arg("-d")
             .arg(dir.join("."))
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(Stdio::null())

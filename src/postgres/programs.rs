@@ -1,6 +1,6 @@
 //! Where the server programs are: found by ourselves, because distributions keep them off PATH.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -247,7 +247,7 @@ pub fn places(path: Option<OsString>, root: &Path) -> Vec<PathBuf> {
     for dir in &on_path {
         let program = dir.join("pg_config");
         if program.is_file()
-            && let Ok(o) = Command::new(&program).arg("--bindir").stdin(Stdio::null()).output()
+            && let Ok(o) = asked(&program, path.as_deref()).output()
             && o.status.success()
         {
             out.push(PathBuf::from(String::from_utf8_lossy(&o.stdout).trim()));
@@ -272,6 +272,14 @@ pub fn places(path: Option<OsString>, root: &Path) -> Vec<PathBuf> {
         out.extend(expand(root, pattern));
     }
     out
+}
+
+/// `pg_config --bindir`, with nothing of our environment but the path: Debian's is a script that calls others.
+fn asked(program: &Path, path: Option<&OsStr>) -> Command {
+    let mut c = Command::new(program);
+    c.arg("--bindir").env_clear().env("LC_ALL", "C").current_dir("/").stdin(Stdio::null());
+    c.envs(path.map(|p| ("PATH", p)));
+    c
 }
 
 /// Expands a pattern with at most one `*` per path part.

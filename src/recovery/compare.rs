@@ -86,6 +86,9 @@ pub struct Compared {
     pub differences: Vec<Difference>,
     /// How many things of each category were compared.
     pub compared: BTreeMap<String, u64>,
+    /// What has rows on either side that were not compared, for people.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_compared: Vec<String>,
 }
 
 /// Compares two databases. `physical` says that one is a file copy of the other's cluster.
@@ -104,7 +107,13 @@ pub async fn compare(
     let (a, b) = tokio::join!(run(source, snapshot), run(shadow, snapshot));
     a?;
     b?;
-    let mut out = Compared { equal: true, tables: Vec::new(), differences: Vec::new(), compared: BTreeMap::new() };
+    let mut out = Compared {
+        equal: true,
+        tables: Vec::new(),
+        differences: Vec::new(),
+        compared: BTreeMap::new(),
+        not_compared: Vec::new(),
+    };
     for (category, sql) in objects::CATEGORIES {
         if options.skip.iter().any(|s| s == category) || !options.tables.is_empty() {
             continue;
@@ -117,6 +126,9 @@ pub async fn compare(
     }
     if !options.skip.iter().any(|s| s == "rows") {
         rows(source, shadow, physical, options, watch, cancel, &mut out).await?;
+        if options.tables.is_empty() {
+            out.not_compared = objects::without_rows(source, shadow).await?;
+        }
     }
     run(source, "ROLLBACK").await?;
     run(shadow, "ROLLBACK").await?;

@@ -16,6 +16,14 @@ pub fn restore(target: &RecoveryTarget, after: bool, more: &[(&str, Option<&str>
     format!("breakglass pitr restore {}", words.join(" "))
 }
 
+/// What looks at a recovered instance, and what puts it into service then.
+pub fn next(root: &std::path::Path) -> String {
+    let root = quoted(root.as_os_str());
+    format!(
+        "breakglass pitr verify --shadow {root}; then, to put it into service, breakglass pitr promote --shadow {root}"
+    )
+}
+
 /// What stops and removes a recovered or half-recovered instance.
 pub fn discard(root: &std::path::Path) -> String {
     format!("breakglass pitr discard --shadow {}", quoted(root.as_os_str()))

@@ -77,3 +77,41 @@ fn folders_go_round_and_are_compared() {
     let bad = program(d, NOBODY, &[], &["backup", "create", "--files", "nowhere"]);
     assert_eq!(bad.status.code(), Some(2), "{}", text(&bad));
 }
+
+/// Root reads everything as long as it may: here it may not.
+#[test]
+fn a_file_that_may_not_be_read_is_named_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    std::fs::create_dir(d.join("data")).unwrap();
+    std::fs::write(d.join("data/open"), "open").unwrap();
+    std::fs::write(d.join("data/sealed"), "sealed").unwrap();
+    std::fs::set_permissions(d.join("data/sealed"), std::fs::Permissions::from_mode(0o000)).unwrap();
+    let mut c = match breakglass::process::user::is_root() {
+        true => std::process::Command::new("setpriv"),
+        false => std::process::Command::new("env"),
+    };
+    if breakglass::process::user::is_root() {
+        let may = "-dac_override,-dac_read_search";
+        c.args([format!("--bounding-set={may}"), format!("--inh-caps={may}")]);
+    }
+    let out = c
+        .arg(env!("CARGO_BIN_EXE_breakglass"))
+        .args(["backup", "create", "--files", "data"])
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("HOME", d)
+        .env("BREAKGLASS_HOME", d.join("state"))
+        .env("BACKUP_DIR", d.join("repo"))
+        .env("BACKUP_ENCRYPTION_KEY", super::PASSPHRASE)
+        .current_dir(d)
+        .output()
+        .unwrap();
+    let said = text(&out);
+    assert_eq!(out.status.code(), Some(3), "{said}");
+    for word in ["data/sealed", "Permission denied", "Nothing was stored", "a user who may read it"] {
+        assert!(said.contains(word), "{word}: {said}");
+    }
+    let list = json(d, NOBODY, 0, &["backup", "list"]);
+    assert_eq!(list["backups"].as_array().unwrap().len(), 0, "{list}");
+}

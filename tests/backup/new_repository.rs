@@ -22,6 +22,22 @@ fn the_first_backup_makes_a_repository_aloud_and_none_by_mistake() {
     let again = json(d, NOBODY, 0, &create[1..]);
     assert!(again["new_repository"].is_null(), "{again}");
 
+    // Misspelt where nothing is made: where this machine knows one comes first.
+    let typo = d.join("rep").display().to_string();
+    for args in [
+        &["backup", "list"][..],
+        &["backup", "cleanup", "--dry-run"],
+        &["pitr", "restore", "--to", "latest", "--dir", "x"],
+    ] {
+        let out = program(d, NOBODY, &[("BACKUP_DIR", &typo)], args);
+        let said = text(&out);
+        assert_eq!(out.status.code(), Some(3), "{said}");
+        let at = |what: &str| said.find(what).unwrap_or_else(|| panic!("{what:?} is not in: {said}"));
+        assert!(at(&format!("BACKUP_DIR={place}\n")) < at("backup init"), "{said}");
+        assert!(at("Is BACKUP_DIR") < at("backup init"), "{said}");
+    }
+    assert!(!d.join("rep").exists());
+
     // A misspelt path, or a disk that is not mounted: the folder above is not there either.
     let missing = d.join("not-mounted/repo").display().to_string();
     let out = program(d, NOBODY, &[("BACKUP_DIR", &missing)], &create);

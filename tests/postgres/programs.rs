@@ -96,3 +96,21 @@ fn versions_are_read_as_distributions_write_them() {
     assert_eq!(parse_version("postgres (PostgreSQL) 18devel"), Some((18, 0)));
     assert_eq!(parse_version("psql 15"), None);
 }
+
+/// Debian's `pg_config` is a script that calls others: none of them is given a secret.
+#[test]
+fn pg_config_gets_nothing_of_the_environment() {
+    let root = tempfile::tempdir().unwrap();
+    let (d, seen) = (root.path(), root.path().join("seen"));
+    std::fs::write(d.join("pg_config"), format!("#!/bin/sh\nenv > '{0}.new' && mv '{0}.new' '{0}'\n", seen.display()))
+        .unwrap();
+    std::fs::set_permissions(d.join("pg_config"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut doctor = std::process::Command::new(env!("CARGO_BIN_EXE_breakglass"));
+    doctor.arg("doctor").current_dir(d).env_clear().env("HOME", d).env("BREAKGLASS_HOME", d.join("state"));
+    doctor.env("PATH", format!("{}:/usr/bin:/bin", d.display())).env("PGPASSWORD", "hunter2-hunter2");
+    doctor.env("BACKUP_ENCRYPTION_KEY", "a secret of thirty-two characters, and more");
+    doctor.env("DATABASE_URL", "postgres://x:hunter3-hunter3@127.0.0.1:1/x").output().unwrap();
+    let seen = std::fs::read_to_string(&seen).unwrap();
+    assert!(seen.contains("PATH=") && seen.contains("/usr/bin"), "{seen}");
+    assert!(!seen.contains("hunter") && !seen.contains("ENCRYPTION") && !seen.contains("HOME="), "{seen}");
+}

@@ -291,8 +291,18 @@ fn a_place_that_cannot_be_taken_leaves_the_recovered_database_reachable() {
     let (code, _, said) = s.alone(&words(2));
     assert_eq!(code, 0, "{said}");
     assert!(said.contains("to look at it: psql ") && said.contains("/shop?"), "{said}");
+    let next = format!("breakglass pitr verify --shadow {shadow}");
+    assert!(said.contains(&format!("next: {next}; then")), "{said}");
+    // Without its folder: the ones that stand where they are built are named.
+    let config = s.a.room.path.join("breakglass.toml");
+    std::fs::write(&config, format!("[postgres]\ninstances_dir = {:?}\n", s.a.room.path.display().to_string()))
+        .unwrap();
+    let (code, _, said) = s.alone(&["pitr", "verify"]);
+    std::fs::remove_file(&config).unwrap();
+    assert!(code == 2 && said.contains(&format!("--shadow {shadow}")) && !said.contains("build one"), "{code}: {said}");
     let (code, _, said) = s.alone(&words(3));
     assert!(code == 0 && said.contains("\"shop\" was looked at as the largest database that has tables"), "{said}");
+    assert!(said.contains("if another is meant, name it: DATABASE_URL"), "{said}");
     let empty = s.url("dba").replace("/shop", "/postgres");
     let (code, _, said) = s.with_address(Some(empty), &["pitr", "verify", "--shadow", &shadow]);
     assert!(said.contains("there is no table in \"postgres\": nothing of it could be verified"), "{code}: {said}");

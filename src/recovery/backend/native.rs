@@ -14,6 +14,7 @@ use crate::backup::catalog::{Accepted, Backup, BackupKind, Catalog, Manifest, RE
 use crate::backup::damage::{self, is_damage};
 use crate::backup::part::{self, Affected};
 use crate::backup::repository::{Repository, Unlocked, now};
+use crate::backup::seen;
 use crate::backup::wal::range::{Branch, inspect, leads_along, path_to};
 use crate::backup::wal::{self, DEFAULT_SEGMENT_SIZE, Depth, Listing, Segment, parse_lsn, status};
 use crate::config::{Backend, Secrets, Settings};
@@ -44,8 +45,9 @@ impl Native {
         let url = settings.repository.clone().ok_or_else(|| {
             Error::config("no repository is configured").hint("set BACKUP_DIR, or repository.url in breakglass.toml")
         })?;
-        let unlocked = Repository::open_to_read(&url, secrets)?.looked_at_if(settings.read_only);
-        Ok(Self::of(unlocked, settings, scratch))
+        let heads = settings.catalog_heads.as_deref();
+        let unlocked = Repository::open_to_read(&url, secrets).map_err(|e| seen::or_elsewhere(&url, heads, e))?;
+        Ok(Self::of(unlocked.looked_at_if(settings.read_only), settings, scratch))
     }
 
     /// One that is open already: deriving its key takes a while.

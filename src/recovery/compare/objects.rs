@@ -1,12 +1,13 @@
 //! What a database consists of besides rows, as names with definitions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::postgres::PgConnection;
 
 use super::Difference;
 use crate::error::Result;
 use crate::postgres::connect::query_error;
+use crate::postgres::table_needs::some_of;
 
 /// Categories and the query that lists each: name and definition. Schemas of users only, nothing that an extension brought.
 pub const CATEGORIES: &[(&str, &str)] = &[
@@ -142,13 +143,44 @@ pub async fn list(c: &mut PgConnection, sql: &str) -> Result<BTreeMap<String, St
     Ok(rows.into_iter().collect())
 }
 
+/// Relations of somebody's whose rows are not compared, by what they are; the others are `user_tables`.
+const WITHOUT_ROWS: &str = "SELECT q.what, q.name FROM (SELECT CASE \
+      WHEN EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid \
+        AND d.deptype = 'e') THEN 'tables of extensions' \
+      WHEN c.relkind = 'm' THEN 'materialized views' WHEN c.relkind = 'f' THEN 'foreign tables' \
+      WHEN c.relpersistence = 'u' THEN 'unlogged tables' END::text AS what, (n.nspname || '.' || c.relname)::text AS name \
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+    WHERE c.relkind IN ('r', 'm', 'f') AND c.relpersistence <> 't' AND n.nspname <> 'information_schema' \
+      AND n.nspname NOT LIKE 'pg\\_%' \
+    UNION ALL SELECT 'large objects', count(*)::text FROM pg_catalog.pg_largeobject_metadata HAVING count(*) > 0) q \
+    WHERE q.what IS NOT NULL";
+
+/// What either side has besides the tables that are compared row by row, for people.
+///
+/// # Errors
+/// The query fails.
+pub async fn without_rows(source: &mut PgConnection, shadow: &mut PgConnection) -> Result<Vec<String>> {
+    let mut all: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for c in [source, shadow] {
+        let rows: Vec<(String, String)> =
+            sqlx::query_as(WITHOUT_ROWS).fetch_all(c).await.map_err(|e| query_error(WITHOUT_ROWS, &e))?;
+        rows.into_iter().for_each(|(what, name)| {
+            all.entry(what).or_default().insert(name);
+        });
+    }
+    let shown = |(what, names): (String, BTreeSet<String>)| {
+        format!("{what} ({})", some_of(&names.into_iter().collect::<Vec<_>>()))
+    };
+    Ok(all.into_iter().map(shown).collect())
+}
+
 /// What is not the same.
 pub fn differences(
     category: &str,
     source: &BTreeMap<String, String>,
     shadow: &BTreeMap<String, String>,
 ) -> Vec<Difference> {
-    let names: std::collections::BTreeSet<&String> = source.keys().chain(shadow.keys()).collect();
+    let names: BTreeSet<&String> = source.keys().chain(shadow.keys()).collect();
     let differs = names.into_iter().filter(|n| source.get(*n) != shadow.get(*n));
     differs
         .map(|n| Difference {
