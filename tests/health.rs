@@ -241,6 +241,13 @@ fn backups_and_exposure_have_limits() {
     let (code, said, all) = health(d, &keys[..1]);
     assert_eq!((code, &said["components"]["backup"]), (Some(1), &"not asked".into()), "{all}");
     assert!(said["details"]["backup"].as_str().unwrap().contains("BACKUP_ENCRYPTION_KEY"), "{said}");
+    // Nor are backups that nobody looks at, where no limit is configured: the default one holds.
+    write(d, "");
+    let (code, said, all) = health(d, &keys[..1]);
+    assert_eq!((code, &said["components"]["backup"]), (Some(1), &"not asked".into()), "{all}");
+    assert!(said["details"]["backup"].as_str().unwrap().contains("were not looked at"), "{said}");
+    assert_eq!(said["components"]["repository"], "operational", "{said}");
+    write(d, "[health]\nproven_max_age = \"35d\"\n");
     let (code, said, all) = health(d, &keys);
     assert_eq!(code, Some(1), "{all}");
     assert_eq!(
@@ -271,13 +278,46 @@ fn backups_and_exposure_have_limits() {
     let named = said["details"]["log"].as_str().unwrap();
     assert!([2, 4].iter().all(|n| named.contains(&segment(1, *n).to_string())), "{named}");
 
+    // Proof is of the database that is watched, as a whole: four bytes of files, another database, or a part of it are none.
+    write(d, "[health]\nproven_max_age = \"35d\"\n");
+    a.cluster.sql("postgres", "create table kept (n int); create table other (n int)");
+    a.cluster.sql("postgres", "create database beside");
+    let of = |name: &str| url(&a.cluster, name);
+    let on = |name: &str, args: &[&str]| {
+        let mut c = Command::new(env!("CARGO_BIN_EXE_breakglass"));
+        c.args(args).env_clear().env("HOME", d).env("BREAKGLASS_HOME", d.join("state")).envs(keys);
+        let out = c.env("DATABASE_URL", of(name)).current_dir(d).output().unwrap();
+        assert_eq!(out.status.code(), Some(0), "{args:?}: {}", text(&out));
+        text(&out)
+    };
+    let (_, said, all) = health(d, &[keys[0], keys[1], ("DATABASE_URL", at.as_str())]);
+    assert_eq!(said["components"]["backup"], "missing", "files alone are no backup of the database: {all}");
+    let proven = || health(d, &[keys[0], keys[1], ("DATABASE_URL", at.as_str())]).1["components"]["proven"].clone();
+    assert_eq!(proven(), "missing", "files");
+    let scratch = crate::support::cluster::Scratch::new("proofs");
+    std::fs::set_permissions(&scratch.path, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let deep = ["backup", "verify", "--deep", "--scratch", scratch.path.to_str().unwrap()];
+    on("postgres", &["backup", "create", "--table", "kept"]);
+    let said = on("postgres", &deep);
+    assert!(said.contains("no whole backup of database \"postgres\""), "{said}");
+    on("postgres", &["backup", "create", "--schema-only"]);
+    on("postgres", &deep);
+    on("beside", &["backup", "create", "--logical"]);
+    on("beside", &deep);
+    assert_eq!(proven(), "missing", "a part, definitions, another database");
+    // The one that is asked for is picked, although newer ones of other sorts are there.
+    on("postgres", &["backup", "create", "--logical"]);
+    on("beside", &["backup", "create", "--logical"]);
+    on("postgres", &["backup", "create", "--schema-only"]);
+    on("postgres", &deep);
+    assert_eq!(proven(), "operational");
+
     // Exposure: within its limit after an archived segment, beyond it when a commit waits, unknown where nothing is archived.
     let both = [keys[0], keys[1], ("DATABASE_URL", at.as_str())];
     a.archive_now();
     write(d, "[health]\nexposure_max = \"1h\"\n");
-    let (code, said, all) = health(d, &both);
-    assert_eq!((code, &said["components"]["exposure"]), (Some(1), &"operational".into()), "{all}");
-    assert_eq!(said["components"]["backup"], "missing", "files alone are no backup of the database: {all}");
+    let (_, said, all) = health(d, &both);
+    assert_eq!(said["components"]["exposure"], "operational", "{all}");
     a.cluster.sql("postgres", "create table waits (n int)");
     write(d, "[health]\nexposure_max = \"1ms\"\n");
     let (code, said, all) = health(d, &both);

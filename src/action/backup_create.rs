@@ -176,6 +176,19 @@ async fn one_tablespace(c: &mut sqlx::PgConnection) -> Result<()> {
 
 /// A base backup ends when its log is archived: where archiving is on and nothing archives, it would wait for ever.
 async fn can_archive(c: &mut sqlx::PgConnection) -> Result<()> {
+    // Without the log of its own time a base backup is not consistent. On a standby it is the primary that archives; `wal receive`
+    // needs no archiver.
+    let sql = "SELECT current_setting('archive_mode') = 'off' AND NOT pg_is_in_recovery() AND NOT EXISTS \
+               (SELECT FROM pg_catalog.pg_stat_replication WHERE application_name = 'pg_receivewal')";
+    let off: bool =
+        sqlx::query_scalar(sql).fetch_one(&mut *c).await.map_err(|e| crate::postgres::connect::query_error(sql, &e))?;
+    if off {
+        return Err(Error::refused("cannot take a base backup of this cluster")
+            .why("archive_mode is off, and nothing receives its log: without the log a base backup cannot become consistent")
+            .hint("ALTER SYSTEM SET archive_mode = 'on', and the archive_command that breakglass doctor prints; then restart the server.")
+            .hint("Or let breakglass wal receive run: it needs no restart.")
+            .hint("A dump needs no log: breakglass backup create --logical"));
+    }
     // A standby archives, and waits for it, only with `always`.
     let sql = "SELECT current_setting('archive_mode') = ANY (CASE WHEN pg_is_in_recovery() THEN '{always}' ELSE '{on,always}' END::text[]) \
                AND coalesce(current_setting('archive_command', true), '') = '' \
@@ -195,6 +208,7 @@ async fn create(ctx: &Ctx, label: Option<String>) -> Result<Done> {
     let mut c = at.connect_read_only(Duration::from_secs(2), Duration::from_secs(30)).await?;
     let identity = crate::postgres::identity(&mut c, &at).await?;
     super::target::expected(ctx, &identity, true)?;
+    reach::say_clock(ctx, &mut c).await?;
     let expected = cluster_bytes(&mut c).await?;
     one_tablespace(&mut c).await?;
     can_archive(&mut c).await?;

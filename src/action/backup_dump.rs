@@ -100,6 +100,7 @@ pub async fn create(ctx: &Ctx, wanted: Wanted) -> Result<Done> {
     let (mut c, snapshot) = begin_snapshot(&at).await?;
     let identity = crate::postgres::identity(&mut c, &at).await?;
     super::target::expected(ctx, &identity, true)?;
+    reach::say_clock(ctx, &mut c).await?;
     let client = Client::find(ctx.settings.bin_dir.as_deref(), identity.version_num / 10_000)?;
     let system_identifier = identity
         .system_identifier

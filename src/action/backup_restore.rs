@@ -8,11 +8,12 @@ use clap::{ArgAction, Args as _, Command};
 use futures::future::BoxFuture;
 use serde_json::json;
 
+use super::latest::{Wanted, latest, warning};
 use super::reach::{self, Reporter};
 use super::target::{blocking, parse_args};
 use super::{Action, Ctx, Done, Preview, Spec};
 use crate::backup::base::{RestoreOptions, needed_log, restore_base, stand_alone, verify_backup};
-use crate::backup::catalog::{BackupKind, Catalog, Manifest};
+use crate::backup::catalog::{BackupKind, Manifest};
 use crate::backup::repository::Unlocked;
 use crate::backup::spool::check_space;
 use crate::error::{Context, Error, Result};
@@ -185,10 +186,10 @@ fn fits(manifest: &Manifest, args: &Args) -> Result<()> {
 }
 
 async fn find(ctx: &Ctx, args: &Args) -> Result<(Unlocked, Manifest)> {
-    let (ctx, id, overwrite) = (ctx.clone(), args.id.clone(), args.overwrite);
+    let (ctx, args) = (ctx.clone(), args.clone());
     blocking(move || {
         let unlocked = reach::unlocked(&ctx)?;
-        let catalog = Catalog::load(&unlocked)?;
+        let catalog = reach::catalog(&ctx, &unlocked)?;
         // What is restored authenticates by itself; that newer ones may be missing has to be known all the same.
         if let Some(e) = reach::rolled_back(&ctx, &unlocked, &catalog) {
             ctx.out.line(&format!("WARNING: {e}"));
@@ -196,20 +197,25 @@ async fn find(ctx: &Ctx, args: &Args) -> Result<(Unlocked, Manifest)> {
         for line in catalog.lost_lines() {
             ctx.out.line(&format!("WARNING: {line}"));
         }
-        // A part of a database is never what is meant by the latest, as long as there is a whole one.
-        let last = |whole: bool| {
-            let fits = |m: &Manifest| m.part.is_none() && m.kind != BackupKind::SchemaOnly;
-            catalog.backups.iter().rev().find(|b| !whole || fits(&b.manifest))
-        };
-        let newest = if overwrite { last(true) } else { last(true).or(last(false)) };
-        let backup = match (id.as_str(), newest) {
-            ("latest", Some(newest)) => newest,
-            ("latest", None) if !catalog.backups.is_empty() => {
-                return Err(Error::refused("replacing a database by the latest backup")
-                    .why("no backup here holds a whole database: they are of some tables, or of definitions without rows")
-                    .hint("Restore one into a new database and copy from there."));
+        let backup = match args.id.as_str() {
+            "latest" => {
+                let source = reach::source(&ctx).ok();
+                let wanted = Wanted {
+                    database: source.as_ref().map(Database::name),
+                    into: &args.into,
+                    overwrite: args.overwrite,
+                    other_database: args.other_database,
+                    files: !args.file.is_empty(),
+                };
+                let (backup, lines) = latest(&catalog, &wanted)?;
+                lines.iter().for_each(|line| ctx.out.line(CleanText::text(line).as_str()));
+                backup
             }
-            _ => catalog.find(&id)?,
+            id => {
+                let backup = catalog.find(id)?;
+                warning(backup).iter().for_each(|line| ctx.out.line(CleanText::text(line).as_str()));
+                backup
+            }
         };
         let manifest = backup.manifest.clone();
         Ok((unlocked, manifest))

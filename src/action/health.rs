@@ -10,6 +10,8 @@ use sqlx::postgres::PgConnection;
 
 use super::target::{blocking, now};
 use super::{Action, Ctx, Done, Preview, Spec, backend, reach};
+use crate::backup::catalog::{Backup, Catalog};
+use crate::backup::dates;
 use crate::backup::repository::{Repository, Unlocked};
 use crate::backup::wal::Hole;
 use crate::backup::{anchor, pinned};
@@ -17,8 +19,8 @@ use crate::config::settings::{REPOSITORY_IDENTITY, REPOSITORY_KEY, Settings};
 use crate::config::{Backend, Secrets};
 use crate::error::{Error, Result};
 use crate::model::event::Event;
-use crate::model::format_clock;
 use crate::model::plan::Risk;
+use crate::model::{Time, format_clock};
 use crate::recovery::backend::newest_backup;
 use crate::recovery::health_checks::{self, Found};
 use crate::recovery::segments::Segments;
@@ -67,7 +69,7 @@ pub enum Looked {
     Repository,
     /// By asking whoever makes them.
     Backend,
-    /// Not at all, although there are limits for them; why.
+    /// Not at all, although there is a place for them, or limits; why.
     Unable(&'static str),
     /// Not at all: nothing is configured that could be looked at.
     Nothing,
@@ -79,13 +81,14 @@ pub fn look_at_backups(settings: &Settings, secrets: &Secrets) -> Looked {
     let limits = settings.health.backup_max_age_s.is_some() || settings.health.proven_max_age_s.is_some();
     match settings.backend {
         Backend::Native if settings.repository.is_some() && key => Looked::Repository,
-        Backend::Native if !limits => Looked::Nothing,
+        Backend::Native if settings.repository.is_none() && !limits => Looked::Nothing,
         Backend::Native if settings.repository.is_none() => {
             Looked::Unable("no repository is configured (BACKUP_DIR, or repository.url)")
         }
-        Backend::Native => {
-            Looked::Unable("the repository's key is not set here (BACKUP_ENCRYPTION_KEY or BACKUP_IDENTITY_FILE)")
-        }
+        // What nobody looks at is not well: a scheduler that lacks the key would find everything in order for ever.
+        Backend::Native => Looked::Unable(
+            "the backups were not looked at: the repository's key is not set here (BACKUP_ENCRYPTION_KEY or BACKUP_IDENTITY_FILE)",
+        ),
         _ => Looked::Backend,
     }
 }
@@ -114,7 +117,7 @@ async fn elsewhere(ctx: &Ctx) -> (Vec<Found>, Ages) {
         Some((at, id)) => {
             let age = now().since(at);
             ages.backup = Some(age);
-            aged(&format!("{id}, {} old", format_clock(age)), age, backup_limit(ctx))
+            aged(ctx, &format!("{id}, {} old", format_clock(age)), age)
         }
         None => Found::bad("backup", "missing", format!("{} names none with a time", ctx.settings.backend.word())),
     });
@@ -137,11 +140,28 @@ fn broken_log<'h>(holes: impl IntoIterator<Item = &'h Hole>) -> Option<Found> {
     (!all.is_empty()).then(|| Found::bad("log", "hole", all.join("; ")))
 }
 
-fn aged(detail: &str, age: Duration, limit: Duration) -> Found {
-    match age > limit {
-        true => Found::bad("backup", "too old", format!("{detail}; {} at most are wanted", format_clock(limit))),
-        false => Found::good("backup", detail),
+fn aged(ctx: &Ctx, detail: &str, age: Duration) -> Found {
+    let limit = backup_limit(ctx);
+    if age <= limit {
+        return Found::good("backup", detail);
     }
+    let whose = match ctx.settings.health.backup_max_age_s {
+        Some(_) => "",
+        None => " (policy.backup_max_age, 24h unless set; health.backup_max_age is not set)",
+    };
+    Found::bad("backup", "too old", format!("{detail}; {} at most are wanted{whose}", format_clock(limit)))
+}
+
+/// What the dates in a catalog say of clocks: one that stands wrong now is not well; that one was wrong once is said.
+fn clocks(catalog: &Catalog, newest: Option<&Backup>, at: Time) -> Option<Found> {
+    if let Some(behind) = dates::behind(catalog, at) {
+        return Some(Found::bad("clock", "behind the catalog", behind));
+    }
+    // The newest one's is said where it is named.
+    let others = catalog.backups.iter().filter(|b| newest.is_none_or(|n| n.manifest.id != b.manifest.id));
+    let others: Vec<Backup> = others.cloned().collect();
+    let lines = dates::doubt_lines(&others, at);
+    (!lines.is_empty()).then(|| Found::good("clock", format!("{}; cleanup removes none of these", lines.join("; "))))
 }
 
 /// The repository, its newest verified backup, the last one that was restored, and the chain of its catalog when that was
@@ -176,24 +196,35 @@ fn repository(ctx: &Ctx, identity: Option<&(String, String)>) -> (Vec<Found>, Ag
     }
     out.push(segments(unlocked.repository(), &unlocked));
     let (system, database) = (identity.map(|i| i.0.as_str()), identity.map(|i| i.1.as_str()));
-    out.push(match catalog.newest_verified(system, database) {
-        None => {
-            let of = database.map_or_else(String::new, |d| format!(" of database {d:?} or its cluster as a whole"));
-            Found::bad("backup", "missing", format!("no verified backup{of}"))
+    let (newest, at) = (catalog.newest_verified(system, database), now());
+    out.extend(clocks(&catalog, newest, at));
+    let doubt = newest.and_then(|b| dates::doubt(b, at));
+    out.push(match newest {
+        Some(b) if doubt.is_some() => {
+            let why = doubt.unwrap_or_default();
+            let what = format!("{}, verified, is the newest one, and how old it is is not known: {why}", b.manifest.id);
+            Found::bad("backup", "age in doubt", what + "; take another one (breakglass backup create)")
         }
+        None => Found::bad("backup", "missing", format!("no verified backup{}", of_database(database))),
         Some(b) => {
-            let age = now().since(b.manifest.finished_at);
+            let age = at.since(b.manifest.finished_at);
             ages.backup = Some(age);
-            let detail = format!("{}, verified, {} old", b.manifest.id, format_clock(age));
-            aged(&detail, age, backup_limit(ctx))
+            aged(ctx, &format!("{}, verified, {} old", b.manifest.id, format_clock(age)), age)
         }
     });
-    let proven = catalog.last_proven().map(|(b, at)| (b.manifest.id.clone(), now().since(at)));
+    let proven = catalog.last_proven(system, database);
+    if let Some((b, tested)) = proven.filter(|(_, tested)| dates::before(at, *tested)) {
+        let why = format!("{} was restored and right on {}, which is after now", b.manifest.id, tested.date_hms());
+        out.push(Found::bad("proven", "age in doubt", why + ": a clock is or was wrong"));
+        return (out, ages);
+    }
+    let proven = proven.map(|(b, tested)| (b.manifest.id.clone(), at.since(tested)));
     ages.proven = proven.as_ref().map(|(_, age)| *age);
     let detail = |(id, age): &(String, Duration)| format!("{id} was restored and right {} ago", format_clock(*age));
     match (&proven, health.proven_max_age_s.map(Duration::from_secs)) {
         (None, Some(_)) => {
-            let why = "no backup was ever restored and looked at (breakglass backup verify --deep)";
+            let of = of_database(database);
+            let why = format!("no backup{of} was ever restored and looked at (breakglass backup verify --deep)");
             out.push(Found::bad("proven", "missing", why));
         }
         (Some(p), Some(limit)) if p.1 > limit => {
@@ -205,6 +236,11 @@ fn repository(ctx: &Ctx, identity: Option<&(String, String)>) -> (Vec<Found>, Ag
         (None, None) => {}
     }
     (out, ages)
+}
+
+/// Of what a backup is asked for.
+fn of_database(database: Option<&str>) -> String {
+    database.map_or_else(String::new, |d| format!(" of database {d:?} or its cluster as a whole"))
 }
 
 /// What lies in the places of the archived segments: a segment that cannot be used, or that is not the one that was read, is a hole
@@ -248,7 +284,13 @@ fn strangers(ctx: &Ctx, repository: &Repository, system: Option<&str>) -> Vec<Fo
 /// A repository whose key is not here: whether it is there, and whose it is.
 fn without_key(ctx: &Ctx, system: Option<&str>) -> Vec<Found> {
     match reach::repository(ctx) {
-        Ok(repository) => strangers(ctx, &repository, system),
+        Ok(repository) => {
+            let strangers = strangers(ctx, &repository, system);
+            // The component has one status.
+            let whose = strangers.iter().any(|f| f.name == "repository");
+            let there = Found::good("repository", "it is there; what is in it takes its key");
+            (!whose).then_some(there).into_iter().chain(strangers).collect()
+        }
         Err(e) => vec![Found::bad("repository", "down", e.sentence())],
     }
 }
@@ -415,6 +457,9 @@ async fn database(ctx: &Ctx, seen: &mut Seen<'_>, facts: &mut Vec<Event>) -> Res
     );
     seen.components.insert("postgresql".into(), "operational".into());
     // Well or not, it is not the one that is meant.
+    if let Some(differs) = dates::differs(now(), crate::postgres::clock(&mut c).await?) {
+        seen.add(Found::bad("clock", "differs", differs));
+    }
     if let Err(e) = super::target::expected(ctx, &identity, at.host() == identity.host) {
         seen.add(Found::bad("identity", "unexpected", e.what));
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::target::{blocking, now};
 use super::{Ctx, Preview, reach};
 use crate::backup::catalog::Backup;
+use crate::backup::dates;
 use crate::error::Result;
 use crate::model::event::Event;
 use crate::model::plan::Risk;
@@ -61,7 +62,9 @@ async fn backup(ctx: &Ctx, target: Option<&Identity>) -> Result<Option<Event>> {
         (Some(theirs), Some(t)) => *theirs == t.system_identifier,
         _ => true,
     };
-    let newest = catalog.backups.iter().rev().filter(|b| b.verified_at.is_some()).find(ours);
+    // One whose date cannot be right does not count as young.
+    let sound = |b: &&Backup| b.verified_at.is_some() && dates::doubt(b, now()).is_none();
+    let newest = catalog.backups.iter().rev().filter(sound).find(ours);
     Ok(newest.map(|b| Event::BackupTaken {
         id: b.manifest.id.clone(),
         bytes: b.manifest.objects.iter().map(|o| o.plain_bytes).sum(),

@@ -6,7 +6,7 @@ use crate::backup::cloud::url::service_of;
 use crate::backup::container::hex;
 use crate::backup::repository::{InitOptions, Repository, Unlocked};
 use crate::backup::store::open_place;
-use crate::backup::{damage, pinned, seen};
+use crate::backup::{damage, dates, pinned, seen};
 use crate::config::settings::{DATABASE_PASSWORD, REPOSITORY_KEY};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::postgres::{Database, Programs, WhenNeeded};
@@ -74,12 +74,16 @@ pub async fn unlocked_or_new(ctx: &Ctx, system: Option<&str>) -> Result<(Unlocke
         if Repository::exists(&url)? {
             let unlocked = unlocked(&ctx)?;
             // A backup entered in a catalog that was put back would be followed by nothing but questions.
-            goes_on(&ctx, &unlocked, &Catalog::load(&unlocked)?)
+            let catalog = Catalog::load(&unlocked)?;
+            goes_on(&ctx, &unlocked, &catalog)
                 .map_err(|e| e.hint("Nothing was stored; once that is done: this command again."))?;
             if let Some(system) = system.as_deref().and_then(|s| s.parse().ok()) {
                 unlocked.repository().of_cluster(system)?;
             }
             pinned::check(&ctx.settings.recipients, unlocked.repository())?;
+            if let Some(behind) = dates::behind(&catalog, super::target::now()) {
+                ctx.out.line(&format!("WARNING: {behind}; the age of this backup will be in doubt"));
+            }
             if unlocked.repository().stop_being_a_copy()? {
                 ctx.out.line("this was a copy of the repository in another place; from now on it goes its own way");
             }
@@ -157,6 +161,16 @@ fn meant(ctx: &Ctx, url: &str, system: Option<&str>) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Says that the clock of a server that is backed up is another one than ours.
+///
+/// # Errors
+/// The server does not answer.
+pub async fn say_clock(ctx: &Ctx, c: &mut sqlx::PgConnection) -> Result<()> {
+    let differs = dates::differs(super::target::now(), crate::postgres::clock(c).await?);
+    differs.iter().for_each(|line| ctx.out.line(&format!("WARNING: {line}")));
+    Ok(())
 }
 
 fn key(ctx: &Ctx) -> Result<&crate::model::Secret> {

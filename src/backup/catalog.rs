@@ -6,6 +6,7 @@
 //! exist. A crash before it leaves objects that no entry names, and the catalog as it was.
 
 mod append;
+mod choose;
 mod manifest;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,9 +15,10 @@ use serde::{Deserialize, Serialize};
 
 use super::container::{ObjectType, hex};
 use super::damage;
+use super::dates;
 pub use super::kept::GivenUp;
 use super::kept::Kept;
-use super::repository::{SUFFIX, Unlocked};
+use super::repository::{SUFFIX, Unlocked, now};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Time;
 
@@ -103,6 +105,9 @@ pub struct Backup {
     /// That it was found damaged, and not right since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub damaged: Option<Damage>,
+    /// The date of an earlier entry, where the one that made this a backup is dated before that: a clock was wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dated_back: Option<Time>,
 }
 
 /// That a backup was found damaged.
@@ -153,6 +158,8 @@ pub struct Catalog {
     pub broken: Vec<Broken>,
     /// That somebody knew of such entries, or of a catalog that was rolled back, and went on; oldest first.
     pub accepted: Vec<Accepted>,
+    /// Date of the last entry that could be read.
+    pub last_at: Option<Time>,
     chain: BTreeMap<u64, String>,
     /// Digests of manifests by the ids of their backups, as entered.
     manifests: BTreeMap<String, String>,
@@ -240,6 +247,7 @@ struct Live {
     proven: Option<Time>,
     damaged: Option<Damage>,
     judged: u64,
+    dated_back: Option<Time>,
 }
 
 impl Live {
@@ -312,6 +320,8 @@ impl Catalog {
         let mut live: BTreeMap<String, Live> = BTreeMap::new();
         let (mut removed, mut accepted) = (BTreeSet::new(), Vec::<Accepted>::new());
         let mut copy: Option<bool> = None;
+        // Dates after now are no measure of those that follow.
+        let (until, mut latest, mut last_at) = (dates::not_after(now()), None::<Time>, None);
         let mut given_up: BTreeMap<String, GivenUp> = BTreeMap::new();
         let mut kept: Option<BTreeMap<String, u64>> = None;
         for ((seq, _), read) in present.iter().zip(read) {
@@ -340,7 +350,8 @@ impl Catalog {
             }
             match entry.change {
                 Change::Added { backup, manifest_sha256 } => {
-                    live.insert(backup, Live { seq, digest: manifest_sha256, ..Live::default() });
+                    let dated_back = latest.filter(|latest| dates::before(entry.at, *latest));
+                    live.insert(backup, Live { seq, digest: manifest_sha256, dated_back, ..Live::default() });
                 }
                 Change::Verified { backup, how } => {
                     if let Some(b) = live.get_mut(&backup) {
@@ -382,6 +393,8 @@ impl Catalog {
                 }
             }
             chain.insert(seq, hex(&summary.stored_sha256));
+            latest = latest.max((entry.at <= until).then_some(entry.at));
+            last_at = Some(entry.at);
         }
         for b in &mut broken {
             // One that was damaged may be missing by now, and join others that are: what counts is that each is known.
@@ -394,10 +407,11 @@ impl Catalog {
         let (mut backups, mut lost) = (Vec::with_capacity(live.len()), Vec::new());
         for ((id, l), manifest) in live.iter().cloned().zip(manifests) {
             let (verified_at, verified_how) = l.verified.unzip();
-            let (proven_at, damaged) = (l.proven, l.damaged);
+            let (proven_at, damaged, dated_back) = (l.proven, l.damaged, l.dated_back);
             match manifest {
                 Ok(manifest) => {
-                    backups.push((l.seq, Backup { manifest, verified_at, verified_how, proven_at, damaged }));
+                    let found = Backup { manifest, verified_at, verified_how, proven_at, damaged, dated_back };
+                    backups.push((l.seq, found));
                 }
                 Err(e) => lost.push((l.seq, Lost { backup: id, why: e.to_string() })),
             }
@@ -411,8 +425,14 @@ impl Catalog {
                     continue;
                 }
                 if let Ok(manifest) = manifest::read(unlocked, id, None) {
-                    let found =
-                        Backup { manifest, verified_at: None, verified_how: None, proven_at: None, damaged: None };
+                    let found = Backup {
+                        manifest,
+                        verified_at: None,
+                        verified_how: None,
+                        proven_at: None,
+                        damaged: None,
+                        dated_back: None,
+                    };
                     backups.push((first, found));
                 }
             }
@@ -429,6 +449,7 @@ impl Catalog {
             lost: lost.into_iter().map(|(_, l)| l).collect(),
             broken,
             accepted,
+            last_at,
             chain,
             judged: live.iter().map(|(id, l)| (id.clone(), l.judged)).collect(),
             manifests: live.into_iter().map(|(id, l)| (id, l.digest)).collect(),
@@ -525,33 +546,6 @@ impl Catalog {
                 format!("There are: {}", ids.join(", "))
             })
         })
-    }
-
-    /// The backup that was restored and found right last, and when.
-    pub fn last_proven(&self) -> Option<(&Backup, Time)> {
-        self.backups.iter().filter_map(|b| Some((b, b.proven_at?))).max_by_key(|(_, at)| *at)
-    }
-
-    /// The newest verified backup of this cluster, as a whole, or of this database as a whole; what is not known is not asked
-    /// for. Where no database is named and the repository holds files alone, of files.
-    pub fn newest_verified(&self, system: Option<&str>, database: Option<&str>) -> Option<&Backup> {
-        let files =
-            system.is_none() && database.is_none() && self.backups.iter().all(|b| b.manifest.kind == BackupKind::Files);
-        let same = |wanted: Option<&str>, of: &Option<String>| match (wanted, of) {
-            (Some(wanted), Some(of)) => wanted == of,
-            _ => true,
-        };
-        let counts = |b: &&Backup| {
-            let m = &b.manifest;
-            let ours = same(system, &m.system_identifier) && same(database, &m.database);
-            b.verified_at.is_some() && (files || m.is_whole() && ours)
-        };
-        self.backups.iter().filter(counts).max_by_key(|b| b.manifest.finished_at)
-    }
-
-    /// The newest backup of a kind.
-    pub fn newest(&self, kind: BackupKind) -> Option<&Backup> {
-        self.backups.iter().rev().find(|b| b.manifest.kind == kind)
     }
 
     /// Whether the chain goes through a head that was kept elsewhere; `false` means that it was cut or rewritten.

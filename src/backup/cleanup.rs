@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::catalog::{self, Catalog, Change, Damage, GIVEN_UP, manifest_name};
 use super::copies;
 use super::damage::{self, is_damage};
+use super::dates;
 use super::part::check_ends;
 use super::repository::{Repository, Unlocked};
 use super::retention::{self, Policy, Verdict};
@@ -72,7 +73,7 @@ pub fn plan(
     for id in give_up {
         // By a cleanup that was interrupted: the catalog says so, and what is left of it goes below.
         if !catalog.removed.contains(id) {
-            given_up.push(giving_up(unlocked, &catalog, id, copies)?);
+            given_up.push(giving_up(unlocked, &catalog, id, copies, now)?);
         }
     }
     // The others are judged as if it were gone: it stands for nothing any more.
@@ -188,14 +189,15 @@ pub fn plan_looking(
 }
 
 /// What is said of a damaged backup that somebody gives up.
-fn giving_up(unlocked: &Unlocked, catalog: &Catalog, id: &str, copies: &[String]) -> Result<Verdict> {
+fn giving_up(unlocked: &Unlocked, catalog: &Catalog, id: &str, copies: &[String], now: Time) -> Result<Verdict> {
     let (objects, why) = match catalog.lost.iter().find(|l| l.backup == id) {
         Some(lost) => (vec![manifest_name(id)], lost.why.clone()),
         None => {
             let backup = catalog.find(id)?;
             let damaged = copies::damaged(unlocked, catalog, &backup.manifest)?;
             // What it takes the key to see, or a restore, or what is missing of its log.
-            if let (true, Some(found)) = (damaged.is_empty(), backup.damage()) {
+            let age = || dates::doubt(backup, now).map(|why| format!("its age is in doubt: {why}"));
+            if let (true, Some(found)) = (damaged.is_empty(), backup.damage().or_else(age)) {
                 return Ok(Verdict { backup: id.to_string(), keep: false, why: format!("{GIVEN_UP}, {found}") });
             }
             let why = damaged.iter().map(|(_, why)| why.clone()).collect::<Vec<_>>().join("; ");

@@ -11,6 +11,7 @@ pub mod cloud;
 pub mod container;
 pub mod copies;
 pub mod damage;
+pub mod dates;
 pub mod files;
 mod kept;
 pub mod keys;

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::catalog::{Backup, BackupKind, Manifest};
+use super::catalog::{Backup, BackupKind, Manifest, RESTORED};
+use super::dates;
 use crate::model::Time;
 
 pub use crate::config::settings::Retention as Policy;
@@ -30,9 +31,11 @@ pub(super) fn group(m: &Manifest) -> Group<'_> {
 
 const DAY_MICROS: i64 = 86_400_000_000;
 
-/// Judges every backup, in their order. The newest verified one of each kind and database always stays; where none is
-/// verified, the newest does. A dump of a part is a kind of its own: it never stands for the whole. One that was found damaged
-/// stands for another only where there is no other.
+/// Judges every backup, in their order. The newest verified one of each kind and database always stays, and which one that is the
+/// catalog's order says, not a date; where none is verified, nothing of it goes: what stands is all there is, and looking at it may
+/// show that it is right. A dump of a part is a kind of its own: it never stands for the whole. One that was found damaged stands for no
+/// other; one whose bytes are right and that a restore test complained of stays while nothing newer is verified. What has a date
+/// that cannot be right stays, too.
 pub fn judge(backups: &[Backup], policy: Policy, now: Time) -> Vec<Verdict> {
     let mut groups: BTreeMap<Group<'_>, Vec<usize>> = BTreeMap::new();
     for (i, b) in backups.iter().enumerate() {
@@ -40,16 +43,23 @@ pub fn judge(backups: &[Backup], policy: Policy, now: Time) -> Vec<Verdict> {
     }
     let mut verdicts: Vec<Verdict> =
         backups.iter().map(|b| Verdict { backup: b.manifest.id.clone(), keep: false, why: String::new() }).collect();
+    let doubts = dates::doubts(backups, now);
     for mut group in groups.into_values() {
         // Newest first.
-        group.sort_by_key(|i| std::cmp::Reverse(backups[*i].manifest.finished_at));
+        group.reverse();
         let last_good = group.iter().copied().find(|i| backups[*i].verified_at.is_some());
-        let usable = || group.iter().copied().find(|i| backups[*i].damaged.is_none());
-        let never = last_good.or_else(usable).or(group.first().copied());
         let mut reasons: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+        // Those whose dates say how old they are.
+        let mut dated = Vec::with_capacity(group.len());
+        for &i in &group {
+            match doubts.get(backups[i].manifest.id.as_str()) {
+                None => dated.push(i),
+                Some(why) => reasons.entry(i).or_default().push(format!("its age is in doubt: {why}")),
+            }
+        }
         match policy {
             Policy::Days(days) => {
-                for &i in &group {
+                for &i in &dated {
                     let age = now.micros().saturating_sub(backups[i].manifest.finished_at.micros());
                     if age < i64::from(days) * DAY_MICROS {
                         reasons.entry(i).or_default().push(format!("younger than {days} days"));
@@ -63,39 +73,28 @@ pub fn judge(backups: &[Backup], policy: Policy, now: Time) -> Vec<Verdict> {
                     ("monthly", monthly, month),
                     ("yearly", yearly, year),
                 ] {
-                    // Newest first, and of each period the newest that is not damaged.
-                    let mut chosen: Vec<(String, usize)> = Vec::new();
-                    for &i in &group {
-                        let p = period(backups[i].manifest.finished_at);
-                        let known = chosen.iter().position(|(known, _)| *known == p);
-                        match known {
-                            Some(at) => {
-                                if backups[chosen[at].1].damaged.is_some() && backups[i].damaged.is_none() {
-                                    chosen[at].1 = i;
-                                }
-                            }
-                            None if chosen.len() < count as usize => chosen.push((p, i)),
-                            None => break,
-                        }
-                    }
-                    for (p, i) in chosen {
+                    for (p, i) in generation(backups, &dated, count, period) {
                         reasons.entry(i).or_default().push(format!("{word} of {p}"));
                     }
                 }
             }
         }
-        if let Some(i) = never {
-            let what = match (last_good, &backups[i].damaged) {
-                (Some(_), _) => "the newest verified one",
-                (None, None) => "the newest one; none is verified",
-                (None, Some(_)) => "the newest one; all are damaged",
+        for &i in &group {
+            let m = &backups[i].manifest;
+            let part = m.part.as_ref().map_or_else(String::new, |p| format!(", {p} only"));
+            let of = match &m.database {
+                Some(database) => format!("({} of {database:?}{part})", m.kind.word()),
+                None => format!("({}{part})", m.kind.word()),
             };
-            let kind = backups[i].manifest.kind.word();
-            let part = backups[i].manifest.part.as_ref().map_or_else(String::new, |p| format!(", {p} only"));
-            reasons.entry(i).or_default().push(match &backups[i].manifest.database {
-                Some(database) => format!("{what} ({kind} of {database:?}{part})"),
-                None => format!("{what} ({kind}{part})"),
-            });
+            let stays = match last_good {
+                Some(good) if good == i => format!("the newest verified one {of}"),
+                Some(good) if good < i && !expendable(&backups[i]) && backups[i].damaged.is_some() => {
+                    "its bytes are right, and nothing newer is verified".to_string()
+                }
+                Some(_) => continue,
+                None => format!("none {of} is verified, so none of them goes"),
+            };
+            reasons.entry(i).or_default().push(stays);
         }
         for i in group {
             let why = reasons.remove(&i);
@@ -111,6 +110,41 @@ pub fn judge(backups: &[Backup], policy: Policy, now: Time) -> Vec<Verdict> {
         }
     }
     verdicts
+}
+
+/// Whether bytes of it are known to be damaged. A restore test that failed says less: it may be the test that was wrong.
+fn expendable(b: &Backup) -> bool {
+    b.damaged.as_ref().is_some_and(|d| d.how != RESTORED)
+}
+
+/// Of as many periods as are wanted the newest that is not damaged, with its period, of those at `newest_first`; and where a restore
+/// test complained of a newer one, that one as well.
+fn generation(
+    backups: &[Backup],
+    newest_first: &[usize],
+    count: u32,
+    period: fn(Time) -> String,
+) -> Vec<(String, usize)> {
+    let (mut chosen, mut beside) = (Vec::<(String, usize)>::new(), Vec::new());
+    for &i in newest_first {
+        let p = period(backups[i].manifest.finished_at);
+        let known = chosen.iter().position(|(known, _)| *known == p);
+        match known {
+            Some(at) => {
+                let newer = &backups[chosen[at].1];
+                if newer.damaged.is_some() && backups[i].damaged.is_none() {
+                    if !expendable(newer) {
+                        beside.push(chosen[at].clone());
+                    }
+                    chosen[at].1 = i;
+                }
+            }
+            None if chosen.len() < count as usize => chosen.push((p, i)),
+            None => break,
+        }
+    }
+    chosen.extend(beside);
+    chosen
 }
 
 fn day(t: Time) -> String {

@@ -219,7 +219,7 @@ fn verify(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
     let wanted: Vec<&Backup> = match matches.get_one::<String>("id") {
         Some(id) => vec![catalog.find(id)?],
         None if matches.get_flag("all") => catalog.backups.iter().collect(),
-        None => super::backup_deep::pick(matches, &catalog)?.into_iter().collect(),
+        None => super::backup_deep::pick(invocation, matches, &catalog)?.into_iter().collect(),
     };
     if (accept || damaged) && wanted.is_empty() {
         // It was rolled back to where there was no backup yet.
@@ -273,7 +273,7 @@ fn accepted(invocation: &Invocation, unlocked: &Unlocked, catalog: Catalog) -> R
 }
 
 /// A line on stderr.
-fn warn(text: &str) {
+pub(super) fn warn(text: &str) {
     let _ = writeln!(std::io::stderr(), "WARNING: {}", CleanText::text(text));
 }
 

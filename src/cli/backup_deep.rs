@@ -14,7 +14,7 @@ use crate::backup::repository::Unlocked;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::model::event::Verdict;
 use crate::model::{CleanText, parse_duration};
-use crate::postgres::user;
+use crate::postgres::{Database, user};
 use crate::process::signals::Signals;
 use crate::recovery::deep::{Options, deep, write_report};
 
@@ -37,9 +37,27 @@ pub fn arguments() -> Vec<Arg> {
     ]
 }
 
-/// The backup to look at when none was named.
-pub fn pick<'c>(m: &ArgMatches, catalog: &'c Catalog) -> Result<Option<&'c Backup>> {
+/// The backup to look at when none was named. A restore test proves what would be restored in earnest: of the database that is
+/// configured, whole. Where there is none such, the newest one, aloud.
+pub fn pick<'c>(invocation: &Invocation, m: &ArgMatches, catalog: &'c Catalog) -> Result<Option<&'c Backup>> {
     if m.get_one::<String>("pick").map(String::as_str) != Some("random") || catalog.backups.is_empty() {
+        if !m.get_flag("deep") {
+            return Ok(catalog.backups.last());
+        }
+        let settings = &invocation.config.settings;
+        let expected = |key: &str| settings.expect.get(key).map(String::as_str);
+        let connected = settings.database.as_ref().map(|c| Database::of(c, None));
+        let database = expected("database").or(connected.as_ref().map(Database::name));
+        if let Some(whole) = catalog.whole(expected("system_identifier"), database).next_back() {
+            return Ok(Some(whole));
+        }
+        if let Some(newest) = catalog.backups.last() {
+            let of = database.map_or_else(String::new, |d| format!(" of database {d:?} or its cluster"));
+            super::backup::warn(&format!(
+                "no whole backup{of} is there: the newest one, {}, is looked at, and is no proof for that",
+                newest.manifest.id
+            ));
+        }
         return Ok(catalog.backups.last());
     }
     let mut bytes = [0u8; 8];

@@ -74,7 +74,7 @@ pub struct HealthSettings {
 }
 
 /// Names of components that `health` reports by itself.
-pub const OWN_NAMES: [&str; 12] = [
+pub const OWN_NAMES: [&str; 14] = [
     "service",
     "http",
     "postgresql",
@@ -86,7 +86,9 @@ pub const OWN_NAMES: [&str; 12] = [
     "backups",
     "catalog",
     "log",
+    "segments",
     "proven",
+    "clock",
 ];
 
 /// The table `health` of the file.

@@ -5,6 +5,7 @@ use sqlx::postgres::PgConnection;
 
 use super::connect::{Database, query_error};
 use crate::error::{Context, Result};
+use crate::model::Time;
 use crate::model::target::Identity;
 
 /// Asks the server behind `c` who it is. `at` says how it was reached; all else is the server's own word.
@@ -55,4 +56,13 @@ pub fn same(a: &Identity, b: &Identity) -> bool {
 pub async fn more_tablespaces(c: &mut PgConnection) -> Result<Vec<String>> {
     let sql = "SELECT spcname::text FROM pg_catalog.pg_tablespace WHERE spcname NOT IN ('pg_default', 'pg_global') ORDER BY 1";
     sqlx::query_scalar(sql).fetch_all(c).await.map_err(|e| query_error(sql, &e))
+}
+
+/// What the server's clock says.
+///
+/// # Errors
+/// The query fails.
+pub async fn clock(c: &mut PgConnection) -> Result<Time> {
+    let sql = "SELECT (EXTRACT(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::int8";
+    sqlx::query_scalar(sql).fetch_one(c).await.map(Time::from_micros).map_err(|e| query_error(sql, &e))
 }

@@ -25,7 +25,7 @@ pub use base_backup::BaseBackup;
 pub use client::Client;
 pub use connect::Database;
 pub use control::Control;
-pub use identity::{identity, more_tablespaces};
+pub use identity::{clock, identity, more_tablespaces};
 pub use instance::{Instance, Layout, Stop};
 pub use lsn::Lsn;
 pub use programs::{FindPrograms, Programs, WhenNeeded};

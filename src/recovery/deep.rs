@@ -23,7 +23,7 @@ use crate::model::event::{Check, Verdict};
 use crate::model::{CleanText, Time};
 use crate::postgres::connect::query_error;
 use crate::postgres::{Database, Instance, Programs, Stop, user};
-use crate::process::{ChildSpec, RunOptions, UnixUser};
+use crate::process::{ChildSpec, Ending, RunOptions, UnixUser};
 
 /// How to look.
 #[derive(Debug, Clone)]
@@ -119,6 +119,9 @@ pub async fn deep(
     cancel: &CancellationToken,
 ) -> Result<Report> {
     let (at, begun) = (Time::from_system(std::time::SystemTime::now()), Instant::now());
+    if let Some(command) = options.smoke.as_deref().filter(|_| manifest.kind != BackupKind::Files) {
+        readable(command, cancel).await?;
+    }
     let mut checks = Vec::new();
     let mut restored_ms = None;
     let tested = run_checks(unlocked, manifest, options, watch, cancel, &mut checks, &mut restored_ms).await;
@@ -130,6 +133,7 @@ pub async fn deep(
             check_cancel(cancel, "the restore test was not finished")?;
             return Err(untried(e, manifest, options));
         }
+        Err(Broke::Smoke(e)) => return Err(e),
         Err(Broke::Test(e)) if e.kind == ErrorKind::Target && lacks_room(&e) => {
             return Err(untried(e, manifest, options));
         }
@@ -182,6 +186,8 @@ enum Broke {
     Test(Error),
     /// Before the backup had its say: the private server could not be made.
     Machine(Error),
+    /// By the smoke test, which did not run: all that was looked at by then was right.
+    Smoke(Error),
 }
 
 impl From<Error> for Broke {
@@ -289,13 +295,12 @@ async fn run_checks(
         }
         if let Some(command) = &options.smoke {
             let at = databases.first().ok_or_else(|| Error::check("the copy holds no database"))?;
-            checks.push(smoke(command, at, options, cancel).await?);
+            checks.push(smoke(command, at, options, manifest, cancel).await?);
         }
-        Ok(())
+        Ok::<(), Broke>(())
     };
     // A server that died on a full disk says that it is gone, and seldom why: as long as its files are there, it shows.
-    let looked: Result<(), Broke> = looked.await;
-    looked.map_err(|e| no_room(e, &private.root))
+    looked.await.map_err(|e| no_room(e, &private.root))
 }
 
 /// What a server needs at least to start and to work: a segment of its log.
@@ -401,12 +406,48 @@ async fn databases(instance: &Instance) -> Result<Vec<Database>> {
     Ok(names.iter().map(|n| instance.database(n)).collect())
 }
 
-async fn smoke(command: &str, at: &Database, options: &Options, cancel: &CancellationToken) -> Result<Check> {
+/// That the shell can read the smoke test: a slip of the pen is seen before the backup is restored for it.
+///
+/// # Errors
+/// Usage when it cannot; target when there is no shell.
+async fn readable(command: &str, cancel: &CancellationToken) -> Result<()> {
+    let spec = ChildSpec::new("/bin/sh").arg("-n").arg("-c").arg(command);
+    let limits = RunOptions { cancel: cancel.clone(), timeout: Some(READ_LIMIT), ..RunOptions::default() };
+    let out = crate::process::capture(&spec, &limits).await?;
+    check_cancel(cancel, "the restore test was not begun")?;
+    match out.end.success() {
+        true => Ok(()),
+        false => Err(Error::usage(format!("the smoke test {command:?} cannot be read by /bin/sh"))
+            .why(out.complaint().trim())
+            .hint("Put --smoke right. Nothing was restored, and nothing is held against the backup.")),
+    }
+}
+
+/// How long a shell may take to read a command.
+const READ_LIMIT: Duration = Duration::from_secs(60);
+/// Exit codes of a shell for a command that cannot be executed, and one that is not found (POSIX 2.8.2).
+const NOT_RUN: [i32; 2] = [126, 127];
+
+async fn smoke(
+    command: &str,
+    at: &Database,
+    options: &Options,
+    manifest: &Manifest,
+    cancel: &CancellationToken,
+) -> Result<Check, Broke> {
     let spec = ChildSpec::new("/bin/sh").arg("-c").arg(command).env("DATABASE_URL", at.url());
     let limits = RunOptions { cancel: cancel.clone(), timeout: Some(options.smoke_limit), ..RunOptions::default() };
-    let out = crate::process::capture(&spec, &limits).await?;
+    let out = crate::process::capture(&spec, &limits).await.map_err(Broke::Smoke)?;
     check_cancel(cancel, "the restore test was not finished")?;
     let said = CleanText::line(out.complaint().replace('\n', " | ").as_bytes()).to_string();
+    if out.end.ending == Ending::Exited && out.end.signal.is_none() && NOT_RUN.contains(&out.end.code) {
+        let id = &manifest.id;
+        let e = Error::target(format!("the smoke test of backup {id} could not be tried: {command:?}"));
+        return Err(Broke::Smoke(e.why(format!("{}: {said}", out.end.describe())).hint(format!(
+            "A command in it was not found here, or cannot be executed. Put --smoke right, then: breakglass backup verify {id} --deep --smoke CMD"
+        ))
+        .hint("Nothing is held against the backup: every byte of it is right, it was restored and starts.")));
+    }
     Ok(match out.end.success() {
         true => check("smoke test", Verdict::Passed, if said.is_empty() { "exit code 0".into() } else { said }),
         false => check("smoke test", Verdict::Failed, format!("{}: {said}", out.end.describe())),

@@ -78,6 +78,20 @@ fn a_dump_is_proven_restorable() {
         assert!(!said.contains("NOT RESTORABLE"), "{said}");
     }
 
+    // A slip of the pen in the test says nothing of the backup: exit 3, or 2 before anything is restored; nothing is recorded.
+    for (smoke, code, says) in [
+        ("no_such_program -c 'select 1'", 3, "could not be tried"),
+        ("/etc/passwd", 3, "could not be tried"),
+        ("test 'open = 1", 2, "cannot be read by /bin/sh"),
+    ] {
+        let out = program(d, &url, &[], &["backup", "verify", id, "--deep", "--smoke", smoke, "--scratch", &at]);
+        let said = text(&out);
+        assert!(out.status.code() == Some(code) && said.contains(says), "{smoke}: {:?} {said}", out.status);
+        assert!(!said.contains("NOT RESTORABLE") && said.contains("held against the backup"), "{said}");
+        assert_eq!(json(d, &url, 0, &["backup", "list"])["damaged"], serde_json::json!([]), "{smoke}");
+    }
+    assert!(names(&scratch.path).is_empty(), "{:?}", names(&scratch.path));
+
     let bad = json(
         d,
         &url,
@@ -86,6 +100,10 @@ fn a_dump_is_proven_restorable() {
     );
     assert_eq!(bad["ok"], false);
     assert!(bad.to_string().contains("exit code 7: no such luck"), "{bad}");
+    // On record, and lifted by the next one that finds all right.
+    assert_eq!(json(d, &url, 1, &["backup", "list"])["damaged"][0]["backup"], id);
+    json(d, &url, 0, &["backup", "verify", id, "--deep", "--smoke", "true", "--scratch", &at]);
+    assert_eq!(json(d, &url, 0, &["backup", "list"])["damaged"], serde_json::json!([]));
     // A bit of the dump.
     let path = d.join("repo/backups").join(id).join("database.dump.bgo");
     let mut bytes = std::fs::read(&path).unwrap();

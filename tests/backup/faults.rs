@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 
-use breakglass::backup::catalog::BackupKind;
+use breakglass::backup::catalog::{self, BackupKind, Change};
 use breakglass::backup::repository::Unlocked;
 use breakglass::model::Time;
 
@@ -46,5 +46,7 @@ pub fn old_backups(dir: &Path) -> Unlocked {
         let at = Time::from_micros(1_577_836_800_000_000 + i * 86_400_000_000);
         add(&unlocked, manifest(&format!("2020010{}T0000Z-files-{i:06x}", i + 1), BackupKind::Files, at));
     }
+    let change = Change::Verified { backup: "20200104T0000Z-files-000003".into(), how: "read".into() };
+    catalog::append(&unlocked, &change).unwrap();
     unlocked
 }

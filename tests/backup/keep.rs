@@ -3,6 +3,7 @@
 use breakglass::backup::catalog::{self, Backup, BackupKind, Catalog, Change};
 use breakglass::backup::cleanup::{self, Plan, execute};
 use breakglass::backup::container::{Identity, ObjectType};
+use breakglass::backup::dates;
 use breakglass::backup::repository::Unlocked;
 use breakglass::backup::retention::{Policy, judge};
 use breakglass::backup::store::{Access, Existing};
@@ -26,6 +27,7 @@ fn backup(id: &str, at: Time, verified: bool) -> Backup {
         verified_how: verified.then(|| "read".into()),
         proven_at: None,
         damaged: None,
+        dated_back: None,
     }
 }
 
@@ -59,7 +61,8 @@ fn days_and_the_last_good_one() {
     assert_eq!(kept(&all, Policy::Days(5), now), ["b", "d"]);
     assert_eq!(kept(&all[..1], Policy::Days(1), now), ["a"]);
     let unverified = [backup("a", days(40), false), backup("b", days(35), false)];
-    assert_eq!(kept(&unverified, Policy::Days(1), now), ["b"]);
+    // None is verified: what stands is all there is.
+    assert_eq!(kept(&unverified, Policy::Days(1), now), ["a", "b"]);
     // A clock that went back does not make a backup old.
     assert_eq!(kept(&[backup("f", days(-3), false), backup("g", days(9), true)], Policy::Days(1), now), ["f", "g"]);
     // Each kind and database has its own last good one.
@@ -84,15 +87,142 @@ fn a_damaged_one_stands_for_no_other() {
         damaged: Some(catalog::Damage { at, how: "read".into(), why: "a chunk".into() }),
         ..backup(id, at, false)
     };
-    // None is verified: the newest of those that are not known to be damaged stays; all are: the newest of them.
+    // None is verified: nobody knows which of them can be salvaged, and all stay.
     let all = [backup("a", days(50), false), damaged("b", days(40))];
-    assert_eq!(kept(&all, Policy::Days(1), now), ["a"]);
-    assert_eq!(kept(&[damaged("x", days(50)), damaged("y", days(40))], Policy::Days(1), now), ["y"]);
+    assert_eq!(kept(&all, Policy::Days(1), now), ["a", "b"]);
+    let none = Policy::Generations { daily: 0, weekly: 1, monthly: 0, yearly: 0 };
+    for policy in [Policy::Days(1), none] {
+        assert_eq!(kept(&[damaged("x", days(50)), damaged("y", days(40))], policy, now), ["x", "y"]);
+    }
+    // A restore test that failed says nothing of the bytes: what it complained of stays while nothing newer is verified.
+    let mut tested = damaged("t", days(40));
+    tested.damaged = tested.damaged.map(|d| catalog::Damage { how: catalog::RESTORED.into(), ..d });
+    let older = backup("o", days(50), true);
+    assert_eq!(kept(&[older.clone(), damaged("d", days(40))], Policy::Days(30), now), ["o"]);
+    assert_eq!(kept(&[older.clone(), tested.clone()], Policy::Days(30), now), ["o", "t"]);
+    assert_eq!(kept(&[older, tested, backup("n", days(1), true)], Policy::Days(30), now), ["n"]);
     // Of each week the newest that is whole.
     let all = [backup("w", days(9), true), damaged("x", days(8)), backup("y", days(1), true), damaged("z", days(0))];
     let policy = Policy::Generations { daily: 0, weekly: 2, monthly: 0, yearly: 0 };
     assert_eq!(kept(&all, policy, now), ["w", "y"]);
     assert!(judge(&all, policy, now)[3].why.contains("DAMAGED, found"));
+}
+
+/// An entry of the catalog as a machine writes it whose clock is wrong.
+fn entry(unlocked: &Unlocked, at: Time, change: &Change) {
+    let head = Catalog::load(unlocked).unwrap().head;
+    let seq = head.seq + 1;
+    let mut entry = serde_json::json!({"version": 1, "seq": seq, "prev": head.sha256, "at": at});
+    let change = serde_json::to_value(change).unwrap();
+    entry.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+    let bytes = serde_json::to_vec(&entry).unwrap();
+    unlocked.write_own(ObjectType::CatalogEntry, &format!("catalog/{seq:08}.bgo"), &bytes).unwrap();
+}
+
+/// A backup that was made and read back by a clock that says `at`.
+fn made(unlocked: &Unlocked, id: &str, at: Time) {
+    let mut m = manifest(id, BackupKind::Logical, at);
+    let name = format!("backups/{id}/data.bgo");
+    let (_, summary) = unlocked.write_own(m.kind.object_type(), &name, id.as_bytes()).unwrap();
+    m.objects.push(catalog::ObjectRecord::new(&name, &summary));
+    let bytes = serde_json::to_vec(&m).unwrap();
+    let (_, summary) = unlocked.write_own(ObjectType::Manifest, &catalog::manifest_name(id), &bytes).unwrap();
+    let manifest_sha256 = breakglass::backup::container::hex(&summary.stored_sha256);
+    entry(unlocked, at, &Change::Added { backup: id.into(), manifest_sha256 });
+    entry(unlocked, at, &Change::Verified { backup: id.into(), how: "read".into() });
+}
+
+#[test]
+fn a_clock_that_was_wrong_makes_no_backup_old_or_new() {
+    let now = Time::from_system(std::time::SystemTime::now());
+    let days = |n: i64| Time::from_micros(now.micros() - n * DAY);
+    let (a, b, c) = ("20200101T0000Z-logical-aaaaaa", "20200102T0000Z-logical-bbbbbb", "20200103T0000Z-logical-cccccc");
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let (_, unlocked, _) = repository(d);
+    let run = |args: &[&str]| {
+        let out = program(d, NOBODY, &[], args);
+        (out.status.code(), text(&out))
+    };
+    // Back by 100 days when the second was made: the newest of all, whatever it is dated.
+    made(&unlocked, a, days(40));
+    made(&unlocked, b, days(100));
+    let (code, said) = run(&["backup", "cleanup", "--dry-run"]);
+    let line = |said: &str, id: &str| said.lines().find(|l| l.starts_with(id)).unwrap_or_default().to_string();
+    assert!(code == Some(0) && line(&said, a).contains("would go: older than 30 days"), "{said}");
+    assert!(
+        line(&said, b).contains("stays: its age is in doubt") && line(&said, b).contains("newest verified"),
+        "{said}"
+    );
+    let (code, said) = run(&["backup", "list"]);
+    assert!(code == Some(0) && said.contains(&format!("WARNING: the age of backup {b} is in doubt")), "{said}");
+    let (code, said) = run(&["health"]);
+    assert!(code == Some(1) && said.contains("age in doubt") && said.contains(b), "{said}");
+    assert!(run(&["doctor"]).1.contains(&format!("the age of backup {b} is in doubt")), "{}", run(&["doctor"]).1);
+    // The clock is right again: the next one stands for it, and the one in doubt still goes by nobody's date.
+    made(&unlocked, c, days(0));
+    let (_, said) = run(&["backup", "cleanup"]);
+    assert!(line(&said, a).contains("goes: older") && line(&said, b).contains("stays: its age is in doubt"), "{said}");
+    // What showed that it is in doubt is gone, and it is in doubt all the same; somebody may know better.
+    let (_, said) = run(&["backup", "cleanup"]);
+    assert!(line(&said, b).contains("stays: its age is in doubt"), "{said}");
+    let (_, said) = run(&["health"]);
+    let clock = said.lines().find(|l| l.starts_with("clock")).unwrap_or_default();
+    assert!(clock.contains("operational") && clock.contains(b), "known, and no reason to wake anybody: {said}");
+    let (code, said) = run(&["backup", "cleanup", "--give-up", b]);
+    assert!(code == Some(0) && line(&said, b).contains("given up by hand"), "{said}");
+
+    // Ahead by 400 days when the second was made, right again when the third was.
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let (_, unlocked, _) = repository(d);
+    let run = |args: &[&str]| {
+        let out = program(d, NOBODY, &[("BACKUP_RETENTION_DAYS", "1")], args);
+        (out.status.code(), text(&out))
+    };
+    made(&unlocked, a, days(50));
+    made(&unlocked, b, days(-400));
+    let (code, said) = run(&["health"]);
+    assert!(code == Some(1) && said.contains("behind the catalog") && said.contains("age in doubt"), "{said}");
+    made(&unlocked, c, days(2));
+    let (_, said) = run(&["backup", "cleanup"]);
+    assert!(line(&said, c).contains("stays: the newest verified one"), "{said}");
+    assert!(line(&said, b).contains("stays: its age is in doubt") && line(&said, a).contains("goes: older"), "{said}");
+    let (code, said) = run(&["health"]);
+    assert!(code == Some(1) && said.contains(&format!("{c}, verified, 48:")), "by the catalog's order: {said}");
+    assert!(said.contains("24:00:00 at most are wanted (policy.backup_max_age, 24h unless set"), "{said}");
+    // Whoever makes one while the clock stands before the catalog's last entry hears of it.
+    made(&unlocked, "20200104T0000Z-logical-dddddd", days(-300));
+    std::fs::create_dir(d.join("data")).unwrap();
+    let (code, said) = run(&["backup", "create", "--files", "data"]);
+    assert!(code == Some(0) && said.contains("WARNING: the clock of this machine says"), "{said}");
+    // Against a server's: minutes are said, seconds are not.
+    let differs = |seconds: i64| dates::differs(now, Time::from_micros(now.micros() + seconds * 1_000_000));
+    assert!(differs(20).is_none() && differs(-20).is_none());
+    assert!([600, -600].iter().all(|s| differs(*s).unwrap().contains("the database's")));
+}
+
+#[test]
+fn while_none_is_verified_none_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let (repo, unlocked, _) = repository(d);
+    let now = Time::from_system(std::time::SystemTime::now());
+    let days = |n: i64| Time::from_micros(now.micros() - n * DAY);
+    // The older one has lost a bit in the middle and can be salvaged, the newer one everything.
+    let (salvageable, dead) = ("20200101T0000Z-logical-aaaaaa", "20200102T0000Z-logical-bbbbbb");
+    for (id, age) in [(salvageable, 50), (dead, 40)] {
+        add(&unlocked, manifest(id, BackupKind::Logical, days(age)));
+        let change = Change::Damaged { backup: id.into(), how: "read".into(), why: "a chunk".into() };
+        catalog::append(&unlocked, &change).unwrap();
+    }
+    repo.store().delete(&format!("backups/{dead}/data.bgo")).unwrap();
+    let out = program(d, NOBODY, &[], &["backup", "cleanup"]);
+    assert!(out.status.code() == Some(0) && text(&out).contains("so none of them goes; DAMAGED"), "{}", text(&out));
+    assert_eq!(Catalog::load(&unlocked).unwrap().backups.len(), 2, "{}", text(&out));
+    assert!(d.join(format!("repo/backups/{salvageable}/data.bgo")).exists());
+    json(d, NOBODY, 0, &["backup", "cleanup", "--give-up", dead]);
+    assert_eq!(Catalog::load(&unlocked).unwrap().backups.len(), 1, "by somebody's word");
 }
 
 #[test]
@@ -134,6 +264,9 @@ fn cleanup_takes_what_nothing_needs() {
     }
     add(&unlocked, manifest("20200103T0000Z-logical-cccccc", BackupKind::Logical, days(60)));
     add(&unlocked, manifest("20200104T0000Z-logical-dddddd", BackupKind::Logical, days(2)));
+    for id in ["20200102T0000Z-physical-bbbbbb", "20200104T0000Z-logical-dddddd"] {
+        catalog::append(&unlocked, &Change::Verified { backup: id.into(), how: "read".into() }).unwrap();
+    }
     for n in 1..9 {
         let path = write_segment(d, segment(1, n), SYSTEM, n);
         breakglass::backup::wal::archive(&url, &path, None).unwrap();
@@ -152,8 +285,8 @@ fn cleanup_takes_what_nothing_needs() {
     assert_eq!(out.status.code(), Some(0), "{}", text(&out));
     for line in [
         "20200101T0000Z-physical-aaaaaa  would go: older than 30 days",
-        "20200102T0000Z-physical-bbbbbb  stays: the newest one; none is verified (physical)",
-        "20200104T0000Z-logical-dddddd  stays: younger than 30 days, the newest one",
+        "20200102T0000Z-physical-bbbbbb  stays: the newest verified one (physical)",
+        "20200104T0000Z-logical-dddddd  stays: younger than 30 days, the newest verified one",
         "would go: log from before every kept base backup",
         "the log is kept from 000000010000000000000005",
     ] {
@@ -239,7 +372,9 @@ fn a_cleanup_that_stops_says_what_was_let_go() {
     let now = Time::from_system(std::time::SystemTime::now());
     let old = "20200101T0000Z-logical-aaaaaa";
     add(&unlocked, manifest(old, BackupKind::Logical, Time::from_micros(now.micros() - 50 * DAY)));
-    add(&unlocked, manifest("20200102T0000Z-logical-bbbbbb", BackupKind::Logical, now));
+    let young = "20200102T0000Z-logical-bbbbbb";
+    add(&unlocked, manifest(young, BackupKind::Logical, now));
+    catalog::append(&unlocked, &Change::Verified { backup: young.into(), how: "read".into() }).unwrap();
     let all = plan(&unlocked, Policy::Days(30), now, &[], &[]).unwrap();
     let stop = |_: usize, _: usize| Err(breakglass::error::Error::interrupted("stopped on request: 0 removed"));
     let error = execute(&unlocked, &all, &mut { stop }).unwrap_err();

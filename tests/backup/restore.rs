@@ -186,3 +186,68 @@ fn a_load_has_memory_for_its_indexes_and_leaves_no_setting() {
     c.sql("postgres", "alter database rest_memory reset maintenance_work_mem");
     assert_eq!(restore("rest_memory_b"), ("4MB".into(), String::new()));
 }
+
+/// A bit of a backup's dump.
+fn flip(d: &std::path::Path, id: &str) {
+    let path = d.join("repo/backups").join(id).join("database.dump.bgo");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+}
+
+#[test]
+fn the_latest_is_of_the_database_that_is_asked_for_and_rather_a_right_one() {
+    let c = cluster();
+    for name in ["latest_shop", "latest_blog"] {
+        c.sql("postgres", &format!("create database {name}"));
+        c.sql(name, "create table t (n int); insert into t values (1)");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let (shop, blog) = (url(&c, "latest_shop"), url(&c, "latest_blog"));
+    let make = |url: &str| json(d, url, 0, &["backup", "create", "--logical"])["id"].as_str().unwrap().to_string();
+    let (older, newer, other) = (make(&shop), make(&shop), make(&blog));
+    let restore = |url: &str, into: &str| {
+        let out = program(d, url, &[], &["backup", "restore", "latest", "--into", into]);
+        (out.status.code(), text(&out))
+    };
+    let (code, said) = restore(&shop, "latest_one");
+    assert!(code == Some(0) && said.contains(&format!("restored {newer} into")), "{said}");
+    assert!(
+        said.contains("of database \"latest_shop\"") && said.contains("others here, of database \"latest_blog\""),
+        "{said}"
+    );
+    let listed = text(&program(d, &shop, &[], &["backup", "list"]));
+    let line = listed.lines().find(|l| l.starts_with(&other)).unwrap();
+    assert!(line.contains(", of database \"latest_blog\","), "{listed}");
+    // Nothing says which one is meant; or two things do, and not the same.
+    let (code, said) = restore(&url(&c, "postgres"), "latest_two");
+    assert!(code == Some(4) && said.contains("nothing says which"), "{said}");
+    let (code, said) = restore(&shop, "latest_blog");
+    assert!(code == Some(4) && said.contains("--into \"latest_blog\""), "{said}");
+    // One on record as damaged is not taken while there is a right one, and not without a word where there is none.
+    flip(d, &newer);
+    json(d, &shop, 1, &["backup", "verify", &newer]);
+    let (code, said) = restore(&shop, "latest_three");
+    assert!(code == Some(0) && said.contains(&format!("restored {older} into")), "{said}");
+    assert!(said.contains(&format!("passed over: {newer}")) && said.contains("DAMAGED"), "{said}");
+    flip(d, &older);
+    json(d, &shop, 1, &["backup", "verify", &older]);
+    let (code, said) = restore(&shop, "latest_four");
+    assert!(code == Some(1) && said.contains(&format!("WARNING: {newer}")), "{said}");
+}
+
+#[test]
+fn a_base_backup_without_its_log_is_refused_before_it_is_taken() {
+    let c = cluster();
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let out = program(d, &url(&c, "postgres"), &[], &["backup", "create"]);
+    let said = text(&out);
+    assert!(out.status.code() == Some(4) && said.contains("archive_mode is off"), "{:?} {said}", out.status);
+    for word in ["ALTER SYSTEM SET archive_mode", "breakglass doctor", "wal receive", "--logical"] {
+        assert!(said.contains(word), "{word}: {said}");
+    }
+    assert!(!d.join("repo").exists(), "nothing was made for it");
+}

@@ -13,7 +13,7 @@ use crate::backup::keys::KeyFile;
 use crate::backup::repository::{Repository, Unlocked};
 use crate::backup::seen::{self, Known};
 use crate::backup::wal;
-use crate::backup::{damage, pinned};
+use crate::backup::{damage, dates, pinned};
 use crate::config::Backend;
 use crate::config::settings::{DATABASE_PASSWORD, REPOSITORY_IDENTITY, REPOSITORY_KEY};
 use crate::error::{Context, Error, Result};
@@ -79,6 +79,10 @@ pub async fn look(invocation: &Invocation, checks: &mut Checks) {
     }
 }
 
+/// What to do about a clock that is wrong.
+const CLOCK: &str =
+    "see which clock is wrong (timedatectl; date -u) and put it right before the next backup or cleanup";
+
 /// A repository, and what is known of the key that it says it is written for.
 struct Key {
     repository: Repository,
@@ -124,6 +128,9 @@ async fn database(invocation: &Invocation, at: &Database, key: Option<&Key>, che
     );
     if let Some(what) = mismatch(&settings.expect, &id, true) {
         checks.problem(AREA, what, "every action on it is refused; put target.expect or target.url right");
+    }
+    if let Some(differs) = dates::differs(Time::from_system(SystemTime::now()), crate::postgres::clock(&mut c).await?) {
+        checks.problem(AREA, differs, CLOCK);
     }
     if let Err(e) = Programs::find(settings.bin_dir.as_deref(), Some(major)) {
         checks.error("programs", &e);
@@ -565,11 +572,26 @@ fn repository(invocation: &Invocation, url: &str, key: &Key, of: Option<&Identit
         }
     }
     copies(invocation, repository, &catalog, checks);
+    let now = Time::from_system(SystemTime::now());
+    if let Some(behind) = dates::behind(&catalog, now) {
+        checks.problem(AREA, behind, CLOCK);
+    }
+    for line in dates::doubt_lines(&catalog.backups, now) {
+        checks.warning(
+            AREA,
+            line,
+            "cleanup removes it only by --give-up ID; which one is the newest says the catalog's order",
+        );
+    }
     let Some(newest) = catalog.newest(BackupKind::Physical) else {
         checks.problem(AREA, "holds no base backup", "breakglass backup create");
         return Ok(());
     };
-    let now = Time::from_system(SystemTime::now());
+    if let Some(why) = dates::doubt(newest, now) {
+        let what = format!("newest base backup {}: how old it is is not known: {why}", newest.manifest.id);
+        checks.problem(AREA, what, "put the clocks right, then breakglass backup create");
+        return Ok(());
+    }
     let age = now.since(newest.manifest.finished_at);
     let what = format!("newest base backup {}, {} old", newest.manifest.id, format_clock(age));
     let limit = Duration::from_secs(invocation.config.settings.policy.backup_max_age_s);

@@ -12,6 +12,7 @@ use crate::backup::anchor;
 use crate::backup::base::{read_backup, verify_backup};
 use crate::backup::catalog::{Accepted, Backup, BackupKind, Catalog, Manifest, READ};
 use crate::backup::damage::{self, is_damage};
+use crate::backup::dates;
 use crate::backup::part::{self, Affected};
 use crate::backup::repository::{Repository, Unlocked, now};
 use crate::backup::seen;
@@ -103,10 +104,17 @@ impl Native {
         let found = catalog.backups.iter().filter_map(|b| Some((&b.manifest.id, b.damage()?)));
         let found = found.map(|(id, why)| serde_json::json!({"backup": id, "why": why}));
         let damaged: Vec<serde_json::Value> = lost.chain(found).collect();
+        // Which is the newest says their order; how old they are only a date that can be right.
+        let at = now();
+        let in_doubt = dates::doubts(&catalog.backups, at);
+        let said = dates::behind(&catalog, at).into_iter().chain(dates::doubt_lines(&catalog.backups, at));
+        warnings.extend(said.map(|line| format!("WARNING: {line}")));
+        let in_doubt: Vec<serde_json::Value> =
+            in_doubt.iter().map(|(id, why)| serde_json::json!({"backup": id, "why": why})).collect();
         let json = serde_json::json!({
             "backups": catalog.backups, "head": catalog.head,
             "rolled_back": rolled_back.is_some() && catalog.damage().is_none(),
-            "damaged": damaged, "broken": catalog.broken, "accepted": catalog.accepted,
+            "damaged": damaged, "in_doubt": in_doubt, "broken": catalog.broken, "accepted": catalog.accepted,
             "repository_json": doubt.map(|e| &e.why),
         });
         let mut lines: Vec<String> = catalog.backups.iter().map(describe).collect();
@@ -168,12 +176,12 @@ fn describe(b: &Backup) -> String {
         m.label.as_deref().map_or_else(String::new, |l| format!(", {:?}", CleanText::line(l.as_bytes()).as_str()));
     // To the second: whether it was before or after what somebody did is decided by it.
     let when = format!("{} to {} UTC", m.started_at.date_hms(), m.finished_at.hms());
-    format!(
-        "{}  {when}, {} MB in {} MB{part}{log}, {verified}{proven}{label}",
-        m.id,
-        plain / 1_000_000,
-        stored / 1_000_000
-    )
+    let of = m
+        .database
+        .as_deref()
+        .map_or_else(String::new, |d| format!(", of database {:?}", CleanText::line(d.as_bytes()).as_str()));
+    let (plain, stored) = (plain / 1_000_000, stored / 1_000_000);
+    format!("{}  {when}{of}, {plain} MB in {stored} MB{part}{log}, {verified}{proven}{label}", m.id)
 }
 
 /// The archived log from the oldest base backup on, to the newest segment of every timeline that a backup leads to: every byte.
