@@ -49,6 +49,12 @@ impl Action for BackupCopy {
                     .action(ArgAction::SetTrue)
                     .help("Make a copy of what is a repository of its own there: it follows this one from now on"),
             )
+            .arg(
+                Arg::new("new-place")
+                    .long("new-place")
+                    .action(ArgAction::SetTrue)
+                    .help("Make a copy anew in a place where one is known to have been, and nothing is now"),
+            )
     }
     fn preview<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Preview>> {
         Box::pin(async move {
@@ -60,8 +66,11 @@ impl Action for BackupCopy {
         Box::pin(async move {
             let m = super::parse_matches(self.arguments(), args)?;
             let places = places(ctx, &m)?;
-            let options =
-                CopyOptions { remove_given_up: m.get_flag("remove-given-up"), as_copy: m.get_flag("as-copy") };
+            let options = CopyOptions {
+                remove_given_up: m.get_flag("remove-given-up"),
+                as_copy: m.get_flag("as-copy"),
+                new_place: m.get_flag("new-place"),
+            };
             let work = ctx.clone();
             let unlocked = blocking(move || reach::unlocked(&work)).await?;
             let copies = copy_all(ctx, &unlocked, places, options).await?;

@@ -176,6 +176,27 @@ pub struct CopyOptions {
     pub remove_given_up: bool,
     /// What is a repository of its own becomes a copy.
     pub as_copy: bool,
+    /// A copy is made anew where one is known and nothing is there now.
+    pub new_place: bool,
+}
+
+/// A folder by its real name, as far as it is there.
+fn real(place: &str) -> Option<PathBuf> {
+    let path = std::path::absolute(place).ok().filter(|_| !place.contains("://"))?;
+    let there = path.ancestors().find_map(|a| Some((a.canonicalize().ok()?, path.strip_prefix(a).ok()?)));
+    there.map(|(real, rest)| real.join(rest))
+}
+
+/// That a copy was known to be in a place where nothing is now: a disk that is not mounted looks like that.
+fn still_there(source: &Repository, at: &str, heads: Option<&PathBuf>) -> Result<()> {
+    let known = heads.map(|heads| seen::at(heads, at)).transpose()?.flatten();
+    match known.filter(|s| s.repository == hex(&source.id())) {
+        None => Ok(()),
+        Some(s) => Err(Error::refused(format!("copying the repository to {at:?}"))
+            .why(format!("a copy was there, known since {}, and nothing is there now", s.at.date_hms()))
+            .hint("Is the disk mounted, is the folder the right one? Then this command again.")
+            .hint("If that copy is gone and another one is meant: --new-place.")),
+    }
 }
 
 /// Brings the repository at `to` up to date with this one. `progress` is told objects done and in all. What is there in its length
@@ -199,6 +220,13 @@ pub fn copy_to(
     let mut done = Copied { to: dest.url(), ..Copied::default() };
     if dest.url() == source.store().url() {
         return Err(Error::usage(format!("{to:?} is the repository itself")));
+    }
+    if let (Some(there), Some(here)) = (real(&dest.url()), real(&source.store().url()))
+        && there.starts_with(&here)
+    {
+        return Err(Error::usage(format!("{to:?} is in the repository itself, {:?}", here.display()))
+            .why("what takes the one takes the other, and a copy would be taken for a part of it")
+            .hint("Name a place on another disk, or elsewhere."));
     }
     // A place that was written to by itself and did not go another way becomes a copy again.
     let said = CopyOf::read(&*dest)?;
@@ -234,6 +262,8 @@ pub fn copy_to(
                 first.name
             ))
             .hint("Name a new folder, or empty this one if nothing in it is needed."));
+    } else if !options.new_place {
+        still_there(source, &dest.url(), heads)?;
     }
     // The catalog is listed first and copied last, in its order: what an entry names is there before it, here and there.
     let entries = source.store().list("catalog/")?;

@@ -350,3 +350,35 @@ fn a_copy_mends_the_repository_it_was_made_from() {
     let (code, said) = run("second", &["backup", "copy", "--to", "repo", "--as-copy"]);
     assert!(code == Some(0) && !said.contains("stays one") && d.join("repo/copy.json").exists(), "{said}");
 }
+
+/// A disk that is not mounted looks like a new place, and a folder of the repository like another one.
+#[test]
+fn a_copy_is_not_begun_anew_without_a_word_nor_within_the_repository() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    data(d);
+    stored(d);
+    let run = |args: &[&str]| {
+        let out = program(d, NOBODY, &[], args);
+        (out.status.code(), text(&out))
+    };
+    let objects = || std::fs::read_dir(d.join("repo")).unwrap().count();
+    let before = objects();
+    std::os::unix::fs::symlink(d.join("repo"), d.join("link")).unwrap();
+    for to in ["repo/sub", "link", "link/deep/below"] {
+        let (code, said) = run(&["backup", "copy", "--to", to]);
+        assert!(code == Some(2) && said.contains("repository itself"), "{to}: {code:?} {said}");
+    }
+    assert_eq!(objects(), before);
+    json(d, NOBODY, 0, &["backup", "copy", "--to", "second"]);
+    std::fs::rename(d.join("second"), d.join("unmounted")).unwrap();
+    for left in ["nothing", "an empty folder"] {
+        let (code, said) = run(&["backup", "copy", "--to", "second"]);
+        assert!(code == Some(4) && said.contains("--new-place") && said.contains("mounted"), "{left}: {code:?} {said}");
+        assert!(!d.join("second/repository.json").exists(), "{left}");
+        std::fs::create_dir_all(d.join("second")).unwrap();
+    }
+    json(d, NOBODY, 0, &["backup", "copy", "--to", "second", "--new-place"]);
+    // A place that nobody knows needs no word.
+    json(d, NOBODY, 0, &["backup", "copy", "--to", "third"]);
+}
