@@ -13,6 +13,8 @@ use crate::backup::repository::Unlocked;
 use crate::backup::{damage, seen};
 use crate::error::{Error, Result};
 use crate::model::plan::Risk;
+use crate::postgres::user;
+use crate::recovery::deep::left;
 use crate::recovery::watch::check_cancel;
 use crate::recovery::{Phase, Watch};
 
@@ -66,6 +68,15 @@ impl Action for BackupCleanup {
             let (plan, seen) = planned(ctx, give_up, m.get_flag("even-if-copied"), !dry).await?;
             for line in seen.into_iter().chain(lines(&plan, if dry { "would go" } else { "goes" })) {
                 ctx.out.line(&line);
+            }
+            if !dry {
+                let work = ctx.clone();
+                let swept = blocking(move || {
+                    let run_as = user::for_server(work.settings.run_as.as_deref())?;
+                    Ok(left::sweep(&std::env::temp_dir(), work.settings.bin_dir.as_deref(), run_as.as_ref()))
+                });
+                // A machine without a server's user has none of these.
+                swept.await.unwrap_or_default().iter().for_each(|line| ctx.out.line(line));
             }
             let (count, bytes) = (plan.removed().count(), plan.bytes());
             let document = json!({"dry_run": dry, "plan": plan, "bytes": bytes});

@@ -1,12 +1,15 @@
 //! Proof that a backup can be restored: into a private server made for it, looked at with amcheck, compared with what was
 //! recorded when it was taken, tried with the team's own smoke test, and thrown away again.
 
+pub mod left;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use self::left::Room;
 use super::dump::{self, Request, Selection};
 use super::verify::indexes::check_indexes;
 use super::verify::{check, passed};
@@ -96,13 +99,13 @@ fn cell(text: &str) -> String {
 /// A private server that goes with the value.
 struct Private {
     instance: Instance,
-    root: PathBuf,
+    // After the server, which is stopped first.
+    room: Room,
 }
 
 impl Drop for Private {
     fn drop(&mut self) {
         let _ = self.instance.stop(Stop::Immediate, Duration::from_secs(60));
-        let _ = std::fs::remove_dir_all(&self.root);
     }
 }
 
@@ -122,6 +125,9 @@ pub async fn deep(
     if let Some(command) = options.smoke.as_deref().filter(|_| manifest.kind != BackupKind::Files) {
         readable(command, cancel).await?;
     }
+    let (scratch, bin_dir, run_as) = (options.scratch.clone(), options.bin_dir.clone(), options.run_as.clone());
+    let swept = blocking(move || Ok(left::sweep(&scratch, bin_dir.as_deref(), run_as.as_ref()))).await?;
+    swept.iter().for_each(|line| watch.line(line));
     let mut checks = Vec::new();
     let mut restored_ms = None;
     let tested = run_checks(unlocked, manifest, options, watch, cancel, &mut checks, &mut restored_ms).await;
@@ -300,7 +306,7 @@ async fn run_checks(
         Ok::<(), Broke>(())
     };
     // A server that died on a full disk says that it is gone, and seldom why: as long as its files are there, it shows.
-    looked.await.map_err(|e| no_room(e, &private.root))
+    looked.await.map_err(|e| no_room(e, &private.room.path))
 }
 
 /// What a server needs at least to start and to work: a segment of its log.
@@ -324,12 +330,9 @@ async fn files(
 ) -> Result<Check> {
     let (u, m, stop, scratch) = (unlocked.clone(), manifest.clone(), cancel.clone(), options.scratch.clone());
     blocking(move || {
-        let room = tempfile::Builder::new()
-            .prefix("breakglass-deep-")
-            .tempdir_in(&scratch)
-            .target(|| format!("making a folder in {:?}", scratch.display()))?;
+        let room = Room::new(&scratch, None)?;
         let parity =
-            restore_files(&u, &m, &room.path().join("files"), &mut |_| check_cancel(&stop, "nothing was restored"))?;
+            restore_files(&u, &m, &room.path.join("files"), &mut |_| check_cancel(&stop, "nothing was restored"))?;
         let detail = format!("{} files, {} bytes: the same as when they were stored", parity.same, parity.bytes);
         Ok(check("files", Verdict::Passed, detail))
     })
@@ -345,18 +348,9 @@ async fn private_server(
 ) -> Result<Private, Broke> {
     let major = manifest.postgres_version.as_deref().and_then(|v| v.split('.').next()).and_then(|v| v.parse().ok());
     let programs = Programs::find(options.bin_dir.as_deref(), major).map_err(Broke::Machine)?;
-    let mut unique = [0u8; 4];
-    getrandom::fill(&mut unique).map_err(|e| Error::state("no random numbers").why(e))?;
-    let root = options.scratch.join(format!("breakglass-deep-{}", crate::backup::container::hex(&unique)));
-    user::own_dir(&root, options.run_as.as_ref()).map_err(Broke::Machine)?;
-    let instance = match Instance::new(programs, &root, options.run_as.clone()) {
-        Ok(instance) => instance,
-        Err(e) => {
-            let _ = std::fs::remove_dir_all(&root);
-            return Err(Broke::Machine(e));
-        }
-    };
-    let private = Private { instance, root };
+    let room = Room::new(&options.scratch, options.run_as.as_ref()).map_err(Broke::Machine)?;
+    let instance = Instance::new(programs, &room.path, options.run_as.clone()).map_err(Broke::Machine)?;
+    let private = Private { instance, room };
     let (u, m, stop, instance) = (unlocked.clone(), manifest.clone(), cancel.clone(), private.instance.clone());
     let owner = options.run_as.as_ref().map(|u| (u.uid, u.gid));
     blocking(move || {
@@ -393,7 +387,7 @@ async fn private_server(
     .map_err(|e| match manifest.kind {
         // Nothing of the backup is in it yet.
         BackupKind::Logical | BackupKind::SchemaOnly if !is_damage(&e) => Broke::Machine(e),
-        _ => no_room(Broke::Test(e), &private.root),
+        _ => no_room(Broke::Test(e), &private.room.path),
     })?;
     Ok(private)
 }

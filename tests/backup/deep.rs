@@ -1,5 +1,7 @@
 //! The restore test: a backup is restored into a private server, looked at, and thrown away; what is wrong shows.
 
+use std::path::Path;
+
 use breakglass::backup::repository::Repository;
 use breakglass::backup::wal::WalName;
 
@@ -63,6 +65,43 @@ fn a_dump_is_proven_restorable() {
         text(&out)
     );
     std::fs::remove_file(&begun).unwrap();
+    assert!(names(&scratch.path).is_empty(), "{:?}", names(&scratch.path));
+
+    // Killed, it leaves the decrypted copy and its server; the next one removes both, and says so.
+    let smoke = format!("echo $$ > {0}.new; mv {0}.new {0}; exec sleep 600", begun.display());
+    let mut child =
+        super::stopped::begun(d, &url, &["backup", "verify", id, "--deep", "--smoke", &smoke, "--scratch", &at]);
+    let deadline = std::time::Instant::now() + crate::support::cluster::LIMIT;
+    while !begun.exists() {
+        assert!(std::time::Instant::now() < deadline, "the smoke test never begins");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let asleep: i32 = std::fs::read_to_string(&begun).unwrap().trim().parse().unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_raw(asleep).unwrap(), rustix::process::Signal::KILL)
+        .unwrap();
+    std::fs::remove_file(&begun).unwrap();
+    let folder = names(&scratch.path).into_iter().find(|n| !n.ends_with(".lock")).unwrap();
+    let pid = std::fs::read_to_string(scratch.path.join(&folder).join("data/postmaster.pid")).unwrap();
+    let server = format!("/proc/{}", pid.lines().next().unwrap());
+    assert!(Path::new(&server).exists(), "its server goes on");
+    // One that is at work is left alone: another's folder, held.
+    let other = scratch.path.join("breakglass-deep-00000000");
+    std::fs::create_dir(&other).unwrap();
+    let held = std::fs::File::create(scratch.path.join("breakglass-deep-00000000.lock")).unwrap();
+    held.lock().unwrap();
+    let out = program(d, &url, &[], &["backup", "verify", id, "--deep", "--scratch", &at]);
+    assert!(
+        out.status.success() && text(&out).contains("removed what a restore test that was killed left"),
+        "{}",
+        text(&out)
+    );
+    assert!(text(&out).contains(&folder) && other.exists(), "{}", text(&out));
+    assert!(!Path::new(&server).exists(), "its server is gone");
+    drop(held);
+    let out = program(d, &url, &[("TMPDIR", at.as_str())], &["backup", "cleanup"]);
+    assert!(out.status.success() && text(&out).contains("breakglass-deep-00000000"), "{}", text(&out));
     assert!(names(&scratch.path).is_empty(), "{:?}", names(&scratch.path));
 
     // No room for a server: the machine's fault, which is said.
