@@ -13,6 +13,7 @@ use super::{Action, Ctx, Done, Preview, Spec, backend, reach};
 use crate::backup::catalog::{Backup, Catalog};
 use crate::backup::dates;
 use crate::backup::repository::{Repository, Unlocked};
+use crate::backup::spool::disk_full;
 use crate::backup::wal::Hole;
 use crate::backup::{anchor, pinned};
 use crate::config::settings::{REPOSITORY_IDENTITY, REPOSITORY_KEY, Settings};
@@ -369,6 +370,16 @@ async fn check(ctx: &Ctx) -> Result<Done> {
     let sample = if settings.database.is_some() { database(ctx, &mut seen, &mut facts).await? } else { None };
     for disk in &settings.health.disks {
         seen.add(health_checks::disk(disk));
+    }
+    // Where the backups go, also where nobody asked for it: archiving stops there first.
+    let place =
+        settings.repository.as_deref().filter(|_| settings.backend == Backend::Native && ctx.incident.is_none());
+    if let Some(why) = place.and_then(disk_full) {
+        seen.add(Found::bad(
+            "room",
+            "disk full",
+            format!("{why}; breakglass backup cleanup --dry-run says what may go"),
+        ));
     }
     let mut ages = Ages::default();
     // Seen just now; where the database does not answer, what is configured.

@@ -114,3 +114,25 @@ pub fn check_space(dir: &Path, bytes: u64, what: &str) -> Result<()> {
         .why(format!("{} MB are needed, {} MB are free", bytes / 1_000_000 + 1, free / 1_000_000))
         .hint("Free space there, or name another folder; --ignore-space goes on all the same."))
 }
+
+/// A segment of the log as it is by default.
+const LEAST: u64 = 16 << 20;
+
+/// That the disk of a repository in a folder has no room for one more segment of the log, in a sentence.
+///
+/// What cannot be asked is said by whoever opens the repository.
+pub fn disk_full(place: &str) -> Option<String> {
+    let place = place.strip_prefix("file://").unwrap_or(place);
+    if place.contains("://") {
+        return None;
+    }
+    let stat = rustix::fs::statvfs(Path::new(place)).ok()?;
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    (free < LEAST).then(|| {
+        format!(
+            "the disk of {place:?} is full: {} kB are free, less than one segment of the log takes, so no log is archived there and \
+             no backup stored",
+            free / 1000
+        )
+    })
+}

@@ -74,7 +74,7 @@ pub struct HealthSettings {
 }
 
 /// Names of components that `health` reports by itself.
-pub const OWN_NAMES: [&str; 14] = [
+pub const OWN_NAMES: [&str; 15] = [
     "service",
     "http",
     "postgresql",
@@ -89,6 +89,7 @@ pub const OWN_NAMES: [&str; 14] = [
     "segments",
     "proven",
     "clock",
+    "room",
 ];
 
 /// The table `health` of the file.

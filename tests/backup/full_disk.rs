@@ -16,6 +16,10 @@ cat /dev/zero > small/filler 2>/dev/null
 mount --bind data/file small/.reserve || exit 97
 "$P" backup cleanup >out 2>&1; echo "held $? $(grep -c 'No space left.*reserve' out)"
 umount small/.reserve
+for look in doctor health; do
+    "$P" $look >out 2>&1; echo "full $? $(grep -c 'disk of .*small.* is full' out)"
+done
+env -u BACKUP_ENCRYPTION_KEY "$P" health >out 2>&1; echo "full $? $(grep -c 'disk of .*small.* is full' out)"
 "$P" backup verify --all >out 2>&1; echo "unsaid $? $(grep -c 'right:.*No space left' out)"
 "$P" --json backup verify --all >out 2>/dev/null; echo "unsaid $? $(grep -c '"ok": true' out)"
 "$P" --read-only backup verify --all >out 2>&1; echo "asked $? $(grep -c 'right:' out)"
@@ -74,6 +78,8 @@ fn cleanup_and_rotate_key_on_a_full_disk() {
     assert_eq!(of("unsaid")[0][1..], ["3", "2"], "{said}");
     assert_eq!(of("unsaid")[1][1..], ["3", "3"], "{said}");
     assert_eq!(of("asked")[0][1..], ["0", "2"], "{said}");
+    // Whoever looks hears of it, also without a check of its own and without the key.
+    assert!(of("full").len() == 3 && of("full").iter().all(|l| l[1] == "1" && l[2] != "0"), "{said}");
     // Nothing free: what removes backups has a reserve; what adds is refused by the disk, and says so.
     assert_eq!(of("cleanup")[0][1..], ["0", "0"], "{said}");
     assert_eq!(of("list")[0][2], "1", "one backup went: {said}");

@@ -12,6 +12,7 @@ use crate::backup::cloud::url::service_of;
 use crate::backup::keys::KeyFile;
 use crate::backup::repository::{Repository, Unlocked};
 use crate::backup::seen::{self, Known};
+use crate::backup::spool::disk_full;
 use crate::backup::wal;
 use crate::backup::{damage, dates, pinned};
 use crate::config::Backend;
@@ -499,6 +500,9 @@ fn repository(invocation: &Invocation, url: &str, key: &Key, of: Option<&Identit
     const AREA: &str = "repository";
     let repository = &key.repository;
     checks.good(AREA, format!("{url} opens"));
+    if let Some(full) = disk_full(&repository.store().url()) {
+        checks.problem(AREA, full, "breakglass backup cleanup --dry-run says what may go; or give it more room");
+    }
     match &key.known {
         Known::Stranger(e) => checks.error(AREA, e),
         Known::Unknown => {
