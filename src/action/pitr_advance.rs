@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use super::along::of_cluster;
 use super::moment::{Moment, moment};
 use super::pitr_restore::{built, look_at_it};
-use super::target::{Follow, blocking, expected, meant, parse_args, server_user, shadow};
+use super::target::{Follow, blocking, expected, meant, parse_args, server_user, which_shadow};
 use super::{Action, Ctx, Done, Preview, Spec, backend};
 use crate::error::Result;
 use crate::model::event::Event;
@@ -47,7 +47,7 @@ impl Action for Advance {
     fn preview<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Preview>> {
         Box::pin(async move {
             let args: Args = parse_args(self.arguments(), args)?;
-            let s = shadow(ctx, args.shadow.as_deref())?;
+            let s = which_shadow(ctx, args.shadow.as_deref()).await?;
             let (to, after) = moment(&args.moment)?;
             let side = if after { "after" } else { "before" };
             let lines = vec![
@@ -63,7 +63,7 @@ impl Action for Advance {
 }
 
 async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
-    let s = shadow(ctx, args.shadow.as_deref())?;
+    let s = which_shadow(ctx, args.shadow.as_deref()).await?;
     let (to, after) = moment(&args.moment)?;
     let recovery = backend::recovery_of(ctx, s.backend).await?;
     let at = s.database(&meant(ctx, &s.database("postgres")?).await?)?;
@@ -125,7 +125,7 @@ impl Action for Discard {
             let args: DiscardArgs = parse_args(self.arguments(), args)?;
             let root = match unfinished(&args) {
                 Some(root) => root,
-                None => shadow(ctx, args.shadow.as_deref())?.root,
+                None => which_shadow(ctx, args.shadow.as_deref()).await?.root,
             };
             Ok(Preview { lines: vec![format!("stops and removes {}", root.display())], ..Preview::default() })
         })
@@ -138,7 +138,7 @@ impl Action for Discard {
                 let work = root.clone();
                 (root, blocking(move || discard_unfinished(&work, programs, user)).await?)
             } else {
-                let s = shadow(ctx, args.shadow.as_deref())?;
+                let s = which_shadow(ctx, args.shadow.as_deref()).await?;
                 (s.root.clone(), blocking(move || discard(&s, args.promoted_too)).await?)
             };
             let kept: Vec<String> = kept.iter().map(|p| p.display().to_string()).collect();

@@ -8,7 +8,7 @@ use clap::{Args as _, Command, ValueEnum};
 use futures::future::BoxFuture;
 use sqlx::postgres::PgConnection;
 
-use super::target::{Follow, blocking, database_name, expected, now, parse_args, shadow, unlock};
+use super::target::{Follow, blocking, database_name, expected, now, parse_args, unlock, which_shadow};
 use super::{Action, Ctx, Done, Preview, Spec, reach};
 use crate::error::{Context, Error, Result};
 use crate::model::CleanText;
@@ -151,7 +151,7 @@ async fn connect(ctx: &Ctx, args: &Args) -> Result<(PgConnection, Identity)> {
 
 /// The shadow, seen to be the same cluster as it was.
 async fn connect_shadow(ctx: &Ctx, args: &Args, live: &Identity) -> Result<(Shadow, PgConnection, Definitions)> {
-    let s = shadow(ctx, args.shadow.as_deref())?;
+    let s = which_shadow(ctx, args.shadow.as_deref()).await?;
     let at = s.database(&database_name(ctx))?;
     let mut c = verify::open(&at, args.statement_timeout).await?;
     let id = identity(&mut c, &at).await?;
@@ -252,7 +252,7 @@ fn keep_damage(s: &Shadow, parts: &[Part]) -> Result<()> {
 /// As those of a dry run, but for what only bringing back is refused for.
 pub(super) async fn audit(ctx: &Ctx, args: &[String]) -> Result<(Vec<Part>, Definitions)> {
     let mut args: Args = parse_args(Partial.arguments(), args)?;
-    let known = shadow(ctx, args.shadow.as_deref())?;
+    let known = which_shadow(ctx, args.shadow.as_deref()).await?;
     if !known.suspects.is_empty() {
         args.rows = Rows::All;
     }
@@ -436,7 +436,7 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
         return Ok(Done::ok(undone_text(&done)).fact(fact).json(json));
     }
     if args.open_shadow && !args.dry_run {
-        let s = shadow(ctx, args.shadow.as_deref())?;
+        let s = which_shadow(ctx, args.shadow.as_deref()).await?;
         let recovery = super::backend::recovery_of(ctx, s.backend).await?;
         open::open(&s, &database_name(ctx), super::backend::origin(&*recovery)?).await?;
         ctx.out.line("the isolated shadow is open; it cannot be moved forward any more");

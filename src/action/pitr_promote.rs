@@ -7,7 +7,7 @@ use clap::{Args as _, Command};
 use futures::future::BoxFuture;
 
 use super::contain::service_command;
-use super::target::{Follow, expected, is_recovered, parse_args, recovered, seen, shadow};
+use super::target::{Follow, expected, is_recovered, parse_args, recovered, seen, which_shadow};
 use super::{Action, Ctx, Done, Preview, Spec, backend, promote_archive, reach};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::event::{Event, NOT_KEPT};
@@ -72,7 +72,7 @@ impl Action for Promote {
     fn preview<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Preview>> {
         Box::pin(async move {
             let args: Args = parse_args(self.arguments(), args)?;
-            let s = shadow(ctx, args.shadow.as_deref())?;
+            let s = which_shadow(ctx, args.shadow.as_deref()).await?;
             let (at, in_place) = recovered(ctx, &s).await?;
             let there = look_at_shadow(ctx, &at, &args).await?;
             if in_place || before(ctx, &s).is_some() {
@@ -191,7 +191,7 @@ async fn look_at_shadow(ctx: &Ctx, at: &Database, args: &Args) -> Result<Identit
 }
 
 async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
-    let s = shadow(ctx, args.shadow.as_deref())?;
+    let s = which_shadow(ctx, args.shadow.as_deref()).await?;
     let source = if before(ctx, &s).is_some() { reach::replaced(ctx).ok() } else { damaged(ctx, args)? };
     let (at, in_place) = recovered(ctx, &s).await?;
     let name = at.name().to_string();

@@ -7,7 +7,7 @@ use clap::{Args as _, Command};
 use futures::future::BoxFuture;
 
 use super::pitr_verify::{loss_text, measured};
-use super::target::{Follow, blocking, database_name, instances_dir, is_recovered, parse_args, seen, shadow};
+use super::target::{Follow, blocking, database_name, instances_dir, is_recovered, parse_args, seen, which_shadow};
 use super::{Action, Ctx, Done, Preview, Spec, reach};
 use crate::error::{Error, Result};
 use crate::model::event::Event;
@@ -51,7 +51,7 @@ impl Action for Salvage {
     fn preview<'a>(&'a self, ctx: &'a Ctx, args: &'a [String]) -> BoxFuture<'a, Result<Preview>> {
         Box::pin(async move {
             let args: Args = parse_args(self.arguments(), args)?;
-            let s = shadow(ctx, args.shadow.as_deref())?;
+            let s = which_shadow(ctx, args.shadow.as_deref()).await?;
             let folder = folder(ctx, &args.out)?;
             let line = format!("writes the rows committed since {} into {}", s.target, folder.display());
             Ok(Preview { lines: vec![line], ..Preview::default() })
@@ -124,7 +124,7 @@ async fn open(ctx: &Ctx, args: &Args, s: &Shadow) -> Result<Opened> {
 }
 
 async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
-    let s = shadow(ctx, args.shadow.as_deref())?;
+    let s = which_shadow(ctx, args.shadow.as_deref()).await?;
     let folder = folder(ctx, &args.out)?;
     let follow = Follow::new(ctx);
     let opened = open(ctx, args, &s).await?;
