@@ -79,7 +79,7 @@ fn a_cluster_whose_repository_is_known_gets_no_second_one_by_mistake() {
 
 #[test]
 fn a_repository_of_another_cluster_is_refused_before_the_server_is_asked_for_anything() {
-    let c = crate::support::cluster::Cluster::start("notours", &[]);
+    let c = crate::support::cluster::Cluster::start("notours", &[("archive_mode", "on"), ("archive_command", "false")]);
     let dir = tempfile::tempdir().unwrap();
     let d = dir.path();
     let (repository, ..) = super::repository(d);
