@@ -480,7 +480,10 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     }
     ctx.out.line(&summary);
     look_at_it(ctx, &mut c, &at).await;
-    ctx.out.line(&format!("next: {}", typed::next(&shadow.root)));
+    // In an incident the plan says what comes next, and not every plan puts the whole copy into service.
+    if ctx.incident.is_none() {
+        ctx.out.line(&format!("next: {}", typed::next(&shadow.root)));
+    }
     let mut json = serde_json::json!({
         "shadow": shadow, "url": at.url(), "passed_over": passed_over_json(&request.route), "tried": tried,
         "rolled_back": request.route.rolled_back.is_some(),

@@ -18,6 +18,8 @@ use crate::recovery::pages::DATA_CORRUPTED;
 const HEALTH_CACHE: Duration = Duration::from_millis(300);
 /// Without an order for this long the component `orders` is not operational.
 const ORDER_SILENCE: Duration = Duration::from_secs(15);
+/// SQLSTATE of a query that was given up for another one (deadlock_detected).
+const DEADLOCK: &str = "40P01";
 /// Orders that failed for this long without one that was taken make the component `orders` degraded.
 const FAILING: Duration = Duration::from_secs(2);
 /// Wrong totals are reported when they have been seen for this long: monitoring is never as quick as the damage.
@@ -98,7 +100,11 @@ impl Service {
 
     async fn billing(&self, link: &mut Link, server: &Server) -> Result<(i64, i64)> {
         let conn = link.open(server, self.generation(), "health").await?;
-        let row = sqlx::query(BILLING).bind(self.stride).fetch_one(conn).await;
+        let mut row = sqlx::query(BILLING).bind(self.stride).fetch_one(&mut *conn).await;
+        // That a table was being changed at this moment says nothing of its rows: it is looked at once more.
+        if row.as_ref().is_err_and(|e| sqlstate(e).as_deref() == Some(DEADLOCK)) {
+            row = sqlx::query(BILLING).bind(self.stride).fetch_one(&mut *conn).await;
+        }
         let what = || "cannot compare orders with payments".to_string();
         match row {
             Ok(row) => Ok((row.get(0), row.get(1))),
