@@ -413,6 +413,18 @@ impl Instance {
         Err(Error::target(format!("cannot stop {}", self.place())).why(CleanText::line(out.stderr.trim_ascii())))
     }
 
+    /// Stops a server whose start was begun, also while nothing shows yet that there is one: it would come up behind whoever
+    /// only looked for its pid file.
+    ///
+    /// # Errors
+    /// As [`Instance::stop`].
+    pub fn stop_begun(&self, begun: &Starting, how: Stop, limit: Duration) -> Result<()> {
+        while !self.is_running() && self.poll_start(begun).is_ok() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.stop(how, limit)
+    }
+
     /// Makes the server read its configuration again.
     ///
     /// # Errors

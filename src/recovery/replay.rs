@@ -12,7 +12,7 @@ use super::watch::{Phase, Watch, check_cancel};
 use crate::error::{Error, Result};
 use crate::model::{CleanText, Time};
 use crate::postgres::connect::query_error;
-use crate::postgres::instance::State;
+use crate::postgres::instance::{Starting, State, Stop};
 use crate::postgres::{Database, Instance, Lsn};
 
 /// Where it stands.
@@ -51,7 +51,7 @@ async fn position(at: &Database, held: &mut Option<PgConnection>) -> Result<Posi
     Ok(Position { lsn: lsn.and_then(|l| l.parse().ok()), time: time.map(Time::from_micros), paused, recovering })
 }
 
-/// Starts the server and follows it until it stands before the target.
+/// Starts the server and follows it until it stands before the target; when that fails, it is stopped.
 pub(super) async fn replay(
     instance: &Instance,
     request: &Request,
@@ -67,6 +67,22 @@ pub(super) async fn replay(
     // What an earlier stop wrote there proves nothing about this one.
     let log_from = std::fs::metadata(&instance.layout.log).map_or(0, |m| m.len());
     let begun = instance.begin_start_of_run()?;
+    let followed = follow(instance, (&begun, log_from), (start, goal), request, log, watch, cancel).await;
+    if followed.is_err() {
+        let _ = instance.stop_begun(&begun, Stop::Immediate, Duration::from_secs(60));
+    }
+    followed
+}
+
+async fn follow(
+    instance: &Instance,
+    (begun, log_from): (&Starting, u64),
+    (start, goal): (Lsn, Lsn),
+    request: &Request,
+    log: &Log,
+    watch: &dyn Watch,
+    cancel: &CancellationToken,
+) -> Result<Reached> {
     let began = Instant::now();
     let at = instance.database("postgres");
     let mut still: Option<(Lsn, Instant)> = None;
@@ -75,7 +91,7 @@ pub(super) async fn replay(
     let mut told: Option<Instant> = None;
     loop {
         check_cancel(cancel, "the shadow was stopped; its folder is left")?;
-        let state = instance.poll_start(&begun).map_err(|e| explain(e, log, instance, log_from))?;
+        let state = instance.poll_start(begun).map_err(|e| explain(e, log, instance, log_from))?;
         let mut reached = Position { lsn: None, time: None, paused: false, recovering: true };
         if state == State::Ready
             && let Ok(p) = position(&at, &mut held).await

@@ -7,7 +7,7 @@ mod place;
 mod sizes;
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -24,7 +24,6 @@ use crate::config::Backend;
 use crate::error::{Context, Error, Result};
 use crate::model::Time;
 use crate::model::target::RecoveryTarget;
-use crate::postgres::instance::Stop;
 use crate::postgres::{Control, Database, Instance, Programs, user};
 use crate::process::UnixUser;
 use crate::process::user::current;
@@ -238,13 +237,7 @@ async fn build_in(
     let log = origin.serve(&instance, &helper)?;
     configure(&instance, request, &log.restore_command)?;
     watch.line(&format!("replaying the log {}", request.route.target.until(request.route.after())));
-    let reached = match replay(&instance, request, &log, watch, cancel).await {
-        Ok(reached) => reached,
-        Err(e) => {
-            let _ = instance.stop(Stop::Immediate, Duration::from_secs(60));
-            return Err(e);
-        }
-    };
+    let reached = replay(&instance, request, &log, watch, cancel).await?;
     let shadow = Shadow {
         root: request.root.clone(),
         target: request.route.target.clone(),

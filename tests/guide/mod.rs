@@ -96,6 +96,9 @@ fn a_restore_goes_on_when_its_moment_is_chosen() {
     let effects = journal(&mut app, of(&story, &plan));
     let request = effects.iter().find_map(|e| if let Effect::Preview(r) = e { Some(r) } else { None });
     assert!(request.unwrap_or_else(|| panic!("{effects:?}")).args.contains(&c.target.to_string()));
+    // What sent the reader here is answered.
+    assert!(app.messages.iter().any(|m| m.text.contains("TARGET has no value yet")), "{:?}", app.messages);
+    assert_eq!(app.toast().map(|m| &m.text), None);
 }
 
 /// Whoever leaves, or does something else, has not asked for a run any more.

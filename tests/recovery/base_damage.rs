@@ -211,6 +211,12 @@ fn an_older_base_backup_takes_the_place_of_a_damaged_one() {
         let mut said = String::new();
         for line in BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap) {
             if line.contains("replaying the log") {
+                // Told to stop, it stops what it has only just begun to start; killed, it can stop nothing.
+                let deadline = Instant::now() + LIMIT;
+                while signal == Signal::KILL && running_in(&root).is_none() {
+                    assert!(Instant::now() < deadline, "no server: {said}");
+                    std::thread::sleep(std::time::Duration::from_millis(20));
+                }
                 rustix::process::kill_process(pid, signal).unwrap();
             }
             said.push_str(&format!("{line}\n"));

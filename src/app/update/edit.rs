@@ -9,7 +9,7 @@ use super::super::allowed::why_not;
 use super::super::command::Cmd;
 use super::super::dialog::{Ask, Dialog, Field};
 use super::super::field::Line;
-use super::super::{App, Effect, IncidentUi, Screen, next};
+use super::super::{App, Effect, IncidentUi, Screen, Tone, next};
 use super::incident;
 
 /// The selected command of the selected step.
@@ -94,6 +94,10 @@ pub(super) fn go_on(app: &mut App, out: &mut Vec<Effect>) {
     let gone = missing.is_none();
     if let Some(ui) = &mut app.incident {
         ui.wanted = None;
+    }
+    // What asked for the values is answered: it does not stand under the question that follows.
+    if app.messages.last().is_some_and(|m| m.tone != Tone::Bad) {
+        app.message_over = app.messages.len();
     }
     let cmd = if wanted.edit { Cmd::Edit } else { Cmd::Run };
     if gone || why_not(cmd, app).is_some() {
