@@ -263,6 +263,9 @@ fn status(url: &str, config: &Config, json: bool) -> Result<u8> {
             for hole in &t.holes {
                 print(&format!("  HOLE {} to {}: {}", hole.first, hole.last, hole.why))?;
             }
+            if !t.holes.is_empty() {
+                print(BEYOND_A_HOLE)?;
+            }
         }
         held.lines().iter().try_for_each(|l| print(CleanText::line(l.as_bytes()).as_str()))?;
         if let Some(r) = &status.received {
@@ -291,6 +294,10 @@ fn status(url: &str, config: &Config, json: bool) -> Result<u8> {
         (false, false) => 0,
     })
 }
+
+/// What a hole leaves, and what makes a recovery beyond it possible.
+const BEYOND_A_HOLE: &str = "  nothing is recovered across a hole: breakglass pitr range shows up to where and from where it goes; copies of the \
+     segments that are found go in with breakglass wal archive; a base backup made now (breakglass backup create --physical) begins behind it";
 
 /// What only the server knows.
 const NOT_KNOWN: [&str; 6] = [

@@ -74,7 +74,7 @@ pub struct HealthSettings {
 }
 
 /// Names of components that `health` reports by itself.
-pub const OWN_NAMES: [&str; 15] = [
+pub const OWN_NAMES: [&str; 16] = [
     "service",
     "http",
     "postgresql",
@@ -90,6 +90,7 @@ pub const OWN_NAMES: [&str; 15] = [
     "proven",
     "clock",
     "room",
+    "recipients",
 ];
 
 /// The table `health` of the file.
