@@ -82,13 +82,7 @@ pub async fn advance(
     };
     configure(&instance, &request, &log.restore_command)?;
     watch.line(&format!("replaying on from {stands} to {}", request.route.target));
-    let reached = match replay(&instance, &request, &log, watch, cancel).await {
-        Ok(reached) => reached,
-        Err(e) => {
-            let _ = instance.stop(Stop::Immediate, LIMIT);
-            return Err(e);
-        }
-    };
+    let reached = replay(&instance, &request, &log, watch, cancel).await?;
     // What was measured at the earlier moment is not true here.
     match std::fs::remove_file(shadow.root.join("later.json")) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {

@@ -398,14 +398,18 @@ fn primary_settings(
     let keep = ["wal_level", "track_commit_timestamp", "max_connections", "max_worker_processes", "max_wal_senders"];
     let mut all: Vec<(String, String)> = isolation(&control)
         .into_iter()
-        .filter(|(n, _)| keep.contains(&n.as_str()) || n.starts_with("max_pre"))
+        .filter(|(n, _)| keep.contains(&n.as_str()) || n.starts_with("max_pre") || n.starts_with("max_locks"))
         .collect();
     let set = |all: &mut Vec<(String, String)>, name: &str, value: String| {
         all.retain(|(n, _)| n != name);
         all.push((name.to_string(), value));
     };
     for (name, value) in source {
-        set(&mut all, name, value.clone());
+        let floor = all.iter().find(|(n, _)| n == name).and_then(|(_, v)| v.parse::<u64>().ok());
+        // Its settings are those of the backup's time: what it raised since stands in the control file.
+        if floor.zip(value.parse::<u64>().ok()).is_none_or(|(floor, own)| own >= floor) {
+            set(&mut all, name, value.clone());
+        }
     }
     set(&mut all, "archive_mode", "on".into());
     set(&mut all, "archive_command", origin.archive_command(instance, &shadow.helper)?);

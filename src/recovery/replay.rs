@@ -7,8 +7,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::origin::Log;
 use super::range::Stop as StopAt;
-use super::shadow::Request;
+use super::shadow::{Request, configure};
 use super::watch::{Phase, Watch, check_cancel};
+use crate::backup::wal::Segment;
 use crate::error::{Error, Result};
 use crate::model::{CleanText, Time};
 use crate::postgres::connect::query_error;
@@ -25,6 +26,8 @@ pub(super) struct Reached {
 
 /// How often the server is looked at: what waits for its end waits no longer than this.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// So long a server that says it waits for log may stand before the end of the archive; longer, and it is broken.
+const STANDSTILL: Duration = Duration::from_secs(120);
 /// How often people are told.
 const TELL_EVERY: Duration = Duration::from_millis(100);
 
@@ -33,6 +36,8 @@ struct Position {
     time: Option<Time>,
     paused: bool,
     recovering: bool,
+    /// It asked everywhere for more log, and there is none.
+    waiting: bool,
 }
 
 /// Where the server says it is; `held` is the connection, kept from one question to the next.
@@ -44,14 +49,23 @@ async fn position(at: &Database, held: &mut Option<PgConnection>) -> Result<Posi
     let sql = "SELECT pg_catalog.pg_last_wal_replay_lsn()::text, \
                (extract(epoch FROM pg_catalog.pg_last_xact_replay_timestamp()) * 1000000)::int8, \
                CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_get_wal_replay_pause_state() = 'paused' \
-               ELSE false END, pg_catalog.pg_is_in_recovery()";
-    let (lsn, time, paused, recovering): (Option<String>, Option<i64>, bool, bool) =
+               ELSE false END, pg_catalog.pg_is_in_recovery(), \
+               EXISTS (SELECT 1 FROM pg_catalog.pg_stat_activity WHERE backend_type = 'startup' \
+               AND wait_event IN ('RecoveryRetrieveRetryInterval', 'RecoveryWalStream', 'RecoveryWalAll'))";
+    let (lsn, time, paused, recovering, waiting): (Option<String>, Option<i64>, bool, bool, bool) =
         sqlx::query_as(sql).fetch_one(&mut c).await.map_err(|e| query_error(sql, &e))?;
     *held = Some(c);
-    Ok(Position { lsn: lsn.and_then(|l| l.parse().ok()), time: time.map(Time::from_micros), paused, recovering })
+    let (lsn, time) = (lsn.and_then(|l| l.parse().ok()), time.map(Time::from_micros));
+    Ok(Position { lsn, time, paused, recovering, waiting })
 }
 
+/// How often the limits of the source may have been raised in the log of one recovery; each needs a new start.
+const MOST_RAISES: usize = 20;
+
 /// Starts the server and follows it until it stands before the target; when that fails, it is stopped.
+///
+/// A server in hot standby stops, or pauses for ever, where the log says that the source raised one of its limits
+/// (`max_connections` and the like): it is started again with the raised ones, which by then stand in its control file.
 pub(super) async fn replay(
     instance: &Instance,
     request: &Request,
@@ -64,14 +78,31 @@ pub(super) async fn replay(
         StopAt::Lsn(lsn) | StopAt::After(lsn) => *lsn,
         _ => request.route.first_lost.as_ref().map_or(request.route.log_end, |c| c.lsn),
     };
-    // What an earlier stop wrote there proves nothing about this one.
-    let log_from = std::fs::metadata(&instance.layout.log).map_or(0, |m| m.len());
-    let begun = instance.begin_start_of_run()?;
-    let followed = follow(instance, (&begun, log_from), (start, goal), request, log, watch, cancel).await;
-    if followed.is_err() {
-        let _ = instance.stop_begun(&begun, Stop::Immediate, Duration::from_secs(60));
+    let mut raises = 0;
+    loop {
+        // What an earlier stop wrote there proves nothing about this one.
+        let log_from = std::fs::metadata(&instance.layout.log).map_or(0, |m| m.len());
+        let begun = instance.begin_start_of_run()?;
+        let followed = follow(instance, (&begun, log_from), (start, goal), request, log, watch, cancel).await;
+        let Err(failed) = followed else { return followed };
+        let stopped = instance.stop_begun(&begun, Stop::Immediate, Duration::from_secs(60));
+        let raised = too_low(&log_since(instance, log_from)).filter(|_| raises < MOST_RAISES && !cancel.is_cancelled());
+        let Some(raised) = raised else { return Err(failed) };
+        stopped?;
+        raises += 1;
+        watch.line(&format!("the source raised a limit on the way ({raised}): started again with it, going on"));
+        configure(instance, request, &log.restore_command)?;
     }
-    followed
+}
+
+/// The limit that is lower here than the log says it was at the source, with both values, by the words of the server
+/// (`CheckRequiredParameterValues` of PostgreSQL; with 13 and older the value stands in brackets).
+fn too_low(said: &str) -> Option<String> {
+    let line = said.lines().find(|l| l.contains("is a lower setting than on the "))?;
+    let name = line.find("max_").map(|at| &line[at..])?;
+    let word = |text: &str| text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().map(str::to_string);
+    let numbers = || name.split(|c: char| !c.is_ascii_digit()).filter(|n| !n.is_empty());
+    Some(format!("{} from {} to {}", word(name)?, numbers().next()?, numbers().next_back()?))
 }
 
 async fn follow(
@@ -89,10 +120,11 @@ async fn follow(
     let mut first_time: Option<Time> = None;
     let mut held: Option<PgConnection> = None;
     let mut told: Option<Instant> = None;
+    let mut asked = false;
     loop {
         check_cancel(cancel, "the shadow was stopped; its folder is left")?;
         let state = instance.poll_start(begun).map_err(|e| explain(e, log, instance, log_from))?;
-        let mut reached = Position { lsn: None, time: None, paused: false, recovering: true };
+        let mut reached = Position { lsn: None, time: None, paused: false, recovering: true, waiting: false };
         if state == State::Ready
             && let Ok(p) = position(&at, &mut held).await
         {
@@ -111,6 +143,11 @@ async fn follow(
             told = Some(Instant::now());
             watch.phase(&replay_phase(start, goal, &reached, first_time, request, log, began.elapsed()));
         }
+        if reached.paused && request.route.stop == StopAt::End && !asked {
+            let tail = CleanText::line(instance.log_tail(3).as_bytes());
+            return Err(Error::check("the shadow stopped replaying before the end of the log")
+                .why(format!("nobody asked it to; its log says: {tail}")));
+        }
         if reached.paused {
             let stands = verify_reached(instance, request, log, &reached, log_from)?;
             return Ok(Reached { time: last_commit(&mut held, stands.time).await, ..stands });
@@ -118,12 +155,20 @@ async fn follow(
         if request.route.stop == StopAt::End
             && let Some(lsn) = reached.lsn
         {
-            // A standby waits at the end of the archive: it is there when nothing moved for a while.
+            // A standby waits at the end of the archive: it is there when it was given the last segment, nothing moved for a
+            // while, and it says that it waits for more. A large record, or a slow segment, takes its time as well.
             match still {
                 Some((l, since)) if l == lsn => {
-                    if since.elapsed() > Duration::from_secs(3) {
+                    let quiet = since.elapsed() > Duration::from_secs(3) && reached.waiting;
+                    if quiet && !asked && all_handed_out(request, log) {
                         let mut c = at.connect().await?;
                         crate::postgres::connect::run(&mut c, "SELECT pg_catalog.pg_wal_replay_pause()").await?;
+                        asked = true;
+                    } else if quiet && !asked && since.elapsed() > STANDSTILL {
+                        let end = request.route.log_end;
+                        return Err(Error::check(format!("the shadow stands still at {lsn}"))
+                            .why(format!("the archived log goes on to {end}, and it asks for no more of it"))
+                            .hint(format!("the server's own log says more: {}", instance.layout.log.display())));
                     }
                 }
                 _ => still = Some((lsn, Instant::now())),
@@ -218,10 +263,23 @@ fn verify_reached(instance: &Instance, request: &Request, log: &Log, p: &Positio
     Ok(Reached { lsn, time: p.time })
 }
 
+/// Whether the server was given the last segment of the archived log, or a later one. Who hands it out for others does not say.
+fn all_handed_out(request: &Request, log: &Log) -> bool {
+    if log.service.is_none() {
+        return true;
+    }
+    let size = segment_bytes(request);
+    let given = log.served().last_segment.and_then(|name| Segment::parse(&name)).map(|s| s.number(size));
+    given.is_some_and(|n| n >= request.route.log_end.0.saturating_sub(1) / u64::from(size))
+}
+
+fn segment_bytes(request: &Request) -> u32 {
+    request.route.backup.wal_segment_size.unwrap_or(crate::backup::wal::DEFAULT_SEGMENT_SIZE)
+}
+
 /// Where the last segment of the archive begins.
 fn last_segment(request: &Request) -> u64 {
-    let size = request.route.backup.wal_segment_size.unwrap_or(crate::backup::wal::DEFAULT_SEGMENT_SIZE);
-    request.route.log_end.0.saturating_sub(u64::from(size))
+    request.route.log_end.0.saturating_sub(u64::from(segment_bytes(request)))
 }
 
 /// What the server wrote to its log since that had `from` bytes; the last 256 KiB of it.

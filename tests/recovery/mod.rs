@@ -13,6 +13,7 @@ mod partial_whole;
 mod predict;
 mod promote;
 mod promoted_alone;
+mod raised;
 mod random;
 mod receive;
 mod rolled_back;

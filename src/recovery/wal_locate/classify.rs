@@ -194,6 +194,11 @@ impl Judge<'_> {
             None if !self.looks_like_table(file) => return,
             _ => {}
         }
+        // After the swap of a rewrite the old storage is that of the table built beside it, and may be known by its name alone.
+        let beside = known.as_ref().and_then(|r| r.name.strip_prefix(BESIDE)?.parse().ok());
+        if beside.is_some_and(|oid: u32| self.rewritten.contains(&oid)) {
+            return;
+        }
         let oid = known.as_ref().map(|r| r.oid);
         let table = self.name(file, known.as_ref());
         let of = known.as_ref().and_then(|r| r.rows);
@@ -215,12 +220,23 @@ impl Judge<'_> {
             self.anew.insert(table.0);
             return; // a table was built beside it, and which is not told: the swap of a rewrite
         }
+        if new.is_some_and(|n| n.tablespace != file.tablespace && self.copied(n, of)) {
+            self.anew.insert(table.0);
+            return;
+        }
         let filled = new.map_or(0, |n| self.xact.filled(n).filled());
         let deed = if filled > 0 { Deed::Replaced } else { Deed::Truncate };
         self.act(deed, table, move |a| {
             add(a);
             a.inserted += filled;
         });
+    }
+
+    /// Whether storage that was filled by nothing but whole pages has what was there: SET TABLESPACE. TRUNCATE goes to no other
+    /// tablespace, and what is put in after one is put in by rows.
+    fn copied(&self, new: RelFile, rows: Option<u64>) -> bool {
+        let counts = self.xact.filled(new);
+        counts.inserted == 0 && (counts.page_rows > 0 || rows == Some(0))
     }
 
     fn was_dropped(&self, file: RelFile, oid: Option<u32>) -> bool {
