@@ -47,6 +47,9 @@ struct Args {
     /// Replace it although the backup named holds a part of a database alone: some tables, or definitions without rows
     #[arg(long, action = ArgAction::SetTrue, requires = "overwrite")]
     partial: bool,
+    /// Replace it although it subscribes or is subscribed to: its subscriptions are disabled, and with its slots stay with the old one
+    #[arg(long, action = ArgAction::SetTrue, requires = "overwrite")]
+    detach_replication: bool,
     /// Only the rows of this table of a dump, with its partitions and what inherits from it; may be repeated
     #[arg(long, value_name = "NAME")]
     table: Vec<String>,
@@ -126,6 +129,8 @@ impl Action for BackupRestore {
                         .await
                         .map_err(|e| query_error(sql, &e))?;
                     lines.push(format!("ends every session that is connected to it then; now there are {n}"));
+                    let of_its_own = dump::attached(&mut c, at.name()).await?;
+                    lines.extend(of_its_own.lines().iter().map(|l| CleanText::text(l).as_str().to_string()));
                 }
                 target = Some(match there {
                     true => identity(&at).await?,
@@ -271,6 +276,7 @@ async fn restore_dump(ctx: &Ctx, unlocked: &Unlocked, manifest: &Manifest, args:
         target: target.clone(),
         overwrite: args.overwrite,
         partial: args.partial,
+        detach_replication: args.detach_replication,
         selection: Selection { tables: args.table.clone(), schemas: args.schema.clone(), tiers: args.tier.clone() },
         tiers: ctx.settings.tiers.clone(),
         jobs: args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(2, |n| n.get().min(4))),
@@ -294,6 +300,9 @@ async fn restore_dump(ctx: &Ctx, unlocked: &Unlocked, manifest: &Manifest, args:
         ctx.out.line(&format!("ended {} {word} connected to the old database", done.sessions_ended));
         let from = dump::maintenance_name(&target);
         ctx.out.line(&format!("the way back, in database {from}, with nobody connected to either: {sql}"));
+    }
+    for line in &done.replication {
+        ctx.out.line(CleanText::text(line).as_str());
     }
     let kept = done.kept.as_ref().map_or_else(String::new, |k| format!("; the old one is kept as {k:?}"));
     let summary = format!(

@@ -256,6 +256,7 @@ async fn run_checks(
                     // The private server has databases of its own; one of their names is no reason to fail.
                     overwrite: true,
                     partial: true,
+                    detach_replication: false,
                     target: target.clone(),
                     selection: Selection::default(),
                     tiers: Default::default(),

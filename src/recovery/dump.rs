@@ -6,6 +6,7 @@ mod memory;
 mod needs;
 mod order;
 mod part;
+mod replaced;
 mod select;
 mod swap;
 mod tool;
@@ -33,6 +34,7 @@ use crate::postgres::{Client, Database, table_needs, tiers};
 use crate::process::UnixUser;
 
 pub use needs::{Missing, missing};
+pub use replaced::{Attached, attached};
 pub use select::Selection;
 use tool::Tool;
 pub use tool::does_not_come_back;
@@ -46,6 +48,8 @@ pub struct Request {
     pub overwrite: bool,
     /// Replace it even by a dump of some tables, or of definitions without rows.
     pub partial: bool,
+    /// Replace it even when it replicates: its subscriptions are disabled, and with its slots they stay with the one that is kept.
+    pub detach_replication: bool,
     /// What of the dump.
     pub selection: Selection,
     /// Which tables come first, as configured now; what was recorded with the dump counts where nothing is.
@@ -77,6 +81,10 @@ pub struct Restored {
     pub kept: Option<String>,
     /// Sessions of others that were connected to that one and were ended.
     pub sessions_ended: usize,
+    /// Subscriptions and slots that stay with that one.
+    pub detached: Attached,
+    /// What to do about each, one sentence each.
+    pub replication: Vec<String>,
     /// Tables whose rows were counted and agree with the dump's count.
     pub tables: usize,
     /// Their rows.
@@ -141,6 +149,7 @@ pub async fn restore(
     check_request(request, there, manifest)?;
     if there {
         not_a_template(&mut c, request.target.name()).await?;
+        attached(&mut c, request.target.name()).await?.check(request)?;
     }
     let selected = request.selection.tables(&inventory)?;
     if let Some(along) = request.selection.along(&selected) {
@@ -164,21 +173,26 @@ pub async fn restore(
     let tool = Tool { client, request, dump: &dump, cancel };
     let list = tool.list().await?;
     let (list, left_out) = select::filter(&list, &inventory, &selected, request.selection.is_all());
-    leftover::sweep(&mut c, watch).await?;
+    leftover::sweep(&mut c, &request.target, watch).await?;
 
-    let mut made = Made { c: &mut c, database: None, roles: Vec::new() };
+    let mut made = Made { c: &mut c, target: &request.target, database: None, roles: Vec::new() };
     let outcome = build(&mut made, &tool, &inventory, &lacking, &list, &selected, unlocked, manifest, watch).await;
     let finished = match outcome {
         Ok((temporary, loaded)) => {
-            swap::name(made.c, &request.target, &temporary, there, &inventory).await.map(|kept| Restored {
-                database: request.target.name().to_string(),
-                sessions_ended: kept.as_ref().map_or(0, |k| k.ended),
-                kept: kept.map(|k| k.name),
-                tables: loaded.tables,
-                rows: loaded.rows,
-                roles: made.roles.clone(),
-                left_out,
-                tiers_back_ms: loaded.tiers_back_ms,
+            swap::name(made.c, request, &temporary, there, &inventory, watch).await.map(|kept| {
+                let kept = kept.unwrap_or_default();
+                Restored {
+                    database: request.target.name().to_string(),
+                    sessions_ended: kept.ended,
+                    kept: kept.name,
+                    detached: kept.detached,
+                    replication: kept.steps,
+                    tables: loaded.tables,
+                    rows: loaded.rows,
+                    roles: made.roles.clone(),
+                    left_out,
+                    tiers_back_ms: loaded.tiers_back_ms,
+                }
             })
         }
         Err(e) => Err(e),
@@ -186,7 +200,7 @@ pub async fn restore(
     match finished {
         Ok(restored) => Ok(restored),
         Err(e) => {
-            let e = made.undo(of_another(of_a_part(e, manifest), request)).await;
+            let e = made.undo(of_a_superuser(of_another(of_a_part(e, manifest), request))).await;
             check_cancel(cancel, NOTHING)?;
             Err(e)
         }
@@ -205,6 +219,16 @@ fn of_a_part(e: Error, manifest: &Manifest) -> Error {
         }
         _ => e,
     }
+}
+
+/// Adds what to do where the dump holds what only a superuser may make.
+fn of_a_superuser(e: Error) -> Error {
+    let reserved = ["foreign-data wrapper", "permission denied to create extension", "Must be superuser"];
+    if !reserved.iter().any(|w| e.why.contains(w)) {
+        return e;
+    }
+    e.hint("Restore as a superuser (PGUSER, or the URL of --into): whatever has an owner in the dump still gets it.")
+        .hint("Or leave it out: only the tables that are needed, by --table or --schema, into a new database.")
 }
 
 /// Adds what to do where what is restored belongs to roles that the one that restores may not act for.
@@ -266,6 +290,7 @@ fn major_of(version: Option<&str>) -> Result<u32> {
 /// What exists on the server because of us, until it is finished.
 struct Made<'a> {
     c: &'a mut PgConnection,
+    target: &'a Database,
     database: Option<String>,
     roles: Vec<String>,
 }
@@ -274,7 +299,7 @@ impl Made<'_> {
     /// Takes everything back; what cannot be is said in the error.
     async fn undo(&mut self, mut error: Error) -> Error {
         if let Some(name) = self.database.take() {
-            if let Err(e) = drop_database(self.c, &name).await {
+            if let Err(e) = drop_database(self.c, &self.target.with_name(&name)).await {
                 error = error.hint(format!("The unfinished database {name:?} is still there ({}); drop it.", e.why));
             }
         }
@@ -287,7 +312,10 @@ impl Made<'_> {
     }
 }
 
-async fn drop_database(c: &mut PgConnection, name: &str) -> Result<()> {
+async fn drop_database(c: &mut PgConnection, at: &Database) -> Result<()> {
+    let name = at.name();
+    // What comes of it is said by the server when the database is dropped.
+    let _ = replaced::unsubscribe(c, at).await;
     let end = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE datname = ";
     run(c, &format!("{end}{}", quote_literal(name))).await?;
     // Sessions need a moment to go.

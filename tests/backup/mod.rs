@@ -36,6 +36,7 @@ pub mod random_kills;
 pub mod range;
 pub mod ranged;
 pub mod read_back;
+pub mod replaced;
 pub mod restore;
 pub mod rolled_back;
 pub mod rotation;

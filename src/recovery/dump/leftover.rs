@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use sqlx::postgres::PgConnection;
 
 use crate::error::{Error, Result};
+use crate::postgres::Database;
 use crate::postgres::connect::{query_error, quote_ident, run};
 use crate::recovery::Watch;
 
@@ -54,7 +55,7 @@ const SESSIONS: &str = "SELECT count(*) FROM pg_catalog.pg_stat_activity \
 ///
 /// # Errors
 /// The server does not say which there are.
-pub(super) async fn sweep(c: &mut PgConnection, watch: &dyn Watch) -> Result<()> {
+pub(super) async fn sweep(c: &mut PgConnection, target: &Database, watch: &dyn Watch) -> Result<()> {
     let found: Vec<(String, i64, bool)> =
         sqlx::query_as(CALLED_SO).fetch_all(&mut *c).await.map_err(|e| query_error(CALLED_SO, &e))?;
     for (name, limit, worked_on) in found {
@@ -70,7 +71,8 @@ pub(super) async fn sweep(c: &mut PgConnection, watch: &dyn Watch) -> Result<()>
             continue;
         }
         watch.line(&format!("removing {name}, which an earlier restore left unfinished"));
-        // The server itself waits some seconds for sessions that are about to go, and refuses as long as there is one.
+        // With a subscription in it the server would refuse. What comes of that is said when it is dropped. It itself waits some seconds for sessions that are about to go, and refuses as long as there is one.
+        let _ = super::replaced::unsubscribe(c, &target.with_name(&name)).await;
         let removed = run(c, &remove).await;
         if let Err(e) = removed {
             let n: i64 = sqlx::query_scalar(SESSIONS)

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use sqlx::postgres::PgConnection;
 
+use super::replaced::{self, Attached};
 use super::{Request, leftover};
 use crate::error::Result;
 use crate::model::Time;
 use crate::postgres::Database;
 use crate::postgres::connect::{query_error, quote_ident, quote_literal, run};
 use crate::postgres::inventory::Inventory;
+use crate::recovery::Watch;
 
 /// Settings whose stored value is a list of quoted names already.
 const LISTS: [&str; 6] = [
@@ -113,12 +115,17 @@ pub async fn properties(c: &mut PgConnection, name: &str, inventory: &Inventory,
     Ok(())
 }
 
-/// The database that was replaced.
+/// What became of the database that was replaced, where there was one.
+#[derive(Default)]
 pub struct Kept {
     /// What it is called now.
-    pub name: String,
+    pub name: Option<String>,
     /// Sessions of others that were connected to it and were ended.
     pub ended: usize,
+    /// What belongs to it and stayed with it.
+    pub detached: Attached,
+    /// What to do about that.
+    pub steps: Vec<String>,
 }
 
 /// Gives the finished database its name, and the limit of connections that it had instead of its mark. One that has the name is
@@ -128,11 +135,13 @@ pub struct Kept {
 /// The name was taken meanwhile, or sessions do not go; everything then has the name it had.
 pub async fn name(
     c: &mut PgConnection,
-    target: &Database,
+    request: &Request,
     temporary: &str,
     there: bool,
     inventory: &Inventory,
+    watch: &dyn Watch,
 ) -> Result<Option<Kept>> {
+    let target = &request.target;
     let (wanted, it) = (quote_ident(target.name()), quote_ident(temporary));
     let limit = inventory.database.connection_limit.max(-1);
     let finish = format!("ALTER DATABASE {it} CONNECTION LIMIT {limit}; ALTER DATABASE {it} RENAME TO {wanted}");
@@ -147,6 +156,23 @@ pub async fn name(
         short = &short[..short.char_indices().next_back().map_or(0, |(i, _)| i)];
     }
     let kept = format!("{short}_before_{stamp}");
+    // Seen again: loading may have taken hours.
+    let detached = replaced::attached(c, target.name()).await?;
+    detached.check(request)?;
+    replaced::disable(target, &detached, watch).await?;
+    let ended = match rename(c, target, &kept, &finish).await {
+        Ok(ended) => ended,
+        Err(e) => return Err(replaced::enable(target, &detached, e).await),
+    };
+    // It has its name: what cannot be asked now is no failure of the restore.
+    let restored = replaced::restored(c, target.name()).await.unwrap_or_default();
+    let steps = detached.steps(target.name(), &kept, &restored);
+    Ok(Some(Kept { name: Some(kept), ended, detached, steps }))
+}
+
+/// Renames the one that has the name to `kept`, and runs `finish` in the same transaction; returns how many sessions were ended.
+async fn rename(c: &mut PgConnection, target: &Database, kept: &str, finish: &str) -> Result<usize> {
+    let wanted = quote_ident(target.name());
     // The rename holds the database's lock while it waits for sessions to go, so that none can come anew; they are ended
     // from a second connection meanwhile. Whatever happens to us, the transaction is done wholly or not at all.
     let mut other = super::maintenance(target).await?;
@@ -158,7 +184,7 @@ pub async fn name(
     );
     let mut ended: HashSet<i32> = HashSet::new();
     run(c, "BEGIN").await?;
-    let rename = format!("ALTER DATABASE {wanted} RENAME TO {}", quote_ident(&kept));
+    let rename = format!("ALTER DATABASE {wanted} RENAME TO {}", quote_ident(kept));
     let renamed = {
         let renaming = run(c, &rename);
         tokio::pin!(renaming);
@@ -182,5 +208,5 @@ pub async fn name(
         let _ = run(c, "ROLLBACK").await;
         return Err(e);
     }
-    Ok(Some(Kept { name: kept, ended: ended.len() }))
+    Ok(ended.len())
 }
