@@ -24,6 +24,7 @@ use crate::model::plan::Risk;
 use crate::model::{Time, format_clock};
 use crate::recovery::backend::newest_backup;
 use crate::recovery::health_checks::{self, Found};
+use crate::recovery::range::tablespace::InTheWay;
 use crate::recovery::segments::Segments;
 use crate::recovery::{exposure, health};
 
@@ -252,6 +253,10 @@ fn segments(repository: &Repository, unlocked: &Unlocked) -> Found {
         Ok(seen) => match (seen.unusable_sentences(), seen.exchanged_sentence()) {
             (unusable, _) if !unusable.is_empty() => Found::bad("segments", "unusable", unusable.join("; ")),
             (_, Some(exchanged)) => Found::bad("segments", "exchanged", exchanged),
+            _ if seen.tablespace.is_some() => {
+                let all: Vec<String> = seen.tablespace.iter().map(InTheWay::sentence).collect();
+                Found::bad("segments", "tablespace", all.join("; "))
+            }
             _ => Found::good("segments", seen.not_looked_at().unwrap_or_default()),
         },
     }

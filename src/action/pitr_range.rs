@@ -11,6 +11,7 @@ use crate::model::event::Event;
 use crate::model::plan::Risk;
 use crate::postgres::Lsn;
 use crate::recovery::backend::{Reachable, Recovery};
+use crate::recovery::range::tablespace::InTheWay;
 
 /// The action `pitr range`.
 pub struct Range;
@@ -75,6 +76,11 @@ impl Action for Range {
                 (None, _) if reach.timeline.is_none() => Done::check_failed("no moment can be recovered to"),
                 (None, _) => Done::check_failed("nothing can be recovered to: there is no base backup"),
                 (Some(_), false) => Done::check_failed("the log has holes"),
+                (Some(e), true) if !reach.tablespaces.is_empty() => Done::check_failed(format!(
+                    "{} to {}, and not all of it: the log creates a tablespace",
+                    e.date_hms(),
+                    said(latest)
+                )),
                 (Some(_), true) if reach.undamaged_from().is_none() => Done::check_failed(
                     "only DAMAGED base backups lead there: take a new one now (breakglass backup create --physical)",
                 ),
@@ -109,7 +115,12 @@ fn fact(r: &Reachable) -> Event {
     Event::RangeSeen {
         earliest: r.earliest,
         latest: r.latest,
-        holes: r.holes.iter().map(|h| format!("{} to {}: {}", h.first, h.last, h.why)).collect(),
+        holes: r
+            .holes
+            .iter()
+            .map(|h| format!("{} to {}: {}", h.first, h.last, h.why))
+            .chain(r.tablespaces.iter().map(InTheWay::sentence))
+            .collect(),
     }
 }
 
@@ -138,9 +149,13 @@ fn show(ctx: &Ctx, r: &Reachable) {
     for h in &r.holes {
         ctx.out.line(&format!("HOLE      {} to {}: {}", h.first, h.last, h.why));
     }
+    for t in &r.tablespaces {
+        ctx.out.line(&format!("ENDS AT   {}", t.sentence()));
+    }
     if let Some(unread) = r.unread.filter(|n| *n > 0) {
         let what = format!(
-            "{unread} segments are not in the index, so damage inside them is not known: breakglass wal index reads them once"
+            "{unread} segments are not in the index, so damage inside them is not known, nor every tablespace made in them: breakglass \
+             wal index reads them once"
         );
         ctx.out.line(&format!("index     {what}"));
     }
@@ -168,7 +183,7 @@ fn document(r: &Reachable) -> serde_json::Value {
         "latest": r.latest, "latest_lsn": r.latest_lsn.map(|l| l.to_string()),
         "last_segment": r.last_segment, "end_lsn": r.end_lsn.map(|l| l.to_string()),
         "backups": r.backups.iter().map(|b| b.id.clone()).collect::<Vec<_>>(), "holes": r.holes,
-        "earliest_undamaged": r.undamaged_from(),
+        "tablespaces": r.tablespaces, "earliest_undamaged": r.undamaged_from(),
         "backups_damaged": r.backups.iter()
             .filter_map(|b| Some(serde_json::json!({"backup": b.id, "why": b.damaged.as_ref()?}))).collect::<Vec<_>>(),
         "segments_not_indexed": r.unread, "segments_touched": r.touched, "log_last_read": r.read_since, "notes": r.notes,

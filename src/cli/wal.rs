@@ -236,6 +236,7 @@ fn status(url: &str, config: &Config, json: bool) -> Result<u8> {
             value["not_held"] = serde_json::json!(gap);
         }
         value["unusable"] = serde_json::json!(held.unusable);
+        value["tablespace"] = serde_json::json!(held.tablespace);
         value["exchanged"] = held.exchanged.iter().map(|e| e.segment.to_string()).collect();
         value["last_good"] = serde_json::json!(held.before);
         value["segments_not_looked_at"] = held.left.into();
@@ -286,8 +287,10 @@ fn status(url: &str, config: &Config, json: bool) -> Result<u8> {
         }
         problems.iter().try_for_each(|p| print(&format!("  PROBLEM {}", CleanText::line(p.as_bytes()))))?;
     }
-    let wrong =
-        !problems.is_empty() || !held.unusable.is_empty() || status.timelines.iter().any(|t| !t.holes.is_empty());
+    let wrong = !problems.is_empty()
+        || !held.unusable.is_empty()
+        || held.tablespace.is_some()
+        || status.timelines.iter().any(|t| !t.holes.is_empty());
     Ok(match (wrong, silent) {
         (true, _) => ErrorKind::Check.exit_code(),
         (false, true) => ErrorKind::Target.exit_code(),

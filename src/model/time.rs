@@ -49,6 +49,14 @@ impl Time {
     /// Parses RFC 3339 with a zone (`Z` or an offset). A time without a zone is an error: the caller asks.
     pub fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim();
+        // A leap second would be taken for the one before it, and no server's log has one.
+        let clock = text.split(['T', 't', ' ']).nth(1).unwrap_or_default();
+        let second = if clock.contains(':') { clock.split(':').nth(2) } else { clock.get(4..) };
+        if second.is_some_and(|s| s.starts_with("60")) {
+            return Err(format!(
+                "{text:?} is in a second 60, which no server's clock has: say the second before, or the minute after"
+            ));
+        }
         text.parse::<Timestamp>()
             .map(|t| Self(t.as_microsecond()))
             .map_err(|e| format!("{text:?} is not a time with a zone such as 2026-11-20T14:01:07Z ({e})"))

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::origin::Origin;
 use super::pgbackrest::PgBackRest;
+use super::range::tablespace::InTheWay;
 use super::range::{Base, Reach, Route};
 use super::shadow::{self, Shadow};
 use super::supabase::{InPlace, Outcome, Request, Supabase};
@@ -130,6 +131,8 @@ pub struct Reachable {
     pub backups: Vec<Known>,
     /// What breaks the log.
     pub holes: Vec<Hole>,
+    /// Tablespaces made in the log, which no recovery goes past.
+    pub tablespaces: Vec<InTheWay>,
     /// Segments the index does not know yet; none where there is no index.
     pub unread: Option<u64>,
     /// Segments on the way that were touched since they were read; none where there is no index.
@@ -180,6 +183,7 @@ impl Reachable {
             end_lsn: r.end_lsn,
             backups: r.backups.iter().map(known).collect(),
             holes: r.holes,
+            tablespaces: r.tablespaces,
             unread: indexed.then_some(r.unread),
             touched: indexed.then_some(r.touched),
             read_since: r.read_since,

@@ -4,6 +4,7 @@
 mod base;
 mod broken;
 pub mod reach;
+pub mod tablespace;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,8 +18,8 @@ use crate::backup::catalog::{BackupKind, Damage, Manifest};
 use crate::backup::wal::range::Branch;
 use crate::backup::wal::{Continuity, Depth, Hole, Segment, WalName};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::Time;
 use crate::model::target::RecoveryTarget;
+use crate::model::{CleanText, Time};
 use crate::postgres::wal::{Reader, Tail};
 use crate::postgres::{FindPrograms, Lsn};
 use base::{first_whole, none_whole, with_passed};
@@ -247,6 +248,10 @@ pub fn route(
             check(Some(last))?;
         }
     }
+    // Refused before anything is touched, where the server would refuse it in the middle.
+    let end = goal.or(ends.iter().filter_map(|(_, last)| *last).max()).unwrap_or_default();
+    let asked = (ask.target, found.stop);
+    let stop = tablespace::stop_before(&log, asked, backup, found.first_lost.as_ref(), end, &mut step)?;
     let follow = match &found.first_lost {
         Some(c) => ends_on(&log, backup, c, timeline)?,
         None => timeline,
@@ -256,7 +261,7 @@ pub fn route(
         backup: backup.clone(),
         timeline: follow,
         along: timeline,
-        stop: found.stop,
+        stop,
         first_lost: found.first_lost,
         log_end,
         looked: if store.looks_into_backups() { ask.base.look } else { Look::Nothing },
@@ -376,6 +381,19 @@ fn stops_in(log: &Log<'_>, lsn: Lsn) -> Result<u64> {
     Ok(number)
 }
 
+/// The restore points that the log has, the newest first, in a sentence.
+fn names_there(newest_first: &[String]) -> String {
+    const SHOWN: usize = 5;
+    if newest_first.is_empty() {
+        return "there is no restore point in it; pg_create_restore_point makes one".into();
+    }
+    let shown: Vec<String> =
+        newest_first.iter().take(SHOWN).map(|n| format!("{:?}", CleanText::line(n.as_bytes()).as_str())).collect();
+    let more = newest_first.len().saturating_sub(SHOWN);
+    let more = if more > 0 { format!(" and {more} older ones") } else { String::new() };
+    format!("the restore points in it, the newest first: {}{more}", shown.join(", "))
+}
+
 /// Finds the target in the log, walking back from its end.
 fn find(
     log: &Log<'_>,
@@ -451,13 +469,18 @@ fn find(
         }
         RecoveryTarget::Name(name) => {
             let mut found = None;
+            let mut others: Vec<String> = Vec::new();
             look(&mut |_, points| {
                 found = points.iter().rev().find(|p| p.name == *name).map(|p| p.lsn);
+                others.extend(points.iter().rev().map(|p| p.name.clone()));
                 found.is_some()
             })?;
             match found {
                 Some(lsn) => Ok(FoundStop { stop: at(lsn), first_lost: None }),
-                None => Err(unreachable(ask.target, log, ends, "no restore point of this name is in the archived log")),
+                None => {
+                    let e = unreachable(ask.target, log, ends, "no restore point of this name is in the archived log");
+                    Err(e.hint(names_there(&others)))
+                }
             }
         }
         RecoveryTarget::Time(t) => {

@@ -6,12 +6,17 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::archive::Archive;
+use super::range::tablespace::InTheWay;
 use super::wal_index::{Exchanged, Index};
+use crate::backup::catalog::BackupKind;
 use crate::backup::repository::{Repository, Unlocked};
 use crate::backup::wal::look::look;
+use crate::backup::wal::range::leads_along;
 use crate::backup::wal::{Hole, Listing, Segment};
 use crate::error::Result;
 use crate::model::Time;
+use crate::postgres::Lsn;
 
 /// The last point before a segment that the index knows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -33,6 +38,8 @@ pub struct Segments {
     pub exchanged: Vec<Exchanged>,
     /// How many were not looked at, because the time was over: the oldest.
     pub left: u64,
+    /// The first tablespace made behind the newest base backup, as far as the index knows.
+    pub tablespace: Option<InTheWay>,
     /// By the first name of a stretch of either: the last point before it.
     pub before: BTreeMap<String, Before>,
 }
@@ -63,7 +70,8 @@ impl Segments {
         unusable.extend(read.into_iter().map(hole));
         let firsts = unusable.iter().filter_map(|h| Segment::parse(&h.first));
         let before = before(&index, &listing, &firsts.chain(index.exchanged.iter().map(|e| e.segment)).collect());
-        Ok(Self { unusable, exchanged: index.exchanged, left: seen.left, before })
+        let tablespace = unlocked.map_or(Ok(None), |u| tablespace(u, &index, &listing))?;
+        Ok(Self { unusable, exchanged: index.exchanged, left: seen.left, tablespace, before })
     }
 
     /// The last point before a segment, for people.
@@ -113,6 +121,7 @@ impl Segments {
         if !self.unusable.is_empty() {
             out.push(format!("  {MEANS}: {MEND}"));
         }
+        out.extend(self.tablespace.iter().map(|t| format!("  ENDS AT {}", t.sentence())));
         out.extend(self.not_looked_at().map(|l| format!("  {l}")));
         out
     }
@@ -128,6 +137,20 @@ impl Segments {
 const MEANS: &str = "no moment whose way leads over them can be recovered";
 /// What to do about it.
 pub const MEND: &str = "put them back from a copy, or take a base backup now (breakglass backup create --physical)";
+
+/// The first tablespace that the index knows behind the newest base backup, on the way to the newest timeline.
+fn tablespace(unlocked: &Unlocked, index: &Index, listing: &Listing) -> Result<Option<InTheWay>> {
+    let newest = listing.timelines().last().copied().unwrap_or(1);
+    let path = unlocked.path_to(newest)?;
+    let way = unlocked.way(listing, newest)?;
+    let backups = unlocked.backups()?;
+    let physical = backups.iter().filter(|m| m.kind == BackupKind::Physical && leads_along(&path, m));
+    let start = physical.filter_map(|m| m.start_lsn.as_ref()?.parse::<Lsn>().ok()).max();
+    let (Some(start), Some(end)) = (start, way.end()) else { return Ok(None) };
+    let known = (start.0 / u64::from(listing.segment_size())..=end).filter_map(|n| way.segment(n));
+    let mut made = known.filter_map(|(s, bytes)| index.tablespaces(s, bytes)).flatten().filter(|m| m.at() >= start);
+    Ok(made.next().map(|m| InTheWay { made: m.clone(), until: None }))
+}
 
 /// Of each of these segments, the newest commit before it on its timeline that the index knows.
 fn before(index: &Index, listing: &Listing, segments: &BTreeSet<Segment>) -> BTreeMap<String, Before> {

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::range::tablespace::Made;
 use super::wal_locate::{NameMap, SegmentIndex};
 use crate::backup::container::ObjectType;
 use crate::backup::repository::{SUFFIX, Unlocked};
@@ -55,6 +56,9 @@ pub struct Entry {
     /// When it was last read to its last byte.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read_at: Option<Time>,
+    /// The tablespaces it makes, in order; none in entries of programs before, whose segments are read again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tablespaces: Option<Vec<Made>>,
     /// What was found.
     pub known: Known,
 }
@@ -122,6 +126,12 @@ impl Index {
             Some(Known::Read(index)) => Some(index),
             _ => None,
         }
+    }
+
+    /// The tablespaces that a segment makes; none where that is not known.
+    pub fn tablespaces(&self, segment: Segment, bytes: u64) -> Option<&[Made]> {
+        let entry = self.entries.get(&segment).filter(|e| e.bytes == bytes && matches!(e.known, Known::Read(_)))?;
+        entry.tablespaces.as_deref()
     }
 
     /// The indexes of all segments that were read, by timeline and position.

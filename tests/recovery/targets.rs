@@ -48,6 +48,11 @@ fn names_sub_transactions_after_and_on_to_a_later_moment() {
     let (code, text) = go(&a, &["pitr", "advance", "--shadow", &dir, "--to", &format!("xid:{sub}")], &[]);
     assert_eq!(code, 0, "{text}");
     assert_eq!(rows(&root), "1,2");
+    let (code, text) = go(&a, &["pitr", "check", "--to", "name:before relase"], &[]);
+    assert!(
+        code == 1 && text.contains("the restore points in it, the newest first: \"before release\""),
+        "{code}: {text}"
+    );
     let (code, text) = go(&a, &["pitr", "advance", "--shadow", &dir, "--to", "name:before release"], &[]);
     assert_eq!(code, 4, "{text}");
     assert!(text.contains("recovery only moves forward"), "{text}");
@@ -236,14 +241,53 @@ fn a_tablespace_in_the_log_ends_a_recovery_before_it_touches_the_sources_files()
     assert_eq!(code, 4, "{text}");
     assert!(text.contains("creates a tablespace") && text.contains(&place.display().to_string()), "{text}");
     assert!(before == files(), "the source's files were changed");
-    assert!(running_in(&root).is_none(), "a server was left running");
-    std::fs::remove_dir_all(&root).unwrap();
-    let (code, text) = go(&a, &["pitr", "restore", "--to", "name:before fast", "--dir", &dir], &[]);
-    assert_eq!(code, 0, "{text}");
+    assert!(running_in(&root).is_none() && !root.exists(), "nothing was begun: {text}");
+    // The last moment before it works as it is offered, also by the time of what was committed next: the tablespace's own record lies
+    // before that.
+    let word = |text: &str, kind: &str| {
+        let found =
+            text.split_whitespace().find(|w| w.starts_with(kind)).unwrap_or_else(|| panic!("no {kind} in {text}"));
+        found.trim_end_matches(',').to_string()
+    };
     let sql = "begin isolation level read committed; select string_agg(n::text, ',' order by n) from t; commit";
-    assert_eq!(psql(&Shadow::load(&root).unwrap().database("postgres").unwrap(), sql).unwrap(), "1,2");
+    for to in ["name:before fast".to_string(), word(&text, "lsn:"), word(&text, "time:")] {
+        let (code, text) = go(&a, &["pitr", "check", "--to", &to], &[]);
+        assert_eq!(code, 0, "{to}: {text}");
+        let (code, text) = go(&a, &["pitr", "restore", "--to", &to, "--dir", &dir], &[]);
+        assert_eq!(code, 0, "{to}: {text}");
+        let shadow = Shadow::load(&root).unwrap();
+        assert_eq!(psql(&shadow.database("postgres").unwrap(), sql).unwrap(), "1,2", "{to}");
+        assert_eq!(go(&a, &["pitr", "discard", "--shadow", &dir], &[]).0, 0);
+    }
+    // Whoever is asked says the same: before the log is in the index, and after.
+    let at = format!("xid:{}", script(&db, "select xmin from f limit 1"));
+    for indexed in [false, true] {
+        if indexed {
+            assert_eq!(go(&a, &["wal", "index"], &[]).0, 0);
+            for look in [&["wal", "status"][..], &["health"]] {
+                let (code, text) = go(&a, look, &[]);
+                assert!(code == 1 && text.contains("creates a tablespace"), "{look:?} {code}: {text}");
+            }
+        }
+        for check in [&["--to", "latest"][..], &["--to", "latest", "--deep"], &["--to", &at]] {
+            let (code, text) = go(&a, &[&["pitr", "check"], check].concat(), &[]);
+            assert!(code == 1 && text.contains("creates a tablespace"), "{check:?} {code}: {text}");
+        }
+        let (code, text) = go(&a, &["pitr", "range"], &[]);
+        assert!(code == 1 && text.contains("ENDS AT   the log creates a tablespace"), "{code}: {text}");
+    }
     let (_, text) = go(&a, &["doctor"], &[]);
     assert!(text.contains("tablespaces beside the cluster's own: fast"), "{text}");
+
+    // Behind it, a new base backup leads on.
+    script(&db, "drop table f; drop tablespace fast;");
+    a.base_backup();
+    script(&db, "insert into t values (3)");
+    a.archive_now();
+    for good in [&["pitr", "check", "--to", "latest"][..], &["wal", "index"], &["wal", "status"]] {
+        let (code, text) = go(&a, good, &[]);
+        assert_eq!(code, 0, "{good:?}: {text}");
+    }
 }
 
 #[test]

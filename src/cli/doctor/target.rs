@@ -489,6 +489,9 @@ fn segments(repository: &Repository, unlocked: Option<&Unlocked>, checks: &mut C
     if let Some(exchanged) = seen.exchanged_sentence() {
         checks.problem(AREA, format!("exchanged WAL: {exchanged}"), "compare it with a copy before you rely on it");
     }
+    if let Some(made) = &seen.tablespace {
+        checks.problem(AREA, made.sentence(), "breakglass pitr range says what can be recovered to");
+    }
     if let Some(left) = seen.not_looked_at() {
         checks.warning(AREA, left, "breakglass wal index reads them once, backup verify --all every time");
     }

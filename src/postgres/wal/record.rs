@@ -18,6 +18,7 @@ pub mod rmgr {
     pub const XACT: u8 = 1;
     pub const SMGR: u8 = 2;
     pub const DBASE: u8 = 4;
+    pub const TABLESPACE: u8 = 5;
     pub const RELMAP: u8 = 7;
     pub const STANDBY: u8 = 8;
     pub const HEAP2: u8 = 9;

@@ -6,6 +6,7 @@ use std::path::Path;
 use tokio_util::sync::CancellationToken;
 
 use super::broken::Log;
+use super::tablespace::InTheWay;
 use super::{start_of, stop_of, usable};
 use crate::backup::catalog::Manifest;
 use crate::backup::repository::Unlocked;
@@ -38,7 +39,9 @@ pub struct Reach {
     pub end_lsn: Option<Lsn>,
     /// What breaks the log.
     pub holes: Vec<Hole>,
-    /// Segments on the way that the index does not know yet.
+    /// Tablespaces made on the way, which no recovery goes past, by position.
+    pub tablespaces: Vec<InTheWay>,
+    /// Segments on the way that the index does not know yet, or not all that is asked of it now.
     pub unread: u64,
     /// Segments on the way that were touched since they were read, and are the same objects still.
     pub touched: u64,
@@ -150,6 +153,7 @@ fn reach(
         last_segment: None,
         end_lsn: None,
         holes: Vec::new(),
+        tablespaces: Vec::new(),
         unread: 0,
         touched: 0,
         exchanged: Vec::new(),
@@ -163,6 +167,8 @@ fn reach(
     // Backups share most of the log that follows them: each stretch is looked at once.
     let mut stretches: Vec<(u64, u64)> = Vec::new();
     let read = |n: &u64| way.is_begun(*n) || way.segment(*n).is_some_and(|(s, b)| known.index.get(s, b).is_some());
+    let complete =
+        |n: &u64| way.is_begun(*n) || way.segment(*n).is_some_and(|(s, b)| known.index.tablespaces(s, b).is_some());
     for m in &backups {
         let Some(start) = start_of(m) else { continue };
         let first = archive.number(start);
@@ -203,9 +209,13 @@ fn reach(
         let Some(last) = last else { continue };
         stretches.push((first, last));
         reach.last_segment = c.last;
+        let newest = match in_the_way(&log, &known.index, start, last, &mut reach.tablespaces)? {
+            Some(made) => before(&log, &known.index, first, made)?,
+            None => newest,
+        };
         reach.latest = newest.or(reach.latest);
         reach.end_lsn = Some(Lsn(way.end_lsn(last, &mut |s| store.beginning(s))?));
-        reach.unread += (first..=last).filter(|n| !read(n)).count() as u64;
+        reach.unread += (first..=last).filter(|n| !read(n) || !complete(n)).count() as u64;
         for (segment, _) in (first..=last).filter(|n| !way.is_begun(*n)).filter_map(|n| way.segment(n)) {
             reach.touched += u64::from(known.index.touched.contains(&segment));
             let read_at = known.index.read_at(segment);
@@ -215,6 +225,36 @@ fn reach(
     let on_way = |s: Segment| way.segment(archive.number(Lsn(s.start_lsn(size)))).is_some_and(|(own, _)| own == s);
     reach.exchanged = known.index.exchanged.iter().filter(|e| on_way(e.segment)).copied().collect();
     Ok(reach)
+}
+
+/// Segments without an entry in the index that are read for tablespaces, at most, so as to say what can be recovered to: what is left
+/// is told as not in the index.
+const READ_FOR_TABLESPACES: u64 = 16;
+
+/// Notes the tablespaces that are made on a stretch of the log; returns the position of the one behind which no base backup begins.
+fn in_the_way(log: &Log<'_>, index: &Index, start: Lsn, last: u64, out: &mut Vec<InTheWay>) -> Result<Option<Lsn>> {
+    let mut from = start;
+    while let Some(made) = log.tablespace(index, from, last, READ_FOR_TABLESPACES, &mut |_| Ok(()))?.first {
+        let at = made.at();
+        let behind = |m: &&Manifest| start_of(m).is_some_and(|s| s > at);
+        let next = log.backups.iter().filter(behind).min_by_key(|m| start_of(m));
+        out.push(InTheWay { made, until: next.map(|m| (m.id.clone(), m.finished_at)) });
+        match next.and_then(start_of) {
+            Some(start) => from = start,
+            None => return Ok(Some(at)),
+        }
+    }
+    Ok(None)
+}
+
+/// The last commit before a position, from the segment `first` on.
+fn before(log: &Log<'_>, index: &Index, first: u64, lsn: Lsn) -> Result<Option<Commit>> {
+    let number = log.archive.number(lsn);
+    let own = log.archive.read(number, number, log.scratch)?.commits.into_iter().rfind(|c| c.lsn < lsn);
+    match own {
+        None if number > first => newest_commit(log.archive, log.way, index, first, number - 1, log.scratch),
+        own => Ok(own),
+    }
 }
 
 /// Keeps a hole, once.

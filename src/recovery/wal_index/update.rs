@@ -13,7 +13,8 @@ use crate::backup::wal::range::reason;
 use crate::backup::wal::{Listing, Segment};
 use crate::error::{ErrorKind, Result};
 use crate::model::Time;
-use crate::postgres::wal::{Reader, Tail};
+use crate::postgres::wal::{Reader, Record, Tail};
+use crate::recovery::range::tablespace::Made;
 use crate::recovery::wal_locate::{NameMap, Rules, Tracker};
 use crate::recovery::watch::{Phase, Watch, check_cancel};
 
@@ -123,7 +124,8 @@ impl Work<'_> {
         for (number, (bytes, stamp)) in there {
             let known = self.index.entries.get(&Segment::from_number(timeline, *number, self.size));
             // What was damaged may have been mended; what was touched may have been written into.
-            if known.is_some_and(|e| e.is_of(*bytes, *stamp) && matches!(e.known, Known::Read(_))) {
+            let complete = |e: &Entry| matches!(e.known, Known::Read(_)) && e.tablespaces.is_some();
+            if known.is_some_and(|e| e.is_of(*bytes, *stamp) && complete(e)) {
                 continue;
             }
             match out.last_mut() {
@@ -187,8 +189,13 @@ impl Work<'_> {
                 let (bytes, stamp) = there.get(&number).copied().unwrap_or((0, None));
                 let object = taken.as_ref().ok().and_then(Option::as_ref).map(|(_, id)| hex(id));
                 tracker.begin_segment(&name);
+                let mut tablespaces = Vec::new();
+                let each = |r: &Record<'_>| {
+                    tablespaces.extend(Made::of(r));
+                    tracker.record(r)
+                };
                 let known = match taken {
-                    Ok(Some((bytes, _))) => match reader.segment(&name, &bytes, Tail::Whole, |r| tracker.record(r)) {
+                    Ok(Some((bytes, _))) => match reader.segment(&name, &bytes, Tail::Whole, each) {
                         Ok(_) => Known::Read(Box::new(tracker.end_segment(false))),
                         Err(damage) => Known::Damaged(damage.why),
                     },
@@ -203,7 +210,8 @@ impl Work<'_> {
                         Known::Read(_) => self.done.segments += 1,
                     }
                     let read_at = Some(Time::from_system(std::time::SystemTime::now()));
-                    self.index.set(segment, Entry { bytes, object, stamp, read_at, known });
+                    let tablespaces = Some(tablespaces);
+                    self.index.set(segment, Entry { bytes, object, stamp, read_at, tablespaces, known });
                     self.dirty.insert(number / CHUNK);
                     self.taught = true;
                     let done = self.done.segments + self.done.damaged.len() as u64;
