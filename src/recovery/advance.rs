@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::origin::Origin;
 use super::range::{Route, Stop as StopAt};
 use super::replay::replay;
+use super::shadow::building::{Building, at_work, busy};
 use super::shadow::{KEPT_LOG, RECORD, Request, Shadow, configure, tablespaces};
 use super::watch::Watch;
 use crate::error::{Context, Error, Result};
@@ -45,6 +46,7 @@ pub async fn advance(
     watch: &dyn Watch,
     cancel: &CancellationToken,
 ) -> Result<Shadow> {
+    let _building = Building::take(&shadow.root, "moves")?;
     let no = |why: String| {
         Error::refused(format!("the shadow in {:?} cannot be moved to {}", shadow.root.display(), route.target))
             .why(why)
@@ -130,6 +132,9 @@ pub fn discard_unfinished(root: &Path, programs: Programs, user: Option<UnixUser
 }
 
 fn remove(instance: &Instance, root: &Path, promoted_too: bool) -> Result<Vec<PathBuf>> {
+    if let Some(by) = at_work(root) {
+        return Err(busy(root, &by));
+    }
     // Only a promotion makes it archive; an opened shadow still keeps to itself.
     let config = instance.layout.config.join("postgresql.conf");
     let archives = std::fs::read_to_string(config).is_ok_and(|text| text.contains("archive_mode = 'on'"));

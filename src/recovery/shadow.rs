@@ -3,6 +3,7 @@
 //! Isolated means: its configuration is generated outside the data directory, it listens on a socket only, archives
 //! nothing, connects to nobody, loads no library of the source's. It never promotes itself.
 
+pub mod building;
 mod place;
 mod sizes;
 
@@ -12,6 +13,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+use building::Building;
 pub use place::{Delta, KEPT_LOG, NAMED, free_space, unfinished_in, ways_of};
 use place::{check_space, prepare_root};
 
@@ -208,7 +210,12 @@ async fn build_in(
         return Err(Error::target(format!("PostgreSQL {} is too old", programs.version()))
             .why("recovery by signal files needs 12 or later"));
     }
+    if let Some(by) = building::at_work(&request.root) {
+        return Err(building::busy(&request.root, &by).hint("or build in another folder: --dir DIR"));
+    }
     prepare_root(request)?;
+    // Held to the end: whoever would throw it away, or build there, too, is told.
+    let _building = Building::take(&request.root, "builds")?;
     check_space(&request.root, bytes, request.ignore_space || request.delta.is_some())?;
     let mut instance = Instance::new(programs, &request.root, request.user.clone())?;
     instance.superuser.clone_from(&request.superuser);
