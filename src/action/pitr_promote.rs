@@ -24,6 +24,7 @@ use crate::recovery::promote::{
 use crate::recovery::sequences::{self, Marks};
 use crate::recovery::shadow::Shadow;
 use crate::recovery::takeover::{self, Front};
+use crate::recovery::verify::unlogged::unlogged;
 
 /// How long a command that switches the service may take.
 const COMMAND_LIMIT: Duration = Duration::from_secs(300);
@@ -82,13 +83,14 @@ impl Action for Promote {
             let mut lines = Vec::new();
             let mut facts = vec![Event::TargetSeen { role: "shadow".into(), identity: there.clone() }];
             let mut target = there;
+            let mut marks = Marks::load(&s.root);
             let Some(source) = damaged(ctx, &args)? else {
                 promote_archive::alone(ctx, &s, &known(ctx, &target, None), args.leave_timeline).await?;
                 lines.push(
                     "no address of the damaged server is known, and nothing is asked there: a person says it is fenced"
                         .into(),
                 );
-                lines.extend(of_the_new(ctx, &s, &at, &target));
+                lines.extend(of_the_new(ctx, &s, &at, &target, marks.as_ref()));
                 return Ok(Preview { lines, target: Some(target), facts });
             };
             let asked = seen(ctx, &source).await;
@@ -116,10 +118,11 @@ impl Action for Promote {
                     }
                     facts.push(Event::TargetSeen { role: "source".into(), identity: id.clone() });
                     target = id;
+                    marks = sequences::read(&source).await.ok().or(marks);
                 }
                 Err(e) => lines.push(format!("the damaged server does not answer: {}", e.why)),
             }
-            lines.extend(of_the_new(ctx, &s, &at, &target));
+            lines.extend(of_the_new(ctx, &s, &at, &target, marks.as_ref()));
             Ok(Preview { lines, target: Some(target), facts })
         })
     }
@@ -129,12 +132,16 @@ impl Action for Promote {
 }
 
 /// What is done with the recovered instance, for people.
-fn of_the_new(ctx: &Ctx, s: &Shadow, at: &Database, target: &Identity) -> Vec<String> {
+fn of_the_new(ctx: &Ctx, s: &Shadow, at: &Database, target: &Identity, marks: Option<&Marks>) -> Vec<String> {
     let mut lines = vec![
         format!("promotes {at}, which stands {}, {}", s.target.stop(s.after), s.reached_lsn),
         "sets its sequences past those of the damaged cluster".into(),
         "archives into the same repository, on a new timeline".into(),
     ];
+    lines.extend(marks.map_or_else(
+        || vec!["NOT KNOWN where the damaged cluster's sequences stood: ids may be given out twice".into()],
+        Marks::warnings,
+    ));
     if ctx.settings.service.switch.is_empty() {
         lines.push("no command is configured that switches the service: switch it yourself".into());
     }
@@ -243,7 +250,12 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
             }
             left.extend(a.left.iter().map(|l| format!("see that no id is given out twice: {l}")));
         }
-        None if in_place || before(ctx, &s).is_some() => {}
+        None if in_place || before(ctx, &s).is_some() => {
+            // What an earlier try said and could not do is as open as then.
+            let marks = Marks::load(&s.root).unwrap_or_default();
+            let open = sequences::unknown(&new.database, &marks).await.unwrap_or_default();
+            left.extend(open.into_iter().map(|l| format!("see that no id is given out twice: {l}")));
+        }
         None => left
             .push("see that no id is given out twice: nobody knows where the damaged cluster's sequences stood".into()),
     }
@@ -309,6 +321,7 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
                 .map(|p| format!("decide on the prepared transaction {p}: COMMIT PREPARED or ROLLBACK PREPARED")),
         );
     }
+    left.extend(emptied(&new.database).await);
     for l in &left {
         ctx.out.line(&format!("TO DO: {l}"));
     }
@@ -332,6 +345,20 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     };
     done.facts = facts;
     Ok(done.json(json))
+}
+
+/// That unlogged tables came back empty. Those that were filled since need nothing, and what cannot be asked says nothing.
+async fn emptied(at: &Database) -> Option<String> {
+    let mut c = at.connect().await.ok()?;
+    let mut empty = Vec::new();
+    for (schema, name) in unlogged(&mut c).await.ok()? {
+        let sql = format!("SELECT EXISTS (SELECT FROM ONLY {}.{})", quote_ident(&schema), quote_ident(&name));
+        if !sqlx::query_scalar::<_, bool>(&sql).fetch_one(&mut c).await.unwrap_or(false) {
+            empty.push(format!("{schema}.{name}"));
+        }
+    }
+    (!empty.is_empty())
+        .then(|| format!("fill the unlogged tables again, which no recovery brings back: {}", empty.join(", ")))
 }
 
 /// Containment made new transactions of the damaged database read-only. Where the moment lies behind it, the recovered one was
@@ -404,13 +431,7 @@ async fn fence_source(
             };
             drop(c);
             let marks = match sequences::read(source).await {
-                Ok(marks) => {
-                    for unread in &marks.unread {
-                        ctx.out.line(&format!("its sequences are not known: {unread}"));
-                    }
-                    marks.save(&s.root, s.user()?.as_ref())?;
-                    Some(marks)
-                }
+                Ok(marks) => Some(marks.keep(&s.root, s.user()?.as_ref())?),
                 Err(e) => {
                     ctx.out.line(&format!("where the sequences stand cannot be read now: {e}"));
                     Marks::load(&s.root)

@@ -27,6 +27,7 @@ use crate::recovery::locate::group_of;
 use crate::recovery::predict;
 use crate::recovery::promote::{local_instance, source_settings as settings_of};
 use crate::recovery::range::{Route, Stop};
+use crate::recovery::shadow::building::at_work;
 use crate::recovery::shadow::{Delta, NAMED, Request, Shadow, unfinished_in, ways_of};
 use crate::recovery::verify::committed_here;
 use crate::recovery::{sequences, tables, takeover, typed};
@@ -247,10 +248,11 @@ fn left_beside(args: &Args, root: &std::path::Path, (to, after): (&RecoveryTarge
     let left = unfinished_in(folder);
     let mut lines = Vec::new();
     for dir in left.iter().take(MOST) {
-        lines.push(format!(
-            "a recovery that is not finished lies in {}: it was broken off, or is still under way",
-            dir.display()
-        ));
+        if let Some(by) = at_work(dir) {
+            lines.push(format!("{}: {by}", dir.display()));
+            continue;
+        }
+        lines.push(format!("a recovery that is not finished lies in {}: it was broken off", dir.display()));
         lines.extend(ways_of(dir, to, after, args.along.timeline).into_iter().map(|way| format!("  {way}")));
     }
     if left.len() > MOST {
@@ -372,6 +374,7 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
             front = takeover::front(c).await.ok().flatten();
         }
         marks = sequences::read(&reach::database(ctx)?).await.ok();
+        marks.iter().flat_map(sequences::Marks::warnings).for_each(|w| ctx.out.line(&w));
     }
     let (role, id, source_settings) = match live {
         // A role that may not read all settings can recover all the same.
@@ -456,7 +459,7 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
         let _ = predict::remember(&shadow, log_bytes(&request.route), request.route.stop == Stop::End, now());
     }
     if let Some(marks) = marks {
-        marks.save(&shadow.root, shadow.user()?.as_ref())?;
+        marks.keep(&shadow.root, shadow.user()?.as_ref())?;
     }
     let instance = shadow.instance()?;
     let at = instance.database(&target::meant(ctx, &instance.database("postgres")).await?);

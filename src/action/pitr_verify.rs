@@ -82,7 +82,7 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     if let Some(source) = &source
         && let Ok(marks) = sequences::read(source).await
     {
-        marks.save(&s.root, s.user()?.as_ref())?;
+        marks.keep(&s.root, s.user()?.as_ref())?;
     }
     let follow = Follow::new(ctx);
     let options = VerifyOptions {
@@ -116,6 +116,7 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     }
     let mut facts = vec![Event::ShadowVerified { passed, checks: checks.clone() }];
     let mut loss = None;
+    let mut written_since = std::collections::BTreeMap::new();
     if args.open_shadow && source.is_some() {
         ctx.out.line("no loss to measure: this copy was opened, so that rows are brought back out of it; nothing goes back as a whole");
     } else if let Some(source) = source {
@@ -123,13 +124,14 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
             Ok(later) => {
                 ctx.out.line(&loss_text(&later));
                 facts.push(Event::LossMeasured { loss: later.loss.clone() });
+                written_since = changed(&later).into_iter().map(|(t, n)| (t.to_string(), n)).collect();
                 loss = Some(later.loss);
             }
             Err(e) if ctx.cancel.is_cancelled() => return Err(e),
             Err(e) => ctx.out.line(&format!("the loss is not measured: {e}")),
         }
     }
-    let json = serde_json::json!({"passed": passed, "checks": checks, "loss": loss});
+    let json = serde_json::json!({"passed": passed, "checks": checks, "loss": loss, "written_since": written_since});
     let mut done = if passed { Done::ok(summary) } else { Done::check_failed(summary) };
     done.facts = facts;
     Ok(done.json(json))
@@ -169,7 +171,21 @@ pub fn loss_text(later: &Later) -> String {
         crate::model::format_clock(Duration::from_millis(later.loss.window_ms)),
         later.loss.transactions.unwrap_or(0),
         if rows.is_empty() { "none".to_string() } else { rows.join(", ") }
-    )
+    ) + &match changed(later).as_slice() {
+        [] => String::new(),
+        some => {
+            let each: Vec<String> = some.iter().map(|(t, n)| format!("{t} {n}")).collect();
+            format!(
+                "; rows it has as they were before, written since or new under a key that was free again: {}",
+                each.join(", ")
+            )
+        }
+    }
+}
+
+/// How many rows of each table the recovered database has under the same key, and not as they were written last.
+fn changed(later: &Later) -> Vec<(&str, usize)> {
+    later.changed.iter().map(|(t, keys)| (t.as_str(), keys.len())).collect()
 }
 
 /// Measures what came after the moment, while the shadow still stands there, and keeps it beside the shadow: after the

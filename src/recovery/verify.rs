@@ -4,6 +4,7 @@ pub mod constraints;
 pub mod fingerprint;
 pub mod indexes;
 pub mod sequences;
+pub mod unlogged;
 
 use std::time::Duration;
 
@@ -79,6 +80,7 @@ async fn all_checks(options: &VerifyOptions, watch: &dyn Watch, cancel: &Cancell
     }
     let mut gone = damage_gone(&mut shadow, &options.suspects).await?;
 
+    let mut live = None;
     match &options.source {
         None => {
             add(check("rows", Verdict::NotAvailable, "there is no source to compare with"));
@@ -99,10 +101,12 @@ async fn all_checks(options: &VerifyOptions, watch: &dyn Watch, cancel: &Cancell
                     gone = check(DAMAGE_GONE, Verdict::Passed, detail);
                 }
                 compared.into_iter().for_each(&mut add);
+                live = Some(source);
             }
         },
     }
     add(gone);
+    unlogged::check_unlogged(&mut shadow, live.as_mut()).await?.into_iter().for_each(&mut add);
     step(watch, cancel, "checksums")?;
     add(checksums(&mut shadow).await?);
     step(watch, cancel, "constraints")?;
@@ -302,7 +306,7 @@ async fn compare(
         return Ok((out, healed));
     }
     let boundary = Boundary::between(source, shadow).await?;
-    let (mut rows, mut since) = (0u64, 0u64);
+    let (mut rows, mut since, mut compared) = (0u64, 0u64, 0usize);
     let pairs: Vec<(&Table, &Table)> =
         tables.iter().filter_map(|t| theirs.iter().find(|s| s.oid == t.oid).map(|s| (s, t))).collect();
     for (i, (theirs, ours)) in pairs.iter().enumerate() {
@@ -322,22 +326,29 @@ async fn compare(
             cancel,
         )
         .await?;
+        compared += usize::from(result.check.verdict != Verdict::NotAvailable);
         rows += result.rows;
         since += result.changed_since;
         out.push(result.check);
         healed.extend(result.healed);
     }
     let bad = out.iter().any(|c| c.verdict == Verdict::Failed);
-    out.insert(
-        0,
-        check(
-            "rows",
-            if bad { Verdict::Failed } else { Verdict::Passed },
-            format!(
-                "{rows} rows in {} tables of the shadow; {since} of them changed or deleted in the source since",
-                pairs.len()
-            ),
+    // What could not be read says nothing of its rows.
+    let verdict = match (bad, compared) {
+        (true, _) => Verdict::Failed,
+        (false, 0) if !pairs.is_empty() => Verdict::NotAvailable,
+        _ => Verdict::Passed,
+    };
+    let detail = match (compared, pairs.len()) {
+        (0, n) if n > 0 => format!("none of the {n} tables that both have could be compared; below is why"),
+        (some, n) if some < n => format!(
+            "{rows} rows in {some} of {n} tables of the shadow, the others could not be compared; {since} of them changed or \
+             deleted in the source since"
         ),
-    );
+        (_, n) => {
+            format!("{rows} rows in {n} tables of the shadow; {since} of them changed or deleted in the source since")
+        }
+    };
+    out.insert(0, check("rows", verdict, detail));
     Ok((out, healed))
 }

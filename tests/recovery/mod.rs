@@ -2,10 +2,12 @@
 
 mod again;
 mod base_damage;
+mod building;
 mod commits;
 mod compare;
 mod delta;
 mod every_segment;
+mod limited;
 mod locate;
 mod lost_end;
 mod partial;

@@ -7,7 +7,8 @@ use breakglass::recovery::verify::{constraints, indexes, sequences};
 use breakglass::recovery::watch::Unwatched;
 use tokio_util::sync::CancellationToken;
 
-use super::shop::{SCHEMA, script};
+use super::shop::{SCHEMA, now, script};
+use crate::support::archived::Archived;
 use crate::support::cluster::{Cluster, block_on};
 
 #[test]
@@ -73,4 +74,43 @@ fn a_duplicate_behind_a_unique_index_is_seen() {
     });
     assert_eq!(check.verdict, Verdict::Failed);
     assert!(check.detail.contains("t_pkey of public.t: 1 rows"), "{}", check.detail);
+}
+
+#[test]
+fn what_no_recovery_brings_back_and_keys_used_again_are_said() {
+    let a = Archived::start("said");
+    let db = a.cluster.database("postgres");
+    script(
+        &db,
+        "create table t (id int primary key, n int); insert into t select i, i from generate_series(1, 9) i; \
+         create unlogged table scratch (n int); insert into scratch select generate_series(1, 100);",
+    );
+    a.base_backup();
+    script(&db, "insert into t values (10, 10)");
+    let moment = format!("time:{}", now(&db));
+    script(&db, "delete from t where id = 3; insert into t values (3, 333), (11, 11);");
+    a.archive_now();
+    let folder = a.room.path.join("beside").display().to_string();
+    let (code, text) = a.run(&["pitr", "restore", "--to", &moment, "--dir", &folder]);
+    assert_eq!(code, 0, "{text}");
+    let (code, text) = a.run(&["pitr", "verify", "--shadow", &folder]);
+    assert_eq!(code, 0, "{text}");
+    for says in [
+        "public.scratch (100 rows in the source)",
+        "does not have: public.t 1; ",
+        "a key that was free again: public.t 1",
+    ] {
+        assert!(text.contains(says), "{says:?} is not in {text}");
+    }
+    let (code, text) = a.run(&["pitr", "promote", "--shadow", &folder, "--confirm", "postgres"]);
+    assert_eq!(code, 0, "{text}");
+    let to_do = text
+        .lines()
+        .find(|l| l.starts_with("TO DO: fill the unlogged tables again"))
+        .unwrap_or_else(|| panic!("{text}"));
+    assert!(to_do.contains("public.scratch"), "{to_do}");
+    breakglass::recovery::shadow::Shadow::load(&a.room.path.join("beside"))
+        .and_then(|s| s.instance())
+        .and_then(|i| i.stop(breakglass::postgres::Stop::Immediate, crate::support::cluster::LIMIT))
+        .unwrap();
 }
