@@ -548,7 +548,7 @@ fn shot_of_dialog(ask: &Ask) -> &'static str {
 }
 
 #[test]
-fn every_shot_is_as_it_was() {
+fn every_shot_is_as_it_was_and_names_the_next_thing_and_how_to_leave() {
     let mut settings = insta::Settings::clone_current();
     settings.set_snapshot_path("snapshots");
     settings.set_prepend_module_to_snapshot(false);
@@ -558,6 +558,7 @@ fn every_shot_is_as_it_was() {
             for size in SIZES {
                 let mut app = (shot.make)(size);
                 let text = text(&render(&mut app));
+                names_the_next_thing_and_how_to_leave(&shot.name, size, &text);
                 insta::assert_snapshot!(format!("{}-{}x{}", shot.name, size.0, size.1), text);
             }
         }
@@ -591,22 +592,14 @@ fn a_shot_shows_what_its_name_says() {
     assert_eq!(dialogs.len(), 41, "dialogs with a shot: {dialogs:?}");
 }
 
-#[test]
-fn every_screen_names_the_next_thing_and_how_to_leave() {
-    for shot in shots() {
-        for size in SIZES {
-            let mut app = (shot.make)(size);
-            let text = text(&render(&mut app));
-            let rows: Vec<&str> = text.lines().collect();
-            let (next, keys) = (rows[rows.len() - 2], rows[rows.len() - 1]);
-            let typing = next.contains("search the output") || next.contains("show only lines with");
-            assert!(next.contains("next ") || typing, "{} at {size:?} has no next thing: {next:?}", shot.name);
-            let leaves = ["q quit", "cancel", "close", "esc clear", "first", "esc back", "n back"]
-                .iter()
-                .any(|w| keys.contains(w));
-            assert!(leaves, "{} at {size:?} does not say how to leave: {keys:?}", shot.name);
-        }
-    }
+fn names_the_next_thing_and_how_to_leave(name: &str, size: (u16, u16), text: &str) {
+    let rows: Vec<&str> = text.lines().collect();
+    let (next, keys) = (rows[rows.len() - 2], rows[rows.len() - 1]);
+    let typing = next.contains("search the output") || next.contains("show only lines with");
+    assert!(next.contains("next ") || typing, "{name} at {size:?} has no next thing: {next:?}");
+    let leaves = ["q quit", "cancel", "close", "esc clear", "first", "esc back", "n back"];
+    let leaves = leaves.iter().any(|w| keys.contains(w));
+    assert!(leaves, "{name} at {size:?} does not say how to leave: {keys:?}");
 }
 
 #[test]
