@@ -27,7 +27,8 @@ struct Args {
     /// As SOURCE
     #[arg(value_name = "SHADOW")]
     shadow: String,
-    /// Compare only the rows of this table; as often as needed
+    /// Compare only this table: its rows, columns, constraints, indexes, triggers, policies, privileges and the sequences that feed
+    /// it; as often as needed
     #[arg(long = "table", value_name = "TABLE")]
     tables: Vec<String>,
     /// Leave something out: rows, columns, indexes, sequences, roles, privileges, …; as often as needed
@@ -109,10 +110,13 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
         };
         ctx.out.line(&format!("{:<13} {}: {} | {}", d.category, d.name, said(&d.source), said(&d.shadow)));
     }
+    for unread in &result.unread {
+        ctx.out.line(&format!("{:<13} {unread}", "not compared"));
+    }
     let rows: u64 = result.tables.iter().map(|t| t.source_rows).sum();
     let json = serde_json::json!({
         "equal": result.equal, "source": one, "shadow": two, "tables": result.tables,
-        "differences": result.differences, "compared": result.compared, "not_compared": result.not_compared,
+        "differences": result.differences, "unread": result.unread, "compared": result.compared, "not_compared": result.not_compared,
     });
     let bad = result.tables.iter().filter(|t| t.equal != Some(true)).count();
     let left = match result.not_compared.as_slice() {
@@ -123,9 +127,13 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
         Done::ok(format!("equal: {rows} rows in {} tables{left}", result.tables.len()))
     } else {
         Done::check_failed(format!(
-            "{bad} of {} tables and {} other things differ{left}",
+            "{bad} of {} tables and {} other things differ{}{left}",
             result.tables.len(),
-            result.differences.len()
+            result.differences.len(),
+            match result.unread.len() {
+                0 => String::new(),
+                n => format!("; {n} categories could not be read"),
+            }
         ))
     };
     Ok(done.json(json))

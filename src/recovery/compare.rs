@@ -3,7 +3,7 @@
 pub mod objects;
 pub mod ranges;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgConnection;
@@ -19,7 +19,7 @@ use crate::postgres::connect::{describe, query_error, quote_ident, run, sqlstate
 /// What to compare.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Only these tables; all when empty.
+    /// Only these tables, with what belongs to them; everything when empty.
     pub tables: Vec<String>,
     /// Categories to leave out, see [`objects::CATEGORIES`] and `rows`.
     pub skip: Vec<String>,
@@ -84,6 +84,9 @@ pub struct Compared {
     pub tables: Vec<TableResult>,
     /// Everything else.
     pub differences: Vec<Difference>,
+    /// Categories that could not be read on one side, with the reason: what is in them is not called equal.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<String>,
     /// How many things of each category were compared.
     pub compared: BTreeMap<String, u64>,
     /// What has rows on either side that were not compared, for people.
@@ -111,64 +114,87 @@ pub async fn compare(
         equal: true,
         tables: Vec::new(),
         differences: Vec::new(),
+        unread: Vec::new(),
         compared: BTreeMap::new(),
         not_compared: Vec::new(),
     };
+    let sides = (user_tables(source).await?, user_tables(shadow).await?);
+    let wanted = wanted(&sides, options)?;
+    let only = (!options.tables.is_empty()).then(|| with_families(&wanted, &options.tables));
     for (category, sql) in objects::CATEGORIES {
-        if options.skip.iter().any(|s| s == category) || !options.tables.is_empty() {
+        if options.skip.iter().any(|s| s == category) || (only.is_some() && !objects::OF_TABLES.contains(category)) {
             continue;
         }
         check_cancel(cancel, "the comparison is not complete")?;
-        let (here, there) = tokio::join!(objects::list(source, sql), objects::list(shadow, sql));
-        let (here, there) = (here?, there?);
+        let only = only.as_deref();
+        let (here, there) = tokio::join!(listed(source, sql, only), listed(shadow, sql, only));
+        let (here, there) = match (here?, there?) {
+            (Ok(here), Ok(there)) => (here, there),
+            (Err(why), _) => {
+                out.unread.push(format!("{category} cannot be read in the source: {why}"));
+                continue;
+            }
+            (_, Err(why)) => {
+                out.unread.push(format!("{category} cannot be read in the shadow: {why}"));
+                continue;
+            }
+        };
         out.compared.insert((*category).to_string(), here.len().max(there.len()) as u64);
         out.differences.extend(objects::differences(category, &here, &there));
     }
     if !options.skip.iter().any(|s| s == "rows") {
-        rows(source, shadow, physical, options, watch, cancel, &mut out).await?;
+        let text = options.text || !physical;
+        rows((source, &sides.0), (shadow, &sides.1), &wanted, text, watch, cancel, &mut out).await?;
         if options.tables.is_empty() {
             out.not_compared = objects::without_rows(source, shadow).await?;
         }
     }
     run(source, "ROLLBACK").await?;
     run(shadow, "ROLLBACK").await?;
-    out.equal = out.differences.is_empty() && out.tables.iter().all(|t| t.equal == Some(true));
+    out.equal = out.differences.is_empty() && out.unread.is_empty() && out.tables.iter().all(|t| t.equal == Some(true));
     Ok(out)
 }
 
+/// The tables to compare, as either side has them.
+fn wanted((here, there): &(Vec<Table>, Vec<Table>), options: &Options) -> Result<Vec<Table>> {
+    let mut all: Vec<&Table> = here.iter().collect();
+    all.extend(there.iter().filter(|t| !here.iter().any(|h| h.name == t.name)));
+    only_named(all.into_iter().cloned().collect(), &options.tables)
+}
+
+/// The names of these tables, with those of the partitioned tables that were named by a person.
+fn with_families(wanted: &[Table], named: &[String]) -> Vec<String> {
+    let by_person =
+        |name: &String| named.iter().any(|n| n == name || name.split_once('.').is_some_and(|(_, s)| s == n));
+    let families = wanted.iter().map(|t| &t.family).filter(|f| by_person(f));
+    let all: BTreeSet<&String> = wanted.iter().map(|t| &t.name).chain(families).collect();
+    all.into_iter().cloned().collect()
+}
+
 async fn rows(
-    source: &mut PgConnection,
-    shadow: &mut PgConnection,
-    physical: bool,
-    options: &Options,
+    (source, here): (&mut PgConnection, &[Table]),
+    (shadow, there): (&mut PgConnection, &[Table]),
+    wanted: &[Table],
+    text: bool,
     watch: &dyn Watch,
     cancel: &CancellationToken,
     out: &mut Compared,
 ) -> Result<()> {
-    let here = user_tables(source).await?;
-    let there = user_tables(shadow).await?;
-    let mut names: Vec<&Table> = here.iter().collect();
-    names.extend(there.iter().filter(|t| !here.iter().any(|h| h.name == t.name)));
-    let wanted = only_named(names.into_iter().cloned().collect(), &options.tables)?;
     let total: u64 = wanted.iter().filter_map(|t| u64::try_from(t.estimate).ok()).sum();
     let mut done = 0u64;
-    for t in &wanted {
+    for t in wanted {
         check_cancel(cancel, "the comparison is not complete")?;
-        let text = t.name.clone();
         watch.phase(&Phase {
             name: "rows",
             done,
             total: Some(total.max(done)),
             unit: "rows",
-            text,
+            text: t.name.clone(),
             ..Phase::default()
         });
         let pair = (here.iter().find(|h| h.name == t.name), there.iter().find(|s| s.name == t.name));
         let result = match pair {
-            (Some(a), Some(b)) => {
-                let text = options.text || !physical;
-                one_table(source, shadow, a, b, text, cancel).await?
-            }
+            (Some(a), Some(b)) => one_table(source, shadow, a, b, text, cancel).await?,
             (Some(a), None) => one_side(source, a, true).await?,
             (_, _) => one_side(shadow, t, false).await?,
         };
@@ -261,13 +287,19 @@ async fn one_table(
         (_, Err(why)) => return Ok(TableResult { note: Some(format!("cannot be read in the shadow: {why}")), ..out }),
     };
     out.equal = Some(one == two);
+    let names = |t: &Table| t.columns.iter().map(|c| c.name.clone()).collect::<BTreeSet<_>>();
+    if names(a) != names(b) {
+        let common: Vec<String> = names(a).intersection(&names(b)).cloned().collect();
+        out.note = Some(format!("compared in the columns that both have: {}", common.join(", ")));
+    }
     (out.source_rows, out.source_fingerprint) = one;
     (out.shadow_rows, out.shadow_fingerprint) = two;
     if out.equal == Some(true) {
         return Ok(out);
     }
     if a.key.is_empty() || a.key != b.key {
-        out.note = Some("no common primary key: the differing rows cannot be named".into());
+        let no_key = "no common primary key: the differing rows cannot be named".to_string();
+        out.note = Some(out.note.map_or(no_key.clone(), |n| format!("{n}; {no_key}")));
         return Ok(out);
     }
     let terms = Terms { hash: &hash, key: &a.key };
@@ -276,7 +308,27 @@ async fn one_table(
     Ok(out)
 }
 
-type Readable<T> = std::result::Result<T, String>;
+/// Names and definitions of one category. A definition waits for the lock of its table, which a person may hold.
+async fn listed(
+    c: &mut PgConnection,
+    sql: &str,
+    only: Option<&[String]>,
+) -> Result<Readable<BTreeMap<String, String>>> {
+    run(c, "SAVEPOINT listed").await?;
+    match objects::list(c, sql, only).await? {
+        Ok(found) => {
+            run(c, "RELEASE SAVEPOINT listed").await?;
+            Ok(Ok(found))
+        }
+        Err(why) => {
+            run(c, "ROLLBACK TO SAVEPOINT listed").await?;
+            Ok(Err(why))
+        }
+    }
+}
+
+/// What was read, or why the server did not let it be read.
+pub type Readable<T> = std::result::Result<T, String>;
 
 /// Rows and the sum of their hashes, as text: a sum may exceed 64 bits. The server adds them up in 128 bits.
 async fn sum(c: &mut PgConnection, table: &Table, hash: &str) -> Result<Readable<(u64, String)>> {

@@ -244,19 +244,78 @@ fn true_copies_are_equal_whatever_the_types_and_every_change_is_found() {
     assert!(!json.to_string().contains("hunter2"));
 
     // A table that cannot be read is not called equal.
+    let held = "from pg_locks where mode = 'AccessExclusiveLock' and granted and relation = 't_uuid'::regclass";
     let lock = std::thread::scope(|s| {
-        let held = s.spawn(|| psql(&files, "begin; lock table t_uuid; select pg_sleep(4); commit"));
+        let holder = s.spawn(|| psql(&files, "begin; lock table t_uuid; select pg_sleep(600); commit"));
         let deadline = std::time::Instant::now() + LIMIT;
-        while psql(&files, "select count(*) from pg_locks where mode = 'AccessExclusiveLock' and granted and relation = 't_uuid'::regclass").unwrap() != "1" {
+        while psql(&files, &format!("select count(*) {held}")).unwrap() != "1" {
             assert!(std::time::Instant::now() < deadline);
         }
         let r = go(&live, &files, true, &Options { tables: vec!["t_uuid".into()], ..Options::default() });
-        held.join().unwrap().unwrap();
+        psql(&files, &format!("select pg_terminate_backend(pid) {held}")).unwrap();
+        assert!(holder.join().unwrap().is_err(), "it was held to the end");
         r
     });
+    assert!(lock.unread.iter().any(|u| u.contains("cannot be read in the shadow")), "{lock:#?}");
     assert_eq!((lock.equal, lock.tables[0].equal), (false, None), "{lock:#?}");
     assert!(lock.tables[0].note.as_ref().unwrap().contains("cannot be read in the shadow"));
     copy.stop(breakglass::postgres::Stop::Immediate, LIMIT).unwrap();
+}
+
+#[test]
+fn one_table_is_compared_with_all_that_belongs_to_it() {
+    let c = Cluster::start("compare-one", &[]);
+    let sides = ["live", "other"].map(|name| {
+        c.sql("postgres", &format!("create database {name}"));
+        c.database(name)
+    });
+    for db in &sides {
+        script(
+            db,
+            "create table a (id serial primary key, v text); create table b (id int, v text, w text); create sequence free; \
+             insert into a (v) values ('x'), ('y'); insert into b values (1, 'x', 'y'); create table elsewhere (n int); \
+             create table parts (id int, t text) partition by range (id); create table parts_1 partition of parts for values from (0) to (9);",
+        );
+    }
+    let room = Scratch::new("compare-one-state");
+    let program = |table: &str| {
+        let out = Command::new(env!("CARGO_BIN_EXE_breakglass"))
+            .args(["compare", "source", &sides[1].url(), "--json", "--table", table])
+            .env("DATABASE_URL", sides[0].url())
+            .env("BREAKGLASS_HOME", room.path.join("state"))
+            .output()
+            .unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+        let found = json["differences"].as_array().unwrap_or_else(|| panic!("{json:#}")).clone();
+        (out.status.code().unwrap(), found)
+    };
+    // What is another table's does not count.
+    c.sql("other", "alter table elsewhere add column m int; select nextval('free')");
+    for table in ["a", "b", "parts"] {
+        assert_eq!(program(table), (0, vec![]), "{table}");
+    }
+    for (table, category, change) in [
+        ("b", "columns", "alter table b drop column w"),
+        ("a", "columns", "alter table a rename v to vv"),
+        ("b", "constraints", "alter table b add constraint positive check (id > 0)"),
+        ("b", "indexes", "create index b_v on b (v)"),
+        ("a", "sequences", "select nextval('a_id_seq')"),
+        ("b", "privileges", "grant select on b to public"),
+        ("b", "relations", "alter table b set (fillfactor = 50)"),
+        (
+            "b",
+            "triggers",
+            "create trigger tr before update on b for each row execute function suppress_redundant_updates_trigger()",
+        ),
+        ("b", "policies", "create policy p on b using (true)"),
+        ("parts", "constraints", "alter table parts add check (id > -1)"),
+    ] {
+        let (_, before) = program(table);
+        c.sql("other", change);
+        let (code, after) = program(table);
+        let new = after.iter().filter(|d| !before.contains(d)).any(|d| d["category"] == category);
+        assert!(code == 1 && new, "{change}: {after:#?}");
+    }
 }
 
 /// `BREAKGLASS_SOAK=1`: one changed row among 8.7 million is found and named, in little more than the table is read once.

@@ -4,12 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::postgres::PgConnection;
 
-use super::Difference;
+use super::{Difference, Readable};
 use crate::error::Result;
-use crate::postgres::connect::query_error;
+use crate::postgres::connect::{describe, query_error, sqlstate};
 use crate::postgres::table_needs::some_of;
+use crate::recovery::verify::sequences::FEEDS;
 
-/// Categories and the query that lists each: name and definition. Schemas of users only, nothing that an extension brought.
+/// Categories and the query that lists each: name and definition, and of what belongs to tables ([`OF_TABLES`]) their names as
+/// `tables`. Schemas of users only, nothing that an extension brought. `TABLES_OF_SEQUENCE` stands for the names of the tables that the
+/// sequence `c` feeds.
 pub const CATEGORIES: &[(&str, &str)] = &[
     ("extensions", "SELECT extname::text, 'version ' || extversion FROM pg_extension"),
     (
@@ -34,7 +37,7 @@ pub const CATEGORIES: &[(&str, &str)] = &[
         "relations",
         "SELECT n.nspname || '.' || c.relname, concat_ws(' ', c.relkind, c.relpersistence, pg_get_partkeydef(c.oid), \
          pg_get_expr(c.relpartbound, c.oid), CASE WHEN c.relrowsecurity THEN 'row security' END, \
-         CASE WHEN c.relforcerowsecurity THEN 'forced' END, c.reloptions::text) \
+         CASE WHEN c.relforcerowsecurity THEN 'forced' END, c.reloptions::text), ARRAY[n.nspname || '.' || c.relname] AS tables \
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') \
          AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema' \
          AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')",
@@ -44,7 +47,7 @@ pub const CATEGORIES: &[(&str, &str)] = &[
         "SELECT n.nspname || '.' || c.relname || '.' || a.attname, concat_ws(' ', format_type(a.atttypid, a.atttypmod), \
          CASE WHEN a.attnotnull THEN 'not null' END, 'default ' || pg_get_expr(f.adbin, f.adrelid), \
          'identity ' || nullif(a.attidentity::text, ''), 'generated ' || nullif(a.attgenerated::text, ''), \
-         'collate ' || (SELECT l.collname FROM pg_collation l WHERE l.oid = a.attcollation AND l.collname <> 'default')) \
+         'collate ' || (SELECT l.collname FROM pg_collation l WHERE l.oid = a.attcollation AND l.collname <> 'default')), ARRAY[n.nspname || '.' || c.relname] AS tables \
          FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
          LEFT JOIN pg_attrdef f ON f.adrelid = a.attrelid AND f.adnum = a.attnum \
          WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND a.attnum > 0 AND NOT a.attisdropped \
@@ -53,7 +56,8 @@ pub const CATEGORIES: &[(&str, &str)] = &[
     ),
     (
         "constraints",
-        "SELECT n.nspname || '.' || c.relname || '.' || k.conname, pg_get_constraintdef(k.oid) || CASE WHEN k.convalidated THEN '' ELSE ' (not validated)' END \
+        "SELECT n.nspname || '.' || c.relname || '.' || k.conname, pg_get_constraintdef(k.oid) || CASE WHEN k.convalidated THEN '' ELSE ' (not validated)' END, \
+         ARRAY[n.nspname || '.' || c.relname] AS tables \
          FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
          WHERE k.contype <> 'n' AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'",
     ),
@@ -61,14 +65,15 @@ pub const CATEGORIES: &[(&str, &str)] = &[
         "indexes",
         "SELECT n.nspname || '.' || c.relname, pg_get_indexdef(i.indexrelid) || CASE WHEN i.indisvalid THEN '' ELSE ' (invalid)' END \
          || CASE WHEN i.indisprimary THEN ' (primary)' ELSE '' END || CASE WHEN i.indisclustered THEN ' (clustered)' ELSE '' END \
-         || CASE WHEN i.indisreplident THEN ' (replica identity)' ELSE '' END \
+         || CASE WHEN i.indisreplident THEN ' (replica identity)' ELSE '' END, \
+         ARRAY(SELECT tn.nspname || '.' || t.relname FROM pg_class t JOIN pg_namespace tn ON tn.oid = t.relnamespace WHERE t.oid = i.indrelid) AS tables \
          FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
          WHERE n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'",
     ),
     (
         "sequences",
         "SELECT n.nspname || '.' || c.relname, concat_ws(' ', format_type(s.seqtypid, NULL), 'by', s.seqincrement, 'from', s.seqmin, 'to', s.seqmax, \
-         CASE WHEN s.seqcycle THEN 'cycle' END, 'stands at ' || pg_sequence_last_value(c.oid)) \
+         CASE WHEN s.seqcycle THEN 'cycle' END, 'stands at ' || pg_sequence_last_value(c.oid)), TABLES_OF_SEQUENCE AS tables \
          FROM pg_sequence s JOIN pg_class c ON c.oid = s.seqrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
          WHERE n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'",
     ),
@@ -88,13 +93,14 @@ pub const CATEGORIES: &[(&str, &str)] = &[
     ),
     (
         "triggers",
-        "SELECT n.nspname || '.' || c.relname || '.' || t.tgname, pg_get_triggerdef(t.oid) || ' ' || t.tgenabled::text \
+        "SELECT n.nspname || '.' || c.relname || '.' || t.tgname, pg_get_triggerdef(t.oid) || ' ' || t.tgenabled::text, ARRAY[n.nspname || '.' || c.relname] AS tables \
          FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
          WHERE NOT t.tgisinternal AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'",
     ),
     (
         "policies",
-        "SELECT schemaname || '.' || tablename || '.' || policyname, concat_ws(' ', permissive, roles::text, cmd, qual, with_check) FROM pg_policies",
+        "SELECT schemaname || '.' || tablename || '.' || policyname, concat_ws(' ', permissive, roles::text, cmd, qual, with_check), \
+         ARRAY[schemaname || '.' || tablename] AS tables FROM pg_policies",
     ),
     (
         "roles",
@@ -115,32 +121,55 @@ pub const CATEGORIES: &[(&str, &str)] = &[
         // No list of privileges means the built-in ones: written out, so that both spellings are equal.
         "SELECT o.what, 'owner ' || pg_get_userbyid(o.owner) || coalesce((SELECT string_agg(' ' || coalesce(nullif(g.rolname, ''), 'public') || '=' || x.p, '' ORDER BY g.rolname, x.p) \
          FROM (SELECT a.grantee, string_agg(a.privilege_type || CASE WHEN a.is_grantable THEN '*' ELSE '' END, ',' ORDER BY a.privilege_type) AS p \
-               FROM aclexplode(o.acl) a GROUP BY a.grantee) x LEFT JOIN pg_roles g ON g.oid = x.grantee), '') \
+               FROM aclexplode(o.acl) a GROUP BY a.grantee) x LEFT JOIN pg_roles g ON g.oid = x.grantee), ''), o.tables \
          FROM ( \
-         SELECT n.nspname || '.' || c.relname AS what, c.relowner AS owner, coalesce(c.relacl, acldefault(CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END::\"char\", c.relowner)) AS acl \
+         SELECT n.nspname || '.' || c.relname AS what, c.relowner AS owner, coalesce(c.relacl, acldefault(CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END::\"char\", c.relowner)) AS acl, \
+           CASE c.relkind WHEN 'S' THEN TABLES_OF_SEQUENCE ELSE ARRAY[n.nspname || '.' || c.relname] END AS tables \
            FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema' \
-         UNION ALL SELECT n.nspname || '.' || c.relname || '.' || a.attname, c.relowner, a.attacl FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid \
+         UNION ALL SELECT n.nspname || '.' || c.relname || '.' || a.attname, c.relowner, a.attacl, ARRAY[n.nspname || '.' || c.relname] FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid \
            JOIN pg_namespace n ON n.oid = c.relnamespace WHERE a.attacl IS NOT NULL AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema' \
-         UNION ALL SELECT 'schema ' || nspname, nspowner, coalesce(nspacl, acldefault('n', nspowner)) FROM pg_namespace WHERE nspname NOT LIKE 'pg\\_%' AND nspname <> 'information_schema' \
-         UNION ALL SELECT n.nspname || '.' || p.proname || '(' || pg_get_function_identity_arguments(p.oid) || ')', p.proowner, coalesce(p.proacl, acldefault('f', p.proowner)) \
+         UNION ALL SELECT 'schema ' || nspname, nspowner, coalesce(nspacl, acldefault('n', nspowner)), NULL FROM pg_namespace WHERE nspname NOT LIKE 'pg\\_%' AND nspname <> 'information_schema' \
+         UNION ALL SELECT n.nspname || '.' || p.proname || '(' || pg_get_function_identity_arguments(p.oid) || ')', p.proowner, coalesce(p.proacl, acldefault('f', p.proowner)), NULL \
            FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema' \
-         UNION ALL SELECT 'type ' || n.nspname || '.' || t.typname, t.typowner, coalesce(t.typacl, acldefault('T', t.typowner)) FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace \
+         UNION ALL SELECT 'type ' || n.nspname || '.' || t.typname, t.typowner, coalesce(t.typacl, acldefault('T', t.typowner)), NULL FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace \
            WHERE t.typtype IN ('e', 'd', 'r') AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema' \
-         UNION ALL SELECT 'the database', datdba, coalesce(datacl, acldefault('d', datdba)) FROM pg_database WHERE datname = current_database() \
-         UNION ALL SELECT 'default ' || d.defaclobjtype::text || coalesce(' in ' || n.nspname, '') || ' of ' || pg_get_userbyid(d.defaclrole), d.defaclrole, d.defaclacl \
+         UNION ALL SELECT 'the database', datdba, coalesce(datacl, acldefault('d', datdba)), NULL FROM pg_database WHERE datname = current_database() \
+         UNION ALL SELECT 'default ' || d.defaclobjtype::text || coalesce(' in ' || n.nspname, '') || ' of ' || pg_get_userbyid(d.defaclrole), d.defaclrole, d.defaclacl, NULL \
            FROM pg_default_acl d LEFT JOIN pg_namespace n ON n.oid = d.defaclnamespace \
          ) o",
     ),
 ];
 
-/// Names and definitions of one category.
+/// Categories of what belongs to tables.
+pub const OF_TABLES: [&str; 8] =
+    ["relations", "columns", "constraints", "indexes", "sequences", "triggers", "policies", "privileges"];
+
+/// Names and definitions of one category; with `only` of what belongs to one of these tables (`schema.table`).
 ///
 /// # Errors
-/// The query fails.
-pub async fn list(c: &mut PgConnection, sql: &str) -> Result<BTreeMap<String, String>> {
-    let cast = format!("SELECT name::text, coalesce(def, '')::text FROM ({sql}) q(name, def)");
-    let rows: Vec<(String, String)> = sqlx::query_as(&cast).fetch_all(c).await.map_err(|e| query_error(sql, &e))?;
-    Ok(rows.into_iter().collect())
+/// The connection fails; that the server does not answer the query, as while a table is locked, is said inside.
+pub async fn list(
+    c: &mut PgConnection,
+    sql: &str,
+    only: Option<&[String]>,
+) -> Result<Readable<BTreeMap<String, String>>> {
+    let fed = format!(
+        "ARRAY(SELECT tn.nspname || '.' || t.relname FROM ({FEEDS}) u JOIN pg_class t ON t.oid = u.tab \
+         JOIN pg_namespace tn ON tn.oid = t.relnamespace WHERE u.seq = c.oid)"
+    );
+    let sql = sql.replace("TABLES_OF_SEQUENCE", &fed);
+    let of = only.map_or("", |_| " WHERE q.tables && $1::text[]");
+    let cast = format!("SELECT name::text, coalesce(def, '')::text FROM ({sql}) q(name, def){of}");
+    let mut query = sqlx::query_as(&cast);
+    if let Some(tables) = only {
+        query = query.bind(tables);
+    }
+    let rows: Vec<(String, String)> = match query.fetch_all(c).await {
+        Ok(rows) => rows,
+        Err(e) if sqlstate(&e).is_some() => return Ok(Err(describe(&e))),
+        Err(e) => return Err(query_error(&sql, &e)),
+    };
+    Ok(Ok(rows.into_iter().collect()))
 }
 
 /// Relations of somebody's whose rows are not compared, by what they are; the others are `user_tables`.
