@@ -70,7 +70,8 @@ impl Segments {
         unusable.extend(read.into_iter().map(hole));
         let firsts = unusable.iter().filter_map(|h| Segment::parse(&h.first));
         let before = before(&index, &listing, &firsts.chain(index.exchanged.iter().map(|e| e.segment)).collect());
-        let tablespace = unlocked.map_or(Ok(None), |u| tablespace(u, &index, &listing))?;
+        // A catalog or a history that cannot be read is told by those who need it.
+        let tablespace = unlocked.and_then(|u| tablespace(u, &index, &listing).ok()?);
         Ok(Self { unusable, exchanged: index.exchanged, left: seen.left, tablespace, before })
     }
 

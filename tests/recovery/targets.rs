@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 
+use breakglass::model::target::RecoveryTarget;
 use breakglass::postgres::running::running_in;
 use breakglass::recovery::shadow::Shadow;
 
@@ -288,6 +289,15 @@ fn a_tablespace_in_the_log_ends_a_recovery_before_it_touches_the_sources_files()
         let (code, text) = go(&a, good, &[]);
         assert_eq!(code, 0, "{good:?}: {text}");
     }
+}
+
+#[test]
+fn a_leap_second_is_not_taken_for_the_second_before() {
+    for text in ["2026-11-20T14:01:60Z", "20261120T140160Z", "2026-11-20 14:01:60.5+02"] {
+        let e = format!("time:{text}").parse::<RecoveryTarget>().unwrap_err();
+        assert!(e.contains("second 60"), "{text}: {e}");
+    }
+    assert!("time:2026-11-20T14:01:06Z".parse::<RecoveryTarget>().is_ok());
 }
 
 #[test]

@@ -250,8 +250,9 @@ fn in_the_way(log: &Log<'_>, index: &Index, start: Lsn, last: u64, out: &mut Vec
 /// The last commit before a position, from the segment `first` on.
 fn before(log: &Log<'_>, index: &Index, first: u64, lsn: Lsn) -> Result<Option<Commit>> {
     let number = log.archive.number(lsn);
-    let own = log.archive.read(number, number, log.scratch)?.commits.into_iter().rfind(|c| c.lsn < lsn);
-    match own {
+    // Of a segment that was only begun nothing is said here.
+    let own = log.archive.read(number, number, log.scratch).ok();
+    match own.and_then(|piece| piece.commits.into_iter().rfind(|c| c.lsn < lsn)) {
         None if number > first => newest_commit(log.archive, log.way, index, first, number - 1, log.scratch),
         own => Ok(own),
     }

@@ -174,7 +174,9 @@ pub(super) fn stop_before(
     step: &mut dyn FnMut(u64) -> Result<()>,
 ) -> Result<Stop> {
     let Some(start) = start_of(backup) else { return Ok(stop) };
-    let Some(made) = log.tablespace(&log.store.index()?, start, last, u64::MAX, step)?.first else { return Ok(stop) };
+    // An index that cannot be read is no reason to refuse: the log is read instead.
+    let index = log.store.index().unwrap_or_default();
+    let Some(made) = log.tablespace(&index, start, last, u64::MAX, step)?.first else { return Ok(stop) };
     // What is replayed lies before this.
     let end = match &stop {
         Stop::Lsn(lsn) => *lsn,
