@@ -44,6 +44,7 @@ pub mod pitr_check;
 pub mod pitr_locate;
 pub mod pitr_overwrite;
 pub mod pitr_partial;
+mod pitr_partial_said;
 pub mod pitr_promote;
 pub mod pitr_range;
 pub mod pitr_restore;

@@ -11,7 +11,8 @@ use super::along::{Along, of_cluster, passed_over_json, source, warnings};
 use super::contain::writes_off;
 use super::moment::{Moment, moment};
 use super::offered::remembered;
-use super::pitr_partial::{audit, not_back, renamed, taken_for_the_same};
+use super::pitr_partial::{audit, renamed};
+use super::pitr_partial_said::{not_back, taken_for_the_same};
 use super::target::{Follow, parse_args};
 use super::{Action, Ctx, Done, Preview, Spec, backend, pitr_tail, reach};
 use crate::backup::catalog::{Damage, READ};
@@ -263,6 +264,7 @@ async fn check(ctx: &Ctx, args: &Args) -> Result<Done> {
     let rows_left = |certain| parts.iter().flat_map(|p| &p.left).filter(|l| l.certain == certain).map(|l| l.rows).sum();
     let (left_out, unsure): (u64, u64) = (rows_left(true), rows_left(false));
     let columns: usize = parts.iter().map(|p| p.lost_columns.len()).sum();
+    let empty: usize = parts.iter().map(|p| p.empty_columns.len()).sum();
     let views: Vec<&str> = parts.iter().flat_map(|p| &p.views).map(String::as_str).collect();
     for p in &parts {
         let lines = not_back(p, &there).into_iter().chain(taken_for_the_same(p));
@@ -287,6 +289,11 @@ async fn check(ctx: &Ctx, args: &Args) -> Result<Done> {
     }
     if !views.is_empty() {
         checks.push(seen("views", args.accept_left_out, format!("gone: {}{accepted}", views.join(", "))));
+    }
+    if empty > 0 {
+        let way = "bring them back with breakglass pitr partial --fill-column NAME, or --without-column NAME";
+        let detail = format!("{empty} were made again and are empty where there were values, named above; {way}");
+        checks.push(seen("columns", false, detail));
     }
     if columns > 0 {
         let way = "say what became of them: --column OLD=NEW or --without-column NAME";

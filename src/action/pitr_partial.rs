@@ -8,18 +8,17 @@ use clap::{Args as _, Command, ValueEnum};
 use futures::future::BoxFuture;
 use sqlx::postgres::PgConnection;
 
+use super::pitr_partial_said::{left_words, lines, missing_values, undo_lines, undone_text};
 use super::target::{Follow, blocking, database_name, expected, now, parse_args, unlock, which_shadow};
 use super::{Action, Ctx, Done, Preview, Spec, reach};
 use crate::error::{Context, Error, Result};
-use crate::model::CleanText;
 use crate::model::event::Event;
 use crate::model::parse_duration;
 use crate::model::plan::Risk;
 use crate::model::target::{Identity, RecoveryTarget};
-use crate::postgres::connect::{quote_literal, run as sql};
+use crate::postgres::connect::run as sql;
 use crate::postgres::identity;
-use crate::postgres::instance::shell_quote;
-use crate::recovery::partial::undo::{Outcome, Record, Undone, undo};
+use crate::recovery::partial::undo::{Record, undo};
 use crate::recovery::partial::{self, Definitions, Options, Part, apply, open};
 use crate::recovery::shadow::Shadow;
 use crate::recovery::verify;
@@ -65,6 +64,9 @@ struct Args {
     /// Column of the recovered instance that the live table has no more and whose values are not wanted; as often as needed
     #[arg(long = "without-column", value_name = "COLUMN")]
     without_columns: Vec<String>,
+    /// Column that was dropped and made again: rows that stand and are empty there get the values they had; as often as needed
+    #[arg(long = "fill-column", value_name = "COLUMN")]
+    fill_columns: Vec<String>,
     /// Let the tables' own triggers fire; they do not by default
     #[arg(long)]
     fire_triggers: bool,
@@ -75,7 +77,7 @@ struct Args {
     #[arg(long)]
     dry_run: bool,
     /// Undo the partial recovery noted in this folder
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["tables", "condition", "damaged_by", "with_children"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["tables", "condition", "damaged_by", "with_children", "fill_columns"])]
     undo: Option<PathBuf>,
     /// Folder for the record that undo needs; a new one beside the shadow or in the incident by default
     #[arg(long, value_name = "DIR")]
@@ -204,6 +206,11 @@ async fn options(ctx: &Ctx, args: &Args, s: &Shadow) -> Result<Options> {
     if args.touched {
         let found = ctx.incident.as_ref().and_then(|i| i.facts.candidates.first()).map(|c| c.tables.clone());
         tables.extend(found.unwrap_or_default());
+        if tables.is_empty() && ctx.incident.is_none() {
+            return Err(Error::usage("which tables were touched is known within an open incident only")
+                .why("this command runs outside of one; what was found is kept there")
+                .hint("run it from a step of the incident: breakglass resume; or name the tables with --table"));
+        }
         if tables.is_empty() {
             return Err(Error::usage("which tables were touched is not known")
                 .hint("find out with breakglass pitr locate or breakglass breach trace, or name them with --table"));
@@ -218,6 +225,7 @@ async fn options(ctx: &Ctx, args: &Args, s: &Shadow) -> Result<Options> {
         fire_triggers: args.fire_triggers,
         columns: args.columns.clone(),
         without_columns: args.without_columns.clone(),
+        fill: args.fill_columns.clone(),
         damage: known_damage(s)?,
         audit: false,
     })
@@ -277,131 +285,6 @@ async fn look(
     Ok((plan.parts(), definitions))
 }
 
-/// What does not come back of a table, with where it is to be seen.
-pub(super) fn not_back(p: &Part, there: &Definitions) -> Vec<String> {
-    let see = |query: &str| {
-        let d = &there.shadow;
-        let words = ["psql", "-h", d.host(), "-p", &d.port().to_string(), "-U", d.user(), "-d", d.name(), "-c", query];
-        words.map(shell_quote).join(" ")
-    };
-    let mut out = Vec::new();
-    for l in &p.left {
-        let more = l.rows.saturating_sub(l.keys.len() as u64);
-        let more = if more > 0 && !l.keys.is_empty() { format!("; and {more} more") } else { String::new() };
-        let keys = if l.keys.is_empty() { String::new() } else { format!(": {}{more}", l.keys.join("; ")) };
-        let what = if l.certain { "left out" } else { "not told apart" };
-        out.push(CleanText::line(format!("{} {what}: {}{keys}", l.rows, l.why).as_bytes()).to_string());
-        if let Some(query) = &l.query {
-            out.push(CleanText::line(format!("  as they were: {}", see(query)).as_bytes()).to_string());
-        }
-    }
-    for (column, n) in &p.lost_columns {
-        out.push(format!("column {column} is in the recovered instance only, with values in {n} rows"));
-    }
-    for v in &p.views {
-        out.push(format!("view {v} is gone in the live database and is not made again"));
-        out.push(format!("  as it was: {}", see(&format!("SELECT pg_get_viewdef({}::regclass)", quote_literal(v)))));
-    }
-    out
-}
-
-/// What nothing tells any more: of rows that were changed since, whether they are the ones that there were.
-pub(super) fn taken_for_the_same(p: &Part) -> Option<String> {
-    let n = p.changed_since;
-    (n > 0).then(|| {
-        format!(
-            "{n} rows were changed since and stay as they are, taken for the same rows: one that was deleted, written anew under its \
-             key and then changed looks no different"
-        )
-    })
-}
-
-/// What is to be done, for people.
-fn lines(parts: &[Part], there: &Definitions) -> Vec<String> {
-    let mut out = Vec::new();
-    for p in parts {
-        let mut line = format!("{}: ", p.table);
-        if p.recreated {
-            match &p.under {
-                Some(above) => line.push_str(&format!("the partition is made again and put back under {above}, with ")),
-                None => line.push_str("the table is made again, with "),
-            }
-        }
-        line.push_str(&format!("{} lost rows", p.lost));
-        if p.damaged > 0 {
-            line.push_str(&format!(", {} damaged rows to their former values", p.damaged));
-        }
-        if !p.examples.is_empty() {
-            line.push_str(&format!(" (such as {})", p.examples.join("; ")));
-        }
-        out.push(line);
-        let mut more = |text: String| out.push(format!("  {text}"));
-        if let Some(why) = &p.because {
-            more(format!("because {why}"));
-        }
-        not_back(p, there).into_iter().for_each(&mut more);
-        if let Some(text) = taken_for_the_same(p) {
-            more(text);
-        }
-        if !p.silent_triggers.is_empty() {
-            more(format!("triggers that do not fire: {}; writers wait meanwhile", p.silent_triggers.join(", ")));
-        }
-        if !p.other_columns.is_empty() {
-            more(format!("columns of one side only: {}", p.other_columns.join(", ")));
-        }
-        if !p.foreign_keys.is_empty() {
-            more(format!("foreign keys made again: {}", p.foreign_keys.join(", ")));
-        }
-    }
-    if parts.iter().any(|p| p.lost > 0 && !p.recreated) {
-        out.push("rows deleted on purpose since then come back, too: narrow with --where".into());
-    }
-    out
-}
-
-/// `; 3 rows and 1 view are not back`, or nothing.
-fn left_words(parts: &[Part]) -> String {
-    let rows: u64 = parts.iter().flat_map(|p| &p.left).filter(|l| l.certain).map(|l| l.rows).sum();
-    let views: usize = parts.iter().map(|p| p.views.len()).sum();
-    let each = [(rows, "rows"), (views as u64, "views")].into_iter().filter(|(n, _)| *n > 0);
-    let each: Vec<String> = each.map(|(n, what)| format!("{n} {what}")).collect();
-    if each.is_empty() { String::new() } else { format!("; left out, as named: {}", each.join(", ")) }
-}
-
-/// What undoing does or would do, for people.
-fn undo_lines(r: &Record, done: &Outcome) -> Vec<String> {
-    let mut out = Vec::new();
-    for b in &done.before {
-        out.push(format!("it was undone already on {}, in transaction {}", b.at, b.transaction));
-    }
-    for t in &done.now.tables {
-        out.push(match t {
-            t if t.gone => format!("{}: gone already, nothing is to be taken out", t.table),
-            t if t.dropped => format!("{}: the table that was made again is dropped, with {} rows", t.table, t.removed),
-            t => format!(
-                "{}: {} rows go again, {} get the values they had on {}, {} stay: changed, deleted or referenced since",
-                t.table, t.removed, t.restored, r.at, t.kept
-            ),
-        });
-    }
-    out
-}
-
-/// What was undone, in one sentence.
-fn undone_text(done: &Outcome) -> String {
-    let sum = |f: fn(&Undone) -> u64| done.now.tables.iter().map(f).sum::<u64>();
-    let kept = format!("{} kept because they were changed, deleted or are referenced since", sum(|u| u.kept));
-    if let (false, Some(last)) = (done.now.changed(), done.before.last()) {
-        return format!(
-            "it was undone already, on {}, in transaction {}: nothing was changed; {kept}",
-            last.at, last.transaction
-        );
-    }
-    let gone: Vec<&str> = done.now.tables.iter().filter(|u| u.gone).map(|u| u.table.as_str()).collect();
-    let gone = if gone.is_empty() { String::new() } else { format!("; gone already: {}", gone.join(", ")) };
-    format!("undone: {} rows taken out again, {} put back, {kept}{gone}", sum(|u| u.removed), sum(|u| u.restored))
-}
-
 fn folder(ctx: &Ctx, args: &Args, s: &Shadow) -> Result<PathBuf> {
     let stamp = now().date_hms().replace([' ', ':', '-'], "");
     let beside = |root: &Path| root.join("partial").join(&stamp);
@@ -413,12 +296,17 @@ fn folder(ctx: &Ctx, args: &Args, s: &Shadow) -> Result<PathBuf> {
     };
     let folder = std::path::absolute(&folder)
         .map_err(|e| Error::usage(format!("{:?} is not a folder", folder.display())).why(e))?;
-    if folder.exists() {
-        return Err(
-            Error::refused(format!("{:?} exists already", folder.display())).hint("name a new folder with --out")
-        );
+    match (folder.exists(), &args.out) {
+        (false, _) => Ok(folder),
+        (true, Some(_)) => {
+            Err(Error::refused(format!("{:?} exists already", folder.display())).hint("name a new folder with --out"))
+        }
+        // Another one in the same second.
+        (true, None) => {
+            let next = |n: u32| folder.with_file_name(format!("{stamp}-{n}"));
+            (2..=u32::MAX).map(next).find(|f| !f.exists()).ok_or_else(|| Error::state("no name is free for the record"))
+        }
     }
-    Ok(folder)
 }
 
 async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
@@ -444,7 +332,8 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     if args.dry_run {
         let (parts, there) = look(ctx, args, &mut live, &id, false).await?;
         lines(&parts, &there).iter().for_each(|l| ctx.out.line(l));
-        return Ok(Done::ok("nothing was changed").json(serde_json::json!({"dry_run": true, "tables": parts})));
+        let json = serde_json::json!({"dry_run": true, "tables": parts});
+        return Ok(done("nothing was changed".into(), &parts).json(json));
     }
     let (s, mut there, definitions) = connect_shadow(ctx, args, &id).await?;
     let folder = folder(ctx, args, &s)?;
@@ -455,21 +344,24 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     lines(&plan.parts(), &definitions).iter().for_each(|l| ctx.out.line(l));
     if plan.is_empty() {
         sql(&mut live, "ROLLBACK").await?;
-        let left = left_words(&plan.parts());
-        let text = match left.is_empty() {
+        let parts = plan.parts();
+        let left = left_words(&parts);
+        let text = match left.is_empty() && missing_values(&parts).is_none() {
             true => "nothing is lost there: nothing was changed".to_string(),
             false => format!("nothing can be brought back: nothing was changed{left}"),
         };
-        return Ok(Done::ok(text).json(serde_json::json!({"tables": plan.parts()})));
+        return Ok(done(text, &parts).json(serde_json::json!({"tables": parts})));
     }
     crate::recovery::watch::check_cancel(&ctx.cancel, "nothing was changed")?;
     keep_damage(&s, &plan.parts())?;
     let (record, parts) = apply::apply(&mut live, &mut there, &plan, &folder, now()).await?;
     let sum = |f: fn(&Part) -> u64| parts.iter().map(f).sum::<u64>();
+    let filled = sum(|p| p.filled);
     let text = format!(
-        "{} rows brought back, {} put back, in transaction {}{}",
+        "{} rows brought back, {} put back{}, in transaction {}{}",
         sum(|p| p.lost),
         sum(|p| p.damaged),
+        if filled > 0 { format!(", {filled} filled where they were empty") } else { String::new() },
         record.transaction,
         left_words(&parts)
     );
@@ -477,5 +369,13 @@ async fn run(ctx: &Ctx, args: &Args) -> Result<Done> {
     let json = serde_json::json!({
         "tables": parts, "transaction": record.transaction, "undo": folder.display().to_string(),
     });
-    Ok(Done::ok(text).fact(fact).json(json))
+    Ok(done(text, &parts).fact(fact).json(json))
+}
+
+/// Done, and as it should be only when no value stays missing.
+fn done(text: String, parts: &[Part]) -> Done {
+    match missing_values(parts) {
+        Some(missing) => Done::check_failed(format!("{text}; {missing}")),
+        None => Done::ok(text),
+    }
 }

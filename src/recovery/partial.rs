@@ -3,15 +3,21 @@
 //!
 //! Rows are staged in temporary tables of the live session first. The preview ends there and rolls back.
 
+mod along;
 pub mod apply;
 pub mod catalog;
 pub mod columns;
+pub mod fill;
+pub mod labels;
 pub mod open;
+mod place;
 pub mod recreate;
 pub mod rows;
+pub mod rules;
 pub mod sequences;
 mod settle;
 pub mod since;
+mod trial;
 pub mod under;
 pub mod undo;
 
@@ -22,15 +28,18 @@ use sqlx::postgres::PgConnection;
 use tokio_util::sync::CancellationToken;
 
 use self::catalog::{ForeignKey, foreign_keys};
-use self::columns::Columns;
+use self::columns::{Again, Columns};
+use self::fill::Fill;
+use self::labels::Names;
 use self::recreate::Schema;
-use self::rows::{Pair, equal, execute, keys, list, load, pipe, readable, rows_by, stage_lost, texts};
+use self::rows::{Pair, execute, keys, list, load, pipe, readable, rows_by, stage_lost, texts};
+use self::rules::Rule;
 use self::since::Since;
 use self::under::Missing;
 use super::tables::{Table, only_named, user_tables};
 use super::watch::{Phase, Watch, check_cancel};
 use crate::error::{Error, Result};
-use crate::postgres::connect::{quote_ident, run};
+use crate::postgres::connect::{query_error, run};
 use crate::postgres::{Database, Programs};
 
 /// What to bring back.
@@ -52,6 +61,8 @@ pub struct Options {
     pub columns: Vec<(String, String)>,
     /// Columns of the shadow that are left out on purpose.
     pub without_columns: Vec<String>,
+    /// Columns to be filled in rows that stand, where they are empty: their names in the live database.
+    pub fill: Vec<String>,
     /// Columns whose values the damage changed, as known from before, of each table.
     pub damage: BTreeMap<String, Vec<String>>,
     /// Only look whether everything is back: what would be refused is noted instead.
@@ -79,6 +90,9 @@ pub struct Left {
 pub struct Part {
     /// `schema.table`.
     pub table: String,
+    /// Quoted for SQL.
+    #[serde(default)]
+    pub sql: String,
     /// The table is gone in the live database and is made again.
     pub recreated: bool,
     /// The table that stands, quoted, below which it is put back.
@@ -112,6 +126,21 @@ pub struct Part {
     /// Columns that only the shadow has, with the number of rows that have a value there.
     #[serde(default)]
     pub lost_columns: Vec<(String, u64)>,
+    /// How those are made again, empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub again: Vec<Again>,
+    /// Columns that were made again since, with the number of rows that are empty there and have a value in the shadow.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub empty_columns: Vec<(String, u64)>,
+    /// Whether rows can be paired: there is a primary key.
+    #[serde(default)]
+    pub paired: bool,
+    /// Columns that are or were filled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fill: Vec<String>,
+    /// Rows whose empty values are or were filled.
+    #[serde(default)]
+    pub filled: u64,
     /// Columns whose values the damage changed.
     #[serde(default)]
     pub damage: Vec<String>,
@@ -137,6 +166,14 @@ pub struct Staged {
     writable: Vec<String>,
     lost_stage: String,
     old_stage: String,
+    /// Columns that only the shadow has, with the number of rows to be brought back that have a value there.
+    without: Vec<(String, u64)>,
+    fill: Fill,
+    /// Where its columns are altered, quoted: it, or the table on top of it.
+    top: String,
+    /// What keeps rows apart, live and in the shadow.
+    rules: Vec<Rule>,
+    old_rules: Vec<Rule>,
     part: Part,
 }
 
@@ -152,6 +189,7 @@ pub struct Plan {
     schemas: Vec<String>,
     /// Foreign keys of tables that stay to tables made again.
     lost_keys: Vec<ForeignKey>,
+    labels: Names,
     options: Options,
 }
 
@@ -167,9 +205,31 @@ impl Plan {
     pub fn parts(&self) -> Vec<Part> {
         self.tables.iter().map(|t| t.part.clone()).collect()
     }
+    /// The tables that are made again, for people.
+    fn names_of_made(&self) -> String {
+        let made = self.tables.iter().filter(|t| t.part.recreated).map(|t| t.live.name.as_str());
+        made.collect::<Vec<_>>().join(", ")
+    }
+    /// A value that does not fit its staging table, told by what it is about.
+    fn explain(&self, e: Error) -> Error {
+        let of = |s: &&Staged| {
+            [&s.lost_stage, &s.old_stage, &s.fill.stage].iter().any(|n| e.what.contains(&format!("COPY {n} ")))
+        };
+        let Some(s) = self.tables.iter().find(of) else { return e };
+        if let Some(known) = self.labels.explain(&s.live.name, &e.why) {
+            return known;
+        }
+        let about = ["invalid input", "value for domain", "out of range", "too long", "overflow", "no partition of"];
+        if !about.iter().any(|a| e.why.contains(a)) {
+            return e;
+        }
+        Error::refused(format!("rows of {} do not fit the live table as it is now", s.live.name)).why(e.why).hint(
+            "leave out what does not fit: --where 'CONDITION'; or change the column's type back, then the same again",
+        )
+    }
     /// Whether there is anything to do.
     pub fn is_empty(&self) -> bool {
-        self.tables.iter().all(|t| t.part.lost + t.part.damaged == 0 && !t.part.recreated)
+        self.tables.iter().all(|t| t.part.lost + t.part.damaged + t.part.filled == 0 && !t.part.recreated)
     }
 }
 
@@ -209,7 +269,10 @@ pub async fn prepare(
         return Err(Error::usage("no table is named").hint("say which with --table, as often as needed"));
     }
     let there = user_tables(shadow).await?;
-    let wanted = only_named(there.clone(), &options.tables)?;
+    let wanted = match only_named(there.clone(), &options.tables) {
+        Ok(found) => found,
+        Err(e) => return Err(unlogged(shadow, &options.tables, e).await?),
+    };
     for t in &wanted {
         readable(shadow, t).await?;
     }
@@ -222,10 +285,16 @@ pub async fn prepare(
         missing: Missing::default(),
         schemas: Vec::new(),
         lost_keys: Vec::new(),
+        labels: Names::find(live, shadow).await?,
         options: options.clone(),
     };
     let old_keys = foreign_keys(shadow).await?;
     if !gone.is_empty() {
+        place::free(live, &gone).await?;
+        for t in &gone {
+            let types = labels::types_of(shadow, t.oid).await?;
+            plan.labels.use_for(live, &types).await?;
+        }
         plan.schemas = recreate::schemas(live, shadow, &gone).await?;
         plan.missing = Missing::find(live, shadow, &gone).await?;
         if !plan.missing.alone.is_empty() {
@@ -250,28 +319,63 @@ pub async fn prepare(
     let recreated: Vec<bool> = wanted.iter().map(|t| is_gone(&t.name)).collect();
     (plan.keys, plan.lost_keys) = (keys, lost_keys);
 
-    for (t, recreated) in wanted.iter().zip(recreated) {
-        check_cancel(cancel, "nothing was changed")?;
-        let at = stage(live, &mut plan, &here, t, None).await?;
-        plan.tables[at].part.recreated = recreated;
-        plan.tables[at].part.under = plan.missing.stands_above(&t.name).cloned();
-        let since = fill(live, shadow, &mut plan.tables[at], options, watch, cancel).await?;
-        since::look(live, shadow, &mut plan.tables[at], at, since, options).await?;
-    }
-    close(live, shadow, &mut plan, &here, &there, options.with_children, cancel).await?;
-    settle::settle(live, &mut plan).await?;
+    let wanted: Vec<(&Table, bool)> = wanted.iter().zip(recreated).collect();
+    let staged = stage_all(live, shadow, &mut plan, (&here, &there), &wanted, watch, cancel).await;
+    staged.map_err(|e| plan.explain(e))?;
+    settle::settle(live, shadow, &mut plan).await?;
     for s in &mut plan.tables {
-        columns::count_values(live, shadow, s, options.audit).await?;
+        columns::count_values(live, shadow, s).await?;
     }
+    plan.labels.as_now(live).await?;
     let mut named = BTreeSet::new();
     for s in &mut plan.tables {
         let views = catalog::lost_views(live, shadow, s.shadow.oid).await?;
         s.part.views = views.into_iter().filter(|v| named.insert(v.clone())).collect();
     }
     if !options.audit {
+        fill::known(&plan.tables, options)?;
         columns::refuse(&plan.tables)?;
+        trial::all(live, shadow, definitions, &plan).await?;
     }
     Ok(plan)
+}
+
+/// Stages the named tables, and what comes along.
+async fn stage_all(
+    live: &mut PgConnection,
+    shadow: &mut PgConnection,
+    plan: &mut Plan,
+    (here, there): (&[Table], &[Table]),
+    wanted: &[(&Table, bool)],
+    watch: &dyn Watch,
+    cancel: &CancellationToken,
+) -> Result<()> {
+    let options = plan.options.clone();
+    for (t, recreated) in wanted {
+        check_cancel(cancel, "nothing was changed")?;
+        let at = stage(live, plan, here, t, None).await?;
+        plan.tables[at].part.recreated = *recreated;
+        plan.tables[at].part.under = plan.missing.stands_above(&t.name).cloned();
+        fill::stage(live, shadow, &mut plan.tables[at], at, &options).await?;
+        let since = stage_rows(live, shadow, &mut plan.tables[at], &options, watch, cancel).await?;
+        since::look(live, shadow, &mut plan.tables[at], at, since, &options).await?;
+    }
+    along::close(live, shadow, plan, here, there, options.with_children, cancel).await
+}
+
+/// That a table was named whose rows are in no log.
+async fn unlogged(shadow: &mut PgConnection, names: &[String], e: Error) -> Result<Error> {
+    let sql = "SELECT n.nspname || '.' || c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+               WHERE c.relpersistence = 'u' AND c.relkind = 'r' AND (c.relname = ANY ($1) OR n.nspname || '.' || c.relname = ANY ($1)) LIMIT 1";
+    let found: Option<String> =
+        sqlx::query_scalar(sql).bind(names).fetch_optional(&mut *shadow).await.map_err(|e| query_error(sql, &e))?;
+    Ok(match found {
+        Some(t) => Error::usage(format!("{t} is an unlogged table"))
+            .why("its rows are written into no log, so that it comes out of every recovery empty")
+            .hint("its rows can only come from a dump (backup create --logical), or from where they came from")
+            .hint("leave it out, and name the others with --table"),
+        None => e,
+    })
 }
 
 /// Makes the staging tables of a table; its place in the plan.
@@ -297,6 +401,8 @@ async fn stage(
             .why(format!("column {k:?} of its primary key is gone in the live database"))
             .hint("add the column again, or bring the rows back by hand from the shadow"));
     }
+    let types = labels::types_of(live, table.oid).await?;
+    plan.labels.use_for(live, &types).await?;
     let computed = catalog::generated(live, &table.sql).await?;
     let n = plan.tables.len();
     let staged = Staged {
@@ -305,7 +411,9 @@ async fn stage(
         old_stage: format!("pg_temp.breakglass_old_{n}"),
         part: Part {
             table: shadow.name.clone(),
+            sql: shadow.sql.clone(),
             because,
+            paired: !shadow.key.is_empty(),
             other_columns: paired.new.iter().chain(&paired.gone).chain(&paired.left_out).cloned().collect(),
             ..Part::default()
         },
@@ -315,6 +423,11 @@ async fn stage(
         from: paired.shadow,
         new: paired.new,
         gone: paired.gone,
+        without: Vec::new(),
+        fill: Fill::default(),
+        top: catalog::top(live, &table.sql).await?,
+        rules: Vec::new(),
+        old_rules: Vec::new(),
     };
     for s in [&staged.lost_stage, &staged.old_stage] {
         let table = s.trim_start_matches("pg_temp.");
@@ -330,7 +443,7 @@ async fn stage(
 }
 
 /// Fills the staging tables of a named table; rows of both sides that are not the same version.
-async fn fill(
+async fn stage_rows(
     live: &mut PgConnection,
     shadow: &mut PgConnection,
     s: &mut Staged,
@@ -404,120 +517,4 @@ async fn fill(
 fn written_by(alias: &str, xids: &[u32]) -> String {
     let ids: Vec<String> = xids.iter().map(u32::to_string).collect();
     format!("{alias}.xmin::text = ANY ('{{{}}}')", ids.join(","))
-}
-
-/// SQL: `row` (an alias of a staging table) references a row that is neither live nor staged.
-fn orphan(plan: &Plan, k: &ForeignKey, stages: bool) -> String {
-    let set: Vec<String> = k.cols.iter().map(|c| format!("s.{} IS NOT NULL", quote_ident(c))).collect();
-    let mut sql = format!(
-        "{} AND NOT EXISTS (SELECT FROM {} p WHERE {})",
-        set.join(" AND "),
-        k.parent_sql,
-        equal("p", &k.parent_cols, "s", &k.cols)
-    );
-    if stages {
-        for p in plan.tables.iter().filter(|p| p.live.name == k.parent || p.live.family == k.parent) {
-            if k.parent_cols.iter().all(|c| p.columns.contains(c)) {
-                sql.push_str(&format!(
-                    " AND NOT EXISTS (SELECT FROM {} p WHERE {})",
-                    p.lost_stage,
-                    equal("p", &k.parent_cols, "s", &k.cols)
-                ));
-            }
-        }
-    }
-    sql
-}
-
-/// The foreign keys that the rows of a staged table must obey.
-fn keys_of(plan: &Plan, table: &Staged) -> Vec<ForeignKey> {
-    let fits = |k: &&ForeignKey| k.child == table.live.name && k.cols.iter().all(|c| table.columns.contains(c));
-    plan.keys.iter().filter(fits).cloned().collect()
-}
-
-/// Stages what the staged rows reference and what is gone, too; on request what referenced them. Until nothing is added.
-async fn close(
-    live: &mut PgConnection,
-    shadow: &mut PgConnection,
-    plan: &mut Plan,
-    here: &[Table],
-    there: &[Table],
-    with_children: bool,
-    cancel: &CancellationToken,
-) -> Result<()> {
-    let mut asked: BTreeSet<String> = BTreeSet::new();
-    loop {
-        check_cancel(cancel, "nothing was changed")?;
-        let mut added = false;
-        for at in 0..plan.tables.len() {
-            for k in keys_of(plan, &plan.tables[at]) {
-                let Some(parent) = there.iter().find(|t| t.name == k.parent) else { continue };
-                let mut missing = BTreeSet::new();
-                for stage in [&plan.tables[at].lost_stage, &plan.tables[at].old_stage] {
-                    let what = texts("s", &k.cols);
-                    let sql = format!("SELECT DISTINCT {what} FROM {stage} s WHERE {}", orphan(plan, &k, true));
-                    missing.extend(keys(live, &sql).await?);
-                }
-                // Asked once: what the shadow does not have either stays missing.
-                let new: Vec<Vec<String>> =
-                    missing.into_iter().filter(|m| asked.insert(format!("{} {} {m:?}", k.child, k.name))).collect();
-                if new.is_empty() {
-                    continue;
-                }
-                readable(shadow, parent).await?;
-                let why = format!("rows of {} reference them ({})", k.child, k.name);
-                let p = stage(live, plan, here, parent, Some(why)).await?;
-                let rows = rows_by(shadow, parent, &k.parent_cols, &new, &plan.tables[p].from).await?;
-                added |= !rows.is_empty();
-                load(live, &plan.tables[p].lost_stage, &plan.tables[p].columns, &rows).await?;
-            }
-        }
-        if with_children {
-            added |= children(live, shadow, plan, here, there, &mut asked).await?;
-        }
-        if !added {
-            return Ok(());
-        }
-    }
-}
-
-/// Lost rows of tables whose foreign key deletes them with the staged ones.
-async fn children(
-    live: &mut PgConnection,
-    shadow: &mut PgConnection,
-    plan: &mut Plan,
-    here: &[Table],
-    there: &[Table],
-    asked: &mut BTreeSet<String>,
-) -> Result<bool> {
-    let mut added = false;
-    for k in plan.keys.clone().iter().filter(|k| k.cascades) {
-        let Some(child) = there.iter().find(|t| t.name == k.child && !t.key.is_empty()) else { continue };
-        let mut parents = BTreeSet::new();
-        for p in plan.tables.iter().filter(|p| p.live.name == k.parent || p.live.family == k.parent) {
-            let sql = format!("SELECT DISTINCT {} FROM {} s", texts("s", &k.parent_cols), p.lost_stage);
-            parents.extend(keys(live, &sql).await?);
-        }
-        let new: Vec<Vec<String>> =
-            parents.into_iter().filter(|m| asked.insert(format!("below {} {} {m:?}", k.child, k.name))).collect();
-        if new.is_empty() {
-            continue;
-        }
-        readable(shadow, child).await?;
-        let found = rows_by(shadow, child, &k.cols, &new, &child.key).await?;
-        let found: Vec<Vec<String>> = found.into_iter().map(|k| k.into_iter().flatten().collect()).collect();
-        let why = format!("they were deleted with rows of {} ({})", k.parent, k.name);
-        let at = stage(live, plan, here, child, Some(why)).await?;
-        let s = plan.tables[at].clone();
-        let mut missing = Vec::new();
-        for batch in found.chunks(rows::BATCH) {
-            let probe = Table { key: child.key.clone(), ..s.live.clone() };
-            let present: BTreeSet<usize> = super::loss::keys_there(live, &probe, batch).await?.into_iter().collect();
-            missing.extend(batch.iter().enumerate().filter(|(i, _)| !present.contains(i)).map(|(_, k)| k.clone()));
-        }
-        let values = rows_by(shadow, child, &child.key, &missing, &s.from).await?;
-        added |= !values.is_empty();
-        load(live, &s.lost_stage, &s.columns, &values).await?;
-    }
-    Ok(added)
 }

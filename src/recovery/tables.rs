@@ -1,6 +1,6 @@
 //! The user tables of a database, and transactions as they are seen through the marks on rows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::Row;
 use sqlx::postgres::PgConnection;
@@ -153,15 +153,57 @@ pub fn only_named(tables: Vec<Table>, wanted: &[String]) -> Result<Vec<Table>> {
         return Ok(tables);
     }
     let fits = |t: &Table, w: &str| {
-        [&t.name, &t.family].iter().any(|n| *n == w || n.split_once('.').is_some_and(|(_, short)| short == w))
+        let plain = unquoted(w);
+        [&t.name, &t.family]
+            .iter()
+            .any(|n| *n == w || n.split_once('.').is_some_and(|(_, short)| short == w) || plain.as_ref() == Some(*n))
+            || t.sql == w
+            || plain.as_ref().is_some_and(|p| !p.is_empty() && t.sql.ends_with(&format!(".{}", quote_ident(p))))
     };
     for w in wanted {
         if !tables.iter().any(|t| fits(t, w)) {
-            let have: Vec<&str> = tables.iter().map(|t| t.family.as_str()).take(12).collect();
-            return Err(Error::usage(format!("there is no table {w:?}")).hint(format!("there are {}", have.join(", "))));
+            return Err(
+                Error::usage(format!("there is no table {w:?}")).hint(format!("there are {}", some_of(&tables)))
+            );
         }
     }
     Ok(tables.into_iter().filter(|t| wanted.iter().any(|w| fits(t, w))).collect())
+}
+
+/// A name as SQL writes it, `"a ""b".c`: its parts with a point between them; none where nothing is in quotes, or they do not match.
+fn unquoted(name: &str) -> Option<String> {
+    if !name.contains('"') {
+        return None;
+    }
+    let (mut out, mut within) = (String::new(), false);
+    let mut chars = name.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '"' if within && chars.peek() == Some(&'"') => {
+                chars.next();
+                out.push('"');
+            }
+            '"' => within = !within,
+            // What stands without quotes is folded, as SQL folds it.
+            c if !within => out.extend(c.to_lowercase()),
+            c => out.push(c),
+        }
+    }
+    (!within).then_some(out)
+}
+
+/// The names of some tables for people, partitions under the table they belong to.
+fn some_of(tables: &[Table]) -> String {
+    const SOME: usize = 12;
+    let mut all: Vec<&str> = tables.iter().map(|t| t.family.as_str()).collect();
+    let mut seen = BTreeSet::new();
+    all.retain(|n| seen.insert(*n));
+    let word = |n: &&str| if n.chars().any(char::is_control) { format!("{n:?}") } else { (*n).to_string() };
+    let names: Vec<String> = all.iter().take(SOME).map(word).collect();
+    match all.len().saturating_sub(SOME) {
+        0 => names.join(", "),
+        more => format!("{}, and {more} more", names.join(", ")),
+    }
 }
 
 /// A committed transaction as its marks on rows show it.

@@ -11,6 +11,7 @@ mod limited;
 mod locate;
 mod lost_end;
 mod partial;
+mod partial_meets;
 mod partial_whole;
 mod predict;
 mod promote;

@@ -4,11 +4,13 @@ use std::path::Path;
 
 use sqlx::postgres::PgConnection;
 
+use super::along::{keys_of, orphan};
 use super::catalog;
 use super::catalog::ForeignKey;
+use super::fill;
 use super::rows::{count, equal, execute, list, pipe_file, shown, texts, together};
 use super::undo::{Made, Record, RecordedTable};
-use super::{Part, Plan, Staged, keys_of, orphan, sequences, written_by};
+use super::{Part, Plan, Staged, rules, sequences, written_by};
 use crate::error::{Context, Result};
 use crate::model::Time;
 use crate::postgres::connect::{query_error, quote_ident, run};
@@ -69,13 +71,13 @@ async fn write(
     for group in &order {
         inserted.extend(insert(live, plan, group).await?);
     }
-    for (n, (at, came, blocked)) in inserted.into_iter().enumerate() {
-        let s = &plan.tables[at];
+    for (n, Inserted { table: s, came, blocked, named }) in inserted.into_iter().enumerate() {
+        let s = &s;
         let mut part = s.part.clone();
         let staged = s.part.lost;
-        (part.lost, part.damaged) = (came, 0);
+        (part.lost, part.damaged, part.filled) = (came, 0, 0);
         part.blocked += blocked;
-        let skipped = staged.saturating_sub(came + blocked);
+        let skipped = staged.saturating_sub(came + blocked + named);
         part.newer_kept += skipped;
         if skipped > 0 && !s.shadow.key.is_empty() {
             let key = &s.shadow.key;
@@ -90,48 +92,17 @@ async fn write(
             s.leave("a newer row has a unique value of theirs".into(), shown(live, &sql).await?, true);
             part.left.clone_from(&s.part.left);
         }
-        let mut old_rows = None;
-        if s.part.damaged > 0 {
-            let file = format!("before-{n}.copy");
-            let marked = written_by("t", &plan.options.damaged_by);
-            let key = equal("t", &s.shadow.key, "s", &s.shadow.key);
-            // Locked first: what is noted is what is then overwritten.
-            let lock = format!(
-                "SELECT count(*) FROM (SELECT 1 FROM ONLY {} t JOIN {} s ON {key} WHERE {marked} FOR NO KEY UPDATE OF t) l",
-                s.live.sql, s.old_stage
-            );
-            count(live, &lock).await?;
-            let query = format!(
-                "SELECT {} FROM ONLY {} t JOIN {} s ON {key} WHERE {marked}",
-                list("t", &s.columns),
-                s.live.sql,
-                s.old_stage
-            );
-            pipe_file(live, &query, &folder.join(&file)).await?;
-            let set: Vec<String> = s
-                .writable
-                .iter()
-                .filter(|c| !s.shadow.key.contains(c))
-                .map(|c| format!("{0} = s.{0}", quote_ident(c)))
-                .collect();
-            if !set.is_empty() {
-                let sql = format!(
-                    "UPDATE ONLY {} t SET {} FROM {} s WHERE {key} AND {marked}",
-                    s.live.sql,
-                    set.join(", "),
-                    s.old_stage
-                );
-                part.damaged = execute(live, &sql).await?;
-            }
-            old_rows = Some(file);
-        }
+        let file = format!("before-{n}.copy");
+        let (put_back, filled) = overwrite(live, plan, s, &folder.join(&file)).await?;
+        let old_rows = (s.part.damaged + s.part.filled > 0).then_some(file);
+        (part.damaged, part.filled) = (put_back, filled);
         record.tables.push(RecordedTable {
             table: s.live.name.clone(),
             sql: s.live.sql.clone(),
             oid: Some(oid(live, &s.live.sql).await?),
             recreated: part.recreated,
             brought_back: part.lost,
-            put_back: part.damaged,
+            put_back: part.damaged + part.filled,
             columns: s.columns.clone(),
             writable: s.writable.clone(),
             key: s.shadow.key.clone(),
@@ -140,7 +111,9 @@ async fn write(
         parts.push(part);
     }
     run(live, "SET CONSTRAINTS ALL IMMEDIATE").await?;
+    plan.labels.as_then(live).await?;
     run(live, &plan.schema.after).await?;
+    plan.labels.as_now(live).await?;
     run(live, "SET search_path = pg_catalog").await?;
     for k in &plan.lost_keys {
         let sql = format!("ALTER TABLE {} ADD CONSTRAINT {} {}", k.child_sql, quote_ident(&k.name), k.definition);
@@ -180,34 +153,85 @@ async fn oid(live: &mut PgConnection, table_sql: &str) -> Result<u32> {
     u32::try_from(n).target(|| format!("cannot read the number of {table_sql}"))
 }
 
-/// Inserts the staged rows of tables that wait for nobody but each other; of each its place in the plan, how many came, and
-/// how many lost the row they reference meanwhile. In one statement: foreign keys are held at its end, also those in a circle
-/// that cannot be deferred.
-async fn insert(live: &mut PgConnection, plan: &Plan, group: &[usize]) -> Result<Vec<(usize, u64, u64)>> {
-    let mut out: Vec<(usize, u64, u64)> = Vec::new();
+/// Puts damaged rows back and fills what is empty, after noting those rows in `file` as they are; how many of each.
+async fn overwrite(live: &mut PgConnection, plan: &Plan, s: &Staged, file: &Path) -> Result<(u64, u64)> {
+    let marked = written_by("t", &plan.options.damaged_by);
+    let key = equal("t", &s.shadow.key, "s", &s.shadow.key);
+    let (mut old, mut done) = (Vec::new(), (0, 0));
+    // Locked first: what is noted is what is then overwritten.
+    if s.part.damaged > 0 {
+        let rows = format!("ONLY {} t JOIN {} s ON {key} WHERE {marked}", s.live.sql, s.old_stage);
+        count(live, &format!("SELECT count(*) FROM (SELECT 1 FROM {rows} FOR NO KEY UPDATE OF t) l")).await?;
+        old.push(format!("SELECT {} FROM {rows}", list("t", &s.columns)));
+    }
+    if s.part.filled > 0 {
+        fill::lock(live, s).await?;
+        old.push(format!("SELECT {} FROM {}", list("t", &s.columns), fill::pairs(s)));
+    }
+    if old.is_empty() {
+        return Ok(done);
+    }
+    pipe_file(live, &old.join(" UNION ALL "), file).await?;
+    let set: Vec<String> = s
+        .writable
+        .iter()
+        .filter(|c| !s.shadow.key.contains(c))
+        .map(|c| format!("{0} = s.{0}", quote_ident(c)))
+        .collect();
+    if s.part.damaged > 0 && !set.is_empty() {
+        let (table, set) = (&s.live.sql, set.join(", "));
+        let sql = format!("UPDATE ONLY {table} t SET {set} FROM {} s WHERE {key} AND {marked}", s.old_stage);
+        done.0 = execute(live, &sql).await?;
+    }
+    if s.part.filled > 0 {
+        done.1 = fill::apply(live, s).await?;
+    }
+    Ok(done)
+}
+
+/// What inserting did with one table.
+struct Inserted {
+    /// The table, with what it left out meanwhile.
+    table: Staged,
+    /// Rows that came.
+    came: u64,
+    /// Rows that lost the row they reference meanwhile.
+    blocked: u64,
+    /// Rows that were left out meanwhile and are named.
+    named: u64,
+}
+
+/// Inserts the staged rows of tables that wait for nobody but each other. In one statement: foreign keys are held at its end, also
+/// those in a circle that cannot be deferred.
+async fn insert(live: &mut PgConnection, plan: &Plan, group: &[usize]) -> Result<Vec<Inserted>> {
+    let mut out: Vec<Inserted> = Vec::new();
     let mut statements = Vec::new();
     for at in group {
-        let s = &plan.tables[*at];
-        let mut blocked = 0;
+        let mut s = plan.tables[*at].clone();
+        let (mut blocked, mut named) = (0, 0);
         if s.part.lost > 0 {
-            blocked = drop_orphans(live, plan, s, group).await?;
+            let held = rules::hold(live, &mut s).await?;
+            named = held.unwrap_or(0);
+            blocked = drop_orphans(live, plan, &s, group).await?;
+            // Nobody else writes into what is held or was just made.
+            let quietly = if held.is_some() || s.part.recreated { "" } else { " ON CONFLICT DO NOTHING" };
             statements.push(format!(
-                "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} s ON CONFLICT DO NOTHING",
+                "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} s{quietly}",
                 s.live.sql,
                 names(&s.writable),
                 list("s", &s.writable),
                 s.lost_stage
             ));
         }
-        out.push((*at, 0, blocked));
+        out.push(Inserted { table: s, came: 0, blocked, named });
     }
     let came = match &statements[..] {
         [] => Vec::new(),
         [one] => vec![execute(live, one).await?],
         all => together(live, all).await?,
     };
-    let with_rows = out.iter_mut().filter(|(at, ..)| plan.tables[*at].part.lost > 0);
-    with_rows.zip(came).for_each(|((_, n, _), came)| *n = came);
+    let with_rows = out.iter_mut().filter(|i| i.table.part.lost > 0);
+    with_rows.zip(came).for_each(|(i, came)| i.came = came);
     Ok(out)
 }
 

@@ -1,4 +1,4 @@
-//! What the catalog says about tables whose rows are brought back: foreign keys, triggers, unique indexes.
+//! What the catalog says about tables whose rows are brought back: foreign keys, triggers, views.
 
 use sqlx::Row;
 use sqlx::postgres::PgConnection;
@@ -87,16 +87,15 @@ pub async fn generated(c: &mut PgConnection, table_sql: &str) -> Result<Vec<Stri
     sqlx::query_scalar(sql).bind(table_sql).fetch_all(&mut *c).await.map_err(|e| query_error(sql, &e))
 }
 
-/// Column lists of the unique indexes besides the primary key, those on plain columns of all rows.
+/// The table on top of the one that a partition belongs to, quoted; of any other table itself. What a column is, is said there.
 ///
 /// # Errors
 /// The query fails.
-pub async fn unique_columns(c: &mut PgConnection, table_sql: &str) -> Result<Vec<Vec<String>>> {
-    let sql = "SELECT ARRAY(SELECT a.attname::text FROM unnest(i.indkey::int2[]) WITH ORDINALITY u(num, place) \
-        JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = u.num \
-        WHERE place <= i.indnkeyatts ORDER BY place) AS cols FROM pg_catalog.pg_index i \
-        WHERE i.indrelid = $1::text::regclass AND i.indisunique AND NOT i.indisprimary AND i.indpred IS NULL AND i.indexprs IS NULL";
-    sqlx::query_scalar(sql).bind(table_sql).fetch_all(&mut *c).await.map_err(|e| query_error(sql, &e))
+pub async fn top(c: &mut PgConnection, table_sql: &str) -> Result<String> {
+    let sql = "SELECT coalesce((SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) \
+               FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+               WHERE c.oid = pg_catalog.pg_partition_root($1::text::regclass)), $1::text)";
+    sqlx::query_scalar(sql).bind(table_sql).fetch_one(&mut *c).await.map_err(|e| query_error(sql, &e))
 }
 
 /// Views of the shadow that read the table, directly or through other views, and that the live database does not have.

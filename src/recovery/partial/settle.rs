@@ -2,15 +2,16 @@
 
 use sqlx::postgres::PgConnection;
 
+use super::along::{keys_of, orphan};
 use super::rows::{count, equal, execute, keys, shown, texts};
-use super::{Plan, catalog, keys_of, orphan};
+use super::{Plan, catalog, fill, rules};
 use crate::error::Result;
 
 /// Takes out what cannot be brought back and counts what remains.
 ///
 /// # Errors
 /// A query fails.
-pub(super) async fn settle(live: &mut PgConnection, plan: &mut Plan) -> Result<()> {
+pub(super) async fn settle(live: &mut PgConnection, shadow: &mut PgConnection, plan: &mut Plan) -> Result<()> {
     for s in &plan.tables {
         if !s.shadow.key.is_empty() {
             let key = &s.shadow.key;
@@ -26,21 +27,9 @@ pub(super) async fn settle(live: &mut PgConnection, plan: &mut Plan) -> Result<(
         if s.part.recreated {
             continue;
         }
-        let mut taken: Vec<Vec<String>> = catalog::unique_columns(live, &s.live.sql).await?;
-        taken.push(s.live.key.clone());
-        taken.retain(|cols| !cols.is_empty() && cols.iter().all(|c| s.columns.contains(c)));
-        for cols in &taken {
-            let sql = format!(
-                "DELETE FROM {} s WHERE EXISTS (SELECT FROM ONLY {} t WHERE {}) RETURNING {} AS k",
-                s.lost_stage,
-                s.live.sql,
-                equal("t", cols, "s", cols),
-                texts("s", s.naming())
-            );
-            let out = shown(live, &sql).await?;
-            s.part.newer_kept += out.rows;
-            s.leave(format!("a newer row has their {}", cols.join(", ")), out, true);
-        }
+        s.rules = rules::rules(live, &s.live.sql).await?;
+        s.old_rules = rules::rules(shadow, &s.shadow.sql).await?;
+        rules::take_out(live, s).await?;
     }
     loop {
         let mut removed = 0;
@@ -62,6 +51,9 @@ pub(super) async fn settle(live: &mut PgConnection, plan: &mut Plan) -> Result<(
         if removed == 0 {
             break;
         }
+    }
+    for s in &mut plan.tables {
+        fill::settle(live, s).await?;
     }
     for at in 0..plan.tables.len() {
         let s = plan.tables[at].clone();

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use sqlx::postgres::PgConnection;
 
 use super::rows::{self, Shown, load, rows_by};
-use super::{Left, Options, Staged};
+use super::{Left, Options, Staged, fill};
 use crate::error::Result;
 use crate::postgres::connect::{query_error, quote_ident, quote_literal, run};
 
@@ -75,7 +75,7 @@ pub async fn look(
     }
     damage.sort();
     damage.dedup();
-    damage.retain(|c| s.columns.contains(c));
+    damage.retain(|c| s.columns.contains(c) && !s.fill.has(c));
     s.part.damage.clone_from(&damage);
     let mut rows = since.rows;
     let written_new = inserted(live, &s.live.sql, &rows).await?;
@@ -115,8 +115,12 @@ pub async fn look(
     let key = &s.shadow.key.clone();
     let pairs = format!("FROM ONLY {} t JOIN {was} s ON {}", s.live.sql, rows::equal("t", key, "s", key));
     let new = format!("t.ctid IN (SELECT place FROM {was}_new)");
-    let others: Vec<String> = s.columns.iter().filter(|c| !key.contains(c)).cloned().collect();
+    let others = fill::telling(s);
     let mut kinds = Vec::new();
+    if !others.is_empty() {
+        let another = if written_new.is_some() { format!("{new} AND ({})", any(&others)) } else { any(&others) };
+        fill::without_others(live, s, &was, &another).await?;
+    }
     if !others.is_empty() && options.lost {
         match &written_new {
             Some(_) => kinds.push((
