@@ -17,6 +17,7 @@ use crate::backup::files::{restore_files, store_files};
 use crate::backup::part::restore_some;
 use crate::backup::repository::Unlocked;
 use crate::error::{Context, Result};
+use crate::model::CleanText;
 use crate::recovery::watch::check_cancel;
 use crate::recovery::{Phase, Watch};
 
@@ -71,6 +72,21 @@ pub async fn create(ctx: &Ctx, folders: Vec<PathBuf>, label: Option<String>) -> 
     })))
 }
 
+/// Names what could not be given back; gives what to say of it in the end.
+fn not_set(ctx: &Ctx, all: &[String]) -> String {
+    const MOST: usize = 10;
+    for line in all.iter().take(MOST) {
+        ctx.out.line(&format!("not as it was: {}", CleanText::line(line.as_bytes())));
+    }
+    if all.len() > MOST {
+        ctx.out.line(&format!("not as it was: {} more, which --json names", all.len() - MOST));
+    }
+    if all.is_empty() {
+        return String::new();
+    }
+    format!("; {} without their owner, mode or link as it was (root may set owners)", all.len())
+}
+
 /// Restores files.
 ///
 /// # Errors
@@ -100,10 +116,11 @@ pub async fn restore(ctx: &Ctx, unlocked: Unlocked, manifest: Manifest, into: &s
         ctx.out.line(&format!("was being written while it was stored: {path}"));
     }
     let summary = format!(
-        "restored {id} into {:?}: {} files, {} bytes, each read again and the same as when it was stored",
+        "restored {id} into {:?}: {} files, {} bytes, each read again and the same as when it was stored{}",
         dest.display(),
         parity.same,
-        parity.bytes
+        parity.bytes,
+        not_set(ctx, &parity.not_set)
     );
     Ok(Done::ok(summary).json(json!({"backup": id, "folder": dest, "parity": parity})))
 }
@@ -121,12 +138,13 @@ async fn some(ctx: &Ctx, unlocked: Unlocked, manifest: Manifest, dest: PathBuf, 
     })
     .await?;
     let summary = format!(
-        "restored {} files of {id} into {:?}, {} bytes, each the same as when it was stored; {} of the {} bytes of the backup were read",
+        "restored {} files of {id} into {:?}, {} bytes, each the same as when it was stored; {} of the {} bytes of the backup were read{}",
         done.parity.same,
         dest.display(),
         done.parity.bytes,
         done.fetched,
-        done.stored
+        done.stored,
+        not_set(ctx, &done.parity.not_set)
     );
     let document = json!({
         "backup": id, "folder": dest, "parity": done.parity, "fetched_bytes": done.fetched, "stored_bytes": done.stored,

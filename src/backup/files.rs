@@ -6,11 +6,13 @@
 //! backups/<backup>/environment.json.bgo   what the machine was like; no values that could be secret
 //! ```
 
+mod attributes;
+
 use std::cell::Cell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
@@ -24,6 +26,9 @@ use super::logical::read_object;
 use super::repository::{SUFFIX, Unlocked, now};
 use super::store::{Access, Committed, Existing, sync_dir};
 use crate::error::{Context, Error, Result};
+
+use attributes::Names;
+pub(super) use attributes::Owners;
 
 fn object(id: &str, what: &str) -> String {
     format!("backups/{id}/{what}{SUFFIX}")
@@ -52,8 +57,23 @@ pub struct Listed {
     pub size: u64,
     /// SHA-256 of a file's content, or of a link's target.
     pub sha256: String,
-    /// Permission bits.
+    /// Permission bits, with those for setuid, setgid and sticky.
     pub mode: u32,
+    /// Number of its owner; none in a backup of before it was stored, as with the next three.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    /// Number of its group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gid: Option<u32>,
+    /// Name of its owner, where the machine had one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Name of its group, where the machine had one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// The file before it that it is a hard link to; `at` is that one's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub same_as: Option<String>,
     /// The file became shorter while it was read; what was missing is zeros.
     #[serde(default)]
     pub changed: bool,
@@ -86,6 +106,8 @@ pub struct Parity {
     pub skipped: Vec<String>,
     /// Files that changed while they were stored.
     pub changed: Vec<String>,
+    /// Owners and modes that whoever restored could not set, and hard links that became files of their own.
+    pub not_set: Vec<String>,
 }
 
 impl Parity {
@@ -131,7 +153,15 @@ pub fn store_files(
     let writer = Writer::new(upload, &spec, &[unlocked.own_recipient()?])?;
     let written = Rc::new(Cell::new(0));
     let writer = Counted { inner: writer, written: written.clone() };
-    let mut pack = Pack { tar: tar::Builder::new(writer), written, listing: Listing::default(), total: 0, progress };
+    let mut pack = Pack {
+        tar: tar::Builder::new(writer),
+        written,
+        listing: Listing::default(),
+        names: Names::default(),
+        linked: HashMap::new(),
+        total: 0,
+        progress,
+    };
     for folder in folders {
         let real = fs::canonicalize(folder).target(|| format!("reading {:?}", folder.display()))?;
         pack.add(&real, &PathBuf::from(own_name(folder)?))?;
@@ -221,6 +251,9 @@ struct Pack<'a, W: Write> {
     /// Bytes of the stream so far.
     written: Rc<Cell<u64>>,
     listing: Listing,
+    names: Names,
+    /// Files with several names by device and number: path of the one that was stored, and its place in the listing.
+    linked: HashMap<(u64, u64), (PathBuf, usize)>,
     total: u64,
     progress: Progress<'a>,
 }
@@ -240,9 +273,16 @@ impl<W: Write> Pack<'_, W> {
             size: 0,
             sha256: String::new(),
             mode: meta.mode() & 0o7777,
+            uid: None,
+            gid: None,
+            user: None,
+            group: None,
+            same_as: None,
             changed: false,
             at: None,
         };
+        self.names.note(&mut entry, &meta);
+        attributes::in_header(&mut header, &entry);
         let storing = |e: io::Error| from_io(e, || format!("storing {:?}", from.display()));
         if kind.is_dir() {
             header.set_entry_type(tar::EntryType::Directory);
@@ -269,6 +309,16 @@ impl<W: Write> Pack<'_, W> {
             self.listing.skipped.push(entry.path);
             return Ok(());
         }
+        let number = (meta.dev(), meta.ino());
+        if let Some((path, first)) = self.linked.get(&number)
+            && let Some(first) = self.listing.entries.get(*first)
+        {
+            header.set_entry_type(tar::EntryType::Link);
+            self.tar.append_link(&mut header, at, path).map_err(storing)?;
+            let (path, mode) = (entry.path, first.mode);
+            self.listing.entries.push(Listed { path, mode, same_as: Some(first.path.clone()), ..first.clone() });
+            return Ok(());
+        }
         header.set_entry_type(tar::EntryType::Regular);
         header.set_size(meta.len());
         let file = File::open(from).map_err(reading)?;
@@ -280,6 +330,9 @@ impl<W: Write> Pack<'_, W> {
         entry.changed = content.changed;
         entry.at = content.begins;
         entry.sha256 = hex(&content.hash.finalize());
+        if meta.nlink() > 1 {
+            self.linked.insert(number, (at.to_path_buf(), self.listing.entries.len()));
+        }
         self.listing.entries.push(entry);
         self.total += meta.len();
         (self.progress)(self.total)
@@ -416,6 +469,7 @@ fn unpack(input: impl Read, root: &Path, listing: &Listing) -> Result<Parity> {
     let mut at = Vec::new();
     let mut links = Vec::new();
     let mut folders = Vec::new();
+    let mut owners = Owners::default();
     let mut wanted = listing.entries.iter();
     for entry in archive.entries().map_err(broken)? {
         let mut entry = entry.map_err(broken)?;
@@ -433,23 +487,32 @@ fn unpack(input: impl Read, root: &Path, listing: &Listing) -> Result<Parity> {
         match (listed.kind, entry.header().entry_type()) {
             (Kind::Folder, tar::EntryType::Directory) => {
                 fs::DirBuilder::new().mode(0o700).create(&full).target(making)?;
-                folders.push((full.clone(), listed.mode));
+                folders.push((full.clone(), listed));
             }
             // Links are made last, so that nothing can be written through one.
             (Kind::Link, tar::EntryType::Symlink) => {
                 let target = entry.link_name().map_err(broken)?.map(std::borrow::Cow::into_owned).unwrap_or_default();
-                links.push((full.clone(), target));
+                links.push((full.clone(), target, listed));
             }
             (Kind::File, tar::EntryType::Regular) => {
                 let mut file =
                     OpenOptions::new().write(true).create_new(true).mode(0o600).open(&full).target(making)?;
                 io::copy(&mut entry, &mut file).map_err(|e| from_io(e, making))?;
-                file.set_permissions(fs::Permissions::from_mode(listed.mode & 0o777)).target(making)?;
+                owners.set(&full, listed)?;
                 if let Ok(seconds) = entry.header().mtime() {
                     let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
                     let _ = file.set_modified(time);
                 }
                 file.sync_all().target(making)?;
+            }
+            (Kind::File, tar::EntryType::Link) if listed.same_as.is_some() => {
+                let target = entry.link_name().map_err(broken)?.map(std::borrow::Cow::into_owned).unwrap_or_default();
+                // Files alone are made so far: nothing leads out of the folder.
+                if target.as_os_str().is_empty() || !target.components().all(|c| matches!(c, Component::Normal(_))) {
+                    return Err(Error::check(format!("{:?} in the backup is a link to {target:?}", path.display()))
+                        .why("it would leave the folder"));
+                }
+                fs::hard_link(root.join(target), &full).target(making)?;
             }
             (_, other) => {
                 return Err(Error::check(format!("{:?} in the backup is of type {other:?}", path.display())));
@@ -461,16 +524,16 @@ fn unpack(input: impl Read, root: &Path, listing: &Listing) -> Result<Parity> {
     if let Some(missing) = wanted.next() {
         return Err(Error::check(format!("{:?} stands in the listing and not in the backup", missing.path)));
     }
-    for (path, target) in links {
+    for (path, target, listed) in links {
         std::os::unix::fs::symlink(target, &path).target(|| format!("making {:?}", path.display()))?;
+        owners.set(&path, listed)?;
     }
     let parity = compare(&at, listing)?;
-    for (path, mode) in folders.iter().rev() {
+    for (path, listed) in folders.iter().rev() {
         super::store::sync_dir(path)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(mode & 0o777))
-            .target(|| format!("setting the mode of {:?}", path.display()))?;
+        owners.set(path, listed)?;
     }
-    Ok(parity)
+    Ok(Parity { not_set: owners.not_set, ..parity })
 }
 
 /// Reads everything again from the disk.

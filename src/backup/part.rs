@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
 use serde::Serialize;
@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::base::Progress;
 use super::catalog::{BackupKind, Manifest};
 use super::container::{Ranged, from_io, hex};
-use super::files::{Building, Kind, Listed, Listing, Parity, compare, listing, tar_name};
+use super::files::{Building, Kind, Listed, Listing, Owners, Parity, compare, listing, tar_name};
 use super::logical;
 use super::repository::{Unlocked, of_object};
 use super::store::sync_dir;
@@ -90,7 +90,7 @@ pub fn restore_some(
     let root = building.root();
     folder(root)?;
     let (mut at, mut done) = (Vec::new(), 0);
-    let mut links = Vec::new();
+    let (mut links, mut owners) = (Vec::new(), Owners::default());
     for listed in &chosen {
         let path = Path::new(&listed.path);
         if !path.components().all(|c| matches!(c, Component::Normal(_))) {
@@ -111,29 +111,33 @@ pub fn restore_some(
                     return Err(Error::check(format!("{:?} ends too early in the backup", listed.path)));
                 }
                 file.flush().target(making)?;
-                file.set_permissions(fs::Permissions::from_mode(listed.mode & 0o777)).target(making)?;
+                owners.set(&full, listed)?;
+                if let Some(other) = &listed.same_as {
+                    owners.not_set.push(format!("{}: a file of its own, and was a hard link to {other}", listed.path));
+                }
                 file.sync_all().target(making)?;
                 done += copied;
                 progress(done)?;
             }
             // Made last, so that nothing can be written through one.
-            (Kind::Link, _) => links.push((link_target(&mut object, &listing, listed)?, full.clone())),
+            (Kind::Link, _) => links.push((link_target(&mut object, &listing, listed)?, full.clone(), *listed)),
             // Said by `choose`.
             (Kind::File, None) => continue,
         }
         at.push((full, *listed));
     }
-    for (target, path) in links {
+    for (target, path, listed) in links {
         symlink(target, &path).target(|| format!("making {:?}", path.display()))?;
+        owners.set(&path, listed)?;
     }
     let parity = compare(&at, &listing)?;
     parity.whole()?;
     for (path, listed) in at.iter().rev().filter(|(_, l)| l.kind == Kind::Folder) {
         sync_dir(path)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(listed.mode & 0o777))
-            .target(|| format!("setting the mode of {:?}", path.display()))?;
+        owners.set(path, listed)?;
     }
     building.finish()?;
+    let parity = Parity { not_set: owners.not_set, ..parity };
     Ok(Restored { parity, fetched: object.fetched(), stored: object.stored_len() })
 }
 
@@ -142,10 +146,12 @@ pub fn restore_some(
 fn link_target(object: &mut Ranged, listing: &Listing, link: &Listed) -> Result<PathBuf> {
     let broken = |e: io::Error| of_object(from_io(e, || format!("looking for link {:?}", link.path)), "files.tar");
     let place = listing.entries.iter().position(|e| e.path == link.path).unwrap_or(0);
-    let before = listing.entries[..place].iter().rev().find(|e| e.kind == Kind::File);
+    // A hard link has no content of its own.
+    let content = |e: &&Listed| e.kind == Kind::File && e.same_as.is_none();
+    let before = listing.entries[..place].iter().rev().find(content);
     // Content is filled up to whole blocks.
     let from = before.and_then(|e| Some((e.at? + e.size).next_multiple_of(TAR_BLOCK))).unwrap_or(0);
-    let behind = listing.entries[place..].iter().find(|e| e.kind == Kind::File);
+    let behind = listing.entries[place..].iter().find(content);
     let end = behind.and_then(|e| e.at).unwrap_or(object.plain_len());
     for entry in tar::Archive::new(object.reader(from..end)).entries().map_err(broken)? {
         let entry = entry.map_err(broken)?;

@@ -38,11 +38,37 @@ pub fn current_uid() -> u32 {
 /// Name of the user this process runs as; the number when the system has no name for it.
 pub fn current_name() -> String {
     let uid = current_uid();
-    passwd_lines(&uid.to_string())
-        .iter()
-        .filter_map(|l| parse_passwd_line(l))
-        .find(|u| u.uid == uid)
-        .map_or_else(|| uid.to_string(), |u| u.name)
+    name_of(uid).unwrap_or_else(|| uid.to_string())
+}
+
+/// Name of the user of this number; none when the system has no name for it.
+pub fn name_of(uid: u32) -> Option<String> {
+    let lines = passwd_lines(&uid.to_string());
+    lines.iter().filter_map(|l| parse_passwd_line(l)).find(|u| u.uid == uid).map(|u| u.name)
+}
+
+/// Name of the group of this number; none when the system has no name for it.
+pub fn group_name(gid: u32) -> Option<String> {
+    groups(&gid.to_string()).into_iter().find(|(_, id)| *id == gid).map(|(name, _)| name)
+}
+
+/// Number of the group of this name; none when there is none.
+pub fn gid_of(name: &str) -> Option<u32> {
+    groups(name).into_iter().find(|(known, _)| known == name).map(|(_, gid)| gid)
+}
+
+/// Groups of group(5), `name:password:gid:members`, followed by what `getent` knows when the key is not among them.
+fn groups(key: &str) -> Vec<(String, u32)> {
+    let parse = |line: &str| {
+        let mut fields = line.split(':');
+        Some((fields.next()?.to_string(), fields.nth(1)?.parse().ok()?))
+    };
+    let file = std::fs::read_to_string("/etc/group").unwrap_or_default();
+    let mut all: Vec<(String, u32)> = file.lines().filter_map(parse).collect();
+    if !all.iter().any(|(name, gid)| name == key || gid.to_string() == key) {
+        all.extend(getent("group", key).iter().filter_map(|line| parse(line)));
+    }
+    all
 }
 
 /// The user this process runs as; none when the system has no name for it.

@@ -115,3 +115,74 @@ fn a_file_that_may_not_be_read_is_named_with_what_to_do() {
     let list = json(d, NOBODY, 0, &["backup", "list"]);
     assert_eq!(list["backups"].as_array().unwrap().len(), 0, "{list}");
 }
+
+#[test]
+fn owners_modes_and_hard_links_come_back_or_are_named() {
+    use std::os::unix::fs::{MetadataExt, chown, lchown};
+    if !breakglass::process::user::is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let from = d.join("data");
+    std::fs::create_dir(&from).unwrap();
+    std::fs::create_dir(from.join("theirs")).unwrap();
+    for name in ["aa", "run", "theirs/in"] {
+        std::fs::write(from.join(name), name.repeat(1000)).unwrap();
+    }
+    let nobody = breakglass::process::user::lookup("nobody").unwrap();
+    for name in ["run", "theirs", "theirs/in"] {
+        chown(from.join(name), Some(nobody.uid), Some(nobody.gid)).unwrap();
+    }
+    let mode =
+        |p: &str, mode: u32| std::fs::set_permissions(from.join(p), std::fs::Permissions::from_mode(mode)).unwrap();
+    mode("run", 0o4755);
+    mode("theirs", 0o2770);
+    // Owned by a number that has no name.
+    std::fs::write(from.join("number"), "").unwrap();
+    chown(from.join("number"), Some(54321), Some(54322)).unwrap();
+    std::fs::hard_link(from.join("aa"), from.join("theirs/same")).unwrap();
+    symlink("aa", from.join("theirs/z")).unwrap();
+    lchown(from.join("theirs/z"), Some(nobody.uid), None).unwrap();
+    let made = json(d, NOBODY, 0, &["backup", "create", "--files", "data"]);
+    let id = made["id"].as_str().unwrap();
+    let of = |root: &str, p: &str| {
+        let m = std::fs::symlink_metadata(d.join(root).join(p)).unwrap();
+        (m.uid(), m.gid(), m.mode())
+    };
+    let all = ["", "aa", "run", "theirs", "theirs/in", "theirs/same", "theirs/z", "number"];
+    let done = json(d, NOBODY, 0, &["backup", "restore", id, "--into", "back"]);
+    assert_eq!(done["parity"]["not_set"].as_array().unwrap().len(), 0, "{done}");
+    all.iter().for_each(|p| assert_eq!(of("back/data", p), of("data", p), "{p}"));
+    let inode = |p: &str| std::fs::metadata(d.join(p)).unwrap().ino();
+    assert_eq!(inode("back/data/aa"), inode("back/data/theirs/same"));
+    json(d, NOBODY, 0, &["backup", "verify", id]);
+    // A part of it, the link before its file, too.
+    let some = ["backup", "restore", id, "--into", "some", "--file", "data/theirs", "--file", "data/run"];
+    let done = json(d, NOBODY, 0, &some);
+    assert!(done["parity"]["not_set"].to_string().contains("hard link to data/aa"), "{done}");
+    ["run", "theirs", "theirs/in", "theirs/z"]
+        .iter()
+        .for_each(|p| assert_eq!(of("some/data", p), of("data", p), "{p}"));
+    assert_eq!(std::fs::read(d.join("some/data/theirs/same")).unwrap(), std::fs::read(from.join("aa")).unwrap());
+
+    // Who may not give files away says whose they were, and lends nobody's rights.
+    let out = std::process::Command::new("setpriv")
+        .args(["--bounding-set=-chown", "--inh-caps=-chown", env!("CARGO_BIN_EXE_breakglass")])
+        .args(["backup", "restore", id, "--into", "mine"])
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("HOME", d)
+        .env("BREAKGLASS_HOME", d.join("state"))
+        .env("BACKUP_DIR", d.join("repo"))
+        .env("BACKUP_ENCRYPTION_KEY", super::PASSPHRASE)
+        .current_dir(d)
+        .output()
+        .unwrap();
+    let said = text(&out);
+    assert_eq!(out.status.code(), Some(0), "{said}");
+    for word in ["data/run: owner nobody:", "mode 4755", "data/number: owner 54321:54322", "without their owner"] {
+        assert!(said.contains(word), "{word}: {said}");
+    }
+    assert_eq!(of("mine/data", "run").2 & 0o7777, 0o755);
+}
