@@ -215,6 +215,63 @@ fn a_cluster_that_can_be_recovered_is_ready_and_what_is_not_is_a_problem() {
     assert!(problems.contains("cannot connect"), "{report:#}");
 }
 
+/// Wherever the log goes that is not here: nowhere, or into a copy of the repository.
+#[test]
+fn a_log_that_is_kept_nowhere_or_elsewhere_is_a_problem() {
+    use crate::support::cluster::{Cluster, LIMIT};
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("repository").display().to_string();
+    let (repository, ..) = crate::backup::repository(dir.path());
+    std::fs::rename(dir.path().join("repo"), &place).unwrap();
+    drop(repository);
+    let c = Cluster::start("nowhere", &[("archive_mode", "on"), ("archive_command", "/bin/true")]);
+    c.sql("postgres", "create table t (n int); insert into t values (1)");
+    c.sql("postgres", "select pg_switch_wal()");
+    let until = |sql: &str| {
+        let deadline = std::time::Instant::now() + LIMIT;
+        while c.sql("postgres", sql) != "t" {
+            assert!(std::time::Instant::now() < deadline, "{sql}");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    };
+    until("select archived_count > 0 from pg_stat_archiver");
+    let desk = Desk::new();
+    let at = c.database("postgres");
+    let url = format!("postgres://{}@localhost:{}/postgres?host={}", at.user(), at.port(), at.host());
+    let env =
+        [("DATABASE_URL", url.as_str()), ("BACKUP_DIR", &place), ("BACKUP_ENCRYPTION_KEY", crate::backup::PASSPHRASE)];
+    for command in ["/bin/true", ":", "exit 0", "true # %p"] {
+        c.sql("postgres", &format!("alter system set archive_command = '{command}'"));
+        c.sql("postgres", "select pg_reload_conf()");
+        until(&format!("select current_setting('archive_command') = '{command}'"));
+        let (code, report, text) = doctor(&desk, &env);
+        let problems = of(&report, "problem").join("\n");
+        assert!(code == Some(1) && problems.contains("stores none"), "{command}: {report:#}");
+        assert!(
+            text.contains("wal archive --repository") && !text.contains("exposure at most"),
+            "{command}: {report:#}"
+        );
+        let status = desk.command(&["wal", "status"]).envs(env).output().unwrap();
+        let said = String::from_utf8_lossy(&status.stdout);
+        assert!(status.status.code() == Some(1) && said.contains("stores none"), "{command}: {said}");
+    }
+    // Another tool's: what it stores is not here.
+    c.sql("postgres", "alter system set archive_command = 'test -f %p'");
+    c.sql("postgres", "select pg_reload_conf()");
+    until("select current_setting('archive_command') = 'test -f %p'");
+    let (_, report, _) = doctor(&desk, &env);
+    assert!(of(&report, "problem").join("\n").contains("the repository holds nothing of its log"), "{report:#}");
+    // A copy has the same id.
+    let copied = desk.command(&["backup", "copy", "--to", "copy"]).envs(env).output().unwrap();
+    assert_eq!(copied.status.code(), Some(0), "{}", String::from_utf8_lossy(&copied.stderr));
+    let copy = desk.path("cwd").join("copy").display().to_string();
+    c.sql("postgres", &format!("alter system set archive_command = 'breakglass wal archive --repository {copy} %p'"));
+    c.sql("postgres", "select pg_reload_conf()");
+    until(&format!("select current_setting('archive_command') like '%{copy}%'"));
+    let (_, report, _) = doctor(&desk, &env);
+    assert!(of(&report, "problem").join("\n").contains(&copy), "{report:#}");
+}
+
 #[test]
 fn the_configuration_counts_where_people_ask() {
     let a = Archived::start("configured");

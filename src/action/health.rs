@@ -13,7 +13,7 @@ use super::{Action, Ctx, Done, Preview, Spec, backend, reach};
 use crate::backup::catalog::{Backup, Catalog};
 use crate::backup::dates;
 use crate::backup::repository::{Repository, Unlocked};
-use crate::backup::spool::disk_full;
+use crate::backup::spool::{disk_full, mounted_read_only};
 use crate::backup::wal::Hole;
 use crate::backup::{anchor, pinned};
 use crate::config::settings::{REPOSITORY_IDENTITY, REPOSITORY_KEY, Settings};
@@ -175,7 +175,9 @@ fn repository(ctx: &Ctx, identity: Option<&(String, String)>) -> (Vec<Found>, Ag
         Ok((catalog, unlocked)) => (unlocked, catalog),
         Err(e) => return (down(&e), ages),
     };
-    let mut out = match unlocked.repository().doubt() {
+    // What cannot be understood is in doubt already.
+    let other = || unlocked.wrong_cluster(&catalog, false).ok().flatten();
+    let mut out = match unlocked.repository().doubt().cloned().or_else(other) {
         Some(e) => vec![Found::bad("repository", "damaged", e.sentence())],
         None => strangers(ctx, unlocked.repository(), identity.map(|i| i.0.as_str())),
     };
@@ -385,6 +387,9 @@ async fn check(ctx: &Ctx) -> Result<Done> {
             "disk full",
             format!("{why}; breakglass backup cleanup --dry-run says what may go"),
         ));
+    }
+    if let Some(why) = place.filter(|_| !settings.read_only).and_then(mounted_read_only) {
+        seen.add(Found::bad("room", "read-only", format!("{why}; see why (dmesg), then mount -o remount,rw")));
     }
     let mut ages = Ages::default();
     // Seen just now; where the database does not answer, what is configured.

@@ -133,11 +133,9 @@ fn meant(ctx: &Ctx, url: &str, system: Option<&str>) -> Result<()> {
     }
     if let Some(heads) = &ctx.settings.catalog_heads {
         if let Some(seen) = seen::at(heads, &at)? {
-            let why = format!(
-                "repository {} was there when it was last looked at, and nothing is there now",
-                seen.repository
-            );
-            return Err(refused(why).hint("Is the disk mounted, is the folder the right one?").hint(ANEW));
+            return Err(refused(seen::was_there(&seen))
+                .hint("Is the disk mounted, is the folder the right one?")
+                .hint("If a new one is meant: breakglass backup init --new-place, then this command again."));
         }
         let same = |s: &seen::Seen| system.is_some() && s.system_identifier.as_deref() == system;
         if let Some(other) = seen::all(heads)?.into_iter().find(same) {

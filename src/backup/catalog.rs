@@ -156,6 +156,8 @@ pub struct Catalog {
     pub lost: Vec<Lost>,
     /// Entries that are missing or damaged.
     pub broken: Vec<Broken>,
+    /// Files in the catalog's folder whose names are no entry's: passed over.
+    pub strays: Vec<String>,
     /// That somebody knew of such entries, or of a catalog that was rolled back, and went on; oldest first.
     pub accepted: Vec<Accepted>,
     /// Date of the last entry that could be read.
@@ -212,7 +214,7 @@ impl Accepted {
 /// Entries of the chain that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Broken {
-    /// Number of the first, 0 for a file that is no entry.
+    /// Number of the first.
     pub first: u64,
     /// Number of the last.
     pub last: u64,
@@ -281,7 +283,7 @@ fn entry_name(seq: u64) -> String {
 }
 
 /// Number of the entry of this name.
-pub(super) fn seq_of(name: &str) -> Option<u64> {
+pub(crate) fn seq_of(name: &str) -> Option<u64> {
     let seq = name.strip_prefix(FOLDER)?.strip_suffix(SUFFIX)?.parse().ok()?;
     (seq > 0 && entry_name(seq) == name).then_some(seq)
 }
@@ -295,12 +297,12 @@ impl Catalog {
     /// The repository cannot be read.
     pub fn load(unlocked: &Unlocked) -> Result<Self> {
         let store = unlocked.repository().store();
-        let mut broken = Vec::new();
+        let (mut broken, mut strays) = (Vec::new(), Vec::new());
         let mut present: Vec<(u64, String)> = Vec::new();
         for entry in store.list(FOLDER)? {
             match seq_of(&entry.name) {
                 Some(seq) => present.push((seq, entry.name)),
-                None => broken.push(Broken::new(0, 0, format!("{:?} is no entry", entry.name))),
+                None => strays.push(entry.name),
             }
         }
         present.sort();
@@ -388,8 +390,12 @@ impl Catalog {
                         removed.insert(backup);
                     }
                 }
-                Change::Accepted { entries, instead_of } => {
-                    accepted.push(Accepted { seq, at: entry.at, entries, instead_of });
+                Change::Accepted { mut entries, instead_of } => {
+                    // Files that are no entries were once accepted as entry 0; they are none that could be lost.
+                    entries.retain(|[first, _]| *first > 0);
+                    if !entries.is_empty() || instead_of.is_some() {
+                        accepted.push(Accepted { seq, at: entry.at, entries, instead_of });
+                    }
                 }
             }
             chain.insert(seq, hex(&summary.stored_sha256));
@@ -448,6 +454,7 @@ impl Catalog {
             given_up,
             lost: lost.into_iter().map(|(_, l)| l).collect(),
             broken,
+            strays,
             accepted,
             last_at,
             chain,
@@ -484,6 +491,17 @@ impl Catalog {
         })
     }
 
+    /// One sentence for each file that lies among the entries and is none.
+    pub fn stray_lines(&self) -> Vec<String> {
+        let one = |name: &String| {
+            format!(
+                "{name:?} is no entry of the catalog and was passed over; whoever put it there (a tool that synchronises folders?) should \
+                 keep out of the repository, and it can be removed"
+            )
+        };
+        self.strays.iter().map(one).collect()
+    }
+
     /// That nothing is missing from the chain: before anything is written on its word.
     ///
     /// # Errors
@@ -499,7 +517,7 @@ impl Catalog {
     /// one that is whole does not follow the one before: no damage does that.
     pub(super) fn lacking(&self) -> Option<Vec<(String, String)>> {
         let mut names = Vec::new();
-        for b in self.broken.iter().filter(|b| !b.accepted && b.first > 0) {
+        for b in self.broken.iter().filter(|b| !b.accepted) {
             if self.chain.contains_key(&b.first) {
                 return None;
             }

@@ -269,7 +269,8 @@ pub fn copy_to(
     let entries = source.store().list("catalog/")?;
     let all = source.store().list("")?;
     let catalog = damage::load(unlocked, heads, &mut |_| ())?;
-    let entries: Vec<_> = entries.iter().filter(|e| e.name.ends_with(SUFFIX)).collect();
+    // What only lies among them is no part of it.
+    let entries: Vec<_> = entries.iter().filter(|e| catalog::seq_of(&e.name).is_some()).collect();
     let beyond = ahead(source, &*dest, entries.last().map_or("", |e| e.name.as_str()), to);
     // What is not relied on here must not replace what may be whole there.
     if let Some(doubt) = source.doubt() {
@@ -288,7 +289,6 @@ pub fn copy_to(
     let Some(lacking) = catalog.lacking() else {
         return Err(catalog.unbroken().err().unwrap_or_else(|| Error::state("a catalog that is broken, and is not")));
     };
-    let stray = catalog.broken.iter().any(|b| b.first == 0 && !b.accepted);
     let objects: Vec<_> = all
         .iter()
         .filter(|e| e.name.ends_with(SUFFIX) && !e.name.starts_with("catalog/"))
@@ -367,10 +367,6 @@ pub fn copy_to(
         }
         // Whoever accepted what is missing from the chain knows of it ([`Catalog::unbroken`]).
         if entry.name.starts_with("catalog/") && !known.digests.contains_key(&entry.name) {
-            if stray && catalog::seq_of(&entry.name).is_none() {
-                damaged.push((entry.name.clone(), "it is no entry of the catalog".into()));
-                continue;
-            }
             done.left_out.push(entry.name.clone());
             continue;
         }
@@ -490,7 +486,10 @@ fn ahead(source: &Repository, dest: &dyn Store, last: &str, to: &str) -> Result<
     let mut more = Vec::new();
     for entry in dest.list("catalog/")? {
         // One that was entered here since it was listed is no news.
-        if entry.name.ends_with(SUFFIX) && entry.name.as_str() > last && source.store().size(&entry.name)?.is_none() {
+        if catalog::seq_of(&entry.name).is_some()
+            && entry.name.as_str() > last
+            && source.store().size(&entry.name)?.is_none()
+        {
             more.push(entry.name);
         }
     }

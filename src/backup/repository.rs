@@ -14,6 +14,7 @@
 //! ```
 
 mod rebuilt;
+mod whose;
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -30,6 +31,7 @@ use super::store::{Access, Committed, Existing, Store, open_place};
 use crate::config::settings::{REPOSITORY_IDENTITY, REPOSITORY_KEY, Secrets};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::model::{CleanText, Secret, Time};
+pub(crate) use whose::MEND as MEND_CLUSTER;
 
 /// Ending of every sealed object's name.
 pub const SUFFIX: &str = ".bgo";
@@ -153,6 +155,8 @@ pub struct Repository {
     created_at: Time,
     doubt: Option<Arc<Error>>,
     looked_at: bool,
+    /// By what is stored, where [`CLUSTER`] cannot be relied on.
+    stored: Option<Option<Cluster>>,
 }
 
 /// Runs `work` with what the environment holds: the passphrase, else the key of an extra recipient.
@@ -203,8 +207,16 @@ impl Repository {
         // The key file bears the repository's id, so that of two at the same time none can take the other's keys.
         store.put(&keys_name(&id), Access::Private, &keys.to_bytes()?, Existing::Keep)?;
         let key = WrittenFor::of(&identity)?;
-        let repository =
-            Self { store: store.clone(), id, key, earlier: Vec::new(), created_at, doubt: None, looked_at: false };
+        let repository = Self {
+            store: store.clone(),
+            id,
+            key,
+            earlier: Vec::new(),
+            created_at,
+            doubt: None,
+            looked_at: false,
+            stored: None,
+        };
         store.prepare(options.wal_owner)?;
         if let Some(system_identifier) = options.system_identifier {
             repository.bind_cluster(system_identifier, None)?;
@@ -289,6 +301,7 @@ impl Repository {
             created_at: info.created_at,
             doubt: None,
             looked_at: false,
+            stored: None,
         })
     }
 
@@ -423,28 +436,36 @@ impl Repository {
     }
 
     /// The cluster this repository is for, once known.
+    ///
+    /// # Errors
+    /// Check when the file that says so is damaged, with what mends it; the repository cannot be read.
     pub fn cluster(&self) -> Result<Option<Cluster>> {
-        let Some(bytes) = self.store.get(CLUSTER, 1 << 16)? else { return Ok(None) };
-        let damaged = || Error::check(format!("{CLUSTER} is damaged"));
-        let file: ClusterFile = serde_json::from_slice(&bytes).map_err(|e| damaged().why(e))?;
-        let system_identifier = file.system_identifier.parse().map_err(|e| damaged().why(e))?;
-        Ok(Some(Cluster { system_identifier, wal_segment_size: file.wal_segment_size }))
+        self.stored.map_or_else(|| self.cluster_file(), Ok)
+    }
+
+    /// What the file says.
+    fn cluster_file(&self) -> Result<Option<Cluster>> {
+        self.store.get(CLUSTER, MAX_INFO)?.map(|bytes| Cluster::parse(&bytes)).transpose()
+    }
+
+    /// Whether `cluster.json` cannot be relied on, and what is stored says whose it is ([`Unlocked::by_what_is_stored`]).
+    pub fn is_by_what_is_stored(&self) -> bool {
+        self.stored.is_some()
     }
 
     /// The cluster this repository is for, once known, where that is this one.
     ///
     /// # Errors
-    /// Refused when it is for another cluster.
+    /// Refused when it is for another cluster, or nothing says so but what is stored.
     pub fn of_cluster(&self, system_identifier: u64) -> Result<Option<Cluster>> {
         let known = self.cluster()?;
-        match known.filter(|c| c.system_identifier != system_identifier) {
-            Some(Cluster { system_identifier: other, .. }) => Err(Error::refused(format!(
-                "storing data of cluster {system_identifier} in the repository of cluster {other}"
-            ))
-            .why("one repository holds one cluster")
-            .hint("Use another repository for this cluster.")),
-            None => Ok(known),
-        }
+        let other = match known {
+            Some(c) if c.system_identifier == system_identifier => return Ok(known),
+            Some(c) => self.not_of(system_identifier, Some(c.system_identifier)),
+            // It may have been lost: the next one to archive must not make the repository another cluster's.
+            None => self.not_of(system_identifier, None),
+        };
+        other.map_or(Ok(known), Err)
     }
 
     /// Says which cluster the repository is for, or checks it. The segment size is added when it was not known.

@@ -96,6 +96,11 @@ pub fn at(folder: &Path, url: &str) -> Result<Option<Seen>> {
     read(folder, &name(&place(url)))
 }
 
+/// That one was seen in a place that holds none, in a sentence.
+pub fn was_there(seen: &Seen) -> String {
+    format!("repository {} was there when it was last looked at, and nothing is there now", seen.repository)
+}
+
 /// Every repository that was seen and still can be read of, by place, copies last.
 ///
 /// # Errors
@@ -231,6 +236,18 @@ pub fn option_in(command: &str, option: &str) -> Option<String> {
         }
     }
     None
+}
+
+/// Whether an `archive_command` says yes to every segment and does nothing: `/bin/true`, `:`, `exit 0`.
+pub fn stores_nothing(command: &str) -> bool {
+    let nothing = |words: &[String]| match words {
+        [] => true,
+        [exit] if exit == "exit" => true,
+        [exit, code] if exit == "exit" => code == "0",
+        [program, ..] => program == ":" || program.rsplit('/').next() == Some("true"),
+    };
+    let pipelines = as_written(&command.replace("%%", "%"));
+    !pipelines.is_empty() && pipelines.iter().all(|p| p.iter().all(|simple| nothing(&simple.words)))
 }
 
 /// The program that an `archive_command` calls with `wal archive`, as the shell reads it.

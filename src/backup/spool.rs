@@ -115,6 +115,23 @@ pub fn check_space(dir: &Path, bytes: u64, what: &str) -> Result<()> {
         .hint("Free space there, or name another folder; --ignore-space goes on all the same."))
 }
 
+/// That the file system of a repository in a folder is mounted read-only, in a sentence: no backup and no log gets there.
+///
+/// What cannot be asked is said by whoever opens the repository.
+pub fn mounted_read_only(place: &str) -> Option<String> {
+    let place = place.strip_prefix("file://").unwrap_or(place);
+    if place.contains("://") {
+        return None;
+    }
+    // Asked as a write would be; statvfs knows nothing of some network mounts.
+    let refused = rustix::fs::access(Path::new(place), rustix::fs::Access::WRITE_OK) == Err(rustix::io::Errno::ROFS);
+    let flags = rustix::fs::statvfs(Path::new(place)).map(|s| s.f_flag);
+    let flagged = flags.is_ok_and(|f| f.contains(rustix::fs::StatVfsMountFlags::RDONLY));
+    (refused || flagged).then(|| {
+        format!("the file system of {place:?} is mounted read-only: no log is archived there and no backup stored")
+    })
+}
+
 /// A segment of the log as it is by default.
 const LEAST: u64 = 16 << 20;
 

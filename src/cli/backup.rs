@@ -1,6 +1,7 @@
 //! `breakglass backup init|list|repair|rotate-key|verify`. What takes or restores a backup is an action and comes from the registry.
 
 use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -13,6 +14,7 @@ use crate::backup::anchor::{self, Anchors, LostEnd, head_from_text};
 use crate::backup::catalog::{self, Backup, Catalog};
 use crate::backup::repository::{InitOptions, Repository, Unlocked};
 use crate::backup::seen;
+use crate::backup::store::open_place;
 use crate::config::Backend;
 use crate::config::settings::{REPOSITORY_IDENTITY, REPOSITORY_KEY};
 use crate::error::{Error, ErrorKind, Result};
@@ -30,7 +32,14 @@ pub fn command() -> Command {
     Command::new(NAME)
         .about("Encrypted backups of PostgreSQL")
         .subcommand_required(true)
-        .subcommand(Command::new("init").about("Make a repository; its key is BACKUP_ENCRYPTION_KEY").arg(repository()))
+        .subcommand(
+            Command::new("init").about("Make a repository; its key is BACKUP_ENCRYPTION_KEY").arg(repository()).arg(
+                Arg::new("new-place")
+                    .long("new-place")
+                    .action(ArgAction::SetTrue)
+                    .help("Although one was there when it was last looked at: it is gone, or was moved"),
+            ),
+        )
         .subcommand(Command::new("list").about("The backups of a repository, oldest first").arg(repository()))
         .subcommand(super::backup_keys::command().arg(repository()))
         .subcommand(super::backup_repair::command().arg(repository()))
@@ -107,6 +116,9 @@ fn unlocked(invocation: &Invocation, matches: &ArgMatches) -> Result<Unlocked> {
 
 fn init(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
     let url = url(invocation, matches)?;
+    if let (Some(heads), false) = (&invocation.config.settings.catalog_heads, matches.get_flag("new-place")) {
+        still_there(heads, &url)?;
+    }
     let options = InitOptions::archived_by(invocation.config.settings.run_as.as_deref());
     let repository = Repository::init(&url, key(invocation)?, &options)?;
     let (id, at) = (crate::backup::container::hex(&repository.id()), repository.store().url());
@@ -124,6 +136,22 @@ fn init(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
         )?;
     }
     Ok(0)
+}
+
+/// Where one is known to have been and nothing is now, a disk is more likely not mounted than a new one meant.
+fn still_there(heads: &Path, url: &str) -> Result<()> {
+    let store = open_place(url, false)?;
+    let at = store.url();
+    match seen::at(heads, &at)? {
+        // What is left of one is another matter.
+        Some(known) if !Repository::exists(url)? && store.list("keys/")?.is_empty() => {
+            Err(Error::refused(format!("making a new repository in {at:?}"))
+                .why(seen::was_there(&known))
+                .hint("Is the disk mounted, is the folder the right one?")
+                .hint("If a new one is meant: breakglass backup init --new-place."))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Holds the catalog against its head as it was last seen from here ([`anchor::check`]).
@@ -194,6 +222,17 @@ fn verify(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
     if accept {
         catalog = accepted(invocation, &unlocked, catalog)?;
     }
+    // Said already where it cannot be understood. What is right is not written down on the word of a file that is wrong.
+    let other = match unlocked.repository().doubt() {
+        Some(_) => None,
+        None => unlocked.wrong_cluster(&catalog, true)?,
+    };
+    other.iter().for_each(|e| warn(&e.to_string()));
+    let mis_said = other.is_some();
+    let unlocked = match other {
+        Some(e) => unlocked.by_what_is_stored(&catalog, e),
+        None => unlocked,
+    };
     // What is missing from the catalog cannot be verified, and keeps nobody from looking at what is there; the exit code says so
     // in the end.
     let mut wrong = Vec::new();
@@ -205,7 +244,7 @@ fn verify(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
     }
     wrong.extend(rolled_back(invocation, &unlocked, &catalog));
     wrong.iter().for_each(|e| warn(&e.to_string()));
-    let mut damaged = !wrong.is_empty();
+    let mut damaged = !wrong.is_empty() || mis_said;
     let unlocked = match wrong.first() {
         // An entry would make another end of it, and bury what is known of the one before.
         Some(e) if catalog.damage().is_none() && unlocked.repository().doubt().is_none() => {
@@ -213,7 +252,7 @@ fn verify(invocation: &Invocation, matches: &ArgMatches) -> Result<u8> {
         }
         _ => unlocked,
     };
-    catalog.lost_lines().iter().for_each(|line| warn(line));
+    catalog.lost_lines().iter().chain(&catalog.stray_lines()).for_each(|line| warn(line));
     // Whoever names a backup asks about that one.
     damaged |= !catalog.lost.is_empty() && matches.get_one::<String>("id").is_none();
     let wanted: Vec<&Backup> = match matches.get_one::<String>("id") {

@@ -1,4 +1,5 @@
-//! `breakglass backup repair`: `repository.json` anew, from the key file that only a holder of the secret can have made.
+//! `breakglass backup repair`: `repository.json` anew, from the key file that only a holder of the secret can have made, and
+//! `wal/cluster.json` by what is stored.
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
@@ -11,10 +12,10 @@ use crate::error::{Error, Result};
 /// The definition.
 pub fn command() -> Command {
     Command::new("repair")
-        .about("Write repository.json anew from the key file, when it is lost, damaged or was edited")
+        .about("Write repository.json and wal/cluster.json anew, when one is lost, damaged or was edited")
         .after_help(
-            "It holds no secret, and needs one: BACKUP_ENCRYPTION_KEY, or a recipient's key in BACKUP_IDENTITY_FILE. Backups, log and keys \
-             stay as they are.",
+            "The first comes from the key file, the second from what the backups and the log say. Neither holds a secret, and both need one: \
+             BACKUP_ENCRYPTION_KEY, or a recipient's key in BACKUP_IDENTITY_FILE. Backups, log and keys stay as they are.",
         )
         .arg(
             Arg::new("accept-keys")
@@ -35,6 +36,7 @@ pub fn repair(invocation: &Invocation, m: &ArgMatches, url: &str) -> Result<u8> 
         if m.get_flag("accept-keys") { Ok(()) } else { newest(invocation, unlocked) }
     };
     let (unlocked, written) = Repository::repair(url, &config.secrets, check)?;
+    let mended = unlocked.mend_cluster(&Catalog::load(&unlocked)?)?;
     let repository = unlocked.repository();
     if let Some(heads) = &config.settings.catalog_heads {
         // That it cannot be remembered hinders nothing.
@@ -42,8 +44,19 @@ pub fn repair(invocation: &Invocation, m: &ArgMatches, url: &str) -> Result<u8> 
     }
     let (id, place, key) = (unlocked.id(), repository.store().url(), repository.key_id());
     if invocation.json {
-        let document = serde_json::json!({"repository": id, "url": place, "key_id": key, "written": written});
+        let document = serde_json::json!({"repository": id, "url": place, "key_id": key, "written": written,
+            "cluster": repository.cluster()?.map(|c| c.system_identifier.to_string()), "cluster_written": mended.is_some()});
         return print(&format!("{document:#}")).map(|()| 0);
+    }
+    if let Some(wrong) = &mended {
+        let now = match repository.cluster()? {
+            Some(c) => format!("wal/cluster.json in {place} was written anew: cluster {}", c.system_identifier),
+            None => format!("wal/cluster.json in {place} was removed: the first archived segment writes it anew"),
+        };
+        print(&format!("{now} ({}: {})", wrong.what, wrong.why))?;
+    }
+    if !written && mended.is_some() {
+        return print(&format!("repository.json in {place} is as the key file says")).map(|()| 0);
     }
     if !written {
         return print(&format!("repository.json in {place} is as the key file says: nothing was written")).map(|()| 0);

@@ -13,8 +13,9 @@ use clap::{Arg, ArgMatches, Command, value_parser};
 use super::{print, report};
 use crate::backup::keys::Opener;
 use crate::backup::pinned;
-use crate::backup::repository::Repository;
+use crate::backup::repository::{MEND_CLUSTER, Repository};
 use crate::backup::seen::{self, Known};
+use crate::backup::spool::mounted_read_only;
 use crate::backup::wal::{self, EXIT_NOT_IN_ARCHIVE, EXIT_STOP_RECOVERY, Fetched};
 use crate::backup::wal_service::fetch_from;
 use crate::config::settings::DATABASE_PASSWORD;
@@ -184,7 +185,11 @@ fn server(repository: &Repository, archive: &wal::WalStatus, config: &Config) ->
         let mut c = at.connect_read_only(Duration::from_secs(2), Duration::from_secs(30)).await?;
         let mut server = wal_health::ask(&mut c, archive).await?;
         let archived = repository.cluster()?.map(|c| c.system_identifier.to_string());
-        if let Err(e) = same_cluster(archived.as_deref(), &identity(&mut c, &at).await?) {
+        let live = identity(&mut c, &at).await?;
+        let other = same_cluster(archived.as_deref(), &live).err();
+        // It may be the file that is wrong, and not the database.
+        let refused = live.system_identifier.parse().ok().and_then(|id| repository.of_cluster(id).err());
+        if let Some(e) = refused.filter(|e| e.hints.iter().any(|h| h == MEND_CLUSTER)).or(other) {
             // How far one cluster is ahead of another says nothing.
             server.lag_bytes = None;
             return Ok(Asked { server, gap: None, stranger: Some(e) });
@@ -216,6 +221,7 @@ fn status(url: &str, config: &Config, json: bool) -> Result<u8> {
     let (known, unlocked) = seen::judge_open(&repository, config.settings.catalog_heads.as_ref(), &config.secrets);
     let held = Segments::look(&repository, unlocked.as_ref())?;
     problems.extend(held.exchanged_sentence());
+    problems.extend(mounted_read_only(&repository.store().url()).filter(|_| !config.settings.read_only));
     if let Known::Stranger(e) = &known {
         problems.push(e.sentence());
     }

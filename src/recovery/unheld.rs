@@ -109,7 +109,8 @@ fn look(repository: &Repository, last: &str, command: &str, id: Option<&str>) ->
         return Ok(None);
     }
     let ours = repository.cluster()?.map(|c| c.system_identifier.to_string());
-    if ours.is_none() || ours.as_deref() != id {
+    // One that was never archived to is nobody's yet, and holds none of it.
+    if ours.is_some() && ours.as_deref() != id {
         return Ok(None);
     }
     Ok(behind(segment, &status(repository)?).map(|found| Unheld {

@@ -8,7 +8,7 @@ use sqlx::Row;
 use sqlx::postgres::PgConnection;
 
 use super::shadow::free_space;
-use crate::backup::seen::option_in;
+use crate::backup::seen::{option_in, stores_nothing};
 use crate::backup::wal::{Received, WalStatus};
 use crate::error::{Context, Result};
 use crate::model::{Time, format_clock};
@@ -35,6 +35,8 @@ pub struct ServerWal {
     pub archive_mode: String,
     /// Whether anything archives: `archive_command` or `archive_library` is set.
     pub archiver: bool,
+    /// Whether that stores nothing, and nobody receives the log either.
+    pub stores_nothing: bool,
     /// The key that `archive_command` archives for, when it names one.
     pub key_id: Option<String>,
     /// Where `archive_command` archives to, when it is ours.
@@ -79,6 +81,13 @@ impl ServerWal {
         } else if !self.archiver && !self.in_recovery {
             out.push(
                 "archive_mode is on and archive_command is empty: nothing is archived (breakglass doctor prints what to set)".into(),
+            );
+        }
+        if self.stores_nothing && !self.in_recovery && self.archive_mode != "off" {
+            out.push(
+                "archive_command says yes to every segment and stores none: the server removes its log, and nothing is kept (breakglass doctor \
+                 prints what to set)"
+                    .into(),
             );
         }
         if let Some((segment, at)) = &self.failing {
@@ -228,6 +237,8 @@ pub async fn ask(c: &mut PgConnection, archive: &WalStatus) -> Result<ServerWal>
     Ok(ServerWal {
         archive_mode: row.try_get("mode").target(what)?,
         archiver: !(command.is_empty() && library.is_empty()),
+        // What is received is kept all the same.
+        stores_nothing: library.is_empty() && stores_nothing(&command) && archive.received.is_none(),
         key_id: ours("--key-id"),
         archives_to: ours("--repository"),
         in_recovery: row.try_get("standby").target(what)?,

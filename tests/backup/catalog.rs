@@ -163,3 +163,37 @@ fn what_only_a_restore_shows_reading_does_not_clear() {
     let b = say(right("restored"));
     assert!(b.verified_at.is_some() && b.proven_at.is_some() && b.damaged.is_none(), "{b:?}");
 }
+
+#[test]
+fn what_only_lies_among_the_entries_is_passed_over() {
+    use super::NOBODY;
+    use super::logical::{json, program, text};
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    std::fs::create_dir(d.join("data")).unwrap();
+    let create = ["backup", "create", "--files", "data"];
+    json(d, NOBODY, 0, &create);
+    let folder = d.join("repo/catalog");
+    std::fs::write(folder.join("desktop.ini"), "[x]").unwrap();
+    std::fs::copy(folder.join("00000002.bgo"), folder.join("00000002 (conflicted copy).bgo")).unwrap();
+    std::fs::write(folder.join("zzz.bgo"), "").unwrap();
+    for args in [&["backup", "list"][..], &["backup", "verify", "--all"], &create, &["backup", "cleanup"]] {
+        assert_eq!(program(d, NOBODY, &[], args).status.code(), Some(0), "{args:?}");
+    }
+    let list = json(d, NOBODY, 0, &["backup", "list"]);
+    assert_eq!((list["strays"].as_array().unwrap().len(), list["broken"].as_array().unwrap().len()), (3, 0), "{list}");
+    let said = text(&program(d, NOBODY, &[], &["backup", "list"]));
+    assert!(said.contains("desktop.ini") && said.contains("passed over"), "{said}");
+    // They are copied nowhere, and no end of the catalog.
+    let copy = ["backup", "copy", "--to", "copy"];
+    assert_eq!(program(d, NOBODY, &[], &copy).status.code(), Some(0));
+    json(d, NOBODY, 0, &create);
+    let out = program(d, NOBODY, &[], &copy);
+    assert_eq!(out.status.code(), Some(0), "{}", text(&out));
+    assert!(!d.join("copy/catalog/zzz.bgo").exists());
+    // An entry that is really missing stops what writes, as before.
+    std::fs::rename(folder.join("00000003.bgo"), folder.join("00000003 (1).bgo")).unwrap();
+    assert_eq!(program(d, NOBODY, &[], &["backup", "list"]).status.code(), Some(1));
+    let out = program(d, NOBODY, &[], &create);
+    assert!(out.status.code() == Some(4) && text(&out).contains("entry 3: missing"), "{}", text(&out));
+}

@@ -149,3 +149,41 @@ fn the_disk_that_is_full_is_the_one_that_is_named() {
     }
     assert!(said.lines().all(|l| l.contains("repo2") || !l.contains("backup cleanup")), "{said}");
 }
+
+/// A disk with errors is mounted again, to be read only: `create` finds out, and whoever asks beforehand hears of it.
+#[test]
+fn a_repository_that_can_only_be_read_is_not_ready() {
+    if !can_mount() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    for folder in ["repo", "data"] {
+        std::fs::create_dir(d.join(folder)).unwrap();
+    }
+    let script = r#"
+mount --bind repo repo || exit 99
+"$1" backup create --files data >/dev/null 2>&1 || exit 98
+"$1" wal status >out 2>&1; echo "before $? $(grep -c 'mounted read-only' out)"
+mount -o remount,bind,ro repo || exit 97
+for look in doctor health "wal status"; do "$1" $look >out 2>&1; echo "only $? $(grep -o -m1 'mounted read-only' out | head -n 1)"; done
+"$1" backup create --files data >out 2>&1; echo "create $? $(grep -c 'Read-only file system' out)"
+"$1" --read-only health >out 2>&1; echo "asked $(grep -c 'mounted read-only' out)"
+"#;
+    let out = Command::new("unshare")
+        .args(["-m", "sh", "-c", script, "sh", env!("CARGO_BIN_EXE_breakglass")])
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("HOME", d)
+        .env("BREAKGLASS_HOME", d.join("state"))
+        .env("BACKUP_DIR", d.join("repo"))
+        .env("BACKUP_ENCRYPTION_KEY", PASSPHRASE)
+        .current_dir(d)
+        .output()
+        .unwrap();
+    let said = text(&out);
+    assert_eq!(
+        said,
+        "before 0 0\nonly 1 mounted read-only\nonly 1 mounted read-only\nonly 1 mounted read-only\ncreate 3 1\nasked 0\n"
+    );
+}

@@ -11,6 +11,7 @@ pub mod cloud_cli;
 pub mod cloud_others;
 pub mod cloud_pitr;
 pub mod cluster;
+pub mod cluster_file;
 pub mod container;
 pub mod copies;
 pub mod crash;

@@ -52,8 +52,13 @@ fn the_first_backup_makes_a_repository_aloud_and_none_by_mistake() {
     assert_eq!(out.status.code(), Some(4), "{}", text(&out));
     assert!(text(&out).contains("was there when it was last looked at"), "{}", text(&out));
     assert_eq!(std::fs::read_dir(d.join("repo")).unwrap().count(), 0);
-    // On purpose it works.
-    assert_eq!(program(d, NOBODY, &[], &["backup", "init"]).status.code(), Some(0));
+    assert!(text(&out).contains("backup init --new-place"), "{}", text(&out));
+    // Nor by the command that makes one, unless that is said.
+    let out = program(d, NOBODY, &[], &["backup", "init"]);
+    assert_eq!(out.status.code(), Some(4), "{}", text(&out));
+    assert!(text(&out).contains("was there when it was last looked at"), "{}", text(&out));
+    assert_eq!(std::fs::read_dir(d.join("repo")).unwrap().count(), 0);
+    assert_eq!(program(d, NOBODY, &[], &["backup", "init", "--new-place"]).status.code(), Some(0));
     assert_eq!(program(d, NOBODY, &[], &create).status.code(), Some(0));
 }
 

@@ -251,3 +251,23 @@ fn a_base_backup_without_its_log_is_refused_before_it_is_taken() {
     }
     assert!(!d.join("repo").exists(), "nothing was made for it");
 }
+
+/// What only a superuser may make: PostgreSQL says no, and the way on is said with it.
+#[test]
+fn who_may_not_make_a_foreign_data_wrapper_is_told_who_may() {
+    let c = cluster();
+    c.sql("postgres", "create database wrapped");
+    c.sql("postgres", "create role wraps login createdb");
+    c.sql("wrapped", "create foreign data wrapper w; create server s foreign data wrapper w; create table t (n int)");
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let url = url(&c, "wrapped");
+    let made = json(d, &url, 0, &["backup", "create", "--logical"]);
+    let id = made["id"].as_str().unwrap();
+    let theirs = url.replace("user=postgres", "user=wraps");
+    assert_ne!(theirs, url);
+    let args = ["backup", "restore", id, "--into", "unwrapped", "--no-owner", "--no-privileges"];
+    let out = json(d, &theirs, 3, &args);
+    assert!(out["error"]["hints"].to_string().contains("Restore as a superuser"), "{out}");
+    assert!(!databases(&c).contains("unwrapped"));
+}

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use super::super::catalog::Catalog;
 use super::super::container::{Identity, hex, unhex};
 use super::super::damage::{is_damage, is_unreadable};
 use super::super::keys::{KeyFile, Opener};
@@ -45,7 +46,7 @@ impl Repository {
 
     fn read_by(store: Arc<dyn Store>, opener: Opener<'_>) -> Result<Unlocked> {
         let error = match Self::unlocked_by(&store, opener)? {
-            Ok(unlocked) => return Ok(unlocked),
+            Ok(unlocked) => return unlocked.with_a_cluster(),
             Err(error) => error,
         };
         let Some(unlocked) = Self::rebuilt(&store, opener)? else { return Err(error) };
@@ -102,7 +103,16 @@ impl Repository {
                 }
             }
             let key = WrittenFor::of(newest)?;
-            let repository = Self { store: store.clone(), id, key, earlier, created_at, doubt: None, looked_at: false };
+            let repository = Self {
+                store: store.clone(),
+                id,
+                key,
+                earlier,
+                created_at,
+                doubt: None,
+                looked_at: false,
+                stored: None,
+            };
             return Ok(Some(Unlocked { repository, identities: identities.into() }));
         }
         Ok(None)
@@ -164,6 +174,16 @@ fn signed(unlocked: &Unlocked) -> Result<Vec<rotation::Earlier>> {
 }
 
 impl Unlocked {
+    /// The same; read by what is stored where the file that says whose log it is cannot be understood.
+    fn with_a_cluster(self) -> Result<Self> {
+        let error = match self.repository.cluster() {
+            Err(e) if is_damage(&e) => e,
+            known => return known.map(|_| self),
+        };
+        let catalog = Catalog::load(&self)?;
+        Ok(self.by_what_is_stored(&catalog, error))
+    }
+
     /// The same, to be read only: every change is refused with `why`.
     #[must_use]
     pub fn looked_at(mut self, why: Error) -> Self {

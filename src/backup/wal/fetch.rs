@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 
 use super::super::container::{ObjectId, ObjectType};
-use super::super::repository::{Repository, Unlocked, of_object};
+use super::super::repository::{MEND_CLUSTER, Repository, Unlocked, of_object};
 use super::name::{Segment, WalName, timeline_folder};
 use super::received;
 use crate::error::{Context, Error, Result};
@@ -119,7 +119,8 @@ fn pour(unlocked: &Unlocked, kind: ObjectType, object: &str, out: &mut dyn Write
         let said = reader.header().spec.system_identifier;
         if said != 0 && said != cluster.system_identifier {
             return Err(Error::check(format!("object {object:?} is of cluster {said}"))
-                .why(format!("the repository is for cluster {}", cluster.system_identifier)));
+                .why(format!("the repository is for cluster {}", cluster.system_identifier))
+                .hint(MEND_CLUSTER));
         }
     }
     let mut reader = reader.alone();

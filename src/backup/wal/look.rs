@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::super::container::{Expect, Identity, ObjectType, begins_and_ends, opens};
 use super::super::damage::is_damage;
 use super::super::parallel::side_by_side;
-use super::super::repository::{Repository, of_object};
+use super::super::repository::{MEND_CLUSTER, Repository, of_object};
 use super::super::stamp::Stamp;
 use super::name::{Segment, WalName};
 use super::range::{Hole, Listing, reason};
@@ -51,7 +51,8 @@ pub fn look(
             let said = header.spec.system_identifier;
             if let Some(ours) = cluster.filter(|ours| said != 0 && said != *ours) {
                 return Err(Error::check(format!("the object is of cluster {said}"))
-                    .why(format!("the repository is for cluster {ours}")));
+                    .why(format!("the repository is for cluster {ours}"))
+                    .hint(MEND_CLUSTER));
             }
             if identities.is_empty() { Ok(()) } else { opens(&header, identities) }
         });

@@ -7,12 +7,12 @@ use sqlx::Row;
 use super::{Checks, Invocation, Level};
 use crate::action::target::mismatch;
 use crate::backup::anchor::Anchors;
-use crate::backup::catalog::{BackupKind, Catalog};
+use crate::backup::catalog::{self, BackupKind, Catalog};
 use crate::backup::cloud::url::service_of;
 use crate::backup::keys::KeyFile;
-use crate::backup::repository::{Repository, Unlocked};
+use crate::backup::repository::{MEND_CLUSTER, Repository, Unlocked};
 use crate::backup::seen::{self, Known};
-use crate::backup::spool::disk_full;
+use crate::backup::spool::{disk_full, mounted_read_only};
 use crate::backup::wal;
 use crate::backup::{damage, dates, pinned};
 use crate::config::Backend;
@@ -241,6 +241,23 @@ async fn archiving(
         }
         return Ok(());
     }
+    if !standby && library.is_empty() && received.is_none() && seen::stores_nothing(command) {
+        let what = format!(
+            "archive_command is {command:?}: it says yes to every segment and stores none, so the server removes its log and no moment \
+             after a backup can be recovered"
+        );
+        let set = match native {
+            true => archive_advice(key),
+            false => {
+                vec![format!(
+                    "set the archive_command that {} needs, then SELECT pg_reload_conf()",
+                    settings.backend.word()
+                )]
+            }
+        };
+        checks.advised(AREA, Level::Problem, what, set);
+        return Ok(());
+    }
     match measured {
         Some(exposure::Exposure { unheld: Some(gap), .. }) => {
             checks.problem(AREA, gap.what(), gap.advice());
@@ -354,7 +371,9 @@ async fn program(at: &Database, c: &mut sqlx::PgConnection, command: &str, key: 
 /// The other repository that `archive_command` stores to, if it is another.
 fn another(repository: &Repository, command: &str) -> Option<String> {
     let to = unheld::elsewhere(repository, command)?;
-    let same = Repository::open(&to).is_ok_and(|r| r.id() == repository.id());
+    // A copy has the same id, and what is stored in it is not here.
+    let copy = |r: &Repository| r.is_copy().unwrap_or(false);
+    let same = Repository::open(&to).is_ok_and(|r| r.id() == repository.id() && copy(&r) == copy(repository));
     (!same).then_some(to)
 }
 
@@ -373,7 +392,8 @@ fn copies(invocation: &Invocation, repository: &Repository, catalog: &Catalog, c
             if copy.id() != repository.id() {
                 return Ok(Some("holds another repository".into()));
             }
-            let entries = copy.store().list("catalog/")?.len() as u64;
+            let entries =
+                copy.store().list("catalog/")?.iter().filter(|e| catalog::seq_of(&e.name).is_some()).count() as u64;
             for (id, why) in heads.map(|h| damage::noted(h, &copy)).transpose()?.unwrap_or_default() {
                 checks.problem(
                     AREA,
@@ -503,7 +523,12 @@ fn repository(invocation: &Invocation, url: &str, key: &Key, of: Option<&Identit
     const AREA: &str = "repository";
     let repository = &key.repository;
     checks.good(AREA, format!("{url} opens"));
-    if let Some(full) = disk_full(&repository.store().url()) {
+    if let Some(what) = mounted_read_only(&repository.store().url()) {
+        // Who only looks may have it so on purpose.
+        let level = if invocation.config.settings.read_only { Level::Warning } else { Level::Problem };
+        let advice = "see why (dmesg: a disk with errors is remounted so), then mount -o remount,rw";
+        checks.advised(AREA, level, what, vec![advice.into()]);
+    } else if let Some(full) = disk_full(&repository.store().url()) {
         checks.problem(AREA, full, "breakglass backup cleanup --dry-run says what may go; or give it more room");
     }
     match &key.known {
@@ -514,7 +539,11 @@ fn repository(invocation: &Invocation, url: &str, key: &Key, of: Option<&Identit
         }
         Known::Ours | Known::Since(_) => {}
     }
-    if let (Some(cluster), Some(id)) = (repository.cluster()?, of)
+    let live = of.and_then(|id| id.system_identifier.parse().ok());
+    let (cluster, refused) = (repository.cluster()?, live.map(|id| repository.of_cluster(id)).and_then(Result::err));
+    if let Some(e) = refused.as_ref().filter(|e| e.hints.iter().any(|h| h == MEND_CLUSTER)) {
+        checks.error(AREA, e);
+    } else if let (Some(cluster), Some(id)) = (cluster, of)
         && cluster.system_identifier.to_string() != id.system_identifier
     {
         checks.problem(
@@ -559,6 +588,13 @@ fn repository(invocation: &Invocation, url: &str, key: &Key, of: Option<&Identit
     }
     if let Some(e) = catalog.damage() {
         checks.error(AREA, &e);
+    }
+    // With the database's word on it, it was said above.
+    if let Some(e) = unlocked.wrong_cluster(&catalog, true)?.filter(|_| refused.is_none()) {
+        checks.error(AREA, &e);
+    }
+    for line in catalog.stray_lines() {
+        checks.warning(AREA, line, "ls the folder `catalog` of the repository");
     }
     for line in catalog.damaged_lines() {
         checks.problem(

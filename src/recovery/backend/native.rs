@@ -99,6 +99,14 @@ impl Native {
             anchor::went_on(self.heads.as_ref(), &self.unlocked, &catalog, &mut |line| warnings.push(line.to_string()));
         let doubt = self.unlocked.repository().doubt();
         warnings.extend(doubt.into_iter().chain(&rolled_back).map(|e| format!("WARNING: {e}")));
+        // In doubt already where it cannot be understood; what else it says is held against the backups.
+        let of_log = self.unlocked.repository().is_by_what_is_stored();
+        let other = match of_log {
+            true => None,
+            false => self.unlocked.wrong_cluster(&catalog, false)?,
+        };
+        warnings.extend(other.iter().map(|e| format!("WARNING: {e}")));
+        let cluster = doubt.filter(|_| of_log).or(other.as_ref()).map(|e| format!("{}: {}", e.what, e.why));
         // Those without a manifest are in no other list.
         let lost = catalog.lost.iter().map(|l| serde_json::json!({"backup": l.backup, "why": l.why}));
         let found = catalog.backups.iter().filter_map(|b| Some((&b.manifest.id, b.damage()?)));
@@ -108,14 +116,17 @@ impl Native {
         let at = now();
         let in_doubt = dates::doubts(&catalog.backups, at);
         let said = dates::behind(&catalog, at).into_iter().chain(dates::doubt_lines(&catalog.backups, at));
-        warnings.extend(said.map(|line| format!("WARNING: {line}")));
+        warnings.extend(
+            said.chain(catalog.stray_lines()).map(|line| format!("WARNING: {}", CleanText::line(line.as_bytes()))),
+        );
         let in_doubt: Vec<serde_json::Value> =
             in_doubt.iter().map(|(id, why)| serde_json::json!({"backup": id, "why": why})).collect();
         let json = serde_json::json!({
             "backups": catalog.backups, "head": catalog.head,
             "rolled_back": rolled_back.is_some() && catalog.damage().is_none(),
             "damaged": damaged, "in_doubt": in_doubt, "broken": catalog.broken, "accepted": catalog.accepted,
-            "repository_json": doubt.map(|e| &e.why),
+            "strays": catalog.strays,
+            "repository_json": doubt.filter(|_| !of_log).map(|e| &e.why), "cluster_json": cluster,
         });
         let mut lines: Vec<String> = catalog.backups.iter().map(describe).collect();
         lines.extend(catalog.lost_lines().iter().map(|l| CleanText::line(l.as_bytes()).to_string()));
@@ -131,7 +142,7 @@ impl Native {
                  up (backup cleanup --give-up ID); `backup verify ID` says what of it can still be restored"
             ));
         }
-        let damaged = doubt.is_some() || catalog.damage().is_some() || found > 0;
+        let damaged = doubt.is_some() || other.is_some() || catalog.damage().is_some() || found > 0;
         Ok(Backups { lines, damaged, warnings, json })
     }
 }
