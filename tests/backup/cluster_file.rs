@@ -101,6 +101,7 @@ fn a_file_that_is_gone_makes_the_repository_nobody_elses() {
     assert_eq!(std::fs::read_to_string(&file).unwrap(), good);
     // The one whose it is writes it again by itself.
     std::fs::remove_file(&file).unwrap();
+    a.cluster.sql("postgres", "select pg_logical_emit_message(true, 'gone', 'more log')");
     a.archive_within(LIMIT);
     assert_eq!(std::fs::read_to_string(&file).unwrap(), good);
 }
