@@ -558,7 +558,7 @@ fn every_shot_is_as_it_was_and_names_the_next_thing_and_how_to_leave() {
             for size in SIZES {
                 let mut app = (shot.make)(size);
                 let text = text(&render(&mut app));
-                names_the_next_thing_and_how_to_leave(&shot.name, size, &text);
+                names_the_next_thing_and_how_to_leave(shot.name, size, &text);
                 insta::assert_snapshot!(format!("{}-{}x{}", shot.name, size.0, size.1), text);
             }
         }
