@@ -170,21 +170,18 @@ fn a_backup_is_acknowledged_when_all_of_it_is_durable() {
     std::fs::create_dir(d.join("data")).unwrap();
     std::fs::write(d.join("data/file"), "content".repeat(1000)).unwrap();
     let trace = d.join("trace");
-    let status = Command::new("strace")
-        .args(["-f", "-y", "-qq", "-o", trace.to_str().unwrap(), "-e", "trace=write,fsync,renameat2,rename"])
-        .arg(env!("CARGO_BIN_EXE_breakglass"))
-        .args(["backup", "create", "--files", "data"])
-        .env_clear()
-        .env("PATH", "/usr/bin:/bin")
-        .env("HOME", d)
-        .env("BREAKGLASS_HOME", d.join("state"))
-        .env("BACKUP_DIR", d.join("repo"))
-        .env("BACKUP_ENCRYPTION_KEY", super::PASSPHRASE)
-        .current_dir(d)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .unwrap();
+    let status = super::alone_in(
+        Command::new("strace")
+            .args(["-f", "-y", "-qq", "-o", trace.to_str().unwrap(), "-e", "trace=write,fsync,renameat2,rename"])
+            .arg(env!("CARGO_BIN_EXE_breakglass"))
+            .args(["backup", "create", "--files", "data"]),
+        d,
+        "repo",
+    )
+    .stdout(Stdio::null())
+    .stderr(Stdio::null())
+    .status()
+    .unwrap();
     assert!(status.success());
     let text = std::fs::read_to_string(&trace).unwrap();
     let lines: Vec<&str> = text.lines().collect();

@@ -95,18 +95,13 @@ fn a_file_that_may_not_be_read_is_named_with_what_to_do() {
         let may = "-dac_override,-dac_read_search";
         c.args([format!("--bounding-set={may}"), format!("--inh-caps={may}")]);
     }
-    let out = c
-        .arg(env!("CARGO_BIN_EXE_breakglass"))
-        .args(["backup", "create", "--files", "data"])
-        .env_clear()
-        .env("PATH", "/usr/bin:/bin")
-        .env("HOME", d)
-        .env("BREAKGLASS_HOME", d.join("state"))
-        .env("BACKUP_DIR", d.join("repo"))
-        .env("BACKUP_ENCRYPTION_KEY", super::PASSPHRASE)
-        .current_dir(d)
-        .output()
-        .unwrap();
+    let out = super::alone_in(
+        c.arg(env!("CARGO_BIN_EXE_breakglass")).args(["backup", "create", "--files", "data"]),
+        d,
+        "repo",
+    )
+    .output()
+    .unwrap();
     let said = text(&out);
     assert_eq!(out.status.code(), Some(3), "{said}");
     for word in ["data/sealed", "Permission denied", "Nothing was stored", "a user who may read it"] {
@@ -167,18 +162,15 @@ fn owners_modes_and_hard_links_come_back_or_are_named() {
     assert_eq!(std::fs::read(d.join("some/data/theirs/same")).unwrap(), std::fs::read(from.join("aa")).unwrap());
 
     // Who may not give files away says whose they were, and lends nobody's rights.
-    let out = std::process::Command::new("setpriv")
-        .args(["--bounding-set=-chown", "--inh-caps=-chown", env!("CARGO_BIN_EXE_breakglass")])
-        .args(["backup", "restore", id, "--into", "mine"])
-        .env_clear()
-        .env("PATH", "/usr/bin:/bin")
-        .env("HOME", d)
-        .env("BREAKGLASS_HOME", d.join("state"))
-        .env("BACKUP_DIR", d.join("repo"))
-        .env("BACKUP_ENCRYPTION_KEY", super::PASSPHRASE)
-        .current_dir(d)
-        .output()
-        .unwrap();
+    let out = super::alone_in(
+        std::process::Command::new("setpriv")
+            .args(["--bounding-set=-chown", "--inh-caps=-chown", env!("CARGO_BIN_EXE_breakglass")])
+            .args(["backup", "restore", id, "--into", "mine"]),
+        d,
+        "repo",
+    )
+    .output()
+    .unwrap();
     let said = text(&out);
     assert_eq!(out.status.code(), Some(0), "{said}");
     for word in ["data/run: owner nobody:", "mode 4755", "data/number: owner 54321:54322", "without their owner"] {

@@ -57,17 +57,13 @@ fn cleanup_and_rotate_key_on_a_full_disk() {
     std::fs::write(d.join("data/file"), "content".repeat(500)).unwrap();
     let keep = "[repository]\ngenerations = { daily = 1, weekly = 0, monthly = 0, yearly = 0 }\n";
     std::fs::write(d.join("breakglass.toml"), keep).unwrap();
-    let out = Command::new("unshare")
-        .args(["-m", "sh", "-c", SCRIPT, "sh", env!("CARGO_BIN_EXE_breakglass")])
-        .env_clear()
-        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-        .env("HOME", d)
-        .env("BREAKGLASS_HOME", d.join("state"))
-        .env("BACKUP_DIR", d.join("small"))
-        .env("BACKUP_ENCRYPTION_KEY", PASSPHRASE)
-        .current_dir(d)
-        .output()
-        .unwrap();
+    let out = super::alone_in(
+        Command::new("unshare").args(["-m", "sh", "-c", SCRIPT, "sh", env!("CARGO_BIN_EXE_breakglass")]),
+        d,
+        "small",
+    )
+    .output()
+    .unwrap();
     let said = text(&out);
     assert_eq!(out.status.code(), Some(0), "{said}");
     let lines: Vec<Vec<&str>> = said.lines().map(|l| l.split(' ').collect()).collect();
@@ -170,17 +166,13 @@ for look in doctor health "wal status"; do "$1" $look >out 2>&1; echo "only $? $
 "$1" backup create --files data >out 2>&1; echo "create $? $(grep -c 'Read-only file system' out)"
 "$1" --read-only health >out 2>&1; echo "asked $(grep -c 'mounted read-only' out)"
 "#;
-    let out = Command::new("unshare")
-        .args(["-m", "sh", "-c", script, "sh", env!("CARGO_BIN_EXE_breakglass")])
-        .env_clear()
-        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-        .env("HOME", d)
-        .env("BREAKGLASS_HOME", d.join("state"))
-        .env("BACKUP_DIR", d.join("repo"))
-        .env("BACKUP_ENCRYPTION_KEY", PASSPHRASE)
-        .current_dir(d)
-        .output()
-        .unwrap();
+    let out = super::alone_in(
+        Command::new("unshare").args(["-m", "sh", "-c", script, "sh", env!("CARGO_BIN_EXE_breakglass")]),
+        d,
+        "repo",
+    )
+    .output()
+    .unwrap();
     let said = text(&out);
     assert_eq!(
         said,

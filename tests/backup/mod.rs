@@ -104,3 +104,14 @@ pub fn add(unlocked: &Unlocked, mut m: Manifest) {
     m.objects.push(ObjectRecord::new(&name, &summary));
     breakglass::backup::catalog::add(unlocked, &m).unwrap();
 }
+
+/// The command with an environment of its own: home, state and the repository `repo` are in `d`, where it also runs.
+fn alone_in<'c>(c: &'c mut std::process::Command, d: &std::path::Path, repo: &str) -> &'c mut std::process::Command {
+    c.env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("HOME", d)
+        .env("BREAKGLASS_HOME", d.join("state"))
+        .env("BACKUP_DIR", d.join(repo))
+        .env("BACKUP_ENCRYPTION_KEY", PASSPHRASE)
+        .current_dir(d)
+}
