@@ -8,6 +8,7 @@ use sqlx::postgres::PgConnection;
 use crate::error::{Context, Error, Result};
 use crate::model::Time;
 use crate::postgres::connect::{query_error, quote_ident, run, sqlstate};
+use crate::postgres::table_needs;
 
 /// A column of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -194,16 +195,10 @@ fn unquoted(name: &str) -> Option<String> {
 
 /// The names of some tables for people, partitions under the table they belong to.
 fn some_of(tables: &[Table]) -> String {
-    const SOME: usize = 12;
-    let mut all: Vec<&str> = tables.iter().map(|t| t.family.as_str()).collect();
     let mut seen = BTreeSet::new();
-    all.retain(|n| seen.insert(*n));
-    let word = |n: &&str| if n.chars().any(char::is_control) { format!("{n:?}") } else { (*n).to_string() };
-    let names: Vec<String> = all.iter().take(SOME).map(word).collect();
-    match all.len().saturating_sub(SOME) {
-        0 => names.join(", "),
-        more => format!("{}, and {more} more", names.join(", ")),
-    }
+    let all = tables.iter().map(|t| t.family.as_str()).filter(|n| seen.insert(*n));
+    let word = |n: &str| if n.chars().any(char::is_control) { format!("{n:?}") } else { n.to_string() };
+    table_needs::some_of(&all.map(word).collect::<Vec<_>>())
 }
 
 /// A committed transaction as its marks on rows show it.
